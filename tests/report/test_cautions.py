@@ -62,8 +62,12 @@ def test_a_folder_that_changed_between_evaluations():
     runs = [built.run(of_folder(one, "a"), "a"), built.run(of_folder(other, "b"), "b")]
     parts = ("x (val split)", "7 results of ResNet-18; 7 results of VOneResNet-18")
     warned(runs, "changed between evaluations", *parts)
-    mixed = built.run([*of_folder(one[:1], "a"), *of_folder(one[1:], "b")])
-    warned([mixed], "changed between evaluations", "clean of ResNet-18; 6 results of ResNet-18")
+    for few, names in ((1, "clean"), (3, "clean, attack-linf-0.00392 and attack-linf-0.01569")):
+        mixed = built.run([*of_folder(one[:few], "a"), *of_folder(one[few:], "b")])
+        parts = (
+            f"images and must not be compared: {names} of ResNet-18; {7 - few} results of Res",
+        )
+        warned([mixed], "changed between evaluations", *parts)
     silent([built.run(of_folder(one, "a")), built.run(of_folder(other, None))], "changed")
 
 
@@ -92,12 +96,31 @@ def test_networks_with_images_of_other_sizes():
             for run in (one, other)
         ]
         assert any("different sizes" in text for text in cautions(some)) is not silence
+    # What was measured without the noise of a network stands beside nothing.
+    quiet = built.run([built.change(made, test_noise=None) for made in other.results], "b")
+    silent([one, quiet], "different sizes")
     # Nothing that depends on the size is compared.
     parts = [
         built.run([made for made in run.results if chosen in made.name])
         for run, chosen in ((one, "l2"), (other, "fog"))
     ]
     silent(parts, "different sizes")
+
+
+def smallest_changes(norm="l2", moved=True, of="vone_resnet18", **fields):
+    condition = results.MinimalCondition(results.Attack("FMN", norm, 1.0, {}), (1.0,), moved=moved)
+    distances = results.Distances(100, 90, 0.1, (results.Rung(1.0, 0.5, (0.4, 0.6)),))
+    of = built.network(of, **fields)
+    return built.result(condition, distances, of=of, name=f"minimal-fmn-{norm}")
+
+
+@pytest.mark.parametrize(("norm", "told"), [("l1", True), ("linf", False)])
+def test_smallest_changes_of_images_of_other_sizes(norm, told):
+    runs = [
+        built.run([smallest_changes(norm, of=model, image_size=size)], model)
+        for model, size in (("resnet18", 28), ("vone_resnet18", 64))
+    ]
+    (warned if told else silent)(runs, "The images have different sizes")
 
 
 def test_gaps_and_warnings_of_runs_come_first():
@@ -117,6 +140,9 @@ def test_results_of_two_checkpoints():
     other = built.change(made[0], checkpoint_step=200)
     warned([built.run([other, *made[1:]])], "different checkpoints", "200 and 300")
     other = built.change(made[0], weights="00000000")
+    warned([built.run([other, *made[1:]])], "results of different weights")
+    # A file of weights has no step.
+    other = built.change(other, checkpoint_step=None)
     warned([built.run([other, *made[1:]])], "results of different weights")
 
 
@@ -163,6 +189,14 @@ def test_equal_classes_have_the_usual_chance():
     assert comparison.majority(made) is None and comparison.chance(made) == 0.1
 
 
+def test_classes_are_unequal_where_chance_gives_any_of_them_as_much_in_1_of_100_sets():
+    """Of 100 images, one of 10 equal classes has 20 in 2.0 % of the sets, and 21 in 0.8 %."""
+    (made, *_) = built.measure("resnet18", {"clean": 0.9})
+    for most, share in ((20, None), (21, 0.21)):
+        made.arrays["label"][:] = np.append(np.zeros(most, int), 1 + np.arange(100 - most) % 9)
+        assert comparison.majority(made) == share
+
+
 def test_conditions_of_a_network_on_other_images():
     few = built.measure("resnet18", {"linf": (0.3, 0.2, 0.1)}, examples=10)
     made = built.measure("resnet18", {"clean": 0.9})
@@ -185,6 +219,16 @@ def test_the_few_photographs_of_the_project_are_an_illustration(name, told):
     check(
         [built.run([made])], "ResNet-18 was shown 20 photographs. Its numbers are an illustration"
     )
+
+
+def test_published_images_are_a_data_set_of_their_own():
+    made = built.measure("resnet18", {"clean": 0.9})
+    corrupted = [
+        built.accuracy(built.corrupted("fog", 1, form), built.answers(0.5, 50), name=f"fog-{form}")
+        for form in ("published", "float")
+    ]
+    silent([built.run([*made, corrupted[0]])], "not tested on the same images everywhere")
+    warned([built.run([*made, corrupted[1]])], "on the same images everywhere", "50 corrupted")
 
 
 def test_failed_checks():
@@ -218,6 +262,13 @@ def test_weak_attacks():
             name=made[2].name,
         )
         told([built.run([*made[:2], few, *made[3:]])], "all steps together reach 9.4")
+        # Of several such attacks the least weak one is named.
+        weaker = built.accuracy(
+            built.attacked("linf", 1 / 255, steps=1, step_rule="eps/32"),
+            built.answers(0.5),
+            name=made[1].name,
+        )
+        told([built.run([made[0], weaker, few, *made[3:]])], "all steps together reach 9.4")
     one = built.change(made[2], eot_samples=1)
     control = built.change(made[1], eot_samples=1, attack_noise="none")
     warned([built.run([one, control, *made[3:]])], "single noise draw", "1 attack followed")
@@ -228,22 +279,28 @@ def test_weak_attacks():
     warned([run], made[2].name, "moved an image by 0.5, beyond its radius 0.0156863")
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_images_that_an_earlier_version_judged_where_they_were_found(moved):
-    attack = results.Attack("FMN", "l2", 1.0, {})
-    rungs = (results.Rung(1.0, 0.5, (0.4, 0.6)),)
-    made = built.result(
-        results.MinimalCondition(attack, (1.0,), moved=moved),
-        results.Distances(100, 90, 0.1, rungs),
-        of=built.network("vone_resnet18"),
-        protocol=results.Protocol("fresh", 10),
-        name="minimal-fmn-l2",
-    )
-    run = built.run([*built.measure("vone_resnet18"), made])
-    if moved:
-        silent([run], "judged its images where they were found")
-    else:
+def test_the_rounding_of_pixels_does_not_leave_a_tiny_radius():
+    made = built.accuracy(built.attacked("linf", 1 / 4080), built.answers(0.5))
+    made.arrays["distance"] = np.full(100, 1 / 4080 + 1e-7)
+    silent([built.run([made])], "moved an image")
+
+
+def test_what_images_leave_to_chance_is_no_sign_of_a_weak_attack():
+    run = built.run(built.measure("resnet18", {"clean": 0.9, "linf": (0.5, 0.12, 0.14)}))
+    silent([run], "a larger L∞ radius")
+    silent([run], "reaches chance")
+
+
+@pytest.mark.parametrize(
+    ("model", "moved", "told"),
+    [("vone_resnet18", False, True), ("vone_resnet18", True, False), ("resnet18", False, False)],
+)
+def test_images_that_an_earlier_version_judged_where_they_were_found(model, moved, told):
+    run = built.run([*built.measure(model), smallest_changes(moved=moved, of=model)])
+    if told:
         warned([run], "in minimal-fmn-l2 are far too high", "--overwrite")
+    else:
+        silent([run], "judged its images where they were found")
 
 
 def _worst_of_two():
@@ -276,3 +333,16 @@ def test_networks_measured_differently():
     twice = [*vone, dataclasses.replace(vone[0], name="clean-again")]
     warned([runs[0], built.run(twice, "b")], "ResNet-18 lacks 3 conditions")
     warned(runs, "tested on different images (40 and 50)")
+
+
+def test_controls_of_the_noise_are_no_gaps_and_no_other_way_of_attacking():
+    base, vone = pair()
+    control = built.accuracy(
+        built.attacked("linf", 4 / 255, steps=5, noise="none"),
+        built.answers(0.3),
+        of=vone.results[0].network,
+        name="attack-linf-0.01569-noise-free",
+    )
+    runs = [base, built.run([*vone.results, control], "b")]
+    silent(runs, "lacks")
+    silent(runs, "not attacked in the same way")

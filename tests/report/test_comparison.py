@@ -1,6 +1,7 @@
 """Pairs of networks, rows of equal conditions, and the table of differences."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -165,6 +166,7 @@ def test_few_images_support_no_verdict():
     item = compare(WEAK, STRONG, examples=20)
     assert "Too few images" in item.sentence
     assert {line.verdict for line in item.lines} == {paired.TOO_FEW}
+    assert paired.TOO_FEW not in verdicts(compare(WEAK, STRONG, examples=30))
 
 
 def test_one_attack_on_few_images_does_not_silence_the_others():
@@ -184,6 +186,12 @@ def test_a_difference_over_fewer_images_says_so():
     vone = built.accuracy(built.CLEAN, built.answers(0.8, 60), of=built.network("vone_resnet18"))
     (item,) = paired.comparisons([base, built.run([vone], "b")])
     assert item.lines[0].images == "on 60 common images"
+    # Without the values of images nothing is known to be common.
+    bare = [
+        built.accuracy(built.CLEAN, built.answers(0.9, images), index=False) for images in (100, 60)
+    ]
+    difference = results.difference(bare[:1], bare[1:])
+    assert not difference.paired and paired.on_common(difference, bare) == ""
 
 
 def test_the_strongest_attack_counts_and_controls_of_the_noise_do_not():
@@ -400,6 +408,18 @@ def test_a_base_network_that_was_trained_alike_comes_first():
     ]  # fmt: skip
 
 
+def test_a_setting_that_is_off_is_as_one_that_is_not_recorded():
+    """An earlier version did not write it."""
+    ways = {"longer": {"epochs": 3}, "off": {"freeze": [], "data": {"corruption_probability": 0}}}
+    runs = [
+        built.run(built.measure("resnet18", {"clean": 0.9}), name, config={"experiment": way})
+        for name, way in ways.items()
+    ]
+    vone = built.run(built.measure("vone_resnet18", {"clean": 0.9}), "vone", config={})
+    ((base, _),) = paired.pairs([*runs, vone])
+    assert base.name == "off"
+
+
 def test_only_like_is_compared_with_like(tmp_path):
     """Results on other images, or with another form of a corruption, give no difference."""
     small, large = (built.attacked("linf", eps) for eps in (0.01, 0.02))
@@ -500,6 +520,30 @@ def test_attack_settings_are_relative_to_the_radius():
     condition = built.attacked("linf", 0.015, draws=10, inner={"name": "FGSM", "eps": 0.015})
     made = built.accuracy(condition, [1.0])
     assert comparison.attack_settings(made) == "PGD(steps=64, step_size=eps/32, inner=FGSM())"
+    still = comparison.attack_fields({"step_size": 0.0}, "linf", 0.015)
+    assert still == {"step_size": "0.0"}
+
+
+def test_all_rules_for_balls_of_other_norms_make_no_difference_in_l_infinity():
+    rules = {"l1_step": "sparse", "norm_offset": 1e-7, "projection": "exact", "order": "as in ART"}
+    kept = {norm: comparison.attack_fields(rules, norm, 0.1) for norm in ("linf", "l2", "l1")}
+    assert kept["linf"] == {} and kept["l1"].keys() == rules.keys()
+    assert kept["l2"].keys() == rules.keys() - {"l1_step"}
+
+
+@pytest.mark.parametrize(
+    ("form", "detail"), [("published", "published"), ("float", "npy:shapes-c (fog split)")]
+)
+def test_published_images_are_not_told_as_another_data_set(form, detail):
+    fog = built.accuracy(
+        built.corrupted("fog", 3, form),
+        built.answers(0.5),
+        dataset=results.Dataset("npy:shapes-c", "fog", 100, class_names=built.CLASSES),
+        name="corruption-fog-3",
+    )
+    made = [*built.measure("resnet18", {"clean": 0.9}), fog]
+    _, row = comparison.rows([built.run(made, sets=(("shapes", "test"),))])
+    assert row.detail == detail
 
 
 def test_attacks_of_one_name_have_their_own_fields():
@@ -535,6 +579,7 @@ def test_severities_in_words(severities, label):
         (wording.words("jpeg_compression"), "JPEG compression"),
         (wording.duration(3725), "1\u202fh 2\u202fmin"),
         (wording.duration(75), "1\u202fmin 15\u202fs"),
+        (wording.duration(119.6), "2\u202fmin 0\u202fs"),
         (wording.duration(0.25), "0.25\u202fs"),
         (wording.count(2000, "image"), "2,000 images"),
         (wording.count(1, "radius", "radii"), "1 radius"),
@@ -601,6 +646,11 @@ def test_networks_are_compared_under_the_attacks_that_both_have():
     pgd = of("resnet18", (linf(0.2), 0.6, "b"))
     ((line,),) = (each.lines for each in paired.comparisons([pgd, apart]))
     assert line.label == "L∞ 51/255, by different attacks"
+    # Other noise at the attack is another way, which a network without noise does not have.
+    usual, free = linf(0.2), linf(0.2, noise="none")
+    both = of("vone_resnet18", (usual, 0.5, "b"), (free, 0.2, "d"))
+    ((line,),) = (each.lines for each in paired.comparisons([pgd, both]))
+    assert (line.vone[0].name, line.label) == ("b", "L∞ 51/255")
 
 
 def test_replaced_noise_at_the_attack_counts_only_where_it_is_stronger():
@@ -638,6 +688,29 @@ def test_a_network_without_the_smallest_radius_is_shown_at_the_common_one():
     ]
     assert [[each.attack.radius for each in shown.attacked]
             for shown in comparison.headlines(runs)] == [[0.2]] * 3  # fmt: skip
+    # One that lacks it is shown at another radius of the others, not at one of its own.
+    own = of("resnet18", *((linf(eps), 0.5, str(eps)) for eps in (0.2, 0.25, 0.27)), label="d")
+    *_, third, last = comparison.headlines([*runs, own])
+    assert [each.attack.radius for shown in (third, last) for each in shown.attacked] == [0.3, 0.2]
+
+
+def test_what_all_networks_share_counts_also_where_each_two_share_more():
+    # Each network has "fog", and one more corruption with each of the four others.
+    more = iter([name for name in built.COMMON if name != "fog"])
+    shared = {pair: next(more) for pair in itertools.combinations(range(5), 2)}
+    runs = [
+        built.run(
+            built.measure(
+                "resnet18",
+                {"clean": 0.9},
+                corruptions=["fog", *(name for pair, name in shared.items() if place in pair)],
+            ),
+            str(place),
+        )
+        for place in range(5)
+    ]
+    kept = [{name for name, _ in shown.corrupted} for shown in comparison.headlines(runs)]
+    assert kept == [{"fog"}] * 5
 
 
 def test_a_control_changes_no_mean_of_the_usual_line():

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -729,3 +730,48 @@ def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
     assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]
     assert "ResNet-18" in tree.find(id="glance").text
+
+
+def test_clean_images_stand_one_step_before_the_smallest_radius():
+    """The radii are 1, 4 and 16 of 255, two octaves apart."""
+    run = built.run(built.measure("resnet18", WEAK))
+    (rows,) = (
+        rows
+        for rows in accuracy.attack_chart([run], "linf").spec["datasets"].values()
+        if "place" in rows[0]
+    )
+    assert [row["place"] for row in rows] == pytest.approx([0, 2, 4, 6])
+
+
+def test_the_last_line_of_a_log_is_told():
+    lines = [
+        {"kind": "train", "epoch": epoch, "loss": 2 / epoch, "accuracy": epoch / 4}
+        for epoch in (1, 2)
+    ]
+    run = built.run(built.measure("resnet18", {"clean": 0.9}), log=lines)
+    told = [figure.description for _, figure in accuracy.training_charts([run])]
+    assert told[0] == "Loss during training. ResNet-18, train: 1 at epoch 2."
+    assert told[1] == "Accuracy during training. ResNet-18, train: 0.5 at epoch 2."
+
+
+def test_the_day_is_that_of_the_last_measurement_and_the_length_that_of_the_last_step():
+    made = built.measure("resnet18", {"clean": 0.9, "linf": (0.5,)})
+    earlier = dataclasses.replace(made[0].provenance, started="2029-12-31T03:04:05+00:00")
+    made[0] = dataclasses.replace(made[0], provenance=earlier)
+    log = [{"kind": "train", "step": step, "epoch": step / 100, "loss": 1.0, "accuracy": 0.5}
+           for step in (10, 250)]  # fmt: skip
+    run = built.run(made, log=log)
+    text = pages.render([run], scores.table([run]))
+    assert "2030-01-02" in re.search(r'<p class="kicker">.*?</p>', text, re.DOTALL)[0]
+    assert "250 steps, to epoch 2.5" in text
+
+
+def test_one_difference_without_its_images_is_told():
+    """Beside others that are over the same images."""
+    runs = [
+        built.run(built.measure(model, {"clean": 0.9, "linf": (0.5,)}), model)
+        for model in ("resnet18", "vone_resnet18")
+    ]
+    assert not pages._table(runs)["unpaired"]
+    bare = [built.change(runs[0].results[0], arrays={}), *runs[0].results[1:]]
+    assert pages._table([built.run(bare, "resnet18"), runs[1]])["unpaired"]

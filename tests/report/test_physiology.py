@@ -14,6 +14,7 @@ from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
 from vone_jax.report import page as pages
+from vone_jax.report import physiology, tuning
 from vone_jax.report import scores as score_tables
 
 BASE, VONE = built.network(), built.network("vone_resnet18")
@@ -264,3 +265,100 @@ def test_units_that_are_too_weak_have_no_fano_factor():
     nothing = experiments(median_fano_factor_spikes=None, median_fano_factor=None, units_above=0)
     text = words(section_of([], [layer(VONE, "v1", **nothing)]))
     assert "No unit reaches a mean of 2 spikes" in text
+
+
+def test_one_property_of_few_units_makes_a_layer_uncertain():
+    properties = {each: property_score(each, SCORES.get(each), units=100) for each in LABELS}
+
+    def few(**changed):
+        made = layer(BASE, "stem", properties=properties | changed)
+        (item,) = physiology.layers([built.run([made])])
+        return item.few
+
+    assert not few()
+    assert few(peak_sf=replace(properties["peak_sf"], units=99))
+    # Nothing is scored against neurons here.
+    assert not few(max_noise=property_score("max_noise", None, units=1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"neurons": 99},
+        {"reference_undefined": 7},
+        {"reference_distribution": (0.25, 0.25, 0.25, 0.25)},
+    ],
+)
+def test_neurons_are_told_apart_by_their_number_and_their_values(change):
+    properties = {each: property_score(each, SCORES.get(each)) for each in LABELS}
+    other = properties | {"peak_sf": replace(properties["peak_sf"], **change)}
+    made = [built.run([layer(BASE, "stem", properties=each)]) for each in (properties, other)]
+    shared = physiology.shared_properties(physiology.layers(made))
+    assert [name for name, _ in shared] == ["pref_or", "sf_selective"]
+
+
+def test_sizes_are_diameters():
+    arrays = {"axis/radius": np.array([0.25, 0.5, 1.0]), "curve/size": np.array([[1.0], [3], [2]])}
+    figure = tuning.tuning_chart(arrays, "size", [0], 0)
+    assert figure.description == "Response against diameter, degrees: unit 1 is largest at 1."
+
+
+def test_strong_modulation_counts_in_the_last_bin_and_undefined_in_none():
+    """Shares are of the units of both kinds."""
+    ratio = np.array([0.1, 2.6, 1.9, np.nan])
+    figure = tuning.modulation_chart(ratio, np.array([False, True, True, True]), 0)
+    of_complex, of_simple = figure.description.split("simple cells: ")
+    assert "0 to 0.2: 33 %" in of_complex and "1.8 to 2: 67 %" in of_simple
+
+
+def test_examples_have_a_preferred_orientation_from_0_to_180_degrees():
+    angles = np.full(UNITS, np.nan)
+    angles[7:11] = -10.0
+    run = built.run([layer(BASE, "stem", arrays={"value/pref_or": angles})])
+    (figures,) = physiology.section([run])["units"]
+    labels = [label for _, label in figures["examples"]]
+    assert len(labels) > 1 and all(label.endswith(", 170°") for label in labels)
+
+
+def test_the_mean_place_of_fields_is_told_by_axis():
+    figure = tuning.field_chart(np.array([0.4, 0.5]), np.array([0.6, 0.7]), 0)
+    assert "on average 0.450 degrees right of and 0.650 below fixation" in figure.description
+
+
+def test_a_unit_that_does_not_respond_is_in_no_relative_curve():
+    curves = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 4.0]])
+    arrays = {"contrast/contrasts": np.array([0.5, 1.0]), "contrast/curves": curves}
+    assert "50 %: 0.50, 100 %: 1.00." in tuning.contrast_chart(arrays, 0).description
+    assert tuning.contrast_chart(arrays | {"contrast/curves": 0 * curves}, 0) is None
+
+
+def test_pairs_without_variance_are_left_out_and_ratios_have_a_median():
+    arrays = {
+        "variability/mean": np.array([[1.0, 2.0], [8.0, 5.0]]),
+        "variability/variance": np.array([[3.0, 2.0], [4.0, 0.0]]),
+    }
+    text = tuning.variability_chart(arrays, False, 0).description
+    assert "of responses of 3 pairs" in text and "the median ratio is 1.00" in text
+    arrays["variability/variance"][:] = 0
+    assert tuning.variability_chart(arrays, False, 0) is None
+
+
+def test_the_last_bin_with_units_is_shown():
+    shares = [("stem", 0, (0.0, 0.0, 1.0, 0.0))]
+    figure = tuning.property_chart((0.0, 1.0, 2.0, 3.0, 4.0), "deg", (0.0, 0.5, 0.5, 0.0), shares)
+    neurons, stem = "1 to 2: 50 %, 2 to 3: 50 %", "1 to 2: 0 %, 2 to 3: 100 %"
+    assert figure.description == f"V1 neurons: {neurons}. stem: {stem}."
+
+
+def test_the_first_channels_are_simple_and_a_response_without_a_fit_is_not_shown():
+    kinds = {
+        "unit/channel": np.repeat([9, 10], UNITS // 2),
+        "value/modulation_ratio": np.repeat([1.5, 0.1], UNITS // 2),
+    }
+    made = experiments(c50=None)
+    made["arrays"] |= kinds
+    run = built.run([layer(VONE, "v1", simple_channels=10, **made)])
+    (figures,) = physiology.section([run])["units"]
+    of_complex, of_simple = figures["modulation"].description.split("simple cells: ")
+    assert "0 to 0.2: 50 %" in of_complex and "1.4 to 1.6: 50 %" in of_simple
+    assert not figures["contrast"] and figures["surround"]

@@ -150,7 +150,11 @@ def test_galleries_of_controls_are_named_and_not_shown():
 def test_a_gallery_without_its_arrays_is_left_out():
     made = attacked_images([0, 1])
     lost = built.change(made, arrays={})
-    assert images.galleries([built.run([lost])]) == []
+    run = built.run([lost])
+    assert images.galleries([run]) == []
+    # It can be made again.
+    assert "--suite gallery" in pages._missing([run], True)["gallery"]
+    assert "gallery" not in pages._missing([built.run([made])], True)
 
 
 @pytest.mark.parametrize(
@@ -251,3 +255,54 @@ def test_bank_of_one_kind_of_cell(v1):
     only = dict(v1) | {"simple_channels": np.int64(8)}
     assert [mosaic["title"] for mosaic in images.mosaics(only)] == ["Simple cells"]
     assert {cell["kind"] for cell in images.response_maps(only)} == {"simple"}
+
+
+def test_a_published_histogram_is_of_shares():
+    """Its counts are of another number of cells."""
+    counts = {"published_sf_edges": [0.5, 1.5, 4.0], "published_sf_weights": [30, 10]}
+    figure = tuning.bank_histogram({"sf": np.array([1.0, 2.0])} | counts, "sf")
+    rows = [row for rows in figure.spec["datasets"].values() for row in rows]
+    names = ("published", "this bank")
+    shares = {of: [row["share"] for row in rows if row["of"] == of] for of in names}
+    # The outline ends with its last share once more.
+    assert shares == {"published": [0.75, 0.25, 0.25], "this bank": [0.5, 0.5]}
+
+
+def test_a_map_tells_the_orientation_of_bars_and_has_room_for_its_noise():
+    """A carrier along 60 degrees has bars at 30. Without noise, all responses are 0.5."""
+    clean, noisy = np.full((2, 2, 1), 0.5), np.full((2, 2, 1), 1.0)
+    arrays = {
+        "responses_clean": clean,
+        "responses_noisy": noisy,
+        "simple_channels": 1,
+        "theta": np.array([60.0]),
+        "sf": np.array([2.0]),
+        "kernels_in_phase": np.ones((1, 3, 3)),
+        "image": np.zeros((4, 4, 1)),
+        "channel": np.zeros(1),
+    }
+    (cell,) = images.response_maps(arrays)
+    assert cell["caption"] == "2.0 cycles/°, 30°"
+    # Both maps have one scale, up to the noise here.
+    assert cell["clean"] == images.heat_map(clean[..., 0], 1.0) != cell["noisy"]
+
+
+def test_of_many_galleries_some_are_chosen_evenly():
+    made = []
+    for number in range(1, 8):
+        one = attacked_images([0, 1])
+        attack = built.attacked("linf", number / 255).attacks[0]
+        condition = dataclasses.replace(one.condition, attack=attack)
+        made.append(dataclasses.replace(one, condition=condition, name=f"gallery-{number}"))
+    titles = [exhibit["title"] for exhibit in images.galleries([built.run(made)])]
+    assert titles == ["L∞ 1/255", "L∞ 3/255", "L∞ 5/255", "L∞ 7/255"]
+
+
+def test_changes_of_several_networks_have_one_factor():
+    """That of the largest change, which must stay within grey."""
+    weak = attacked_images([0, 1], model="vone_resnet18")
+    weak.arrays["adversarial"] = (weak.arrays["images"] + weak.arrays["adversarial"]) / 2
+    for made in ([attacked_images([0, 1])], [weak, attacked_images([0, 1])]):
+        runs = [built.run([one], str(number)) for number, one in enumerate(made)]
+        (exhibit,) = images.galleries(runs)
+        assert exhibit["factor"] == 20

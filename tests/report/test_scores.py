@@ -265,6 +265,27 @@ def test_a_norm_of_one_network_does_not_take_the_means_of_the_others():
     table = scores.table(two)
     assert ["white_box" in line.scores for line in table.lines] == [True, False]
     assert "in no other mean" not in " ".join(table.notes)
+    # A list that more networks have counts before a longer one.
+    two.append(built.run(two[1].results, "z"))
+    assert ["white_box" in line.scores for line in scores.table(two).lines] == [False, True, True]
+    # A norm that one of two networks lacks is in no mean over norms.
+    pair = [built.run(built.measure("resnet18", {n: WEAK[n] for n in norms}), str(len(norms)))
+            for norms in (("linf",), ("linf", "l2"))]  # fmt: skip
+    for line in scores.table(pair).lines:
+        assert line.scores["white_box"] == line.scores["linf"]
+
+
+def test_without_attacks_no_mean_is_over_all():
+    made = built.measure("resnet18", {"clean": 0.9}, **SMALL)
+    (line,) = scores.table([built.run(made)]).lines
+    assert "corruptions" in line.scores
+    assert not {"white_box", "robust", "overall", "overall_groups"} & line.scores.keys()
+
+
+def test_a_decision_tells_the_draws_that_it_is_made_of():
+    made = built.measure("vone_resnet18", protocol=results.Protocol("fresh", 10, "vote", 5))
+    (line,) = scores.table([built.run(made)]).lines
+    assert line.judged == "neuronal 0.35, 0.07; vote of 5 draws"
 
 
 def test_the_tables_have_the_same_numbers():

@@ -15,6 +15,7 @@ from vone_jax import report, results
 from vone_jax.report import v1_match
 
 ROBUST = (0.1, 0.2, 0.5, 0.4, 0.6, 0.8)
+SCORED = ("pref_or", "peak_sf")
 
 
 def permuted(x, y):
@@ -30,8 +31,8 @@ def member(place, robust, match, **shares):
     of = built.network()
     accuracies = {"clean": 0.9, "linf": (robust, robust / 2, 0.0), "l2": (robust, 0.0)}
     made = built.measure("resnet18", accuracies | {"l1": (robust,)} | shares)
-    made.append(layer(of, "deep", {"pref_or": 0.1, "peak_sf": 0.1}))
-    scores = {"pref_or": match, "peak_sf": match, "sf_selective": 1.0}
+    made.append(layer(of, "deep", dict.fromkeys(SCORED, 0.1)))
+    scores = dict.fromkeys(SCORED, match) | {"sf_selective": 1.0}
     made.append(layer(of, "stem", scores))
     return built.run(made, f"net{place}", label=f"ResNet-18 (net{place})")
 
@@ -81,6 +82,56 @@ def test_an_attack_in_another_way_at_one_radius_does_not_take_the_place_of_a_lad
     match = v1_match.match(more, weakest=1)
     assert match.attacks["linf"].startswith("PGD")
     assert match.networks["robust"].tolist() == pytest.approx(ROBUST)
+
+
+def test_controls_and_attacks_on_fewer_images_do_not_count(pool):
+    """Whether they come before the usual attack or after it."""
+    first = built.attacked("linf", 1 / 255)
+    control = built.accuracy(
+        dataclasses.replace(first, attack_noise="none"), built.answers(0.9), name="a"
+    )
+    few = built.accuracy(first, built.answers(0.9, 50), name="z")
+    noisy = layer(built.network(test_noise=built.NOISE), "stem", dict.fromkeys(SCORED, 1.0))
+    made = [control, *pool[0].results, few, dataclasses.replace(noisy, name="physiology-stem-test")]
+    match = v1_match.match([built.run(made, "net0"), *pool[1:]], weakest=1)
+    usual = v1_match.match(pool, weakest=1)
+    for column in ("robust", "v1_match"):
+        assert match.networks[column].tolist() == usual.networks[column].tolist()
+
+
+def test_a_radius_of_zero_is_no_attack(pool):
+    steps = {"step_size": None, "step_rule": "eps/32"}
+    more = []
+    for run in pool:
+        made = [each for each in run.results if "linf" not in each.name]
+        made += [
+            built.accuracy(built.attacked("linf", eps, **steps), built.answers(0.5), name=f"{eps}")
+            for eps in (0.0, 1 / 255)
+        ]
+        more.append(built.run(made, run.name))
+    assert v1_match.match(more, weakest=1).radii[0] == ("linf", "1/255")
+
+
+def test_the_units_are_the_fewest_behind_a_score(pool):
+    (stem,) = (each for each in pool[0].results if each.name == "physiology-stem")
+    properties = dict(stem.scores.properties)
+    few = dataclasses.replace(properties["peak_sf"], units=30)
+    scores = dataclasses.replace(stem.scores, properties=properties | {"peak_sf": few})
+    changed = dataclasses.replace(stem.measured, scores=scores)
+    made = [each for each in pool[0].results if each is not stem]
+    made.append(dataclasses.replace(stem, measured=changed))
+    match = v1_match.match([built.run(made, "net0"), *pool[1:]], weakest=1)
+    assert match.networks["units"].tolist() == [30, *[120] * 5]
+
+
+def test_a_network_whose_images_are_not_known_has_no_interval(pool):
+    bare = built.run([built.change(each, arrays={}) for each in pool[0].results], "net0")
+    match = v1_match.match([bare, *pool[1:]], weakest=1)
+    (rows,) = match.chart()["datasets"].values()
+    assert rows[0]["low"] == rows[0]["robust"] == rows[0]["high"]
+    assert all(row["low"] < row["robust"] < row["high"] for row in rows[1:])
+    (line,) = [line for line in match.to_markdown().splitlines() if "| net0 |" in line]
+    assert line.endswith("| 90.0 | 10.0 |")
 
 
 def test_networks_on_different_images_or_classes_are_told(pool):
