@@ -1,5 +1,7 @@
 """Conditions beside closed forms: the smallest changes, and the worst of several attacks."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,21 @@ def test_a_linear_model_has_the_distances_of_the_closed_form():
     assert [rung.eps for rung in distances.ladder] == list(radii)
 
 
+def test_an_image_at_its_distance_is_judged_as_it_was_found():
+    """The images are right as they are, and wrong where the attack found them."""
+    condition = evaluation.Minimal(FMN("l2", 1.0), (0.25, 0.5))
+    arrays = {
+        "right": np.zeros((2, 1), bool),
+        "right clean": np.ones((2, 1), bool),
+        "distance": np.array([0.5, np.inf]),
+        "loss": np.zeros(2),
+        "loss clean": np.zeros(2),
+        "index": np.arange(2),
+    }
+    accuracies = [rung.accuracy for rung in condition.summary(arrays).ladder]
+    assert accuracies == [1.0, 0.5]
+
+
 def _noisy_linear(weights, keys, images):
     """A linear model that sees Gaussian noise of a standard deviation of 0.05."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
@@ -71,6 +88,28 @@ def test_a_noisy_linear_model_has_the_accuracies_of_the_closed_form():
     # Images that are judged where they were found are right in many draws, whatever the radius.
     where_found = np.where(arrays["distance"][:, None] <= 0.3, arrays["right"], 1)
     assert where_found.mean() > 0.2
+
+
+def test_moved_images_stay_within_the_pixels_and_wrong_ones_where_they_are():
+    """The first is wrong as it is, and the second is moved against the border of the box."""
+    weights = jnp.asarray([[1.0, -1.0], [-0.5, 0.5]])
+    images = jnp.asarray([[0.4, 0.0], [0.6, 1.0]]).reshape(2, 1, 2, 1)
+    labels = jnp.asarray([1, 0], jnp.int32)
+    shown = []
+
+    class Watched(Trial):
+        def judge(self, images, purpose="judge"):
+            shown.append(images)
+            return super().judge(images, purpose)
+
+    keys = prng.example_keys(KEY, 2)
+    trial = Watched(ONCE, keys, Partial(toy.linear, weights), images, labels)
+    condition = evaluation.Minimal(FMN("l2", 1.0, steps=100), (0.05, 10.0), moved=True)
+    arrays = condition.measure(trial)
+    distances = condition.summary({"index": np.arange(2)} | jax.tree.map(np.asarray, arrays))
+    assert [rung.accuracy for rung in distances.ladder] == [0.5, 0.0]
+    assert arrays["distance"][0] == 0 and jnp.array_equal(shown[-1][0], images[0])
+    assert 0 <= jnp.min(shown[-1]) and jnp.max(shown[-1]) <= 1
 
 
 def test_the_draws_of_an_attack_within_another_are_recorded():
@@ -139,6 +178,31 @@ def test_worst_of_is_the_worst_per_image(network):
         assert worst.loss[i] == pytest.approx(max(r.loss[i] for r in rivals), rel=1e-5)
         assert worst.loss[i] == pytest.approx((*alone, clean)[winner].loss[i], rel=1e-5)
     assert len(set(worst.winner)) > 1
+
+
+def test_the_worst_is_right_least_often_and_then_has_the_highest_loss(monkeypatch):
+    """On draws that judge nothing else."""
+    images = jnp.zeros((2, 1, 1, 1))
+    # For each candidate the number of right decisions of four about either image, and their losses.
+    found = {0.1: ((1, 2), (1.0, 1.0)), 0.2: ((3, 2), (9.0, 2.0)), 0.0: ((4, 4), (0.0, 0.0))}
+    purposes = []
+
+    def judge(candidate, purpose):
+        purposes.append(purpose)
+        right, loss = found[round(float(candidate[0, 0, 0, 0]), 3)]
+        decisions = np.arange(4) < np.array(right)[:, None]
+        return {"right": jnp.asarray(decisions), "loss": jnp.asarray(loss)}
+
+    def perturb(self, trial):
+        return trial.images + self.attack.step_size, {}
+
+    monkeypatch.setattr(evaluation.Attacked, "perturb", perturb)
+    trial = types.SimpleNamespace(images=images, labels=jnp.zeros(2, jnp.int32), judge=judge)
+    attacks = tuple(PGD("linf", 0.5, steps=1, step_size=length) for length in (0.1, 0.2))
+    worst, stored = evaluation.WorstOf(attacks).perturb(trial)
+    assert stored["winner"].tolist() == [0, 1] and set(purposes) == {"choice"}
+    np.testing.assert_allclose(worst.ravel(), [0.1, 0.2])
+    np.testing.assert_allclose(stored["distance"], [0.1, 0.2])
 
 
 def test_the_result_names_the_attack_that_won(network):

@@ -95,6 +95,14 @@ def test_a_gallery_shows_different_classes(tmp_path):
     assert set(uneven[job_with_labels(tmp_path, uneven).spread(5)]) == set(uneven)
 
 
+def test_a_gallery_without_another_class_near_shows_the_next_image(tmp_path):
+    last = np.append(np.zeros(59, int), 1)
+    assert job_with_labels(tmp_path, last).spread(3).tolist() == [0, 20, 59]
+    # After all classes were shown, they come again in turn.
+    halves = np.repeat([0, 1], 30)
+    assert np.bincount(halves[job_with_labels(tmp_path, halves).spread(4)]).tolist() == [2, 2]
+
+
 @pytest.mark.slow
 def test_the_images_of_a_gallery_are_the_same_on_any_devices(tmp_path):
     made = []
@@ -220,15 +228,17 @@ def test_an_mce_needs_all_of_it():
     assert summarised(table(0.5, SETS["noise"]), 0.9, imagenet=True) is None
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(1000, True), (2, False)])
-def test_an_mce_is_over_all_classes_of_imagenet(monkeypatch, classes, expected):
-    """Images of a few of the classes are easier or harder than the 1000 of AlexNet's errors."""
+@pytest.mark.parametrize(
+    ("size", "classes", "expected"), [(224, 1000, True), (224, 2, False), (64, 1000, False)]
+)
+def test_an_mce_is_over_all_classes_of_imagenet(monkeypatch, size, classes, expected):
+    """Fewer classes or smaller images are easier or harder than those of AlexNet's errors."""
     known = []
     monkeypatch.setattr(
         figures, "summarise", lambda accuracy, clean, imagenet: known.append(imagenet)
     )
     job = types.SimpleNamespace(
-        network=types.SimpleNamespace(image_size=224, num_classes=1000),
+        network=types.SimpleNamespace(image_size=size, num_classes=1000),
         examples=types.SimpleNamespace(num_classes=classes),
         directory=Path("nowhere"),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,86 @@ def test_noise_that_masks_gradients_fails(batch):
     assert "twin" in found["transfer"].question
 
 
+def test_attacks_differ_in_what_their_names_say():
+    """Steps keep their share of the radius, or their length where only their number differs."""
+    condition = evaluation.Masking("l2", 0.4, True, "base", steps=40, eot_samples=10)
+    attacks = condition.attacks()
+
+    def told(name):
+        attack = attacks[name]
+        return attack.norm, attack.eps, attack.steps, attack.step_size, attack.eot_samples
+
+    step = 2.5 * 0.4 / 40
+    assert told("eps") == ("l2", 0.4, 40, step, 10)
+    assert told("eps 0") == ("l2", 0.0, 40, 0.0, 10)
+    assert told("4 eps") == ("l2", 1.6, 40, 4 * step, 10)
+    assert told("unbounded") == ("linf", 1.0, 40, 2.5 / 40, 10)
+    assert told("S/4 steps") == ("l2", 0.4, 10, step, 10)
+    assert told("4 S steps") == ("l2", 0.4, 160, step, 10)
+    assert told("k S steps of 1 draw") == ("l2", 0.4, 400, pytest.approx(step / 10), 1)
+    assert told("without noise") == ("l2", 0.4, 40, step, 1)
+    assert attacks["restarts"] == dataclasses.replace(attacks["1 restart"], restarts=5)
+    # A ball of radius 1 holds all images, in L-infinity alone.
+    largest = dataclasses.replace(condition, norm="linf").attacks()["4 eps"]
+    assert largest.eps == 1.0
+
+
+def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
+    condition = evaluation.Masking("linf", EPS, True, "base", **SMALL)
+    names, attacked = list(condition.attacks()), []
+    trial = types.SimpleNamespace(
+        classifier=lambda noise="same": noise,
+        other="other",
+        example_keys=None,
+        keys=lambda purpose: purpose,
+        images=None,
+        labels=None,
+        judge=lambda images: {"right": images, "loss": images},
+    )
+    monkeypatch.setattr(masking, "diagnose", lambda *arguments: {})
+    monkeypatch.setattr(masking.prng, "as_pytree", lambda network: network)
+    monkeypatch.setattr(masking, "compiled", lambda attack, keys, network, *_: network)
+    arrays = condition.measure(trial)
+    attacked = {name: arrays[f"right {name}"] for name in names}
+    assert attacked == dict.fromkeys(names, "same") | {
+        "without noise": "none", "transfer": "other"
+    }  # fmt: skip
+
+
+def test_the_losses_along_a_run_are_those_of_its_parts():
+    condition = evaluation.Masking("linf", EPS, False, **SMALL)
+    rng = np.random.default_rng(0)
+    arrays = {"classes": np.full(20, 10), "gradient constant": np.ones((20, 3))}
+    numbers = ("lowest", "highest", "sum error", "spread")
+    for name in (*numbers, "gradient cross_entropy", "gradient margin"):
+        arrays[name] = rng.random(20)
+    for name in ("clean", *condition.attacks()):
+        arrays |= {f"right {name}": rng.random((20, 2)) < 0.5, f"loss {name}": rng.random(20)}
+    (found,) = [check for check in condition.checks(arrays) if check.name == "loss"]
+    for part, name in (("clean", "clean"), ("S/4 steps", "S/4 steps"), ("S steps", "eps")):
+        assert found.numbers[f"loss, {part}"] == pytest.approx(arrays[f"loss {name}"].mean())
+
+
+def test_gradients_are_of_both_losses_and_at_three_greys():
+    """The margin is twice the sum of the squared pixels, and the label is the lower class."""
+
+    def squares(keys, images):
+        total = jnp.sum(jnp.square(images), axis=(1, 2, 3))
+        return jnp.stack([total, -total], axis=-1)
+
+    images = jnp.full((2, 1, 2, 1), 0.25)
+    keys = jax.random.split(KEY, 2)
+    found = masking.diagnose(Partial(squares), keys, images, jnp.ones(2, jnp.int32))
+
+    def of_cross_entropy(grey):
+        return 4 * grey / (1 + np.exp(-4 * grey**2))
+
+    np.testing.assert_allclose(found["gradient margin"], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(found["gradient cross_entropy"], of_cross_entropy(0.25), rtol=1e-5)
+    constant = np.array([[of_cross_entropy(grey) for grey in (0.0, 0.5, 1.0)]] * 2)
+    np.testing.assert_allclose(found["gradient constant"], constant, rtol=1e-5)
+
+
 def test_one_gradient_that_is_no_number_is_seen_in_a_large_image():
     gradients = jnp.full((2, 40, 40, 3), -0.5).at[1, 20, 20, 1].set(jnp.nan)
     np.testing.assert_array_equal(masking._largest(gradients), [0.5, np.nan])
@@ -270,6 +351,7 @@ def test_noise_that_does_more_harm_is_not_called_alike():
         (5, "warning", "Random noise does more harm"),
         (10, "fail", "Random noise does more harm"),
         (1, "warning", "cannot be told from random noise"),
+        (0, "warning", "cannot be told from random noise"),
     ):
         check = masking_checks.beats_noise({"noise": LOW, "attack": few(worse)})
         assert check.verdict == verdict and part in check.meaning
@@ -293,6 +375,8 @@ def test_on_few_images_an_attack_is_not_called_too_weak():
         (masking_checks.unbounded({"1": LOW}, 10, False), "pass"),
         (masking_checks.unbounded({"1": few(1)}, 10, False), "warning"),
         (masking_checks.unbounded({"1": few(1)}, 10, True), "pass"),  # luck
+        (masking_checks.unbounded({"1": few(8)}, 10, True), "pass"),  # luck, too
+        (masking_checks.unbounded({"1": few(8)}, 10, False), "warning"),
         (masking_checks.unbounded({"1": few(12)}, 10, True), "fail"),
         (masking_checks.beats_noise({"a": HIGH, "b": LOW}), "pass"),
         (masking_checks.beats_noise({"a": HIGH, "b": HIGH}), "warning"),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,25 @@ def test_units_keep_their_frequency_on_larger_images(result):
     assert np.array_equal(np.unique(channel), np.arange(8))
     octaves = np.log2(frequency / CONFIG.gabor_parameters().sf[channel])
     assert np.abs(octaves).max() < 0.5
+
+
+def test_the_seed_of_a_request_is_that_of_all_recordings(job, recording, monkeypatch):
+    """Its scores have one key, and what is recorded beside them has another."""
+    made = []
+
+    def score(*arguments, **fields):
+        made.append(jax.random.key_data(arguments[4]).tolist())
+
+    def experiments(*arguments):
+        made.append(jax.random.key_data(arguments[-1]).tolist())
+        raise InterruptedError
+
+    monkeypatch.setattr(neurophysiology, "score", score)
+    monkeypatch.setattr(physiology, "experiments", experiments)
+    for seed in (0, 1):
+        with pytest.raises(InterruptedError):
+            physiology.Layer(recording, "v1").make(tiny.changed(job, seed=seed), [])
+    assert len(set(map(tuple, made))) == 4
 
 
 def test_a_finished_layer_is_not_recorded_again(job, recording, result, monkeypatch):
@@ -441,3 +461,39 @@ def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypat
     assert set(fields) == {"contrast_response", "surround_tuning"}
     assert arrays["contrast/curves"].shape == (6, len(simple))
     assert not any(name.startswith("variability") for name in arrays)
+
+
+def test_the_threshold_in_spikes_holds_for_responses_too(monkeypatch):
+    """Of two units one reaches 2 spikes, which are responses of 3 here, at half of the gratings."""
+    weak = np.tile([[True], [False]], (12, 2)) | [[False, True]]
+    given = []
+
+    def trial_statistics(noisy, key, site, trials, gratings):
+        given.append(gratings.table)
+        mean, variance = np.where(weak, 2.5, 4.0), np.where(weak, 10.0, 8.0)
+        return neurophysiology.TrialStatistics(mean, variance, trials)
+
+    monkeypatch.setattr(neurophysiology, "trial_statistics", trial_statistics)
+    units = np.arange(2)
+    display = neurophysiology.Display()
+    site = neurophysiology.Site(display, display.whole(), units, units, units, units)
+    noise = v1.NeuronalNoise(scale=0.5, level=0.5)
+    fields, arrays = physiology_experiments._variability(None, None, site, noise)
+    assert fields["median_fano_factor"] == 8 / 4
+    assert fields["median_fano_factor_spikes"] == 0.25 * 8 / (0.5 * 4 + 0.5)
+    assert fields["units_above"] == 1
+    for name, column in (("spatial_frequency", 3), ("orientation", 4)):
+        np.testing.assert_array_equal(arrays[f"variability/{name}"], given[0][:, column])
+
+
+def test_the_surround_across_is_at_90_degrees(network, monkeypatch):
+    angles, alone = np.array([0.0, 30.0, 60.0, 90.0]), np.ones(1)
+    surround = neurophysiology.SurroundTuning(angles, alone, np.array([[0.5], [0.6], [0.7], [0.8]]))
+    contrast = neurophysiology.ContrastResponse(alone, alone[None], *[alone] * 4)
+    monkeypatch.setattr(neurophysiology, "surround_tuning", lambda *_: surround)
+    monkeypatch.setattr(neurophysiology, "contrast_response", lambda *_: contrast)
+    scores = types.SimpleNamespace(site=None)
+    fields, _ = physiology_experiments.experiments(network.quiet(), "v1", scores, None, None, None)
+    tuning = fields["surround_tuning"]
+    assert list(tuning.values()) == pytest.approx([0.5, 0.2])
+    assert list(tuning) == ["median_parallel", "median_orthogonal"]

@@ -9,7 +9,7 @@ import pytest
 import tyro
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, v1
+from vone_jax import data, evaluation, models, v1
 from vone_jax.cli import parsing
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import request, tasks
@@ -116,6 +116,22 @@ def test_other_texts_are_refused(text, message):
         evaluation.Request(test_noise=text)
 
 
+@pytest.mark.parametrize(
+    ("text", "noise"),
+    [
+        ("gaussian:3", "same"),
+        ("trained", "same"),
+        ("none", "none"),
+        ("gaussian:2", v1.GaussianNoise(2.0)),
+        ("frozen", "frozen"),
+    ],
+)
+def test_the_noise_of_the_network_itself_is_no_other_noise_at_the_attack(text, noise):
+    network = tiny.tiny_trained()
+    asked = evaluation.Request(("linf",), attack_noise=text)
+    assert tasks._attack_noise(asked, asked.suite, network, network.noise) == noise
+
+
 @pytest.fixture
 def files(tmp_path):
     """Files laid out as CIFAR-10-C: ten images at each of five severities."""
@@ -155,6 +171,14 @@ def test_the_images_are_those_of_the_files(files, tmp_path):
     right = np.argmax(logits, -1) == np.arange(0, 10, 2) % 3
     np.testing.assert_array_equal(result.arrays["right"][:, 0], right)
     assert replaced[2][1] == evaluation.Corrupted("frost", 5, "published")
+
+
+def test_published_images_are_not_cropped(files, tmp_path):
+    network = tiny.tiny_trained(noise=None, preprocessing=data.Preprocessing(0.875))
+    job = tiny.tiny_job(network, tmp_path / "results")
+    planned = [(job, evaluation.Clean()), (job, evaluation.Corrupted("fog", 3))]
+    made = [each.network.preprocessing for each, _ in from_files(planned, f"npy:{files}")]
+    assert made == [data.Preprocessing(0.875), data.Preprocessing(1.0)]
 
 
 def test_what_is_not_there_is_told(files, tmp_path):

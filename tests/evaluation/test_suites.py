@@ -107,7 +107,10 @@ def test_suites_of_other_attacks():
     # The members of AutoAttack's version for stochastic networks average over 20.
     assert [record.eot_samples for record in records] == [7, 20, 7, 7, 7]
     assert found[1].attack == AutoAttack("linf", 4 / 255, version="rand")
-    assert found[3].attacks[0] == request.pgd("linf", 4 / 255)
+    usual, margin, *apgd = found[3].attacks
+    assert usual == request.pgd("linf", 4 / 255) and not usual.random_start
+    assert margin == dataclasses.replace(usual, loss="margin", random_start=True)
+    assert [each.loss for each in apgd] == ["cross_entropy", "margin"]
     assert found[4].radii == evaluation.ladder("linf", 9, FULL)
     quiet = suites.conditions(other, request, QUIET)
     assert quiet[1].attack == AutoAttack("linf", 4 / 255, version="standard")
@@ -201,6 +204,22 @@ def test_radii_for_several_norms_are_refused():
             evaluation.Request(suite, eps=(0.1,))
     with pytest.raises(ValueError, match="eps is for suites that attack, got suite"):
         evaluation.Request(("clean",), eps=(0.1,))
+
+
+@pytest.mark.parametrize("severity", [0, 6])
+def test_other_severities_are_refused(severity):
+    with pytest.raises(ValueError, match=f"severities must be .* >= 1 and <= 5, got {severity}"):
+        evaluation.Request(("corruptions",), severities=(3, severity))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_radius_of_the_gallery_is_within_the_images_where_it_bounds_pixels(norm):
+    fields = {"suite": ("l2", "gallery"), "gallery_norm": norm, "gallery_eps": 4.0}
+    if norm == "l2":
+        assert evaluation.Request(**fields).gallery_eps == 4.0
+    else:
+        with pytest.raises(ValueError, match="gallery_eps must be at most 1 .* did you mean 4/255"):
+            evaluation.Request(**fields)
 
 
 def test_radii_of_the_same_name_are_refused():
@@ -341,3 +360,8 @@ def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):
         ("attack-linf-0.1", 0), ("attack-linf-0.2", 4), ("gallery-linf-0.2", None)
     ]  # fmt: skip
     assert tasks[-1].condition == dataclasses.replace(tasks[1], kept=0)
+    # No more images than there are, and no frozen noise for a network without noise.
+    more = dataclasses.replace(request, gallery_images=7, attack_noise="frozen")
+    tasks = [task for _, task in evaluation.plan(network, more, tmp_path)]
+    assert (tasks[1].kept, tasks[-1].count) == (6, 6)
+    assert {task.attack_noise for task in tasks[:2]} == {"same"}
