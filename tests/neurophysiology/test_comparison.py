@@ -130,3 +130,10 @@ def test_populations_that_cannot_be_compared_are_refused(arguments, message):
 def test_the_bootstrap_needs_a_typed_key():
     with pytest.raises(TypeError, match="key"):
         similarity(np.zeros(2, np.uint32), np.ones(2), 0, np.ones(2), 0)  # pyright: ignore
+
+
+def test_undefined_values_count_among_the_units_and_not_in_the_median():
+    values = {"or_bandwidth": np.array([10.0, 20.0, np.nan, 60.0])}
+    score = neurophysiology.compare(jax.random.key(0), values)["or_bandwidth"]
+    assert (score.units, score.undefined, score.median) == (4, 1, 20.0)
+    assert score.status == "needs data" and sum(score.distribution) == pytest.approx(1)

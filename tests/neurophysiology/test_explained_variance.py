@@ -122,6 +122,14 @@ def test_reliability_is_spearman_brown_of_the_halves():
     np.testing.assert_allclose(found, np.tile([2 * x / (1 + x) for x in r], (3, 1)), rtol=1e-12)
 
 
+def test_halves_that_are_opposite_have_no_reliability():
+    """Where r is -1, the formula divides by zero."""
+    recordings = np.random.default_rng(0).normal(size=(4, 2, 2))
+    recordings[:, 0, 1], recordings[:, 1, 1] = [-1, 1, -1, 1], [2, -2, 2, -2]
+    found = engine.reliabilities(recordings, half_splits=3)
+    assert np.isnan(found[:, 1]).all() and np.isfinite(found[:, 0]).all()
+
+
 @pytest.mark.slow
 def test_seeds_and_strata():
     features, _, recordings = synthetic(2.0)
@@ -183,6 +191,25 @@ def test_neurons_that_are_constant_on_held_out_images_are_left_out():
         np.array([[np.nan, 0.4, 0.6], [0.2, 0.2, 0.2]]), np.full((1, 3), 0.5)
     )
     assert result.raw == pytest.approx((0.5 + 0.2) / 2)
+
+
+def test_neurons_that_are_all_constant_on_held_out_images_are_refused():
+    """Their only neuron fires for one image, and no correlation can be told for the others."""
+    recordings = np.zeros((40, 2, 1))
+    recordings[0] = 1.0
+    features = np.random.default_rng(0).standard_normal((40, 5))
+    with pytest.raises(ValueError, match="is constant over the held-out images of a split"):
+        engine.explained_variance(features, recordings, np.arange(40) % 2, components=2)
+
+
+def test_components_are_at_most_the_dimensions_of_the_images_to_fit():
+    """Each of the first 12 images has a dimension of its own, and some are held out."""
+    rng = np.random.default_rng(0)
+    features = np.eye(40, 12)
+    features[12:] = rng.integers(0, 2, (28, 1))
+    recordings = rng.standard_normal((40, 2, 3))
+    with pytest.raises(ValueError, match="components must be at most 1[01], the dimensions"):
+        engine.explained_variance(features, recordings, np.arange(40) % 2, components=12)
 
 
 def test_noise_alone_has_no_score():

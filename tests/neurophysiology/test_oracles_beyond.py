@@ -87,7 +87,9 @@ def test_the_fit_recovers_known_functions():
 
 
 def test_the_fit_of_a_silent_unit_is_undefined():
-    fitted = fit_saturation(np.array([0.1, 0.5, 1.0]), np.zeros((3, 1)))
+    """So is that of a unit whose responses all lie below that to grey."""
+    curves = np.array([[0.0, -1.0], [0.0, -2.0], [0.0, -3.0]])
+    fitted = fit_saturation(np.array([0.1, 0.5, 1.0]), curves)
     assert all(np.isnan(values).all() for values in fitted)
 
 
@@ -162,6 +164,7 @@ def test_weak_responses_can_be_left_out():
     statistics = TrialStatistics(np.array([[1.0], [10.0]]), np.array([[0.1], [9.0]]), 5)
     assert statistics.fano_factor() == pytest.approx(9.1 / 11)
     assert statistics.fano_factor(least_mean=2.0) == pytest.approx(0.9)
+    assert statistics.fano_factor(least_mean=10.0) == pytest.approx(0.9)
     assert np.isnan(statistics.fano_factor(least_mean=20.0))
 
 

@@ -136,6 +136,24 @@ def test_centres_are_centroids_above_the_threshold():
     centres = receptive_field_centres(maps)
     np.testing.assert_allclose(centres[0], [0.625, 1.0])
     assert np.isnan(centres[1]).all()
+    # The threshold of a weak unit is relative to its own response.
+    maps[..., 1] = maps[..., 0] / 100
+    np.testing.assert_allclose(receptive_field_centres(maps)[1], centres[0])
+
+
+def test_candidates_are_the_locations_that_respond_most(small_site, monkeypatch):
+    """They are as many as memory allows, and respond with a share of the largest response."""
+    module = "vone_jax.neurophysiology.selection"
+    monkeypatch.setattr(f"{module}.MAX_CANDIDATES", 4 * 8)
+    few = locate(small_layer, KEY, SMALL_DISPLAY)
+    table = stimuli.receptive_field_set().table
+    central = stimuli.render(table[(table[:, :2] == 0.5).all(axis=1)], SMALL_DISPLAY)
+    responses = small_layer(KEY, central[..., None].astype(jnp.float32) / 255)
+    strongest = np.argsort(-responses.max(axis=0).sum(axis=-1), axis=None)[:4]
+    np.testing.assert_array_equal(64 * few.row[::8] + few.col[::8], np.sort(strongest))
+    monkeypatch.undo()
+    monkeypatch.setattr(f"{module}.CANDIDATE_THRESHOLD", 0.5)
+    assert len(few) < len(locate(small_layer, KEY, SMALL_DISPLAY)) < len(small_site)
 
 
 def test_units_are_kept_within_015_degrees():
@@ -156,6 +174,22 @@ def test_trials_do_not_depend_on_batches_and_average(small_site, monkeypatch):
     np.testing.assert_allclose(record(noisy_layer, KEY, FEW, site, trials=3), together, atol=1e-5)
     other = record(noisy_layer, jax.random.key(1), FEW, site, trials=3)
     assert np.abs(other - together).max() > 0.1
+
+
+def test_each_trial_has_noise_of_its_own(small_site):
+    """Gratings outside the window are grey in a trial, not the grey that rates are relative to."""
+    site = small_site.keep(np.arange(len(small_site)) < 40)
+    once, thrice = (record(noisy_layer, KEY, FEW, site, trials=n) for n in (1, 3))
+    assert np.abs(once - thrice).max() > 0.1
+    # The mean of a standard normal that is clipped at 0.
+    often = record_blank(noisy_layer, KEY, site, trials=200)
+    np.testing.assert_allclose(often, 1 / np.sqrt(2 * np.pi), atol=0.2)
+    outside = stimuli.grating_set(
+        "outside", x=-3.5, y=-3.5, radius=0.2, spatial_frequency=1.0, orientation=0.0, phase=0.0
+    )
+    assert not stimuli.visible(outside.table, site.display, site.window).any()
+    unseen = record(noisy_layer, KEY, outside, site)[0]
+    assert np.abs(unseen - record_blank(noisy_layer, KEY, site)).max() > 0.1
 
 
 def test_noise_is_noticed():

@@ -202,6 +202,7 @@ def test_netcdf_without_the_dimensions_is_refused(tmp_path):
         ("sf_bandwidth\n0.5\n101\n", r"must lie in \[0, 100\] %, got 101"),
         ("or_selective\n1\n0.5\n", "or_selective must be 0 or 1, got 0.5"),
         ("max_dc,circular_variance\n5\n", "row 2: 1 fields, the header has 2"),
+        ("max_dc,circular_variance\n5,.5\n5,.5,.5\n", "row 3: 3 fields, the header has 2"),
         ("max_dc,max_texture\n5,5\n5,5\n", "must hold one study.*of 2: max_dc, max_texture"),
         ("pref_or,peak_sf\n5,5\n5,5\n", "must hold one study"),
         ("baseline\n5\n", "must hold one of pref_or, .*; it holds baseline"),

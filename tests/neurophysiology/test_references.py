@@ -36,6 +36,9 @@ def test_a_table_of_too_few_values_is_refused():
         ValueError, match=r"references\['max_dc'\] must have more values, .* got 1 values"
     ):
         references({"max_dc": np.array([10.0, np.nan, np.nan, np.nan])})
+    # Of 7.8 %: at most 10 % may have none, and half of that is room for the bootstrap.
+    with pytest.raises(ValueError, match="must have more values, .* got 2 values and 3 NaN"):
+        references({"max_dc": np.array([10.0, 20.0, np.nan, np.nan, np.nan])})
     known = references({"max_dc": np.array([10.0, 20.0, 30.0, np.nan])})
     scores = compare(jax.random.key(0), {"max_dc": np.array([5.0, 20.0, 30.0])}, known, 50)
     assert np.isfinite(scores["max_dc"].score)

@@ -1,6 +1,7 @@
 """The whole characterisation of a VOneBlock."""
 
 import dataclasses
+import importlib
 import io
 import json
 import re
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import BLOCK, block_responses
+from tests.neurophysiology.conftest import BLOCK, block_responses, small_layer
 from vone_jax import neurophysiology, v1
 from vone_jax.neurophysiology import GROUPS, PROPERTIES
+from vone_jax.neurophysiology.score import Recorder
 
 SCORED = {
     "pref_or",
@@ -77,6 +79,39 @@ def test_units_that_do_not_count_have_no_value(scores):
         assert np.isnan(scores.per_unit[name][~mask]).all()
         if scores[name].units is not None:
             assert scores[name].units == mask.sum()
+
+
+def test_units_count_from_5_spikes_above_grey_on_in_f0_or_in_f1():
+    """One unit responds in its mean, one in its modulation, and one hardly."""
+
+    class Given(Recorder):
+        def __init__(self):
+            self.site, self.blank = range(3), np.array([0.0, 40.0, 0.0])
+
+        def record(self, gratings):
+            wave = np.cos(2 * np.pi * np.arange(8) / 8)
+            responses = np.stack([np.full(8, 100.0), 40 + 40 * wave, np.ones(8)], axis=-1)
+            return np.broadcast_to(responses, (*gratings.shape, 3))
+
+    _, counted, _, rate_map = Given().grating_properties()
+    # The first unit alone fits the rates, with 33.8 spikes per second at its best.
+    assert rate_map(np.array([0.0, 100.0])) == pytest.approx([0.82, 33.8])
+    expected = {"f0": [True, False, False], "f0 or f1": [True, True, False]}
+    for name, mask in counted.items():
+        assert mask.tolist() == expected[PROPERTIES[name].driven]
+
+
+def test_a_layer_without_noise_is_shown_each_grating_once(site, monkeypatch):
+    module = importlib.import_module("vone_jax.neurophysiology.score")
+
+    def record(response_fn, key, site, trials):
+        raise InterruptedError(f"{trials} trials")
+
+    found = site, np.ones((21, 21, len(site)), np.float32)
+    monkeypatch.setattr(module, "find_units", lambda *_: found)
+    monkeypatch.setattr(module, "Recorder", record)
+    with pytest.raises(InterruptedError, match="^1 trials"):
+        neurophysiology.score(small_layer, 8.0, 64, 1, trials=20)
 
 
 def test_the_summary_is_json_and_the_arrays_are_a_file(scores):

@@ -121,6 +121,7 @@ def test_the_centre_of_the_stimuli_in_pixels():
     [
         ({"visual_degrees": 4.0}, "visual_degrees must be at least"),
         ({"visual_degrees": math.nan}, "visual_degrees"),
+        ({"visual_degrees": math.inf}, "visual_degrees"),
         ({"image_size": 8}, "image_size"),
         ({"image_size": 224.0}, "image_size"),
         ({"in_channels": 0}, "in_channels"),
@@ -136,7 +137,10 @@ def test_displays_that_cannot_show_the_stimuli_are_refused(arguments, message):
     [
         ({"radius": 0.0}, "must be > 0"),
         ({"contrast": 1.5}, "contrast"),
+        ({"contrast": -0.5}, "contrast must lie in .* from -0.5 to -0.5"),
         ({"radius": 5.6}, "within 6.0 degrees"),
+        ({"x": -5.5}, "within 6.0 degrees .* got 6.5"),
+        ({"y": 5.5}, "within 6.0 degrees .* got 6.5"),
         ({"phase": math.nan}, "finite"),
         ({"colour": 1.0}, "colour"),
         ({"phase": None}, "must have phase, got radius, spatial_frequency, orientation"),

@@ -124,6 +124,7 @@ def test_responsive_units_exceed_the_blank_by_more_than_5_spikes_per_second():
         (lambda r, b: (r[:, :1], b), "at least 2 families, 2 samples"),
         (lambda r, b: (r, b[:-1]), r"blank must have shape \(6,\)"),
         (lambda r, b: (-r, b), "rates must be >= 0"),
+        (lambda r, b: (np.where(r == r.max(), -1.0, r), b), "rates must be >= 0 .* got -1"),
         (lambda r, b: (r, b - 100), "blank must be >= 0"),
         (lambda r, b: (np.where(r == r.max(), np.nan, r), b), "rates must be finite"),
         (lambda r, b: (r, b * np.inf), "blank must be finite"),

@@ -227,6 +227,11 @@ def test_phase_randomisation_keeps_the_amplitude_spectrum(shape):
     assert abs(np.corrcoef(image.ravel(), noise.ravel())[0, 1]) < 0.3
     other = texture_proxies.phase_randomised(jax.random.key(6), image)
     assert abs(np.corrcoef(other.ravel(), noise.ravel())[0, 1]) < 0.3
+    # The white noise of either sign, and a mean of either sign.
+    for seed in range(4):
+        for signed in (image, -image):
+            noise = texture_proxies.phase_randomised(jax.random.key(seed), signed)
+            assert noise.mean() == pytest.approx(signed.mean())
     with pytest.raises(ValueError, match="image must be a finite"):
         texture_proxies.phase_randomised(KEY, image * np.nan)
 

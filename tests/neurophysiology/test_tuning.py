@@ -163,6 +163,9 @@ class TestSize:
         # 95 % of 10 is first reached by 9.6; 5 + 5 % by 5.2.
         assert tuning.summation_diameter(curve) == pytest.approx(2 * RADII[4])
         assert tuning.surround_diameter(curve) == pytest.approx(2 * RADII[8])
+        # 5 % of the size of the last response, which is -2, are 0.1 above it.
+        below = columns([0, 1, 2, 3, 4, 3, 2, 1, -1.8, -1.92, -1.95, -2])
+        assert tuning.surround_diameter(below) == pytest.approx(2 * RADII[9])
 
     def test_diameters_are_defined_only_with_suppression(self):
         saturating = np.minimum(np.arange(12), 8) - 0.001 * np.arange(12)
@@ -195,6 +198,9 @@ class TestRates:
         rates = fit_rate_map(largest, np.zeros(4))
         assert rates.slope == pytest.approx((33.8 - 0.82) / 50.0)
         assert rates.offset == pytest.approx(0.82)
+        # Nor do their responses to grey.
+        rates = fit_rate_map(largest + [1, 1, 9, 9], np.array([1.0, 1, 9, 9]))
+        assert rates(np.array([1.0, 51.0])) == pytest.approx([0.82, 33.8])
 
     def test_layers_that_prefer_grey_are_refused(self):
         with pytest.raises(ValueError, match="above grey"):
