@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from vone_jax import prng
 from vone_jax.attacks import APGD, PGD, apgd, losses, norms
+from vone_jax.attacks.attack import Attack
 
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
@@ -49,6 +50,43 @@ def test_stages_and_the_gaps_between_checkpoints():
     assert apgd.stages(100, False) == [(1, 100)]
     (gaps,) = APGD("linf", 0.1)._gaps()
     assert gaps[22] == 22 and gaps[41] == 19 and gaps[57] == 16 and gaps.sum() == 99
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_stages_of_larger_radii_end_in_the_ball_and_share_no_draws(norm, monkeypatch):
+    """Three stages of 3, 3 and 4 steps, and an evaluation of the last point of each."""
+    used = []
+
+    def gradient(self, keys, *arguments):
+        jax.debug.callback(lambda drawn: used.append(drawn.tobytes()), jax.random.key_data(keys))
+        return Attack.gradient(self, keys, *arguments)
+
+    monkeypatch.setattr(APGD, "gradient", gradient)
+    weights = jax.random.normal(jax.random.key(3), (12, 2))
+    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
+    attack = APGD(norm, 0.05, steps=10, large_eps_schedule=True)
+    labels = jnp.zeros(5, jnp.int32)
+    adversarial = attack(KEY, Partial(centred, weights), images, labels)
+    jax.effects_barrier()
+    assert np.all(norms.size(adversarial - images, norm) <= 0.05 * (1 + 1e-5))
+    assert len(used) == len(set(used)) == 4 + 4 + 5
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_runs_start_on_the_surface_of_the_ball(norm):
+    images = jnp.full((3, 2, 6, 1), 0.5)
+    start = APGD(norm, 0.1)._start(prng.example_keys(KEY, 3), images, 0.1)
+    np.testing.assert_allclose(norms.size(start - images, norm), 0.1, rtol=1e-5)
+
+
+def test_the_first_step_goes_all_the_way():
+    """Its length is that of the ball, so that any start ends in the corner of a linear model."""
+    weights = jax.random.normal(jax.random.key(3), (12, 2))
+    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
+    labels = jnp.zeros(5, jnp.int32)
+    adversarial = APGD("linf", 0.1, steps=1)(KEY, Partial(centred, weights), images, labels)
+    corner = 0.1 * np.sign(weights[:, 1] - weights[:, 0]).reshape(1, 2, 6, 1)
+    np.testing.assert_allclose(adversarial - images, np.tile(corner, (5, 1, 1, 1)), atol=1e-6)
 
 
 def test_steps_are_halved_by_the_two_conditions():
@@ -299,6 +337,27 @@ def test_an_image_that_is_solved_is_not_spoiled_by_the_others_of_its_batch():
         np.testing.assert_array_equal(together[:1], alone)
         solved += 1
     assert solved > 3
+
+
+def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():
+    """Further runs, which only another image needs, may find a larger margin."""
+
+    def logits_fn(keys, images):
+        # The first pixel decides, and the second says by how much. A third of 1 is never fooled.
+        pixels = images.reshape(len(images), -1)
+        margin = (0.5 - pixels[:, 0]) * (1 + jnp.square(pixels[:, 1]))
+        margin = margin - jnp.where(pixels[:, 2] > 0.8, 5.0, 0.0)
+        return jnp.stack([-margin, jnp.zeros_like(margin)], axis=-1)
+
+    easy, hard = (np.full((1, 1, 3, 1), each, np.float32) for each in (0.55, 1.0))
+    keys = jax.random.split(KEY, 2)
+    attack = APGD("linf", 0.15, steps=1, restarts=4)
+    among_easy, beside_hard = (
+        attack(keys, logits_fn, np.concatenate([easy, other]), np.zeros(2, int))
+        for other in (easy, hard)
+    )
+    assert np.all(np.argmax(logits_fn(keys, among_easy), axis=1) == 1)
+    np.testing.assert_array_equal(beside_hard[0], among_easy[0])
 
 
 def test_dlr_losses_refuse_too_few_classes():

@@ -11,7 +11,18 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from vone_jax import mesh, prng
-from vone_jax.attacks import APGD, FAB, FGSM, Attack, AutoAttack, RandomNoise, Square, norms
+from vone_jax.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    Attack,
+    AutoAttack,
+    RandomNoise,
+    Square,
+    auto_attack,
+    losses,
+    norms,
+)
 
 KEY = jax.random.key(11)
 
@@ -273,3 +284,13 @@ def test_it_prints_as_code_and_hashes():
     attack = small()
     assert eval(repr(attack)) == attack
     assert hash(attack) == hash(small()) != hash(small(eps=0.01))
+
+
+def test_a_result_that_is_not_finite_is_not_replaced_by_a_later_one():
+    """A comparison with NaN picks some class, which may be the label."""
+    images = jnp.full((1, 1, 1, 1), 0.5)
+    right, wrong = (losses.Verdict(jnp.full(1, each), -jnp.ones(1)) for each in (20.0, 10.0))
+    broken = losses.Verdict(right.right, jnp.full(1, jnp.nan))
+    best = auto_attack._stronger((images, right), images, broken)
+    best = auto_attack._stronger(best, images, wrong)
+    assert np.isnan(best[0]).all() and best[1].right[0] == 0

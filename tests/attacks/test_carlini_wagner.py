@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks import losses, norms
@@ -39,6 +40,21 @@ def test_each_image_searches_its_own_constant():
     assert not np.any(few.found[far & (np.arange(16) % 2 == 1)])
     assert np.all(many.found[far])
     assert np.all(many.distance[far] < 1.15 * optimum[far])
+
+
+def test_the_constant_grows_tenfold_and_is_then_halved_between_failure_and_success(monkeypatch):
+    tried = []
+
+    def descend(self, keys, logits_fn, images, labels, closest, const):
+        jax.debug.callback(lambda const: tried.append(float(const[0])), const, ordered=True)
+        return closest, const > 0.05
+
+    monkeypatch.setattr(CW, "_descend", descend)
+    images, labels = problem.IMAGES[:1], problem.labels()[:1]
+    attack = CW("l2", 1.0, steps=1, binary_search_steps=6)
+    attack.minimal(problem.KEY, Partial(problem.centred, problem.WEIGHTS), images, labels)
+    jax.effects_barrier()
+    assert tried == pytest.approx([0.001, 0.01, 0.1, 0.055, 0.0325, 0.04375])
 
 
 @pytest.mark.slow

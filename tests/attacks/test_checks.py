@@ -307,12 +307,18 @@ def test_a_flax_module_with_dropout_takes_the_key_of_each_example():
 
 
 def test_logits_that_only_resemble_probabilities_are_accepted():
-    """Log-probabilities, and logits of a model whose rows happen to sum to one for one image."""
+    """Log-probabilities, and logits of a model whose rows happen to sum to one for one image.
+
+    Or for all of them, below 0 and above 1.
+    """
 
     def one_row(key, images):
         return jnp.asarray([[0.5, 0.25, 0.25], [0.5, 0.75, 0.25]]) + 0.0 * jnp.sum(images)
 
-    for good in (one_row, lambda key, x: jax.nn.log_softmax(logits_fn(key, x))):
+    def outside(key, images):
+        return jnp.asarray([[-0.5, 1.25, 0.25], [1.5, -0.75, 0.25]]) + 0.0 * jnp.sum(images)
+
+    for good in (one_row, outside, lambda key, x: jax.nn.log_softmax(logits_fn(key, x))):
         assert FGSM("linf", 0.1)(KEY, good, IMAGES, LABELS).shape == IMAGES.shape
 
 

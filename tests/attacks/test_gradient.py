@@ -223,6 +223,37 @@ def test_the_best_iterate_is_kept(batch, still):
     assert np.any(losses_of["best"] > losses_of["last"] + 0.1)
 
 
+def test_restarts_are_judged_with_the_same_draws(monkeypatch):
+    """Else a lucky draw, and not a strong run, would be kept."""
+    keys_of_judgements = []
+
+    def evaluate(self, keys, logits_fn, images, labels):
+        drawn = jax.random.key_data(keys)
+        jax.debug.callback(lambda drawn: keys_of_judgements.append(drawn.tolist()), drawn)
+        return jnp.zeros(labels.shape), None
+
+    def gradient(self, keys, logits_fn, images, labels):
+        return jnp.ones_like(images), None, None
+
+    monkeypatch.setattr(PGD, "evaluate", evaluate)
+    monkeypatch.setattr(PGD, "gradient", gradient)
+    attack = PGD("linf", 0.1, steps=1, restarts=3)
+    attack(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
+    jax.effects_barrier()
+    first, *others = keys_of_judgements
+    assert len(others) == 2 and all(each == first for each in others)
+
+
+def test_the_start_is_kept_where_each_step_lowers_the_loss():
+    def detour(keys, images):
+        logits = problem.TWO_CLASSES(keys, images)
+        return 2 * jax.lax.stop_gradient(logits) - logits
+
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    adversarial = PGD("l2", 0.1, steps=2, keep="best")(problem.KEY, detour, images, labels)
+    np.testing.assert_array_equal(adversarial, images)
+
+
 @pytest.mark.slow
 def test_the_best_iterate_of_a_coin_is_not_the_luckiest():
     """Every image starts where the coin is fair; keeping the best must not choose by luck."""
@@ -435,6 +466,26 @@ def test_a_run_ends_when_all_images_have_stopped():
     longest = problem.distances("l2", problem.TWO_CLASSES).max() / ATTACK.step_size
     # One pass to look at the input, and one more step to see that the last image has fallen.
     assert longest < len(calls) <= longest + 4 < ATTACK.steps
+
+
+def test_an_image_that_has_stopped_does_not_go_on():
+    """The coin is wrong at every second step, so an image makes one step on average, and not 10."""
+    images = jax.random.uniform(jax.random.key(1), (50, 4, 4, 1))
+    attack = PGD("linf", 0.1, steps=20, step_size=0.005, early_stop=True)
+    coin = Partial(toy.coin, jnp.float32(0.5))
+    moved = attack(problem.KEY, coin, images, jnp.zeros(50, jnp.int32)) - images
+    assert 0.002 < np.mean(norms.size(moved, "linf")) < 0.01
+
+
+def test_an_image_without_finite_logits_is_not_taken_for_misclassified():
+    """It is NaN, so that a call reports it."""
+
+    def broken(keys, images):
+        return problem.LOGITS_FN(keys, images).at[1, 2].set(jnp.nan)
+
+    labels = jnp.zeros(16, jnp.int32)
+    adversarial = dataclasses.replace(ATTACK, steps=2).perturb(KEYS, broken, problem.IMAGES, labels)
+    np.testing.assert_array_equal(np.isnan(adversarial).any(axis=(1, 2, 3)), np.arange(16) == 1)
 
 
 @pytest.mark.slow

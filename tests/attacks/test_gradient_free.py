@@ -54,6 +54,26 @@ def test_more_draws_raise_the_margin_and_stay_below_the_optimum():
         worst = gain
 
 
+def test_the_noise_with_the_largest_margin_is_kept():
+    """With three classes, another one may have the largest cross-entropy."""
+    keys, labels = prng.example_keys(problem.KEY, 16), problem.labels()
+    images = problem.IMAGES
+
+    @jax.vmap
+    def noisy(number):
+        noise = surface(prng.fold(keys, number), images.shape[1:], "l2", images.dtype)
+        return jnp.clip(images + 0.5 * noise, 0.0, 1.0)
+
+    tried = jax.jit(noisy)(jnp.arange(4, dtype=jnp.uint32))
+    logits = jnp.stack([problem.LOGITS_FN(keys, each) for each in tried])
+    best, other = (
+        np.argmax(loss(logits, labels), axis=0) for loss in (losses.margin, losses.cross_entropy)
+    )
+    assert np.any(best != other)
+    kept = RandomNoise("l2", 0.5, draws=4)(keys, problem.LOGITS_FN, images, labels)
+    np.testing.assert_allclose(kept, tried[best, np.arange(16)], atol=1e-6)
+
+
 def test_values_that_are_not_finite_raise():
     def broken(key, images):
         return problem.LOGITS_FN(key, images).at[1].set(jnp.nan)

@@ -145,6 +145,18 @@ def test_a_call_keeps_to_its_radius(images, weights, labels):
     assert np.sum(fooled) == np.sum(result.found)
 
 
+def test_an_image_at_the_radius_of_a_call_is_within_it():
+    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
+    attack = FMN("l2", 1.0, steps=5)
+    distance = attack.minimal(KEY, problem.TWO_CLASSES, images, labels).distance
+    middle = np.sort(distance)[8]
+    called = dataclasses.replace(attack, eps=float(middle))
+    adversarial = called(KEY, problem.TWO_CLASSES, images, labels)
+    moved = np.any(adversarial != images, axis=(1, 2, 3))
+    np.testing.assert_array_equal(moved, distance <= middle)
+    assert np.sum(moved) == 9
+
+
 def test_noisy_logits_fool_from_two_standard_errors_on():
     """Four draws of a margin, of which two lie 1 above and two 1 below the mean.
 
@@ -174,6 +186,14 @@ def test_no_attack_claims_the_coin():
     result = FMN("linf", 0.5, steps=5, eot_samples=20).minimal(KEY, coin, images, labels)
     assert np.sum(result.found) <= 2
     toy.assert_coin_is_right(0.7, result.images)
+
+
+def test_the_draws_of_the_first_decision_do_not_judge_it():
+    """Each of three decisions on one draw is wrong with probability 0.3, and so is a fourth."""
+    images = jax.random.uniform(jax.random.key(1), (400, 2, 5, 1))
+    coin = Partial(toy.coin, jnp.float32(0.7))
+    result = FMN("linf", 0.5, steps=1).minimal(KEY, coin, images, jnp.zeros(400, jnp.int32))
+    assert np.mean(result.found) == pytest.approx((1 - 0.7**3) * 0.3, abs=0.06)
 
 
 @pytest.mark.parametrize("attack", [

@@ -206,3 +206,35 @@ def test_averaging_makes_progress_against_noise(images, weights, labels):
     )
     clean = score(images)
     assert np.all(many > clean) and many.mean() > one.mean()
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("linf", (25, 18, 13, 2)), ("l2", (25, 19, 13, 3))])
+def test_windows_of_l2_have_an_odd_side_of_three_and_more(norm, expected, monkeypatch):
+    """So have those of the reference code. They cover .8, .4, .2 and .8 / 256 of 28 x 28 pixels."""
+    sides = []
+
+    def window(key, delta, side, eps, norm="linf"):
+        sides.append(int(side))
+        return delta
+
+    for name in ("signed_window", "moved_window"):
+        monkeypatch.setattr(square, name, window)
+    images = jnp.full((1, 28, 28, 1), 0.5)
+    keys = prng.example_keys(jax.random.key(0), 1)
+    for query in (1, 11, 51, 7000):
+        Square(norm, 0.1)._proposal(keys, images, images, jnp.int32(query))
+    assert tuple(sides) == expected
+
+
+def test_logits_that_are_not_finite_later_are_reported():
+    """The first change is the same in all rows; a window that changes some makes a NaN."""
+
+    def broken(keys, images):
+        apart = jnp.any(images[:, 0] != images[:, -1], axis=(1, 2))
+        right = jnp.where(apart, jnp.nan, 2.0)
+        return jnp.stack([right, jnp.zeros_like(right)], axis=-1)
+
+    images, labels = jnp.full((2, 6, 6, 1), 0.5), jnp.zeros(2, jnp.int32)
+    attack = Square("linf", 0.1, queries=30, p_init=0.2)
+    with pytest.raises(FloatingPointError, match=r"positions \[0, 1\]"):
+        attack(KEY, broken, images, labels)

@@ -86,3 +86,7 @@ def test_accuracy_under_a_targeted_attack_is_refused():
             evaluation.robust_accuracy(
                 KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels(), attack=attacks
             )
+    with pytest.raises(ValueError, match="attack must be untargeted"):
+        evaluation.Minimal(FMN("linf", 1.0, targeted=True), (0.1,))
+    with pytest.raises(ValueError, match="attack must be untargeted"):
+        evaluation.WorstOf((attack,))

@@ -8,7 +8,7 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.attacks import PGD, AutoAttack, InBatches, Square, Transfer
+from vone_jax.attacks import APGD, PGD, AutoAttack, InBatches, Square, Transfer
 
 
 def masked(key, images):
@@ -130,6 +130,12 @@ def test_members_of_autoattack_may_be_made_in_batches(network):
 
 
 @pytest.mark.untyped
+def test_a_wrapper_needs_as_many_classes_as_its_attack():
+    for attack, least in ((APGD("l2", 0.1, loss="targeted_dlr"), 4), (PGD("l2", 0.1), 2)):
+        wrapped = Transfer(InBatches(attack, 4), problem.LOGITS_FN)
+        assert wrapped.least_classes == wrapped.attack.least_classes == least
+
+
 def test_bad_fields_are_refused():
     attack = PGD("l2", 0.1)
     with pytest.raises(TypeError, match="attack must be an Attack, got str"):
