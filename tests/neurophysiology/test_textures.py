@@ -92,6 +92,12 @@ def test_images_of_the_recordings_are_centred_on_grey():
     assert np.all(framed[framed != 0] == 128)
 
 
+@pytest.mark.parametrize("side", [8, 9])
+def test_the_middle_of_images_that_are_far_too_large_is_kept(side):
+    images = np.full((1, side, side), 7, np.uint8)
+    assert np.all(textures.reframe(images, 1e5, Display()) == 7)
+
+
 @pytest.mark.untyped
 @pytest.mark.parametrize(
     ("images", "degrees", "error", "message"),

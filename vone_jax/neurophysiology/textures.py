@@ -119,7 +119,8 @@ def reframe(
     arguments.number("degrees", degrees, arguments.POSITIVE)
     side = images.shape[1]
     # An even difference leaves the centre where it is.
-    border = max(round((display.visual_degrees / degrees - 1) * side / 2), (1 - side) // 2)
+    # At least one pixel, or two, stays.
+    border = max(round((display.visual_degrees / degrees - 1) * side / 2), -((side - 1) // 2))
     if border >= 0:
         field = np.pad(images, ((0, 0), (border, border), (border, border)), constant_values=GREY)
     else:
