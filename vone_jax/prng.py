@@ -25,6 +25,8 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from vone_jax.closure import Closure
+
 THREEFRY = "threefry2x32"
 
 Keys = Key[Array, " n"]
@@ -139,8 +141,8 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
 
     A ``Partial``, for instance from ``models.logits_fn``, is returned as it is: its weights are
-    leaves, and other weights do not compile again. A plain function gets no leaves and is
-    compiled once per function object.
+    leaves, and other weights do not compile again. A plain function gets no leaves. It is compiled
+    again after an array that it closes over was replaced, see ``Closure``.
 
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
@@ -163,7 +165,7 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
                 f"A function f of images alone becomes one by lambda keys, images: f(images)"
             ) from None
     if not isinstance(function, Partial):
-        return Partial(function)
+        return Partial(_call, Closure(function))
     for leaf in jax.tree.leaves(function):
         # Compiled functions take arrays and numbers only. Leaves of Equinox may be functions, too.
         array = hasattr(leaf, "dtype") and not isinstance(leaf, type)
@@ -174,6 +176,10 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
                 "equinox.is_array), and then equinox.combine(arrays, rest) in the function"
             )
     return function
+
+
+def _call(function: Closure, *arguments: Any, **keywords: Any) -> Any:
+    return function(*arguments, **keywords)
 
 
 def call_with_keys(
