@@ -273,3 +273,16 @@ def test_errors_reach_the_caller_as_they_are():
     with pytest.raises(OwnError) as caught:
         jax.jit(fast.in_fast_layout(lambda x: jax.jit(broken)(x)))(IMAGES)
     assert caught.value.args == ("mine",)
+
+
+def test_a_program_runs_without_jit():
+    """Users who debug a network switch it off."""
+
+    def loss(images):
+        return jnp.sum(jnp.square(lax.conv(images, KERNEL.transpose(3, 2, 0, 1), (1, 1), "SAME")))
+
+    images = IMAGES.transpose(0, 3, 1, 2)
+    expected = jax.grad(fast.in_fast_layout(loss))(images)
+    with jax.disable_jit():
+        slopes = jax.grad(fast.in_fast_layout(loss))(images)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-4, atol=1e-5)

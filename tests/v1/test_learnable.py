@@ -36,6 +36,13 @@ def images():
     return jax.random.uniform(jax.random.key(1), (2, 28, 28, 3))
 
 
+@pytest.mark.parametrize("kernel", [3, 31])
+def test_a_bank_without_complex_cells_may_have_any_kernel(images, kernel):
+    config = dataclasses.replace(TUNED, complex_channels=0, kernel_size=kernel)
+    responses = v1.VOneBlock(config).init_with_output(jax.random.key(0), images)[0]
+    assert responses.shape == (2, 14, 14, 6)
+
+
 def test_it_starts_at_the_bank(gabor, start):
     for ours, fixed in zip(gabor.apply({"params": start}), CONFIG.gabor_kernels(), strict=True):
         np.testing.assert_allclose(ours, fixed, atol=2e-6 * np.abs(fixed).max())

@@ -188,7 +188,10 @@ def _product(patches: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array
     # Matrices, because a product of 4-dimensional arrays has a slow gradient of the kernel: XLA
     # transposes the outputs' gradient first, with strides and on one core.
     product = jnp.matmul(
-        patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, features), precision=precision
+        patches.reshape(-1, patches.shape[-1]),
+        # A part of V1 may have no features, from which ``reshape`` cannot infer a size of -1.
+        kernel.reshape(patches.shape[-1], features),
+        precision=precision,
     )
     return product.reshape(*patches.shape[:3], features)
 

@@ -67,7 +67,9 @@ def rewritten(function: Callable[..., Any], replace: Replace) -> Callable[..., A
 def as_call(function: Callable[..., Any], equation: JaxprEqn) -> JaxprEqn:
     """Return the equation as a call of the function on its operands."""
     shapes = [operand.aval for operand in equation.invars]
-    (call,) = jax.make_jaxpr(jax.jit(function))(*shapes).eqns
+    # A user who debugs without ``jit`` needs the call all the same.
+    with jax.disable_jit(False):
+        (call,) = jax.make_jaxpr(jax.jit(function))(*shapes).eqns
     return call.replace(
         invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
     )
