@@ -148,6 +148,8 @@ def test_one_nan_in_a_large_image_is_seen():
             r"\[0, 2\] for 3 classes, got values from 0 to 3",
         ),
         (IMAGES, jnp.asarray([-1, 0]), ValueError, "from -1"),
+        # In 32 bits these are 0 and 1.
+        (IMAGES, np.array([2**32, 2**32 + 1]), ValueError, r"\[0, 2\] for 3 classes"),
         (IMAGES, jnp.asarray([0.0, 1.0]), TypeError, "labels must be integers"),
         (IMAGES, jax.nn.one_hot(LABELS, 3), TypeError, "one-hot labels are not accepted"),
         (IMAGES, None, TypeError, "labels must be an array, got None"),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, mesh, prng, training, v1
+from vone_jax import attacks, corruptions, data, mesh, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
 from vone_jax.evaluation import run
@@ -98,6 +98,25 @@ def noise_of_a_batch():
     return mesh.fetch(draw(keys))
 
 
+def refusals():
+    """Return the messages about images above 1, of which each process holds a part."""
+    devices = mesh.data_mesh()
+    rows = 8 // jax.process_count()
+    images = mesh.shard_batch(devices, np.full((rows, 4, 4, 3), 2.0, np.float32))
+    labels = mesh.shard_batch(devices, np.zeros(rows, np.int32))
+    key, attack = jax.random.key(0), attacks.FGSM("linf", 0.1)
+    messages = []
+    for refused in (
+        lambda: corruptions.corrupt(key, images, "brightness", 3),
+        lambda: attack(key, lambda keys, images: images.mean((1, 2)), images, labels),
+    ):
+        try:
+            refused()
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
+
+
 def train(run_dir, cluster, fault):
     setups.Setup = FaultySetup
     FaultySetup.fault = fault
@@ -105,6 +124,7 @@ def train(run_dir, cluster, fault):
     status = train_command.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
     if status == 0:
         np.save(Path(run_dir) / f"noise-{jax.process_index()}.npy", noise_of_a_batch())
+        np.save(Path(run_dir) / f"refusals-{jax.process_index()}.npy", refusals())
     return status
 
 

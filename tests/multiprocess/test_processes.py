@@ -136,6 +136,8 @@ def test_two_processes_train_as_one(whole, tmp_path):
     for index in range(2):
         noise = np.load(run_dir / f"noise-{index}.npy")
         np.testing.assert_array_equal(noise, noise_of_a_batch())
+        refused = np.load(run_dir / f"refusals-{index}.npy").tolist()
+        assert len(refused) == 2 and all("got values from 2 to 2" in each for each in refused)
     # Process 0 alone writes and reports.
     assert "4 x cpu" in said[0] and "finished at step 9" in said[0]
     assert "finished" not in said[1]

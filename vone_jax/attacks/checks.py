@@ -1,6 +1,5 @@
 """Checks of the fields and input of an attack before any compute, and of its result."""
 
-import math
 import numbers
 from typing import Any
 
@@ -116,6 +115,11 @@ def arrays(
     for name, value in (("images", images), ("labels", labels)):
         if value is None:
             raise TypeError(f"{name} must be an array, got None")
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+        if labels.dtype.kind in "iu":
+            # JAX would wrap labels beyond 32 bits, which may then be in range.
+            labels = labels.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     if images.weak_type:
         # The same type whether or not the caller's arrays were made from Python numbers.
@@ -142,9 +146,10 @@ def arrays(
         inside, first, last = jax.device_get(ranges)
         number = classes(keys, logits_fn, images)
         if not inside:
-            values = np.asarray(images)
-            low, high = values.min(), values.max()
-            what = "NaN" if math.isnan(low) else f"values from {low:g} to {high:g}"
+            # On the devices, since a process may hold a part of the images only.
+            extremes = jnp.min(images), jnp.max(images), jnp.any(jnp.isnan(images))
+            low, high, missing = jax.device_get(extremes)
+            what = "NaN" if missing else f"values from {low:g} to {high:g}"
             raise ValueError(
                 f"images must lie in [0, 1], got {what}; a normalisation belongs in the model"
             )

@@ -189,9 +189,11 @@ def _check_images(images: jax.Array) -> None:
     with jax.ensure_compile_time_eval():
         if _in_range(images):
             return
-    values = np.asarray(images, np.float32)
-    actual = f"values from {values.min():g} to {values.max():g}"
-    if missing := np.isnan(values).sum():
+        # On the devices, since a process may hold a part of the images only.
+        extremes = jnp.min(images), jnp.max(images), jnp.sum(jnp.isnan(images))
+        low, high, missing = jax.device_get(extremes)
+    actual = f"values from {low:g} to {high:g}"
+    if missing:
         actual = f"{missing} value{'s' if missing > 1 else ''} of NaN"
     raise ValueError(f"images must lie in [0, 1], got {actual}")
 
