@@ -175,11 +175,19 @@ def holds_itself():
 
 
 class Odd:
-    """An object that shows its attributes to nobody."""
+    """An object whose attributes cannot be read."""
 
     @property
     def __dict__(self):
         raise RuntimeError("not shown")
+
+
+class Proxy:
+    """An object whose class cannot be read outside of a request, as in web frameworks."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("no request")
 
 
 class Lazy(dict):
@@ -188,10 +196,10 @@ class Lazy(dict):
 
 
 def odd_objects():
-    parts = [Odd(), Lazy(a=1), {1: ONE, "a": ONE}, np.load]
+    proxy, parts = Proxy(), [Odd(), Lazy(a=1), {1: ONE, "a": ONE}, np.load]
 
     def function(keys, images):
-        return images if parts else None
+        return images if parts and proxy is not None else None
 
     return lambda: function
 

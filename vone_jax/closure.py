@@ -25,10 +25,10 @@ _PLAIN = frozenset((str, bytes, type(None), *_NUMBERS))
 class Closure:
     """A function as a pytree without leaves.
 
-    Noticed are other arrays in the variables of the function, of functions in its module, and of
-    functions in those; and in the elements and attributes of objects there. Other numbers are
-    noticed in variables. Not noticed are NumPy arrays that are changed in place, attributes of
-    classes, and weights of other libraries than JAX and NumPy.
+    Its structure changes when an array is replaced in a variable of the function, of a function in
+    its module that it calls by name, or in an element or attribute of an object there. It changes
+    with a number in a variable, too. It does not change when a NumPy array is changed in place, or
+    with attributes of classes and weights of other libraries than JAX and NumPy.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -83,11 +83,13 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
     waiting: list[tuple[Any, bool]] = [(function, False)]
     while waiting:
         value, is_variable = waiting.pop()
-        if is_variable and isinstance(value, (*_NUMBERS, np.generic)):
-            yield value
         if type(value) in _PLAIN:
+            if is_variable and type(value) in _NUMBERS:
+                yield value
             continue
         try:
+            if is_variable and isinstance(value, np.generic):
+                yield value
             # The tracers of a program that is being made are gone afterwards.
             if isinstance(value, Tracer | types.ModuleType | type | np.generic):
                 continue
@@ -97,7 +99,7 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
                 seen[id(value)] = value
                 waiting += _parts(value, namespace)
         except Exception:
-            # An object that shows its parts to nobody, such as a closed file.
+            # The parts of this object cannot be read; it may be a closed file.
             continue
 
 

@@ -464,7 +464,7 @@ def test_variability_is_for_layers_that_noise_reaches(network, scores, monkeypat
 
 
 def test_the_threshold_in_spikes_holds_for_responses_too(monkeypatch):
-    """Of two units one reaches 2 spikes, which are responses of 3 here, at half of the gratings."""
+    """One of two units reaches 2 spikes, here responses of 3, at half of the gratings."""
     weak = np.tile([[True], [False]], (12, 2)) | [[False, True]]
     given = []
 

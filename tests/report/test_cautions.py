@@ -190,7 +190,7 @@ def test_equal_classes_have_the_usual_chance():
 
 
 def test_classes_are_unequal_where_chance_gives_any_of_them_as_much_in_1_of_100_sets():
-    """Of 100 images, one of 10 equal classes has 20 in 2.0 % of the sets, and 21 in 0.8 %."""
+    """One of 10 equal classes has 20 of 100 images in 2.0 % of the sets, and 21 in 0.8 %."""
     (made, *_) = built.measure("resnet18", {"clean": 0.9})
     for most, share in ((20, None), (21, 0.21)):
         made.arrays["label"][:] = np.append(np.zeros(most, int), 1 + np.arange(100 - most) % 9)

@@ -85,7 +85,7 @@ def test_an_attack_in_another_way_at_one_radius_does_not_take_the_place_of_a_lad
 
 
 def test_controls_and_attacks_on_fewer_images_do_not_count(pool):
-    """Whether they come before the usual attack or after it."""
+    """The order does not matter: they may come before the usual attack or after it."""
     first = built.attacked("linf", 1 / 255)
     control = built.accuracy(
         dataclasses.replace(first, attack_noise="none"), built.answers(0.9), name="a"
