@@ -112,15 +112,7 @@ def arrays(
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
     prng.as_pytree(logits_fn)  # Raises if the arguments were passed in another order.
-    for name, value in (("images", images), ("labels", labels)):
-        if value is None:
-            raise TypeError(f"{name} must be an array, got None")
-    if not isinstance(labels, jax.Array):
-        labels = np.asarray(labels)
-        if labels.dtype.kind in "iu":
-            # JAX would wrap labels beyond 32 bits, which may then be in range.
-            labels = labels.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    images, labels = _array("images", images), _array("labels", labels)
     if images.weak_type:
         # The same type whether or not the caller's arrays were made from Python numbers.
         images = jax.lax.convert_element_type(images, images.dtype)
@@ -159,6 +151,20 @@ def arrays(
                 f"got values from {first} to {last}"
             )
     return images, labels.astype(jnp.int32)
+
+
+def _array(name: str, value: Any) -> Array:
+    """Return ``value`` as an array, or raise a TypeError if it does not hold numbers."""
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    if not jnp.issubdtype(array.dtype, np.number) and array.dtype != bool:
+        got = "None" if value is None else f"{type(value).__name__} of dtype {array.dtype}"
+        raise TypeError(f"{name} must be an array of numbers, got {got}")
+    if array.dtype.kind in "iu":
+        # JAX would wrap labels beyond 32 bits, which may then be in range.
+        array = array.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
+    return jnp.asarray(array)
 
 
 def classes(key: AnyKey, logits_fn: LogitsFn, images: Images) -> int:
