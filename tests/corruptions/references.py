@@ -23,12 +23,27 @@ def smooth(image, deviation, **options):
     )
 
 
+def gaussian(image, deviation):
+    return smooth(image, (deviation, deviation, 0))
+
+
+def defocus(image, parameters):
+    radius, smoothing = parameters
+    reach = max(8, int(np.ceil(radius)))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (x**2 + y**2 <= radius**2) / (x**2 + y**2 <= radius**2).sum()
+    window = 1 if radius <= 8 else 2
+    disk = ndimage.gaussian_filter(disk, smoothing, mode="mirror", radius=window)
+    planes = [ndimage.correlate(image[..., c], disk, mode="mirror") for c in range(3)]
+    return np.stack(planes, axis=-1)
+
+
 def glass(image, parameters, moves):
     """Blur, copy and blur; ``moves`` (passes, 2, H, W) may have more passes than are used."""
     deviation, reach, passes = parameters
     # As in the package, a number within 2e-4 below a whole number counts as that number.
-    levels = np.floor(255 * smooth(image, (deviation, deviation, 0)) + 2e-4)
-    return smooth(walk(levels, reach, moves[:passes]) / 255, (deviation, deviation, 0))
+    levels = np.floor(255 * gaussian(image, deviation) + 2e-4)
+    return gaussian(walk(levels, reach, moves[:passes]) / 255, deviation)
 
 
 def walk(values, reach, moves):
@@ -116,13 +131,26 @@ def fog(image, parameters, draws, side):
     return (image + amount * veil) * image.max() / (image.max() + amount)
 
 
-def saturate(image, parameters):
-    factor, addend = parameters
+def recoloured(image, change):
+    """Change the hue, saturation and value of each pixel."""
     out = np.empty_like(image)
     for place in np.ndindex(image.shape[:2]):
-        h, s, v = colorsys.rgb_to_hsv(*image[place])
-        out[place] = colorsys.hsv_to_rgb(h, min(max(s * factor + addend, 0), 1), v)
+        out[place] = colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*image[place])))
     return out
+
+
+def brightness(image, amount):
+    return recoloured(image, lambda h, s, v: (h, s, min(v + amount, 1)))
+
+
+def saturate(image, parameters):
+    factor, addend = parameters
+    return recoloured(image, lambda h, s, v: (h, min(max(s * factor + addend, 0), 1), v))
+
+
+def contrast(image, factor):
+    mean = image.mean(axis=(0, 1), keepdims=True)
+    return (image - mean) * factor + mean
 
 
 def elastic(image, parameters, moves, fields):
@@ -151,6 +179,12 @@ def elastic(image, parameters, moves, fields):
     )
 
 
+def pixelate(image, share):
+    size = [int(side * share) for side in image.shape[:2]]
+    small = Image.fromarray(eight_bit(image)).resize(size, Image.Resampling.BOX)
+    return np.asarray(small.resize(image.shape[:2], Image.Resampling.BOX)) / 255
+
+
 def jpeg(image, quality):
     file = io.BytesIO()
     levels = eight_bit(image)
@@ -168,3 +202,16 @@ def mud(image, parameters, normal):
     mask[mask < 0.8] = 0
     mask = mask[..., None]
     return image * (1 - mask) + mask * np.array([63, 42, 20]) / 255
+
+
+# Corruptions that draw nothing: their definitions, and the largest errors in grey levels.
+STILL = {
+    "defocus_blur": (defocus, 0.01),
+    "zoom_blur": (zoom, 5e-4),
+    "brightness": (brightness, 0.01),
+    "contrast": (contrast, 0.01),
+    "pixelate": (pixelate, 0.01),
+    "jpeg_compression": (jpeg, 1e-3),
+    "gaussian_blur": (gaussian, 0.01),
+    "saturate": (saturate, 2e-3),
+}
