@@ -271,6 +271,11 @@ def test_members_of_a_custom_version_decide_on_the_classes():
         (dict(attacks=(FGSM("linf", 0.1),)), ValueError, 'version "standard"'),
         (dict(version="custom", attacks=[FGSM("linf", 0.1)]), TypeError, "tuple of attacks"),
         (dict(version="custom", attacks=("apgd",)), TypeError, "tuple of attacks"),
+        (
+            dict(version="custom", attacks=(FGSM("linf", 0.1, targeted=True),)),
+            ValueError,
+            "attacks must be untargeted",
+        ),
         (dict(version="custom", attacks=(FGSM("l2", 0.1),)), ValueError, "of norm linf"),
         (dict(version="custom", attacks=(FGSM("linf", 0.2),)), ValueError, "of radius 0.1"),
     ],

@@ -179,18 +179,3 @@ def test_restarts_begin_at_half_the_distance_found_so_far(monkeypatch):
 def test_more_targets_than_other_classes_are_refused():
     with pytest.raises(ValueError, match="targets must be at most 2, got 9"):
         FAB("l2", 0.5, targets=9)(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"norm": "l0"}, "norm must be one of linf, l2, l1"),
-        ({"eps": float("inf")}, "eps must be a finite number"),
-        ({"targets": 0}, "targets must be an integer >= 1"),
-        ({"targets": 2, "targeted": True}, "targets must be None with targeted=True.* got 2"),
-        ({"steps": 0}, "steps must be an integer >= 1"),
-    ],
-)
-def test_bad_fields_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        FAB(**({"norm": "l2", "eps": 0.5} | fields))

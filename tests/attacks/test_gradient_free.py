@@ -74,14 +74,6 @@ def test_the_noise_with_the_largest_margin_is_kept():
     np.testing.assert_allclose(kept, tried[best, np.arange(16)], atol=1e-6)
 
 
-def test_values_that_are_not_finite_raise():
-    def broken(key, images):
-        return problem.LOGITS_FN(key, images).at[1].set(jnp.nan)
-
-    with pytest.raises(FloatingPointError, match=r"positions \[1\]"):
-        RandomNoise("l2", 0.2, draws=2)(problem.KEY, broken, problem.IMAGES, problem.labels())
-
-
 def gain(logits_fn, adversarial, labels):
     before = losses.margin(logits_fn(problem.KEY, problem.IMAGES), labels)
     return np.asarray(losses.margin(logits_fn(problem.KEY, adversarial), labels) - before)

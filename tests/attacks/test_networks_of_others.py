@@ -120,15 +120,3 @@ def test_under_the_users_own_transformations():
     quick = slope(radii)
     with fast.plain():
         np.testing.assert_allclose(quick, slope(radii), rtol=1e-4, atol=1e-5)
-
-
-def test_an_error_of_the_network_reaches_the_user():
-    class OwnError(Exception):
-        pass
-
-    def broken(keys, images):
-        raise OwnError("mine")
-
-    with pytest.raises(OwnError) as caught:
-        ATTACKS["PGD"](KEY, broken, IMAGES, LABELS)
-    assert caught.value.args == ("mine",)

@@ -8,7 +8,7 @@ import pytest
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import evaluation
-from vone_jax.attacks import APGD, FAB, FMN, PGD, AutoAttack, DeepFool, Transfer, norms
+from vone_jax.attacks import APGD, FAB, FMN, PGD, DeepFool, Transfer, norms
 
 KEY = problem.KEY
 
@@ -52,29 +52,6 @@ def test_the_linearised_attacks_find_the_distance_of_the_boundary(attack):
         rounding = problem.rounding(attack.norm)
         assert np.all(result.distance > distance * (1 - 1e-5) - rounding)
         assert np.all(result.distance < 1.0055 * distance + 2 * rounding)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: APGD("linf", 0.1, loss="dlr", targeted=True), 'loss "dlr" is for untargeted'),
-        (lambda: APGD("linf", 0.1, loss="targeted_dlr", targeted=True), "is for untargeted"),
-        (
-            lambda: FAB("linf", 0.1, targets=2, targeted=True),
-            "targets must be None with targeted=True, .*got 2",
-        ),
-        (
-            lambda: AutoAttack(
-                "linf", 0.1, version="custom", attacks=(PGD("linf", 0.1, targeted=True),)
-            ),
-            "attacks must be untargeted",
-        ),
-        (lambda: evaluation.Minimal(FMN("linf", 0.1, targeted=True), (0.1,)), "must be untargeted"),
-    ],
-)
-def test_targets_that_make_no_sense_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
 
 
 def test_accuracy_under_a_targeted_attack_is_refused():
