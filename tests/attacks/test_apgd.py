@@ -253,18 +253,6 @@ def resisting(attack, network, images, labels):
     return np.asarray(jnp.argmax(logits, axis=-1) == labels)
 
 
-@pytest.mark.slow
-def test_vmap_over_radii(batch, noisy):
-    images, labels = batch
-    radii = (0.01, 0.05)
-
-    def attack(eps):
-        return APGD("linf", eps, steps=4)(jax.random.key(0), noisy, images, labels)
-
-    for eps, result in zip(radii, jax.vmap(attack)(jnp.asarray(radii)), strict=True):
-        np.testing.assert_allclose(attack(eps), result, atol=1e-6)
-
-
 # Noise.
 
 

@@ -294,17 +294,3 @@ def test_an_estimator_changes_the_way_and_not_the_decision(attack):
         np.testing.assert_array_equal(loss, logits)
     if isinstance(attack, DDN):
         assert np.abs(loss - logits).max() > 1e-5
-
-
-@pytest.mark.slow
-def test_vmap_over_radii():
-    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
-
-    def attack(eps):
-        return DDN("l2", eps, steps=5, initial_norm=0.1)(KEY, problem.TWO_CLASSES, images, labels)
-
-    radii = (0.0, 0.02, 1.0)
-    ladder = jax.vmap(attack)(jnp.asarray(radii))
-    for eps, together in zip(radii, ladder, strict=True):
-        np.testing.assert_allclose(together, attack(eps), atol=1e-6)
-    assert np.any(ladder[1] != ladder[2])
