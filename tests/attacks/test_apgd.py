@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
 from vone_jax.attacks import APGD, PGD, apgd, losses, norms
@@ -62,13 +63,11 @@ def test_stages_of_larger_radii_end_in_the_ball_and_share_no_draws(norm, monkeyp
         return Attack.gradient(self, keys, *arguments)
 
     monkeypatch.setattr(APGD, "gradient", gradient)
-    weights = jax.random.normal(jax.random.key(3), (12, 2))
-    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
     attack = APGD(norm, 0.05, steps=10, large_eps_schedule=True)
-    labels = jnp.zeros(5, jnp.int32)
-    adversarial = attack(KEY, Partial(centred, weights), images, labels)
+    labels = problem.labels(problem.TWO_CLASSES)
+    adversarial = attack(KEY, problem.TWO_CLASSES, problem.IMAGES, labels)
     jax.effects_barrier()
-    assert np.all(norms.size(adversarial - images, norm) <= 0.05 * (1 + 1e-5))
+    assert np.all(norms.size(adversarial - problem.IMAGES, norm) <= 0.05 * (1 + 1e-5))
     assert len(used) == len(set(used)) == 4 + 4 + 5
 
 
@@ -81,12 +80,11 @@ def test_runs_start_on_the_surface_of_the_ball(norm):
 
 def test_the_first_step_goes_all_the_way():
     """Its length is that of the ball, so that any start ends in the corner of a linear model."""
-    weights = jax.random.normal(jax.random.key(3), (12, 2))
-    images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
-    labels = jnp.zeros(5, jnp.int32)
-    adversarial = APGD("linf", 0.1, steps=1)(KEY, Partial(centred, weights), images, labels)
-    corner = 0.1 * np.sign(weights[:, 1] - weights[:, 0]).reshape(1, 2, 6, 1)
-    np.testing.assert_allclose(adversarial - images, np.tile(corner, (5, 1, 1, 1)), atol=1e-6)
+    images, labels = problem.IMAGES, jnp.zeros(16, jnp.int32)
+    adversarial = APGD("linf", 0.1, steps=1)(KEY, problem.TWO_CLASSES, images, labels)
+    slope = problem.WEIGHTS[:, 1] - problem.WEIGHTS[:, 0]
+    corner = np.broadcast_to(0.1 * np.sign(slope).reshape(1, 5, 10, 1), images.shape)
+    np.testing.assert_allclose(adversarial - images, corner, atol=1e-6)
 
 
 def test_steps_are_halved_by_the_two_conditions():
@@ -131,16 +129,12 @@ def test_sparsity_restarts_the_step_or_shortens_it():
 # Closed forms.
 
 
-def centred(weights, key, images):
-    return toy.linear(weights, key, images - 0.5)
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2", pytest.param("l1", marks=pytest.mark.slow)])
 def test_linear_model_reaches_the_closed_form(norm):
     """The margin moves by eps times the dual norm of the weight difference, and no further."""
     weights = jax.random.normal(jax.random.key(3), (12, 2))
     images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
-    logits_fn = Partial(centred, weights)
+    logits_fn = Partial(problem.centred, weights)
     labels = jnp.argmax(logits_fn(KEY, images), axis=-1).astype(jnp.int32)
     before = np.asarray(losses.margin(logits_fn(KEY, images), labels))
     slope = np.asarray(weights[:, 1] - weights[:, 0])
@@ -162,17 +156,9 @@ def test_linear_model_reaches_the_closed_form(norm):
     ("norm", "loss"), [("linf", "targeted_dlr"), ("l2", "dlr"), ("l1", "cross_entropy")]
 )
 def test_a_planted_adversarial_example_is_found(batch, norm, loss):
-    """One value decides: the class flips when pixel (2, 3) of the image is raised by 0.04."""
-    images = batch[0].at[:, 2, 3, 0].set(0.5)
-
-    def planted(key, images):
-        evidence = 50.0 * (images[:, 2, 3, 0] - 0.54)
-        zero = jnp.zeros_like(evidence)
-        return jnp.stack([zero, evidence, zero - 20, zero - 30], axis=-1)
-
-    labels = jnp.zeros(6, jnp.int32)
-    adversarial = APGD(norm, 0.05, steps=20, loss=loss)(KEY, planted, images, labels)
-    assert np.all(jnp.argmax(planted(KEY, adversarial), axis=-1) == 1)
+    images, labels = batch[0].at[:, 2, 3].set(0.5), jnp.zeros(6, jnp.int32)
+    adversarial = APGD(norm, 0.05, steps=20, loss=loss)(KEY, toy.planted, images, labels)
+    assert np.all(jnp.argmax(toy.planted(KEY, adversarial), axis=-1) == 1)
 
 
 def test_targets_are_the_likeliest_other_classes():
