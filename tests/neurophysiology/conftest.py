@@ -48,6 +48,23 @@ def small_layer(key, images):
     return jax.nn.relu(linear)
 
 
+# Sums over a square of 33 pixels, 4 degrees, as a matrix product along each axis.
+NEIGHBOURS = (np.abs(np.subtract.outer(np.arange(64), np.arange(64))) <= 16).astype(np.float32)
+
+
+def surrounded(tuned, strength=0.002):
+    """The small layer, each filter divided by a neighbourhood of its own orientation, or of all."""
+
+    def layer(key, images):
+        linear = small_layer(key, images)
+        pool = jnp.einsum("yu,nuvc,vx->nyxc", NEIGHBOURS, linear, NEIGHBOURS)
+        if not tuned:
+            pool = pool.mean(axis=-1, keepdims=True)
+        return linear / (1.0 + strength * pool)
+
+    return layer
+
+
 @pytest.fixture(scope="session")
 def scores():
     """The scores of the block, with 8 texture images of white noise."""
@@ -58,11 +75,15 @@ def scores():
     )
 
 
-@pytest.fixture(scope="session")
-def site():
+def central_site(channels):
     """All channels at the 4 locations nearest to the stimuli, with a window that is enough."""
-    grid = np.meshgrid([31, 32], [31, 32], np.arange(48), indexing="ij")
+    grid = np.meshgrid([31, 32], [31, 32], np.arange(channels), indexing="ij")
     row, col, channel = (axis.ravel() for axis in grid)
     # The window starts at location 25 of the map and has 14 locations.
-    units = ((row - 25) * 14 + col - 25) * 48 + channel
+    units = ((row - 25) * 14 + col - 25) * channels + channel
     return neurophysiology.Site(DISPLAY, Window(100, 100, 56, 56), units, row, col, channel)
+
+
+@pytest.fixture(scope="session")
+def site():
+    return central_site(48)

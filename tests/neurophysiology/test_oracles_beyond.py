@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import BLOCK, SMALL_DISPLAY, block_responses, small_layer
+from tests.neurophysiology.conftest import (
+    BLOCK,
+    SMALL_DISPLAY,
+    block_responses,
+    small_layer,
+    surrounded,
+)
 from vone_jax import neurophysiology, prng, v1
 from vone_jax.neurophysiology import Site, contrast_response, stimuli, trial_statistics
 from vone_jax.neurophysiology.experiments import TrialStatistics, fit_saturation
@@ -13,17 +19,6 @@ from vone_jax.neurophysiology.selection import locate
 from vone_jax.neurophysiology.tuning import size_properties
 
 KEY = jax.random.key(0)
-
-
-# Sums over a square of 33 pixels, 4 degrees, as a matrix product along each axis.
-NEIGHBOURS = (np.abs(np.subtract.outer(np.arange(64), np.arange(64))) <= 16).astype(np.float32)
-
-
-def divisive(key, images):
-    """Divide responses by those of all orientations in the neighbourhood."""
-    linear = small_layer(key, images)
-    pool = jnp.einsum("yu,nuvc,vx->nyx", NEIGHBOURS, linear, NEIGHBOURS) / linear.shape[-1]
-    return linear / (1.0 + 0.05 * pool[..., None])
 
 
 def suppression(layer):
@@ -39,7 +34,7 @@ def suppression(layer):
 @pytest.mark.slow
 def test_divisive_normalisation_is_surround_suppression():
     plain = suppression(small_layer)["surround_suppression_index"]
-    normalised = suppression(divisive)
+    normalised = suppression(surrounded(tuned=False, strength=0.05))
     index = normalised["surround_suppression_index"]
     assert np.median(plain) < 0.05
     assert np.median(index) > 0.2

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from vone_jax import neurophysiology, v1
+from tests.neurophysiology.conftest import central_site
+from vone_jax import v1
 from vone_jax.neurophysiology import texture_proxies, textures
 from vone_jax.neurophysiology.recording import RateMap, present, record_blank
-from vone_jax.neurophysiology.stimuli import Window
 from vone_jax.neurophysiology.texture_properties import texture_properties
 
 pytestmark = pytest.mark.extras
@@ -25,15 +25,11 @@ def measured():
     def layer(key, images):
         return v1.noise_free_responses(config, images)
 
-    grid = np.meshgrid([31, 32], [31, 32], np.arange(512), indexing="ij")
-    row, col, channel = (axis.ravel() for axis in grid)
-    units = ((row - 25) * 14 + col - 25) * 512 + channel
-    display = neurophysiology.Display(8.0, 224, 1)
-    site = neurophysiology.Site(display, Window(100, 100, 56, 56), units, row, col, channel)
+    site = central_site(512)
     rate_map = RateMap(8.190, 0.8100)  # of the block, see test_score
 
     def draw(batch):
-        return textures.render(images, batch, display, site.window)
+        return textures.render(images, batch, site.display, site.window)
 
     activations = present(layer, KEY, draw, np.arange(len(images)), site)
     rates = rate_map(activations).reshape(*images.shape, -1)

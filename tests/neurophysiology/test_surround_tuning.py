@@ -1,11 +1,10 @@
 """Gratings around gratings, and the orientation tuning of surrounds."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import SMALL_DISPLAY, pixel_of, small_layer
+from tests.neurophysiology.conftest import SMALL_DISPLAY, pixel_of, small_layer, surrounded
 from vone_jax import neurophysiology
 from vone_jax.neurophysiology import Display, stimuli, surround_tuning
 from vone_jax.neurophysiology.experiments import ANGLES, SurroundTuning
@@ -56,23 +55,6 @@ def test_suppression_is_relative_to_the_centre_alone():
     np.testing.assert_array_equal(measured.suppression, [[0.5, np.nan]] * 4)
 
 
-# Sums over a square of 33 pixels, 4 degrees, as a matrix product along each axis.
-NEIGHBOURS = (np.abs(np.subtract.outer(np.arange(64), np.arange(64))) <= 16).astype(np.float32)
-
-
-def normalised(tuned, strength=0.002):
-    """Small filters, each divided by a neighbourhood of its own orientation, or of all."""
-
-    def layer(key, images):
-        linear = small_layer(key, images)
-        pool = jnp.einsum("yu,nuvc,vx->nyxc", NEIGHBOURS, linear, NEIGHBOURS)
-        if not tuned:
-            pool = pool.mean(axis=-1, keepdims=True)
-        return linear / (1.0 + strength * pool)
-
-    return layer
-
-
 def suppression(layer):
     site = locate(layer, KEY, SMALL_DISPLAY)
     return np.nanmedian(surround_tuning(layer, KEY, site).suppression, axis=1)
@@ -80,7 +62,7 @@ def suppression(layer):
 
 @pytest.mark.slow
 def test_the_tuning_of_a_surround_is_measured():
-    plain, untuned, tuned = map(suppression, (small_layer, normalised(False), normalised(True)))
+    plain, untuned, tuned = map(suppression, (small_layer, surrounded(False), surrounded(True)))
     # A filter without a surround is not suppressed; what it sees of the larger grating adds.
     assert plain.max() < 0.05
     assert untuned.min() > 0.3 and np.ptp(untuned) < 0.1
