@@ -189,6 +189,8 @@ def test_a_given_configuration_wins_over_the_normalisation_of_the_flags(vone, wr
     path = write(state_dict, FLAGS | {"normalization": "imagenet"})
     assert convert.read(path, v1=model.v1).model.v1.image_mean == model.v1.image_mean
     assert convert.read(path, v1={"stride": 2}).model.v1.image_mean == models.IMAGENET_MEAN
+    config = convert.read(path, v1={"image_mean": 0.4}).model.v1
+    assert (config.image_mean, config.image_std) == (0.4, models.IMAGENET_STD)
     # What is given is not assumed.
     assumed = convert.read(write(state_dict), v1={"image_mean": 0.4}).assumed
     assert "image_mean" not in assumed and "image_std" in assumed

@@ -123,8 +123,7 @@ def read(
         problems.append(
             f"the flags say {str(stored)[:40]!r}, but the tensors are those of {architecture.name}"
         )
-    replaced = None if isinstance(v1, Mapping) else v1
-    if replaced is None:
+    if not isinstance(v1, VOneBlockConfig):
         problems += unknown_flags(checkpoint.flags, ignored_flags)
     channels = architecture.in_channels
     state_dict = dict(checkpoint.state_dict)
@@ -138,14 +137,6 @@ def read(
         config, residual = _front_end(
             checkpoint, architecture, bank, v1, image_size, problems, notes, assumed
         )
-        stated = normalisation(
-            checkpoint.flags, checkpoint.normaliser, config.in_channels, problems
-        )
-        if replaced is None and stated is not None:
-            config = dataclasses.replace(config, image_mean=stated[0], image_std=stated[1])
-        elif replaced is None:
-            given = v1 if isinstance(v1, Mapping) else {}
-            assumed += [name for name in ("image_mean", "image_std") if name not in given]
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
         if kind == "ev_":
@@ -237,6 +228,7 @@ def _front_end(
     n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     # A missing bank, or one of a wrong shape, is reported below.
     in_channels = in_channels or (4 if kind == "ev_" else architecture.in_channels)
+    stated = normalisation(checkpoint.flags, checkpoint.normaliser, in_channels, problems)
     if isinstance(config, VOneBlockConfig):
         fields = dict(vars(config))
         del fields["bank"]
@@ -247,6 +239,11 @@ def _front_end(
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
         given = config or {}
+        normaliser = ("image_mean", "image_std")
+        if stated is None:
+            assumed += [field for field in normaliser if field not in given]
+        else:
+            fields |= zip(normaliser, stated, strict=True)
         # Field of V1 -> flag that holds the field.
         flags = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
         if image_size is None:
