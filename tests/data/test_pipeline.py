@@ -186,35 +186,24 @@ class TestEvaluation:
         assert not list(data.eval_batches(source, batch_size=4, image_size=12, start=23))
 
     @pytest.mark.parametrize(
-        ("image_size", "center_crop", "border"),
-        [(224, None, True), (64, None, False), (224, 1.0, False), (64, 0.875, True)],
+        ("image_size", "usual"), [(64, 1.0), (111, 1.0), (112, 0.875), (224, 0.875)]
     )
-    def test_photographs_are_cropped_as_imagenet_by_default(
-        self, tmp_path, image_size, center_crop, border
+    def test_photographs_from_112_pixels_on_are_cropped_as_imagenet(
+        self, tmp_path, image_size, usual
     ):
-        """A square photograph with a white frame: the centre crop cuts the frame off."""
-        image = np.full((320, 320, 3), 255, np.uint8)
-        image[15:-15, 15:-15] = 0
+        """The photograph has a white frame, which the centre crop cuts off."""
+        pixels = np.random.default_rng(0).integers(0, 200, (320, 420, 3), np.uint8)
+        pixels[:15] = pixels[-15:] = 255
         (tmp_path / "val" / "a").mkdir(parents=True)
-        Image.fromarray(image).save(tmp_path / "val/a/x.png")
+        Image.fromarray(pixels).save(tmp_path / "val/a/x.png")
         photos = data.load(f"folder:{tmp_path}", "val")
-        options = {"batch_size": 1, "image_size": image_size}
-        crop = data.Preprocessing(center_crop)
-        (batch,) = list(data.eval_batches(photos, **options, preprocessing=crop))
-        assert (batch["image"].max() == 0) == border
-
-
-@pytest.mark.parametrize(("size", "crop"), [(111, 1.0), (112, 0.875)])
-def test_photographs_are_cropped_from_112_pixels_on(tmp_path, size, crop):
-    (tmp_path / "val" / "cat").mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "val" / "cat" / "0.png")
-    photographs = data.load(f"folder:{tmp_path}", "val")
-    usual, expected = (
-        data.eval_batches(photographs, batch_size=1, image_size=size, preprocessing=preprocessing)
-        for preprocessing in (None, data.Preprocessing(crop))
-    )
-    all_equal(list(usual), list(expected))
+        cropped = {}
+        for crop in (None, 1.0, 0.875):
+            options = {"batch_size": 1, "preprocessing": data.Preprocessing(crop)}
+            (cropped[crop],) = data.eval_batches(photos, image_size=image_size, **options)
+            assert (cropped[crop]["image"].max() == 1) == ((crop or usual) == 1)
+        (default,) = data.eval_batches(photos, batch_size=1, image_size=image_size)
+        all_equal([default, cropped[None]], [cropped[usual]] * 2)
 
 
 class TestPosition:
