@@ -110,24 +110,16 @@ def test_a_network_that_computes_in_bfloat16_is_written(name, tmp_path):
     assert equal(values, variables)
 
 
-def test_a_run_is_not_overwritten_by_a_folder(tmp_path):
-    model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
-    content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="its config.json belongs to something else"):
-        convert.save_folder(tmp_path, model, random_variables(model))
-    assert (tmp_path / "config.json").read_text() == content
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])
 def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
     model = models.create("resnet18", 3, image_size=28, in_channels=1, width=2)
-    (tmp_path / name).write_text("mine")
+    # Such a config.json is that of a run.
+    content = json.dumps({"format": 1, "experiment": {}, "class_names": ["a", "b", "c"]})
+    (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"its {name} belongs to something else"):
         convert.save_folder(tmp_path, model, random_variables(model))
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / name).read_text() == content
 
 
 @pytest.mark.parametrize("image_size", [28, 32, 64, 224])
