@@ -162,17 +162,9 @@ def test_netcdf_4_without_its_packages_names_them(tmp_path, monkeypatch):
         reference_tables.load(path)
 
 
-@pytest.mark.extras
-@needs_h5netcdf
-def test_a_damaged_netcdf_4_is_refused(tmp_path):
-    path = tmp_path / "t.nc"
-    path.write_bytes(NETCDF_4 + b"\0" * 100)
-    with pytest.raises(ValueError, match="cannot be read as NetCDF"):
-        reference_tables.load(path)
-
-
-def test_a_damaged_netcdf_3_is_refused(tmp_path):
-    path = write_netcdf_3(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)))
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_damaged_netcdf_is_refused(tmp_path, write):
+    path = write(tmp_path / "t.nc", ["max_dc"], np.ones((30, 1)))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="cannot be read as NetCDF"):
         reference_tables.load(path)
