@@ -183,36 +183,6 @@ def test_targets_are_the_likeliest_other_classes():
 # Relations between runs.
 
 
-def noisy_attack(norm, eps):
-    return APGD(norm, eps, steps=6, restarts=2, eot_samples=2, large_eps_schedule=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_ball_and_box_hold_and_zero_radius_returns_the_images(batch, noisy, norm):
-    images, labels = batch
-    images = jnp.round(images * 3) / 3  # many values on the border of the box
-    for eps in (EPS[norm], 0.0):
-        adversarial = noisy_attack(norm, eps)(KEY, noisy, images, labels)
-        toy.assert_inside(adversarial, images, norm, eps)
-        assert adversarial.dtype == images.dtype
-        length = norms.size(adversarial - images, norm)
-        assert np.all(length > 0.2 * eps) if eps else np.all(length == 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_an_example_does_not_depend_on_its_batch(batch, noisy, norm):
-    images, labels = batch
-    keys = prng.index_keys(KEY, jnp.asarray([5, 9, 2, 40, 41, 7]))
-    attack = noisy_attack(norm, EPS[norm])
-    whole = attack(keys, noisy, images, labels)
-    halves = [attack(keys[a:b], noisy, images[a:b], labels[a:b]) for a, b in ((0, 3), (3, 6))]
-    np.testing.assert_allclose(whole, jnp.concatenate(halves), atol=1e-6)
-    np.testing.assert_array_equal(whole, attack(keys, noisy, images, labels))
-    assert np.any(whole != attack(KEY, noisy, images, labels))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_it_is_no_weaker_than_projected_gradient_descent(batch, still, norm):

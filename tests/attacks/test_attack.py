@@ -13,7 +13,8 @@ from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import attacks, mesh
+from vone_jax import attacks, mesh, prng
+from vone_jax.attacks import norms
 from vone_jax.attacks.attack import pytree
 
 SETTINGS = [
@@ -107,6 +108,46 @@ def test_a_pytree_is_made_of_a_class_or_a_dataclass(prepare):
 def test_several_radii_are_not_stored():
     with pytest.raises(TypeError, match=r"PGD.eps cannot be stored as JSON, got ndarray"):
         attacks.to_json(attacks.PGD("linf", np.asarray([0.1, 0.2])))
+
+
+def runs():
+    """Attacks within a radius on a network with noise; those that take long to compile are slow."""
+    for norm, eps in (("linf", 0.05), ("l2", 0.3), ("l1", 1.0)):
+        restarted = attacks.PGD(
+            norm, eps, steps=4, step_rule="eps/4", random_start=True, restarts=2, eot_samples=2,
+            order="box_then_ball",
+        )  # fmt: skip
+        slow = (
+            attacks.MIFGSM(norm, eps, steps=4, eot_samples=2),
+            attacks.APGD(norm, eps, steps=6, restarts=2, eot_samples=2, large_eps_schedule=True),
+        )
+        yield attacks.PGD(norm, eps, steps=5, step_rule="eps/4")
+        yield restarted if norm == "l2" else pytest.param(restarted, marks=pytest.mark.slow)
+        yield from (pytest.param(attack, marks=pytest.mark.slow) for attack in slow)
+    yield attacks.RandomNoise("l2", 0.3)
+
+
+@pytest.mark.parametrize("attack", [*runs()], ids=lambda a: f"{type(a).__name__}-{a.norm}")
+def test_relations_between_runs(attack, batch, noisy):
+    images, labels = batch
+    images = jnp.round(images * 3) / 3  # many values on the border of the box
+    keys = prng.index_keys(problem.KEY, jnp.asarray([5, 9, 2, 40, 41, 7]))
+    whole = attack(keys, noisy, images, labels)
+    toy.assert_inside(whole, images, attack.norm, attack.eps)
+    assert whole.dtype == images.dtype
+    assert np.all(norms.size(whole - images, attack.norm) > 0.2 * attack.eps)
+    # An example does not depend on its batch.
+    for rows in (np.arange(3), np.arange(3, 6), np.array([3, 1, 0, 5, 4, 2])):
+        part = attack(keys[rows], noisy, images[rows], labels[rows])
+        np.testing.assert_allclose(part, whole[rows], atol=1e-6)
+    # Keys decide, and a scalar key stands for the keys of the positions.
+    np.testing.assert_array_equal(attack(keys, noisy, images, labels), whole)
+    by_position = attack(prng.example_keys(problem.KEY, 6), noisy, images, labels)
+    np.testing.assert_array_equal(attack(problem.KEY, noisy, images, labels), by_position)
+    assert np.any(by_position != whole)
+    # The start and the choice among restarts, too, vanish with the radius.
+    nothing = dataclasses.replace(attack, eps=0.0)
+    np.testing.assert_array_equal(nothing(keys, noisy, images, labels), images)
 
 
 @pytest.mark.parametrize("kind", [attacks.PGD, attacks.APGD])
