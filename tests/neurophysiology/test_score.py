@@ -14,23 +14,13 @@ import pytest
 
 from tests.neurophysiology.conftest import BLOCK, block_responses, small_layer
 from vone_jax import neurophysiology, v1
-from vone_jax.neurophysiology import GROUPS, PROPERTIES
+from vone_jax.neurophysiology import GROUPS, PROPERTIES, PUBLISHED
 from vone_jax.neurophysiology.score import Recorder
-
-SCORED = {
-    "pref_or",
-    "peak_sf",
-    "sf_bandwidth",
-    "sf_selective",
-    "surround_suppression_index",
-    "grating_summation_field",
-    "surround_diameter",
-}
 
 
 def test_seven_properties_are_scored_and_the_others_need_data(scores):
     assert list(scores) == list(PROPERTIES)
-    assert {name for name in scores if scores[name].status == "scored"} == SCORED
+    assert {name for name in scores if scores[name].status == "scored"} == {*PUBLISHED}
     for name, score in scores.items():
         if score.status == "scored":
             assert 0 < score.similarity < 1 and 0.9 < score.ceiling < 1
@@ -130,7 +120,7 @@ def test_the_summary_is_json_and_the_arrays_are_a_file(scores):
 
 
 def test_one_number_is_the_mean_of_the_seven(scores):
-    seven = [scores[name].score for name in SCORED]
+    seven = [scores[name].score for name in PUBLISHED]
     assert scores.mean_score == pytest.approx(np.mean(seven))
     assert scores.summary()["mean_score"] == scores.mean_score
 
