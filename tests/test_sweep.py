@@ -81,30 +81,31 @@ def run(root, sweep, steps=("train", "evaluate"), **options):
     return sweeps.run("lab/s", sweep, root=root, runs=root / "runs", steps=steps, **options)
 
 
+def ran(root, sweep, **options):
+    """Run a sweep to its end, and return its commands."""
+    assert run(root, sweep, **options) == 0
+    return calls(root)
+
+
 def test_everything_runs_once(root):
-    assert run(root, make("ab")) == 0
-    assert calls(root) == [
+    assert ran(root, make("ab")) == [
         "train.py lab/s:a --run-dir a",
         "eval.py a --suite clean",
         "train.py lab/s:b --run-dir b",
         "eval.py b --suite clean",
     ]
-    assert run(root, make("ab")) == 0
-    assert calls(root) == []
+    assert ran(root, make("ab")) == []
 
 
 def test_only_what_is_new_runs(root):
-    run(root, make("a"))
-    calls(root)
+    ran(root, make("a"))
     more = make("a", evaluations=[CLEAN, LINF])
-    run(root, more)
-    assert calls(root) == ["eval.py a --suite linf"]
+    assert ran(root, more) == ["eval.py a --suite linf"]
     # Another sweep of the group that has the same network under the same label.
     assert sweeps.run("lab/t", more, root=root, runs=root / "runs", steps=("train",)) == 0
     assert calls(root) == []
     changed = replace(more, members={"a": Member(replace(BASE, seed=99))})
-    run(root, changed)
-    assert calls(root)[0].startswith("train.py")
+    assert ran(root, changed)[0].startswith("train.py")
 
 
 def test_a_member_may_have_evaluations_of_its_own(root):
@@ -163,8 +164,7 @@ def test_a_network_from_another_that_was_trained_again_is_named(root, use):
     assert "b was trained from a, which was trained again since; delete" in told
     assert told.endswith("runs/group/b to train it again") and calls(root) == []
     shutil.rmtree(root / "runs/group/b")
-    assert run(root, sweep) == 0
-    assert [call.split()[1] for call in calls(root)] == ["lab/s:b", "b"]
+    assert [call.split()[1] for call in ran(root, sweep)] == ["lab/s:b", "b"]
 
 
 def test_a_network_from_another_is_known_by_any_path(root, monkeypatch):
@@ -192,8 +192,7 @@ def test_a_failure_is_told_and_the_others_run(root):
         run(root, make())
     assert [call.split()[1] for call in calls(root)] == ["lab/s:a", "a", "lab/s:b", "lab/s:c", "c"]
     (root / "behave").write_text("")
-    assert run(root, make()) == 0
-    assert [call.split()[1] for call in calls(root)] == ["lab/s:b", "b"]
+    assert [call.split()[1] for call in ran(root, make())] == ["lab/s:b", "b"]
 
 
 def test_a_stopped_command_stops_the_sweep_and_runs_again(root):
@@ -201,66 +200,53 @@ def test_a_stopped_command_stops_the_sweep_and_runs_again(root):
     assert run(root, make()) == 75
     assert len(calls(root)) == 3
     (root / "behave").write_text("")
-    assert run(root, make()) == 0
-    assert calls(root)[0].startswith("train.py lab/s:b")
+    assert ran(root, make())[0].startswith("train.py lab/s:b")
 
 
 def test_a_torn_record_only_repeats_its_command(root):
-    run(root, make("a"))
-    calls(root)
+    ran(root, make("a"))
     record = root / "runs" / "group" / "a" / "sweep.jsonl"
     odd = '123\n{"step": "train"}\n{"key": "x"}\n{"key": "x", "step": "y", "results": []}\n'
     odd += '{"key": ["x"], "step": "y", "time": "now"}\n' + "[" * 100_000 + "\n"
     record.write_text(odd + record.read_text()[:-40])
-    assert run(root, make("a")) == 0
-    assert calls(root) == ["eval.py a --suite clean"]
+    assert ran(root, make("a")) == ["eval.py a --suite clean"]
     # The record of that run stands in a line of its own.
-    assert run(root, make("a")) == 0
-    assert calls(root) == []
+    assert ran(root, make("a")) == []
 
 
 @pytest.mark.parametrize("ending", ["json", "npz"])
 def test_a_result_that_is_gone_is_made_anew(root, ending):
     sweep = make("a", evaluations=[CLEAN, LINF])
-    run(root, sweep)
-    calls(root)
+    ran(root, sweep)
     (root / f"runs/group/a/results/linf.{ending}").unlink()
-    assert run(root, sweep) == 0
-    assert calls(root) == ["eval.py a --suite linf"]
-    assert run(root, sweep) == 0
-    assert calls(root) == []
+    assert ran(root, sweep) == ["eval.py a --suite linf"]
+    assert ran(root, sweep) == []
 
 
 def test_a_result_that_a_changed_command_used_again_is_made_anew(root):
     for log_every in (10, 20):
         # A field that affects no result: the command is another one, its result is the same.
         member = Member(replace(BASE, log_every=log_every))
-        assert run(root, make(members={"a": member})) == 0
-    assert len(calls(root)) == 4
+        assert len(ran(root, make(members={"a": member}))) == 2
     for path in (root / "runs/group/a/results").iterdir():
         path.unlink()
     for expected in (["eval.py a --suite clean"], []):
-        assert run(root, make(members={"a": member})) == 0
-        assert calls(root) == expected
+        assert ran(root, make(members={"a": member})) == expected
 
 
 def test_a_command_does_not_need_the_results_of_others(root):
-    run(root, make("a", evaluations=[LINF, CLEAN]))
-    calls(root)
+    ran(root, make("a", evaluations=[LINF, CLEAN]))
     for ending in ("json", "npz"):
         (root / f"runs/group/a/results/linf.{ending}").unlink()
     shutil.rmtree(root / "runs/group/a/checkpoints")
-    assert run(root, make("a")) == 0
-    assert calls(root) == []
+    assert ran(root, make("a")) == []
 
 
 def test_a_run_that_has_lost_its_checkpoints_is_named_with_the_cure(root):
-    run(root, make("ab"))
-    calls(root)
+    ran(root, make("ab"))
     shutil.rmtree(root / "runs/group/a/checkpoints")
     # What is finished stays so.
-    assert run(root, make("ab")) == 0
-    assert calls(root) == []
+    assert ran(root, make("ab")) == []
     with pytest.raises(SweepError, match="group/a has no checkpoint any more; delete it to train"):
         run(root, make("ab", evaluations=[CLEAN, LINF]))
     assert calls(root) == ["eval.py b --suite linf"]
@@ -527,31 +513,24 @@ class TestEnsembles:
         return make(members=trained | {"both": Member(Ensemble(tuple(labels)))})
 
     def test_it_is_evaluated_into_a_directory_of_its_label(self, root):
-        assert run(root, self.sweep()) == 0
         call = "eval.py a+b --results both/results --suite clean"
-        assert calls(root)[-1] == call
-        assert run(root, self.sweep()) == 0
-        assert calls(root) == []
+        assert ran(root, self.sweep())[-1] == call
+        assert ran(root, self.sweep()) == []
         # Other members are another ensemble.
-        assert run(root, self.sweep(["b", "a"])) == 0
-        assert calls(root) == ["eval.py b+a --results both/results --suite clean"]
+        assert ran(root, self.sweep(["b", "a"])) == [call.replace("a+b", "b+a")]
 
     def test_it_is_evaluated_once_where_a_clock_was_ahead_in_training(self, root, monkeypatch):
         run(root, self.sweep(), steps=["train"])
         monkeypatch.setattr("time.time", lambda at=time.time: at() - 7200)
-        assert run(root, self.sweep()) == 0
-        calls(root)
-        assert run(root, self.sweep()) == 0
-        assert calls(root) == []
+        ran(root, self.sweep())
+        assert ran(root, self.sweep()) == []
         # A member that is trained again, by the right clock, is seen all the same.
         shutil.rmtree(root / "runs" / "group" / "b")
-        assert run(root, self.sweep()) == 0
-        assert calls(root)[-1].startswith("eval.py a+b")
+        assert ran(root, self.sweep())[-1].startswith("eval.py a+b")
 
     def test_it_is_evaluated_again_when_a_member_is_trained_again(self, root, capsys):
         """Also if the sweep was stopped in between."""
-        run(root, self.sweep())
-        calls(root)
+        ran(root, self.sweep())
         shutil.rmtree(root / "runs" / "group" / "b")
         capsys.readouterr()
         run(root, self.sweep(), dry_run=True)
@@ -564,18 +543,14 @@ class TestEnsembles:
         assert run(root, self.sweep()) == 75
         (root / "behave").write_text("")
         calls(root)
-        run(root, self.sweep())
-        assert [call.partition(" --")[0] for call in calls(root)] == commands[1:]
+        assert [call.partition(" --")[0] for call in ran(root, self.sweep())] == commands[1:]
         # Another sweep of the group may train the member.
         shutil.rmtree(root / "runs" / "group" / "b")
-        run(root, make("ab"))
-        calls(root)
-        run(root, self.sweep())
-        assert [call.partition(" --")[0] for call in calls(root)] == commands[2:]
+        ran(root, make("ab"))
+        assert [call.partition(" --")[0] for call in ran(root, self.sweep())] == commands[2:]
         # What each evaluation has made is still known.
         (root / "runs" / "group" / "both" / "results" / "clean.json").unlink()
-        run(root, self.sweep())
-        assert [call.partition(" --")[0] for call in calls(root)] == commands[2:]
+        assert [call.partition(" --")[0] for call in ran(root, self.sweep())] == commands[2:]
 
     def test_a_shard_leaves_it_out(self, root):
         for shard in ("1/2", "2/2"):
