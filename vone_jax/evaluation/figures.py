@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import corruptions, mesh, models, names, prng, results, v1
+from vone_jax import corruptions, mesh, names, prng, results, v1
 from vone_jax.corruptions import mce
 from vone_jax.evaluation.conditions import Attacked, attack_record
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.evaluation.judging import Trial, attack_noise_record
 from vone_jax.evaluation.run import Figure, check_same_files
-from vone_jax.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +112,11 @@ class FrontEnd(Figure):
         trial = _first_trial(job, 1)
         images = trial.images
         noise_keys = prng.fold(trial.keys("judge"), 0)
-        quiet = _v1_responses(job.network.quiet(), images, None)
-        noisy = _v1_responses(job.network, images, noise_keys)
+        network, _ = job.placed
+        call = jax.jit(lambda response_fn, *inputs: response_fn(*inputs))
+        quiet, noisy = (
+            call(each.response_fn("v1"), noise_keys, images) for each in (network.quiet(), network)
+        )
         return None, {
             "kernels_in_phase": np.asarray(kernels.in_phase, np.float32),
             "kernels_quadrature": np.asarray(kernels.quadrature, np.float32),
@@ -127,19 +129,6 @@ class FrontEnd(Figure):
             "pixels_per_degree": np.float64(config.pixels_per_degree),
             **_published(config),
         }
-
-
-def _v1_responses(network: Network, images: jax.Array, noise_key: jax.Array | None) -> jax.Array:
-    """The responses of V1, behind the subcortical stage of an EVNet."""
-    model = network.model
-    assert isinstance(model, models.VOneNet)
-
-    @jax.jit
-    def front_end(images, noise_key):
-        layers: Any = model.apply({}, images, noise_key=noise_key, method="front_end")
-        return layers["v1"]
-
-    return front_end(images, noise_key)
 
 
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
