@@ -16,7 +16,7 @@ from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, WorstOf
 from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.vonenet_attack import vonenet_pgd
+from vone_jax.evaluation.request import vonenet_pgd
 from vone_jax.results import Check, Protocol
 
 

@@ -11,8 +11,7 @@ from vone_jax.attacks import APGD, FMN, AutoAttack, Square
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.request import AT_RADII, MASKING, Request
-from vone_jax.evaluation.vonenet_attack import ladder
+from vone_jax.evaluation.request import AT_RADII, MASKING, Request, ladder
 from vone_jax.network import Network
 
 
