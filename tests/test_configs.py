@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from jax.tree_util import Partial
-from PIL import Image
 
+from tests.photographs import write_photographs
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
 from vone_jax import training
@@ -163,7 +164,11 @@ def test_two_steps_on_mocked_data(experiment, tmp_path):
     """
     data = experiment.data
     if data.source.startswith("folder:"):
-        write_folder(tmp_path / "data", data, experiment.model)
+        # An image of each class in each split.
+        classes, side = experiment.model.num_classes or 4, experiment.model.image_size
+        folders = product((data.train_split, data.eval_split), range(classes))
+        places = (f"{split}/class{label:03d}/image.png" for split, label in folders)
+        write_photographs(tmp_path / "data", *places, size=(side, side))
         data = dataclasses.replace(data, source=f"folder:{tmp_path / 'data'}")
     # The embedded set is no mock, and has 2,000 images to be validated on.
     validated_on = 4 if ":" in data.source else 200
@@ -178,15 +183,6 @@ def test_two_steps_on_mocked_data(experiment, tmp_path):
     assert max(line["step"] for line in lines if line["kind"] == "train") == 2
     validated = [line for line in lines if line["kind"] == "validation"]
     assert validated and all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
-
-
-def write_folder(root, data, model):
-    """An image of each class in each split."""
-    image = Image.fromarray(np.zeros((model.image_size, model.image_size, 3), np.uint8))
-    for split in (data.train_split, data.eval_split):
-        for label in range(model.num_classes or 4):
-            (root / split / f"class{label:03d}").mkdir(parents=True)
-            image.save(root / split / f"class{label:03d}" / "image.png")
 
 
 def test_imagenet_networks_have_the_published_number_of_parameters():

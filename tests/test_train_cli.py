@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from PIL import Image
 
+from tests.photographs import write_photographs
 from vone_jax import cli, mesh, models, training, v1
 from vone_jax.cli import train
 from vone_jax.experiments.selection import check_patterns
@@ -182,10 +182,7 @@ def test_the_guide_starts_from_weights_in_three_ways(planned, sources, monkeypat
     sources |= dict.fromkeys(("resnet50.pth", "checkpoint.pth.tar"), sources["base.pth"])
     sources["voneresnet50_e70.pth.tar"] = sources["vone.pth"]
     monkeypatch.chdir(tmp_path)
-    photograph = tmp_path / "photos" / "train" / "cat" / "1.png"
-    for path in (photograph, tmp_path / "photos" / "val" / "cat" / "1.png"):
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(path)
+    write_photographs(tmp_path, "photos/train/cat/1.png", "photos/val/cat/1.png")
     assert [train.main(shlex.split(command)) for command in commands] == [0, 0, 0]
     photographs, in_front, continued = (experiment for experiment, *_ in planned)
     assert photographs.model.num_classes is None and photographs.model.v1.bank == FRONT_END.bank
@@ -259,10 +256,7 @@ def test_the_image_size_moves_what_follows_from_it(planned):
 
 def test_classes_channels_and_split_follow_from_the_data(planned, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(6):
-            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / f"{number}.png")
+    write_photographs(tmp_path, *(f"photos/{k}/{i}.png" for k in ("cat", "dog") for i in range(6)))
     command = ["quickstart/vone_resnet18", "--data.source", "folder:photos"]
     assert train.main(command) == 0
     model, used = planned[0][0].model, planned[0][0].data

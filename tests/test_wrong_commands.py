@@ -10,8 +10,8 @@ import shlex
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.photographs import write_photographs
 from vone_jax import cli, evaluation
 from vone_jax.cli import convert, evaluate, prepare, report, sweep, train
 from vone_jax.network import Network, Split
@@ -343,10 +343,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "leave.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "utf16.txt").write_text("cat\ndog\n", encoding="utf-16")
     (tmp_path / "empty.pth").write_text("")
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(6):
-            Image.new("RGB", (40, 30)).save(tmp_path / "photos" / name / f"{number}.png")
+    photographs = (f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(6))
+    write_photographs(tmp_path, *photographs, size=(40, 30))
 
     def never(*arguments, **options):
         raise AssertionError("a wrong command line got as far as this")

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
 from vone_jax.evaluation import request as requests
@@ -245,9 +245,7 @@ def test_corruptions_that_images_are_too_small_for_are_named_when_it_is_planned(
 )
 def test_attacks_for_more_classes_are_refused_when_planned(fields, task, least, tmp_path):
     """Before, they failed when the suites before them had been measured."""
-    for label in "ab":
-        (tmp_path / "val" / label).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "val" / label / "a.png")
+    write_photographs(tmp_path, "val/a/a.png", "val/b/a.png")
     request = evaluation.Request(eps=(), source=f"folder:{tmp_path}", split="val", **fields)
 
     def logits_fn(keys, images):
@@ -278,8 +276,7 @@ def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
 @pytest.mark.parametrize("suite", ["l2", "autoattack", "square", "worst", "masking", "minimal"])
 def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
     """It is printed with fewer digits than it has, and may be typed so."""
-    (tmp_path / "val" / "a").mkdir(parents=True)
-    Image.new("RGB", (96, 96)).save(tmp_path / "val" / "a" / "a.png")
+    write_photographs(tmp_path, "val/a/a.png", size=(96, 96))
     classes = tuple("abcde")
     network = Network("net", lambda keys, x: x[:, :5, 0, 0], (96, 96, 3), class_names=classes)
     norm = {} if suite == "l2" else {"norm": "l2"}
@@ -296,8 +293,7 @@ def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
 
 
 def test_one_class_is_refused_when_planned(tmp_path):
-    (tmp_path / "val" / "a").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "val" / "a" / "a.png")
+    write_photographs(tmp_path, "val/a/a.png")
     network = Network("one", lambda keys, x: x.mean(axis=(1, 2))[:, :1], (8, 8, 3))
     network = dataclasses.replace(network, class_names=("a",))
     request = evaluation.Request(suite=("clean",), source=f"folder:{tmp_path}", split="val")
@@ -308,9 +304,7 @@ def test_one_class_is_refused_when_planned(tmp_path):
 def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path, monkeypatch):
     """All of it, with the images that the network has learned, is another split."""
     monkeypatch.chdir(tmp_path)
-    for number in range(10):
-        (tmp_path / "all" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "all" / "ab"[number % 2] / f"{number}.png")
+    write_photographs(tmp_path, *(f"all/{'ab'[i % 2]}/{i}.png" for i in range(10)))
     network = Network(
         "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), class_names=("a", "b"),
         validation=Split("folder:all", "validation"),
@@ -347,9 +341,7 @@ def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):
     def logits_fn(keys, images):
         return images.mean(axis=(1, 2))
 
-    for number in range(6):
-        (tmp_path / "val" / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "val" / "abc"[number % 3] / f"{number}.png")
+    write_photographs(tmp_path, *(f"val/{'abc'[i % 3]}/{i}.png" for i in range(6)))
     network = Network("three", logits_fn, (8, 8, 3), class_names=("a", "b", "c"))
     request = evaluation.Request(
         suite=("linf", "gallery"), eps=(0.1, 0.2), gallery_eps=0.2, gallery_images=4,

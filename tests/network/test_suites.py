@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.convert.conftest import random_variables
 from tests.convert.torch_writer import archive
+from tests.photographs import write_photographs
 from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
 
@@ -81,10 +82,7 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
 
 def test_all_images_of_a_folder_without_splits_count_and_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(5):
-            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / f"{number}.png")
+    write_photographs(tmp_path, *(f"photos/{name}/{i}.png" for name in "ab" for i in range(5)))
     text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3), ('a', 'b')\n"
     (tmp_path / "mine.py").write_text(text)
     arguments = ["mine.py:net", "--source", "folder:photos", "--suite", "clean", "--draws", "1"]
@@ -125,9 +123,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 def test_published_images_of_named_classes_are_refused_without_names(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        (tmp_path / "published/fog/1" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "published/fog/1" / name / "0.png")
+    write_photographs(tmp_path, "published/fog/1/a/0.png", "published/fog/1/b/0.png")
     text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3)\n"
     (tmp_path / "mine.py").write_text(text)
     chosen = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1"]
