@@ -104,9 +104,10 @@ class Work:
 
     def __init__(self, name: str, size: int, precision: str, remat: bool = False):
         config = ModelConfig(name=name, num_classes=1000, image_size=size)
-        experiment = Experiment(name="paper", model=config, data=DataConfig(source="none"))
+        data = DataConfig(source="none")
+        experiment = Experiment(name="paper", model=config, data=data, remat=remat)
         self.model = config.build(dtype=getattr(jnp, precision))
-        self.loss_fn = make_loss(self.model, 0.0, remat)
+        self.loss_fn = make_loss(self.model, experiment)
         self.state = jax.eval_shape(lambda: initial_state(experiment, self.model))
         self.size = size
 

@@ -42,7 +42,7 @@ def test_the_divergence_is_that_of_scipy(logits, temperature):
     )
 
 
-def test_the_loss_weighs_labels_and_teacher(logits):
+def test_the_loss_weighs_labels_and_teacher(logits, tiny):
     """A network that is its logits."""
 
     class Constant(nn.Module):
@@ -54,7 +54,7 @@ def test_the_loss_weighs_labels_and_teacher(logits):
     batch = {"image": jnp.zeros((5, 2, 2, 1)), "label": labels, "index": jnp.arange(5)}
     keys = jax.random.key(1), jax.random.key(2)
     config = training.Distillation("unused", temperature=3.0, weight=0.3)
-    loss = make_loss(Constant(), 0.0, remat=False, distillation=config)
+    loss = make_loss(Constant(), dataclasses.replace(tiny, distillation=config))
     found, _ = loss({"logits": logits[1]}, {}, {}, batch | {"teacher": logits[0]}, *keys)
     expected = 0.7 * cross_entropy(logits[1], labels) + 0.3 * divergence(*logits, 3.0)
     np.testing.assert_allclose(found, jnp.mean(expected), rtol=1e-6)

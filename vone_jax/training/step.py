@@ -5,7 +5,7 @@ devices on which they run. Keys are derived inside, from (seed, stream, step, ex
 holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.experiments.augmentation import make_corruption
-from vone_jax.experiments.experiment import Distillation, Experiment
+from vone_jax.experiments.experiment import Experiment
 from vone_jax.experiments.optimizer import (
     euclidean_norm,
     learning_rate,
@@ -118,13 +118,7 @@ def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax
     return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
 
 
-def make_loss(
-    model: nn.Module,
-    label_smoothing: float,
-    remat: bool,
-    freeze: Collection[str] = (),
-    distillation: Distillation | None = None,
-) -> Callable[..., Any]:
+def make_loss(model: nn.Module, experiment: Experiment) -> Callable[..., Any]:
     """Return the training loss of a batch as a function.
 
     It is ``(trained, frozen, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums,
@@ -132,7 +126,7 @@ def make_loss(
     of convolutions and matrix products are stored for the backward pass. With ``distillation`` the
     batch has the teacher's logits as ``teacher``.
     """
-    apply = training_apply(model, freeze)
+    apply, distillation = training_apply(model, experiment.freeze), experiment.distillation
 
     def loss_fn(
         trained: Any, frozen: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any
@@ -145,14 +139,14 @@ def make_loss(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = cross_entropy(logits, batch["label"], label_smoothing)
+        losses = cross_entropy(logits, batch["label"], experiment.optimizer.label_smoothing)
         if distillation is not None:
             away = divergence(batch["teacher"], logits, distillation.temperature)
             losses += distillation.weight * (away - losses)
         sums = batch_sums(losses, logits, batch["label"])
         return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
 
-    if remat:
+    if experiment.remat:
         return jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
     return loss_fn
 
@@ -192,9 +186,7 @@ def make_train_step(
         config.corruptions, config.corruption_severity, config.corruption_probability
     )
     freeze = experiment.freeze
-    smoothing, distillation = experiment.optimizer.label_smoothing, experiment.distillation
-    loss_fn = make_loss(model, smoothing, experiment.remat, freeze, distillation)
-    loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
+    loss_gradient_fn = jax.grad(make_loss(model, experiment), has_aux=True)
     similarity_fn = None
     if experiment.similarity is not None:
         similarity_fn = make_similarity_gradient(model, experiment.similarity, mesh, freeze)
