@@ -82,8 +82,8 @@ def accuracy(
       FloatingPointError: if logits are not finite.
     """
     protocol = Protocol("fresh", draws, decision, averaged)
-    arrays = _measured(Clean(), protocol, key, logits_fn, images, labels, batch_size)
-    return _accuracy(protocol, arrays)
+    trial = Trial(protocol, key, logits_fn, images, labels)
+    return _accuracy(protocol, _measured(Clean(), trial, batch_size))
 
 
 def robust_accuracy(
@@ -155,8 +155,9 @@ def robust_accuracy(
         condition = Attacked(attack, attack_noise if surrogate is None else "none")
     else:
         condition = WorstOf(tuple(attack))
-    arrays = _measured(condition, protocol, key, logits_fn, images, labels, batch_size, surrogate)
-    return _accuracy(protocol, arrays)
+    with_noise = None if surrogate is None else lambda noise: surrogate
+    trial = Trial(protocol, key, logits_fn, images, labels, with_noise)
+    return _accuracy(protocol, _measured(condition, trial, batch_size))
 
 
 def examine(
@@ -191,38 +192,27 @@ def examine(
             raise ValueError(f"{name} must be given for {condition}")
     if draws is None:
         draws = 10 if condition.stochastic else 1
+    with_noise = None if surrogate is None else lambda noise: surrogate
     protocol = Protocol("fresh", draws)
-    arrays = _measured(
-        condition, protocol, key, logits_fn, images, labels, batch_size, surrogate, other
-    )
-    return condition.checks(arrays)
+    trial = Trial(protocol, key, logits_fn, images, labels, with_noise, other)
+    return condition.checks(_measured(condition, trial, batch_size))
 
 
-def _measured(
-    condition: Condition,
-    protocol: Protocol,
-    key: jax.Array,
-    logits_fn: classifier.LogitsFn,
-    images: jax.Array,
-    labels: jax.Array,
-    batch_size: int | None,
-    surrogate: classifier.LogitsFn | None = None,
-    other: classifier.LogitsFn | None = None,
-) -> dict[str, np.ndarray]:
-    """The arrays of a condition for all images."""
-    images, labels = checks.arrays(key, logits_fn, images, labels)
+def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dict[str, np.ndarray]:
+    """The arrays of a condition for all images, from a trial with the arguments of a user."""
+    key, logits_fn = whole.example_keys, whole.logits_fn
+    images, labels = checks.arrays(key, logits_fn, whole.images, whole.labels)
     count = images.shape[0]
     if batch_size is not None:
         arguments.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
-    with_noise = None if surrogate is None else lambda noise: surrogate
     parts = []
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing is compiled again.
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        trial = Trial(
-            protocol, keys[rows], logits_fn, images[rows], labels[rows], with_noise, other
+        trial = dataclasses.replace(
+            whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
         )
         if start == 0 and isinstance(condition, Judged):
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
