@@ -2,10 +2,9 @@
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tiny import TinyNet, tiny_source
 
-from vone_jax import data, training
+from vone_jax import data, fast, training
 
 
 @pytest.fixture
@@ -33,16 +32,10 @@ def _cache_directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cached_compilation(_cache_directory):
     """Keep compiled programs, so that the second run of an experiment does not compile again."""
-    settings = {
-        "jax_compilation_cache_dir": str(_cache_directory),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.jax_compilation_cache_dir, getattr(jax.config, shortest)
+    jax.config.update(shortest, 0.0)
+    fast.keep_compiled(_cache_directory)
     yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    fast.keep_compiled(before[0])
+    jax.config.update(shortest, before[1])
