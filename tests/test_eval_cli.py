@@ -257,10 +257,11 @@ from tests import test_eval_cli
 from tests.evaluation import tiny
 from vone_jax import training
 from vone_jax.cli import evaluate as program
-training.load_run = lambda path, step=None: (
+from vone_jax.experiments import run_dir as run_dirs
+run_dirs.load_run = lambda path, step=None: (
     7, test_eval_cli.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
-training.read_run = lambda path: training.RunDescription(test_eval_cli.EXPERIMENT)
+run_dirs.read_run = lambda path: training.RunDescription(test_eval_cli.EXPERIMENT)
 sys.exit(program.main(sys.argv[1:]))
 """
 
