@@ -6,12 +6,11 @@ import types
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.evaluation import tiny
-from vone_jax import data, evaluation, results, v1
+from vone_jax import data, evaluation, models, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.corruptions import SETS, mce
 from vone_jax.evaluation import figures
@@ -55,9 +54,7 @@ def test_the_front_end_of_an_evnet_is_shown_behind_its_subcortical_stage(tmp_pat
     stage = v1.SubcorticalConfig(12, 12 / 28, in_channels=1)
     config = dataclasses.replace(tiny.CONFIG, in_channels=2, distribution="evnet")
     model = VOneNet(v1=config, back_end=tiny.TinyBackEnd(), subcortical=stage)
-    key = jax.random.key(0)
-    variables = model.init({"params": key, "noise": key}, jnp.zeros((1, 12, 12, 1)))
-    network = tiny.tiny_trained(module=(model, variables))
+    network = tiny.tiny_trained(module=(model, models.init(model, jax.random.key(0))))
     arrays = evaluation.evaluate(tiny.tiny_job(network, tmp_path), evaluation.FrontEnd()).arrays
     before = v1.subcortical_responses(stage, arrays["image"][None])
     expected = v1.noise_free_responses(config, before)[0]

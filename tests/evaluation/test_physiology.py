@@ -34,24 +34,16 @@ CONFIG = v1.VOneBlockConfig(
 CELLS = "circular_variance,or_bandwidth\n" + "".join(f"{i / 30},{i + 10}\n" for i in range(25))
 
 
-def vone_network():
-    model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
-    keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
-    variables = model.init(keys, jnp.zeros((1, 28, 28, 1)))
-    return Network.of_model("tiny-run", model, variables)
-
-
 def base_network(name="resnet18", image_size=28, in_channels=1):
     model = models.create(name, 3, image_size, in_channels, width=2)
-    variables = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, in_channels))
-    )
+    variables = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
     return Network.of_model("tiny-run", model, variables, image_size)
 
 
 @pytest.fixture(scope="module")
 def network():
-    return vone_network()
+    model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
+    return Network.of_model("tiny-run", model, models.init(model, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")

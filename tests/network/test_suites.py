@@ -1,7 +1,6 @@
 """Every suite on networks from every source, and a report of them side by side."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,8 +20,7 @@ CLEAN = ("--suite", "clean", *SMALL)
 def vone():
     """An untrained VOneNet for Fashion-MNIST, and its variables."""
     model = models.create("vone_alexnet", 10, 28, 1, width=2)
-    keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
-    return model, jax.jit(model.init)(keys, jnp.zeros((1, 28, 28, 1)))
+    return model, models.init(model, jax.random.key(0))
 
 
 @pytest.fixture
