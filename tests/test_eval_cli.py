@@ -24,14 +24,6 @@ from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models import create
 from vone_jax.network import Network, NetworkError
 
-EXPERIMENT = training.Experiment(
-    name="tiny",
-    model=training.ModelConfig(
-        name="vone_resnet18", image_size=12, in_channels=1, num_classes=10, v1=tiny.CONFIG
-    ),
-    data=training.DataConfig(source="fashion_mnist_small"),
-)
-
 
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch):
@@ -46,10 +38,10 @@ def run_dir(tmp_path, monkeypatch):
             return restore(path, step)
         if step not in (None, 7):
             raise training.CheckpointError(f"no checkpoint {step} in {path}; there are [7]")
-        return 7, EXPERIMENT, *tiny.tiny_network(classes=10)
+        return 7, tiny.EXPERIMENT, *tiny.tiny_network(classes=10)
 
     monkeypatch.setattr(run_dirs, "load_run", load_run)
-    monkeypatch.setattr(run_dirs, "read_run", lambda path: training.RunDescription(EXPERIMENT))
+    monkeypatch.setattr(run_dirs, "read_run", lambda path: training.RunDescription(tiny.EXPERIMENT))
     return directory
 
 
@@ -72,7 +64,7 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     provenance = record["provenance"]
     assert provenance["command"] == "python eval.py " + " ".join(arguments)
     assert record["matmul_precision"] == "highest" and provenance["versions"]["jax"]
-    assert record["network"]["config"] == training.to_json(EXPERIMENT)
+    assert record["network"]["config"] == training.to_json(tiny.EXPERIMENT)
     assert record["dataset"]["stride"] == 250
     before = {path: path.read_bytes() for path in results.iterdir()}
     assert program.main(arguments) == 0
@@ -253,15 +245,12 @@ def test_every_attack_has_a_suite(run_dir, capsys):
 
 KILLED = """
 import sys
-from tests import test_eval_cli
 from tests.evaluation import tiny
 from vone_jax import training
 from vone_jax.cli import evaluate as program
 from vone_jax.experiments import run_dir as run_dirs
-run_dirs.load_run = lambda path, step=None: (
-    7, test_eval_cli.EXPERIMENT, *tiny.tiny_network(classes=10)
-)
-run_dirs.read_run = lambda path: training.RunDescription(test_eval_cli.EXPERIMENT)
+run_dirs.load_run = lambda path, step=None: (7, tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
+run_dirs.read_run = lambda path: training.RunDescription(tiny.EXPERIMENT)
 sys.exit(program.main(sys.argv[1:]))
 """
 
@@ -362,7 +351,7 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     experiment = training.Experiment(
         name="base",
         model=training.ModelConfig(name="resnet18", image_size=12, in_channels=1, num_classes=10),
-        data=EXPERIMENT.data,
+        data=tiny.EXPERIMENT.data,
     )
     monkeypatch.setattr(
         run_dirs, "load_run", lambda path, step: (1, experiment, base, {"params": {}})

@@ -454,14 +454,7 @@ def first_format(result):
 
 
 def test_results_of_format_1_are_finished(tmp_path):
-    experiment = training.Experiment(
-        name="tiny",
-        model=training.ModelConfig(
-            name="vone_resnet18", image_size=12, in_channels=1, v1=tiny.CONFIG
-        ),
-        data=training.DataConfig(source="fashion_mnist_small"),
-    )
-    job = tiny.tiny_job(tiny.tiny_trained(config=training.to_json(experiment)), tmp_path)
+    job = tiny.tiny_job(tiny.tiny_trained(config=training.to_json(tiny.EXPERIMENT)), tmp_path)
     for condition in (evaluation.Clean(), ATTACKED):
         result = evaluation.evaluate(job, condition)
         path = tmp_path / f"{condition.name}.json"

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, evaluation, mesh, results, v1
+from vone_jax import data, evaluation, mesh, results, training, v1
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network
 
@@ -21,6 +21,14 @@ CONFIG = v1.VOneBlockConfig(
     in_channels=1,
     # Noise that moves predictions.
     noise=v1.GaussianNoise(3.0),
+)
+# The training of a network with this V1.
+EXPERIMENT = training.Experiment(
+    name="tiny",
+    model=training.ModelConfig(
+        name="vone_resnet18", image_size=12, in_channels=1, num_classes=10, v1=CONFIG
+    ),
+    data=training.DataConfig(source="fashion_mnist_small"),
 )
 
 
