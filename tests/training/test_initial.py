@@ -4,14 +4,13 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from test_loop import StopAt, assert_same_run, final_state, log, train
-from tiny import TinyNet, tiny_source
+from tiny import TinyNet, source_of, tiny_source
 
 import vone_jax.network
 from vone_jax import data, models, training, v1
@@ -54,18 +53,6 @@ def network(name, classes=3, class_names=CLASSES, width=2, **options):
     options = {"image_size": 8, "in_channels": 1, **options}
     model = models.create(name, classes, width=width, **options)
     return source_of(model, random_variables(model), name, class_names)
-
-
-def source_of(model, variables, architecture, class_names, notes=()):
-    return SimpleNamespace(
-        name="source",
-        architecture=architecture,
-        model=model,
-        variables=variables,
-        class_names=class_names,
-        notes=notes,
-        assumed=(),
-    )
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A network and a data set of a few bytes, to be used instead of real ones."""
 
+from types import SimpleNamespace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,19 @@ def tiny_source(split):
     images = rng.integers(0, 60, (len(labels), 8, 8, 1)) + 60 * labels[:, None, None, None]
     return data.ArraySource(
         images.astype(np.uint8), labels, class_names=("a", "b", "c"), name="tiny", split=split
+    )
+
+
+def source_of(model, variables, architecture, class_names):
+    """A network with weights, as ``open_network`` returns it."""
+    return SimpleNamespace(
+        name="source",
+        architecture=architecture,
+        model=model,
+        variables=variables,
+        class_names=class_names,
+        notes=(),
+        assumed=(),
     )
 
 

@@ -5,11 +5,10 @@ WEIGHTS is an NPZ file of arrays by path, from which the run starts with frozen 
 
 import dataclasses
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from tiny import TinyNet, tiny_source
+from tiny import TinyNet, source_of, tiny_source
 
 from vone_jax import data, training
 from vone_jax.training import initial
@@ -37,14 +36,7 @@ def read(path):
     """Read a network as ``vone_jax.open_network`` returns it."""
     with np.load(path) as archive:
         variables = unflatten_dict(dict(archive), sep="/")
-    return SimpleNamespace(
-        architecture="tiny",
-        model=TinyNet(),
-        variables=variables,
-        class_names=(),
-        notes=(),
-        assumed=(),
-    )
+    return source_of(TinyNet(), variables, "tiny", ())
 
 
 def main(run_dir, weights=None):
