@@ -149,8 +149,7 @@ def _rows_chart(
         ),
     ]
     height = len(shown) * (max(_LINE * len(runs), 14) + _GAP)
-    drawn = alt.layer(*layers).properties(width=310, height=height)
-    return figure(drawn, _described(about, rows), len(runs))
+    return figure(layers, _described(about, rows), (310, height), len(runs))
 
 
 def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
@@ -237,9 +236,7 @@ def _accuracy_chart(
         layers.append(apart.mark_rule().encode(y=y("low"), y2="high:Q"))
     marks = base.mark_point(filled=True, size=34, opacity=1)
     layers.append(marks.encode(y=y("accuracy"), shape=shapes, tooltip=_TOOLTIP))
-    width, height = size
-    chart = alt.layer(*layers).properties(width=width, height=height)
-    return figure(chart, _described(about, rows), len(runs))
+    return figure(layers, _described(about, rows), size, len(runs))
 
 
 def training_charts(runs: Sequence[Run]) -> list[tuple[str, Figure]]:
@@ -298,5 +295,5 @@ def _training_chart(runs: Sequence[Run], quantity: str) -> Figure:
     if any(row["alone"] for row in rows if row["kind"] == "train"):
         logged.add("alone")
     layers = [layer for kind, layer in drawn if kind in logged]
-    chart = alt.layer(*layers).properties(width=400, height=240)
-    return figure(chart, f"{words(quantity)} during training. {' '.join(spoken)}", len(runs))
+    about = f"{words(quantity)} during training. {' '.join(spoken)}"
+    return figure(layers, about, (400, 240), len(runs))

@@ -30,6 +30,8 @@ MARKERS = (
 # Dashes of lines that are told apart within a chart; the first is solid.
 DASHES = ([1, 0], [6, 2], [2, 1.5], [7, 2, 1.5, 2])
 _DETERMINISTIC = [5, 3]
+# Width and height of a chart among many, in pixels.
+_SMALL = (215, 130)
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
     "labelColor": MUTED,
@@ -64,14 +66,19 @@ class Figure:
     description: str
 
 
-def figure(chart: alt.TopLevelMixin, description: str, networks: int = 0) -> Figure:
+def figure(
+    layers: Sequence[alt.Chart], description: str, size: tuple[int, int] = _SMALL, networks: int = 0
+) -> Figure:
     """A chart as the page shows it.
 
     Args:
-      chart: the chart.
+      layers: the layers of the chart, the lowest first.
       description: for readers who do not see it.
+      size: width and height in pixels.
       networks: number of networks, for a chart of rows of ``of_networks``.
     """
+    width, height = size
+    chart = alt.layer(*layers).properties(width=width, height=height)
     # Validation takes ten times as long as all the rest.
     spec = chart.to_dict(validate=False) | {"config": _CONFIG}
     if networks:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vone_jax.report import charts
-from vone_jax.report.charts import ACCENT, DASHES, INK, MUTED, PAGE, Figure, chart_of, color
+from vone_jax.report.charts import ACCENT, DASHES, INK, MUTED, PAGE, Figure, chart_of, color, figure
 from vone_jax.results import TUNING_AXES
 
 # Where the gratings are centred, in degrees right of and below fixation, and how far from there
@@ -31,10 +31,6 @@ PARAMETERS = {
 _RATIOS = np.linspace(0.0, 2.0, 11)
 
 
-def _figure(layers: Sequence[alt.Chart], about: str, width: int = 215, height: int = 130) -> Figure:
-    return charts.figure(alt.layer(*layers).properties(width=width, height=height), about)
-
-
 def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> Figure:
     """The shares of one of the ``PARAMETERS`` (bars) and its published histogram (line)."""
     sample = np.asarray(arrays[parameter], float)
@@ -51,7 +47,7 @@ def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> Figure:
     if published:
         weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
         layers.append(_steps(edges, weights / weights.sum(), INK, [1, 0], x, "published"))
-    return _figure(
+    return figure(
         layers, f"Histogram of {PARAMETERS[parameter]}. {_spoken(edges, shares.tolist())}."
     )
 
@@ -84,7 +80,7 @@ def property_chart(
         line = color(position), charts.dashes(position)
         drawn.append(_steps(bounds, shares[first:last], *line, x, label))
         spoken.append(f"{label}: {_spoken(bounds, shares[first:last])}.")
-    return _figure(drawn, " ".join(spoken))
+    return figure(drawn, " ".join(spoken))
 
 
 def tuning_chart(
@@ -116,7 +112,7 @@ def tuning_chart(
         line.encode(strokeDash=dashes),
         points.encode(shape=charts.styled(alt.Shape, map(charts.marker, places), "unit")),
     ]
-    return _figure(layers, f"Response against {_CURVES[curve]}: {', '.join(best)}.")
+    return figure(layers, f"Response against {_CURVES[curve]}: {', '.join(best)}.")
 
 
 def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int) -> Figure:
@@ -138,7 +134,7 @@ def modulation_chart(ratio: np.ndarray, simple: np.ndarray | None, position: int
         spoken.append(f"{label}: {_spoken(_RATIOS, shares)}.")
     border = chart_of([{"low": 1.0}]).mark_rule(color=INK, strokeDash=[2, 3])
     layers.append(border.encode(x=x))
-    return _figure(layers, f"Modulation ratio. {' '.join(spoken)}")
+    return figure(layers, f"Modulation ratio. {' '.join(spoken)}")
 
 
 def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
@@ -168,7 +164,7 @@ def field_chart(x: np.ndarray, y: np.ndarray, position: int) -> Figure:
         f"Centres of {len(x)} receptive fields, on average {np.mean(x):.3f} degrees right of "
         f"and {np.mean(y):.3f} below fixation."
     )
-    return _figure(layers, about, 190, 190)
+    return figure(layers, about, (190, 190))
 
 
 def contrast_chart(arrays: Mapping[str, np.ndarray], position: int) -> Figure | None:
@@ -219,7 +215,7 @@ def _relative_chart(
         line.encode(y=median, tooltip=[alt.Tooltip("level:Q", title=x["title"]), "median:Q"]),
     ]
     spoken = ", ".join(f"{name}: {at:.2f}" for name, at in zip(told, quartiles[1], strict=True))
-    return _figure(layers, f"Median relative response against {x['title']}: {spoken}.")
+    return figure(layers, f"Median relative response against {x['title']}: {spoken}.")
 
 
 def variability_chart(
@@ -250,7 +246,7 @@ def variability_chart(
         f"Variance against mean of {unit} of {len(mean)} pairs of unit and grating; the median "
         f"ratio is {np.median(variance / mean):.2f}."
     )
-    return _figure([points.encode(**places), line.encode(**places)], about)
+    return figure([points.encode(**places), line.encode(**places)], about)
 
 
 def _points(x: np.ndarray, y: np.ndarray, position: int) -> alt.Chart:
