@@ -77,9 +77,8 @@ def evaluate(directory, name, suites=SUITES, *options):
     )
     config = {"format": 1, "command": "python train.py", "device": "cpu", "parameters": 62}
     config |= {"experiment": training.to_json(experiment), "versions": {}}
-    training_log = "".join(map(built.log_line, range(0, 301, 10)))
     (directory / "config.json").write_text(json.dumps(config))
-    (directory / "log.jsonl").write_text(training_log)
+    built.write_log(directory)
     chosen = [suite for suite in suites if suite != "v1" or name.startswith("vone_")]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(run_dirs, "load_run", lambda path, step=None: (7, experiment, *network(name)))

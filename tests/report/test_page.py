@@ -350,8 +350,8 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
         )
         if one.kind != missing
     ]
-    log = [json.loads(line) for line in built.log_line(0).splitlines()]
-    tree = rendered([built.run(made, "a/run", log=() if missing == "training" else log)])
+    log = () if missing == "training" else built.log(0)
+    tree = rendered([built.run(made, "a/run", log=log)])
     notes = [p for p in tree.all("p") if p.attributes.get("class") == "missing"]
     assert len(notes) == 1
     command = next(notes[0].all("code")).text
@@ -492,7 +492,8 @@ def test_checks_and_smallest_changes_are_told_apart():
 
 
 def test_the_median_speed_is_between_two_lines_and_unknown_sizes_are_said():
-    lines = [json.loads(built.log_line(1)) | {"examples_per_second": n} for n in (100.0, 2000.0)]
+    (line,) = built.log(1)
+    lines = [line | {"examples_per_second": speed} for speed in (100.0, 2000.0)]
     of = built.network(parameters=0)
     made = built.measure("resnet18", of=of)
     text = " ".join(rendered([built.run(made, log=lines, parameters=0)]).text.split())
@@ -600,8 +601,7 @@ def test_one_radius_makes_no_line():
     (("train", "validation"), ["line", "line", "point"])])  # fmt: skip
 def test_a_training_chart_has_no_layer_without_lines(kinds, marks):
     """Vega warns of the extent of an empty layer."""
-    text = built.log_line(0) + built.log_line(100)
-    lines = [json.loads(line) for line in text.splitlines()] + [{"kind": "resume"}]
+    lines = [*built.log(0, 100), {"kind": "resume"}]
     log = [line for line in lines if line["kind"] in kinds]
     section = rendered([built.run(built.measure("resnet18"), log=log)]).find(id="training")
     specs = [json.loads(s.text) for s in section.all("script")]
@@ -611,7 +611,7 @@ def test_a_training_chart_has_no_layer_without_lines(kinds, marks):
 
 
 def test_a_log_of_one_line_is_a_point():
-    (line, _) = (json.loads(line) for line in built.log_line(0).splitlines())
+    (line, _) = built.log(0)
     section = rendered([built.run(built.measure("resnet18"), log=[line])]).find(id="training")
     (loss, _) = (json.loads(s.text) for s in section.all("script"))
     assert [layer["mark"]["type"] for layer in loss["layer"]] == ["line", "point"]

@@ -168,29 +168,35 @@ def change(one, **fields):
     return dataclasses.replace(one, network=of, condition=condition, **fields)
 
 
-def write(root, made, name="run", config=True, log=True):
+def write(root, made, name="run"):
     """Write a run directory and return it."""
     directory = root / name
     directory.mkdir(parents=True, exist_ok=True)
     for one in made:
         results.write(directory / "results", one)
-    if config:
-        content = {"experiment": made[0].network.config, "command": "python train.py"}
-        (directory / "config.json").write_text(json.dumps(content))
-    if log:
-        (directory / "log.jsonl").write_text("".join(map(log_line, range(0, 301, 10))))
+    config = {"experiment": made[0].network.config, "command": "python train.py"}
+    (directory / "config.json").write_text(json.dumps(config))
+    write_log(directory)
     return directory
 
 
-def log_line(step):
-    """The lines of a training log at a step."""
-    grown = 1 - 0.9 * np.exp(-step / 60)
-    line = {"step": step, "epoch": step / 100, "loss": 1.1 - grown, "accuracy": grown}
-    speed = {"learning_rate": 0.1, "examples_per_second": 1000.0}
-    lines = [{"kind": "train"} | line | speed]
-    if step % 100 == 0:
-        lines.append({"kind": "validation", "seen": 100} | line)
-    return "".join(json.dumps(each) + "\n" for each in lines)
+def log(*steps):
+    """The lines of a training log at some steps."""
+    lines = []
+    for step in steps:
+        grown = 1 - 0.9 * np.exp(-step / 60)
+        line = {"step": step, "epoch": step / 100, "loss": 1.1 - grown, "accuracy": grown}
+        speed = {"learning_rate": 0.1, "examples_per_second": 1000.0}
+        lines.append({"kind": "train"} | line | speed)
+        if step % 100 == 0:
+            lines.append({"kind": "validation", "seen": 100} | line)
+    return lines
+
+
+def write_log(directory):
+    """Write the log of a training of 300 steps into a run directory."""
+    lines = [json.dumps(each) + "\n" for each in log(*range(0, 301, 10))]
+    (directory / "log.jsonl").write_text("".join(lines))
 
 
 def edit(path, **changes):
