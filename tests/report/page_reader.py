@@ -2,6 +2,8 @@
 
 from html.parser import HTMLParser
 
+from vone_jax.report import page as pages
+
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
 
@@ -19,6 +21,10 @@ class Element:
                     yield child
                 yield from child.all(name)
 
+    def of_class(self, name):
+        """All elements inside that have this class and no other."""
+        return [each for each in self.all() if each.attributes.get("class") == name]
+
     def find(self, **attributes):
         """The first element inside that has these attributes."""
         for element in self.all():
@@ -29,6 +35,11 @@ class Element:
     @property
     def text(self):
         return "".join(c if isinstance(c, str) else c.text for c in self.children)
+
+    @property
+    def words(self):
+        """The text with single spaces."""
+        return " ".join(self.text.split())
 
 
 class _Reader(HTMLParser):
@@ -63,3 +74,8 @@ def read(page):
     reader.close()
     assert reader.open == [reader.root], "an element is not closed"
     return reader.root
+
+
+def rendered(runs):
+    """The tree of the page of some runs in memory."""
+    return read(pages.render(runs))

@@ -15,20 +15,15 @@ import altair as alt
 import numpy as np
 import pytest
 
-from tests.report.page_reader import read
+from tests.report.page_reader import read, rendered
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import report, results
-from vone_jax.report import accuracy, charts, scores
+from vone_jax.report import accuracy, charts
 from vone_jax.report import page as pages
 
 MEASURED = ("clean", "attack", "corruption")
 KINDS = {*MEASURED, "masking", "gallery", "v1", "training"}
-
-
-def rendered(runs):
-    """The tree of the page of some runs in memory."""
-    return read(pages.render(runs, scores.table(runs)))
 
 
 def measured(run_dirs):
@@ -45,8 +40,8 @@ def test_a_norm_that_was_attacked_only_with_other_noise_has_no_chart():
     told = "no network was attacked as it was trained, with its own noise and one new draw"
     for others, panels in (([], 0), (usual, 1)):
         attacks = rendered([built.run([*replaced, *others])]).find(id="attacks")
-        assert len([e for e in attacks.all("div") if e.attributes.get("class") == "plot"]) == panels
-        assert f"In L∞, {told}" in " ".join(attacks.text.split())
+        assert len(attacks.of_class("plot")) == panels
+        assert f"In L∞, {told}" in attacks.words
     assert told not in rendered([built.run(usual)]).find(id="attacks").text
 
 
@@ -85,7 +80,7 @@ def test_loads_nothing_and_runs_only_its_own_scripts(page):
 
 def test_every_chart_has_a_picture_a_specification_and_a_description(page):
     tree = read(page)
-    plots = [e for e in tree.all("div") if e.attributes.get("class") == "plot"]
+    plots = tree.of_class("plot")
     # The answer, one norm, all and two corruptions, four parameters of the bank, two of training.
     assert len(plots) == 1 + 1 + 1 + 2 + 4 + 2
     for plot in plots:
@@ -101,11 +96,7 @@ def test_every_chart_has_a_picture_a_specification_and_a_description(page):
 
 
 def test_curves_carry_the_numbers(page, run_dirs):
-    plot = next(
-        div
-        for div in read(page).find(id="attacks").all("div")
-        if div.attributes.get("class") == "plot"
-    )
+    plot = read(page).find(id="attacks").of_class("plot")[0]
     label = plot.attributes["aria-label"]
     spec = json.loads(next(plot.all("script")).text)
     # The layers share the rows.
@@ -352,9 +343,8 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
     ]
     log = () if missing == "training" else built.log(0)
     tree = rendered([built.run(made, "a/run", log=log)])
-    notes = [p for p in tree.all("p") if p.attributes.get("class") == "missing"]
-    assert len(notes) == 1
-    command = next(notes[0].all("code")).text
+    (note,) = tree.of_class("missing")
+    command = next(note.all("code")).text
     assert command.startswith(
         "python train.py" if missing == "training" else "python eval.py a/run"
     )
@@ -442,7 +432,7 @@ def test_several_means_of_a_network_are_told_apart():
     means = results.CorruptionMeans(0.4, 0.4, {}, None, None, "")
     condition = results.CorruptionMeansCondition("float", ("fog",), (1, 3), True)
     made = [built.result(condition, means, name=name) for name in ("means", "means-train")]
-    text = " ".join(rendered([built.run(made)]).find(id="corruptions").text.split())
+    text = rendered([built.run(made)]).find(id="corruptions").words
     assert "severities 1 and 3, means-train" in text
 
 
@@ -461,7 +451,7 @@ def test_notes_on_means_over_corruptions_name_their_networks():
         means = results.CorruptionMeans(0.4, 0.4, {}, None, None, note)
         made = [built.result(condition, means)]
         runs.append(built.run(made, name=label, label=label))
-    text = " ".join(rendered(runs).find(id="corruptions").text.split())
+    text = rendered(runs).find(id="corruptions").words
     assert "A: All 15. B and C: Over 8." in text
 
 
@@ -482,7 +472,7 @@ def test_checks_and_smallest_changes_are_told_apart():
     fab = results.MinimalCondition(results.Attack("FAB", "linf", 4 / 255, {}), ())
     made.append(built.result(fab, found[1], name="minimal-fab"))
     run = built.run(built.measure("resnet18") + made, sets=(("shapes", "test"),))
-    text = " ".join(rendered([run]).text.split())
+    text = rendered([run]).words
     for name in ("masking-a", "masking-b", "others (test split)"):
         assert f"ResNet-18, L∞ 4/255, {name} 50 images" in text
     for name in ("minimal-a", "minimal-b", "others (test split)"):
@@ -496,7 +486,7 @@ def test_the_median_speed_is_between_two_lines_and_unknown_sizes_are_said():
     lines = [line | {"examples_per_second": speed} for speed in (100.0, 2000.0)]
     of = built.network(parameters=0)
     made = built.measure("resnet18", of=of)
-    text = " ".join(rendered([built.run(made, log=lines, parameters=0)]).text.split())
+    text = rendered([built.run(made, log=lines, parameters=0)]).words
     assert "speed1,050 images per second (median)" in text
     assert "parametersnot recorded" in text
 
@@ -554,9 +544,8 @@ def test_one_severity_is_no_mean_and_no_curve(severities, heading, charts):
     section = rendered([built.run(made)]).find(id="corruptions")
     assert next(section.all("figcaption")).text.startswith(heading)
     assert ("By severity" in section.text) == bool(charts)
-    plots = [e for e in section.all("div") if e.attributes.get("class") == "plot"]
-    assert len(plots) == 1 + charts
-    text = " ".join(section.text.split())
+    assert len(section.of_class("plot")) == 1 + charts
+    text = section.words
     assert ("means over severities" in text.lower()) is False
     assert f"in 2 ways at {heading.removeprefix('Accuracy, ').split('at ')[-1]}" in text or charts
 
@@ -589,8 +578,7 @@ def test_a_corruption_outside_the_means_of_one_network_is_named():
 
 def test_one_radius_makes_no_line():
     tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9, "l1": (0.2,)}))])
-    (plot,) = [e for e in tree.find(id="attacks").all("div")
-               if e.attributes.get("class") == "plot"]  # fmt: skip
+    (plot,) = tree.find(id="attacks").of_class("plot")
     spec = json.loads(next(plot.all("script")).text)
     marks = [layer["mark"]["type"] for layer in spec["layer"]]
     assert "line" not in marks and "area" not in marks and "point" in marks
@@ -671,10 +659,10 @@ def test_many_networks_have_their_colours_markers_and_cards():
             for i, m in enumerate(models)]  # fmt: skip
     tree = rendered(runs)
     assert next(tree.all("h1")).text == "10 networks"
-    answers = [e for e in tree.all("li") if e.attributes.get("class") == "network"]
+    answers = tree.of_class("network")
     assert len(answers) == 10 and "gets 90.0\u202f% of clean images right." in answers[0].text
     # Three verdicts stand above, the others beside their tables.
-    assert sum(e.attributes.get("class") == "verdict" for e in tree.all("p")) == 8
+    assert len(tree.of_class("verdict")) == 8
 
 
 def test_no_two_networks_of_a_sweep_look_the_same():
@@ -711,9 +699,9 @@ def test_the_headline_flags_networks_near_chance():
     guessing = built.measure("resnet18", WEAK | {"clean": 0.11})
     runs = [built.run(guessing), built.run(built.measure("vone_resnet18", STRONG))]
     glance = rendered(runs).find(id="glance")
-    (verdict,) = [e.text for e in glance.all("p") if e.attributes.get("class") == "verdict"]
-    assert verdict == "ResNet-18 is near chance on clean images, so robustness says little."
-    base, vone = [e.text for e in glance.all("li") if e.attributes.get("class") == "network"]
+    (verdict,) = glance.of_class("verdict")
+    assert verdict.text == "ResNet-18 is near chance on clean images, so robustness says little."
+    base, vone = (each.text for each in glance.of_class("network"))
     assert base.startswith("ResNet-18 is near chance: it gets 11.0\u202f% of clean images right")
     assert "near chance" not in vone
 
@@ -728,7 +716,7 @@ def test_a_folder_without_splits_has_its_name():
 
 def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
-    assert not [e for e in tree.all("p") if e.attributes.get("class") == "verdict"]
+    assert not tree.of_class("verdict")
     assert "ResNet-18" in tree.find(id="glance").text
 
 
@@ -761,7 +749,7 @@ def test_the_day_is_that_of_the_last_measurement_and_the_length_that_of_the_last
     log = [{"kind": "train", "step": step, "epoch": step / 100, "loss": 1.0, "accuracy": 0.5}
            for step in (10, 250)]  # fmt: skip
     run = built.run(made, log=log)
-    text = pages.render([run], scores.table([run]))
+    text = pages.render([run])
     assert "2030-01-02" in re.search(r'<p class="kicker">.*?</p>', text, re.DOTALL)[0]
     assert "250 steps, to epoch 2.5" in text
 

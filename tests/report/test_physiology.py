@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 from tests.report.layers import LABELS, SCORES, UNITS, experiments, layer, property_score
-from tests.report.page_reader import read
+from tests.report.page_reader import rendered
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
-from vone_jax.report import page as pages
 from vone_jax.report import physiology, tuning
-from vone_jax.report import scores as score_tables
 
 BASE, VONE = built.network(), built.network("vone_resnet18")
 
@@ -28,21 +26,16 @@ def page_of(*layers_of_networks):
             (BASE, VONE), (WEAK, STRONG), layers_of_networks, strict=False
         )
     ]
-    return read(pages.render(runs, score_tables.table(runs)))
+    return rendered(runs)
 
 
 def section_of(*layers_of_networks):
     return page_of(*layers_of_networks).find(id="physiology")
 
 
-def words(element):
-    return " ".join(element.text.split())
-
-
 def described(section):
     """The descriptions of all charts."""
-    return [e.attributes["aria-label"] for e in section.all("div")
-            if e.attributes.get("class") == "plot"]  # fmt: skip
+    return [plot.attributes["aria-label"] for plot in section.of_class("plot")]
 
 
 @pytest.mark.slow
@@ -64,7 +57,7 @@ def test_layers_are_ranked_by_the_mean_of_their_scores():
     assert numbers[0] == ["0.70", "0.90", "0.80", "0.40"] and numbers[2] == ["0.20"] * 4
     for row in rows:
         assert page.find(id=next(row.all("a")).attributes["href"][1:])
-    text = words(section)
+    text = section.words
     assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.70 over 3 properties" in text
     assert "120 units, 224 px for 8°" in text
 
@@ -78,21 +71,21 @@ def test_scores_against_different_neurons_do_not_compare():
     titles = [cell.text for cell in next(table.all("thead")).all("th")]
     assert titles[2:] == ["Preferred orientation", "Spatial-frequency selective"]
     told = "different tables of neurons, .* Left out: Preferred spatial frequency. Evaluate all"
-    assert re.search(told, words(page))
+    assert re.search(told, page.words)
 
 
 def test_layers_of_few_units_do_not_lead():
     """A mean over a few units is high or low by chance."""
     few = layer(BASE, "layer4", dict.fromkeys(SCORES, 0.9), units=99)
     section = section_of([layer(BASE, "stem", dict.fromkeys(SCORES, 0.2)), few], [])
-    text = words(section)
+    text = section.words
     assert "of the layers with at least 100 units behind each score: stem of ResNet-18" in text
     assert "It has few units" not in text
-    cells = [words(row) for row in section.all("tr")][1:]
+    cells = [row.words for row in section.all("tr")][1:]
     assert cells[0].startswith("stem") and "read with care" not in cells[0]
     assert cells[1].startswith("layer4") and "few units, read with care" in cells[1]
     assert "fewer than 100 units stand last" in text
-    assert "Most V1-like: layer4" in (alone := words(section_of([few], [])))
+    assert "Most V1-like: layer4" in (alone := section_of([few], []).words)
     assert "It has few units: read this with care." in alone
 
 
@@ -102,18 +95,18 @@ def test_layers_whose_noise_was_replaced_are_controls():
     control = replace(control, name="physiology-v1-test-none")
     own = layer(VONE, "v1", dict.fromkeys(SCORES, 0.5))
     section = section_of([], [control, own])
-    text = words(section)
+    text = section.words
     assert "Most V1-like: v1 of VOneResNet-18, with a mean of 0.50" in text
     assert "whose noise was replaced are controls" in text
     assert "VOneResNet-18, v1: units" in text and "v1, noise removed: units" not in text
-    alone = words(section_of([], [control]))
+    alone = section_of([], [control]).words
     assert "v1 of VOneResNet-18 (noise removed), with a mean of 0.90" in alone
     assert "VOneResNet-18, v1, noise removed: units" in alone
 
 
 def test_results_of_one_layer_are_told_apart_by_their_names():
     again = replace(layer(BASE, "stem"), name="physiology-stem-again")
-    rows = [words(row) for row in section_of([layer(BASE, "stem"), again], []).all("tr")][1:]
+    rows = [row.words for row in section_of([layer(BASE, "stem"), again], []).all("tr")][1:]
     assert ["physiology-stem-again" in row for row in rows] == [False, True]
     assert "physiology-stem few" not in rows[0] and "physiology-stem" in rows[0]
 
@@ -121,7 +114,7 @@ def test_results_of_one_layer_are_told_apart_by_their_names():
 def test_layers_without_a_shared_property_have_no_mean():
     section = section_of([layer(BASE, "stem", {"pref_or": 0.5})],
                          [layer(VONE, "v1", {"peak_sf": 0.5})])  # fmt: skip
-    text = words(section)
+    text = section.words
     assert "nan" not in text and "Most V1-like" not in text and "Mean" not in text
     assert "Distributions beside" not in text and "stem: units" in text
     assert "not compared and not in the mean" in text
@@ -153,8 +146,7 @@ def test_figures_are_of_the_best_layer_of_each_network():
 def test_every_row_of_a_histogram_says_of_what_it_is():
     """Also of layers with equal shares, which would be one data set."""
     section = section_of([layer(BASE, "stem")], [layer(VONE, "v1")])
-    plot = next(e for e in section.all("div") if e.attributes.get("class") == "plot")
-    (script,) = plot.all("script")
+    (script,) = section.of_class("plot")[0].all("script")
     rows = [row for rows in json.loads(script.text)["datasets"].values() for row in rows]
     counts = Counter(row["of"] for row in rows)
     # The outline of a histogram ends with its last share once more.
@@ -168,13 +160,13 @@ def test_every_row_of_a_histogram_says_of_what_it_is():
 
 def test_scores_that_only_some_layers_have_are_told():
     more = SCORES | {"circular_variance": 0.786}
-    text = words(section_of([layer(BASE, "stem", more)], [layer(VONE, "v1")]))
+    text = section_of([layer(BASE, "stem", more)], [layer(VONE, "v1")]).words
     assert "not in the mean: circular variance (ResNet-18, stem: 0.786)." in text
-    assert "not in the mean" not in words(section_of([layer(BASE, "stem")], [layer(VONE, "v1")]))
+    assert "not in the mean" not in section_of([layer(BASE, "stem")], [layer(VONE, "v1")]).words
 
 
 def test_what_is_missing_is_told_once():
-    text = words(section_of([layer(BASE, "stem")], [layer(VONE, "stem")]))
+    text = section_of([layer(BASE, "stem")], [layer(VONE, "stem")]).words
     assert text.count("circular variance") == text.count("largest response to noise") == 1
     assert "--references" in text and "--textures" in text
     assert text.count("Study of preferred orientation (1999)") == 1
@@ -192,7 +184,7 @@ def test_gratings_are_no_data_set_that_accuracies_are_of():
     before, after = page_of([], []), page_of([layer(BASE, "stem")], [layer(VONE, "stem")])
     for page in (before, after):
         assert "different data sets" not in page.text
-        lead = next(p for p in page.all("p") if p.attributes.get("class") == "lead")
+        lead = page.of_class("lead")[0]
         assert "tested on shapes (test split)" in lead.text
     with pytest.raises(LookupError):
         before.find(id="physiology")
@@ -201,15 +193,15 @@ def test_gratings_are_no_data_set_that_accuracies_are_of():
 
 def test_a_run_with_nothing_else_has_a_page():
     run = built.run([layer(BASE, "stem")])
-    page = read(pages.render([run], score_tables.table([run])))
-    assert "Most V1-like: stem" in words(page.find(id="physiology"))
+    page = rendered([run])
+    assert "Most V1-like: stem" in page.find(id="physiology").words
     assert "tested on gratings" in page.text
 
 
 def test_a_layer_without_its_arrays_keeps_its_scores():
     lost = built.change(layer(BASE, "stem"), arrays={})
     section = section_of([lost], [])
-    assert "Most V1-like: stem" in words(section) and len(described(section)) == 3
+    assert "Most V1-like: stem" in section.words and len(described(section)) == 3
 
 
 def test_receptive_field_maps_of_example_units_are_shown():
@@ -227,7 +219,7 @@ def test_receptive_field_maps_of_example_units_are_shown():
 def test_textures_that_are_stand_ins_are_told_apart():
     def text(proxy, medians):
         textures = results.TextureMedians("proxy: sand", proxy, ("sand",), 15, 20, medians)
-        return words(section_of([], [layer(VONE, "v1", textures=textures)]))
+        return section_of([], [layer(VONE, "v1", textures=textures)]).words
 
     assert (
         "Textures, not scored (proxy: sand): medians over 20 units: largest response to noise 31."
@@ -240,7 +232,7 @@ def test_textures_that_are_stand_ins_are_told_apart():
 def test_contrast_response_and_variability_are_shown():
     base = layer(BASE, "stem", **experiments(spikes=False, c50=0.25))
     section = section_of([base], [layer(VONE, "v1", **experiments())])
-    labels, text = described(section), words(section)
+    labels, text = described(section), section.words
     contrast = [label for label in labels if "against contrast" in label]
     assert len(contrast) == 2 and "5 %: 0.05, 10 %: 0.10" in contrast[0]
     surround = [label for label in labels if "degrees of the surround" in label]
@@ -263,7 +255,7 @@ def test_results_without_experiments_have_no_room_for_them():
 
 def test_units_that_are_too_weak_have_no_fano_factor():
     nothing = experiments(median_fano_factor_spikes=None, median_fano_factor=None, units_above=0)
-    text = words(section_of([], [layer(VONE, "v1", **nothing)]))
+    text = section_of([], [layer(VONE, "v1", **nothing)]).words
     assert "No unit reaches a mean of 2 spikes" in text
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.page_reader import read
+from tests.report.page_reader import rendered
 from tests.results import built
 from vone_jax import results
-from vone_jax.report import images, scores, tuning
+from vone_jax.report import images, tuning
 from vone_jax.report import page as pages
 
 
@@ -90,13 +90,12 @@ def test_the_images_shown_are_of_many_classes(side, most):
 
 def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_image():
     made = attacked_images([0, 1, 2])
-    run = built.run([made])
-    section = read(pages.render([run], scores.table([run]))).find(id="gallery")
+    section = rendered([built.run([made])]).find(id="gallery")
     assert "spread over the classes" in section.text and "first" not in section.text
-    card = next(e for e in section.all("article") if e.attributes["class"] == "card")
+    card = section.of_class("card")[0]
     captions = {}
     for figure in card.all("figure"):
-        captions[next(figure.all("img")).attributes["alt"]] = " ".join(figure.text.split())
+        captions[next(figure.all("img")).attributes["alt"]] = figure.words
     assert captions == {
         "original image, circle": "circle ResNet-18 circle ✓",
         "change made to fool ResNet-18": "change, 20×",
@@ -131,8 +130,7 @@ def test_galleries_of_one_network_are_told_apart():
     (gallery,) = images.galleries([built.run([usual, few])])
     labels = [it["label"] for it in gallery["cards"][0]["attacked"]]
     assert labels == ["VOneResNet-18, gallery", "VOneResNet-18, gallery-few"]
-    run = built.run([several[1]])
-    page = read(pages.render([run], scores.table([run])))
+    page = rendered([built.run([several[1]])])
     told = [e.text for e in page.all("td") if "gradients without noise" in e.text]
     assert len(told) == 1 and told[0].startswith("PGD(")
 
@@ -141,8 +139,7 @@ def test_galleries_of_controls_are_named_and_not_shown():
     usual = attacked_images([0, 1], model="vone_resnet18")
     quiet = dataclasses.replace(usual.network, test_noise=None)
     control = built.change(usual, name="gallery-test-none", network=quiet)
-    runs = [built.run([control])]
-    section = read(pages.render(runs, scores.table(runs))).find(id="gallery")
+    section = rendered([built.run([control])]).find(id="gallery")
     assert "VOneResNet-18 (gallery-test-none)" in section.text
     assert "No attacked images" not in section.text and not list(section.all("article"))
 
@@ -234,7 +231,7 @@ def test_the_noise_of_a_front_end_is_that_of_the_network(v1):
             built.run([built.result(results.FrontEndCondition(), arrays=v1 | more, of=of)], name)
             for name, of, more in shown
         ]
-        return " ".join(read(pages.render(runs, scores.table(runs))).find(id="v1").text.split())
+        return rendered(runs).find(id="v1").words
 
     noisy, quiet = ("a", trained, {}), ("b", never, still)
     for shown in ((noisy, quiet), (quiet, noisy)):

@@ -50,9 +50,9 @@ def write(
     if v1_match_radii is not None and tables_dir is None:
         raise ResultError("tables_dir must be given with v1_match_radii, got None")
     matched = None if v1_match_radii is None else v1_match.match(runs, v1_match_radii)
-    table = scores.table(runs)
-    _replace(path, page.render(runs, table))
+    _replace(path, page.render(runs))
     if tables_dir is not None:
+        table = scores.table(runs)
         tables: dict[str, str | bytes] = {
             "numbers.csv": runs.to_frame().to_csv(index=False, lineterminator="\n"),
             "scores.csv": table.to_csv(),

@@ -70,7 +70,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def render(runs: Sequence[Run], table: scores.Table) -> str:
+def render(runs: Sequence[Run]) -> str:
     """The page as HTML, complete in itself. The same runs always give the same text."""
     script = charts.script()
     # The policy of the page allows this script, and no other one.
@@ -78,11 +78,12 @@ def render(runs: Sequence[Run], table: scores.Table) -> str:
     templates = environment()
     templates.filters["anchor"] = {each.result: each.anchor for each in entries(runs)}.get
     page = templates.get_template("page.html")
-    return wording.printable(page.render(_context(runs, table), script=script, digest=digest))
+    return wording.printable(page.render(_context(runs), script=script, digest=digest))
 
 
-def _context(runs: Sequence[Run], table: scores.Table) -> dict[str, Any]:
-    labels, training = [run.label for run in runs], accuracy.training_charts(runs)
+def _context(runs: Sequence[Run]) -> dict[str, Any]:
+    labels, table = [run.label for run in runs], scores.table(runs)
+    training = accuracy.training_charts(runs)
     attacked = comparison.norms(runs)
     datasets = {wording.dataset(r.dataset.part) for run in runs for r in run.on_images}
     if not datasets:
