@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.results import built
-from tests.results.built import STRONG, WEAK
+from tests.results.built import STRONG, pair
 from vone_jax import results
 from vone_jax.report import accuracy, comparison
 from vone_jax.report.cautions import cautions
@@ -21,13 +21,6 @@ def warned(runs, *parts):
 
 def silent(runs, part):
     assert not [text for text in cautions(runs) if part in text]
-
-
-def pair(**fields):
-    return [
-        built.run(built.measure("resnet18", WEAK, **fields), "a"),
-        built.run(built.measure("vone_resnet18", STRONG, **fields), "b"),
-    ]
 
 
 def test_good_runs_raise_one_caution():
@@ -256,18 +249,12 @@ def test_weak_attacks():
     silent([run], "single noise draw")
     silent([run], "the whole radius")
     for steps, told in ((3, warned), (32, silent)):
-        few = built.accuracy(
-            built.attacked("linf", 4 / 255, steps=steps, step_rule="eps/32"),
-            built.answers(0.3),
-            name=made[2].name,
-        )
+        condition = built.attacked("linf", 4 / 255, steps=steps, step_rule="eps/32")
+        few = built.accuracy(condition, 0.3, name=made[2].name)
         told([built.run([*made[:2], few, *made[3:]])], "all steps together reach 9.4")
         # Of several such attacks the least weak one is named.
-        weaker = built.accuracy(
-            built.attacked("linf", 1 / 255, steps=1, step_rule="eps/32"),
-            built.answers(0.5),
-            name=made[1].name,
-        )
+        condition = built.attacked("linf", 1 / 255, steps=1, step_rule="eps/32")
+        weaker = built.accuracy(condition, 0.5, name=made[1].name)
         told([built.run([made[0], weaker, few, *made[3:]])], "all steps together reach 9.4")
     one = built.change(made[2], eot_samples=1)
     control = built.change(made[1], eot_samples=1, attack_noise="none")
@@ -280,7 +267,7 @@ def test_weak_attacks():
 
 
 def test_the_rounding_of_pixels_does_not_leave_a_tiny_radius():
-    made = built.accuracy(built.attacked("linf", 1 / 4080), built.answers(0.5))
+    made = built.accuracy(built.attacked("linf", 1 / 4080), 0.5)
     made.arrays["distance"] = np.full(100, 1 / 4080 + 1e-7)
     silent([built.run([made])], "moved an image")
 
@@ -337,12 +324,8 @@ def test_networks_measured_differently():
 
 def test_controls_of_the_noise_are_no_gaps_and_no_other_way_of_attacking():
     base, vone = pair()
-    control = built.accuracy(
-        built.attacked("linf", 4 / 255, steps=5, noise="none"),
-        built.answers(0.3),
-        of=vone.results[0].network,
-        name="attack-linf-0.01569-noise-free",
-    )
+    condition = built.attacked("linf", 4 / 255, steps=5, noise="none")
+    control = built.accuracy(condition, 0.3, of=vone.results[0].network, name="noise-free")
     runs = [base, built.run([*vone.results, control], "b")]
     silent(runs, "lacks")
     silent(runs, "not attacked in the same way")

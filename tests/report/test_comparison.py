@@ -6,19 +6,19 @@ import itertools
 import pytest
 
 from tests.results import built
-from tests.results.built import STRONG, WEAK
+from tests.results.built import STRONG, WEAK, judged
 from vone_jax import results
 from vone_jax.report import accuracy, cautions, comparison, paired, scores, wording
 
 
 def compare(base, vone, **fields):
     """The comparison of a network and its VOneNet with given accuracies."""
-    runs = [
-        built.run(built.measure("resnet18", base, **fields), "base"),
-        built.run(built.measure("vone_resnet18", vone, **fields), "vone"),
-    ]
-    (item,) = paired.comparisons(runs)
+    (item,) = paired.comparisons(built.pair(base, vone, **fields))
     return item
+
+
+def linf(eps, draws=1, **fields):
+    return built.attacked("linf", eps, draws=draws, **fields)
 
 
 def verdicts(item, kind="attack"):
@@ -114,11 +114,8 @@ def test_headlines_are_of_conditions_that_most_networks_have():
 )
 def test_one_sentence_counts_the_verdicts(base, vone, sentence):
     if sentence == "x":
-        made = [
-            built.run([built.accuracy(built.attacked("linf", 0.1), built.answers(0.5), of=of)], n)
-            for n, of in (("a", built.network()), ("b", built.network("vone_resnet18")))
-        ]
-        (item,) = paired.comparisons(made)
+        models = ("resnet18", "vone_resnet18")
+        (item,) = paired.comparisons([judged(each, (linf(0.1), 0.5, "a")) for each in models])
         sentence = "VOneResNet-18 and ResNet-18 cannot be told apart in 1 of 1 attack condition."
         assert verdicts(item) == ["cannot be told apart"]
     else:
@@ -182,7 +179,7 @@ def test_one_attack_on_few_images_does_not_silence_the_others():
 
 
 def test_a_difference_over_fewer_images_says_so():
-    base = built.run([built.accuracy(built.CLEAN, built.answers(0.9))], "a")
+    base = built.run([built.accuracy(built.CLEAN, 0.9)], "a")
     vone = built.accuracy(built.CLEAN, built.answers(0.8, 60), of=built.network("vone_resnet18"))
     (item,) = paired.comparisons([base, built.run([vone], "b")])
     assert item.lines[0].images == "on 60 common images"
@@ -195,22 +192,17 @@ def test_a_difference_over_fewer_images_says_so():
 
 
 def test_the_strongest_attack_counts_and_controls_of_the_noise_do_not():
-    of = built.network("vone_resnet18")
     usual = built.attacked("l2", 0.6, draws=10)
-
-    def measure(name, share, condition=usual, **fields):
-        return built.accuracy(condition, built.answers(share), of=of, name=name, **fields)
-
-    run = built.run(
-        [
-            measure("honest", 0.5),
-            measure("fgsm", 0.7, built.attacked("l2", 0.6, draws=10, name="FGSM")),
-            measure("frozen", 0.3, protocol=built.results.Protocol("frozen", 1)),
-            measure("frozen-attack", 0.2, built.attacked("l2", 0.6, noise="frozen")),
-            measure("no-noise", 0.4, built.attacked("l2", 0.6, noise="none")),
-            measure("vote", 0.1, protocol=built.results.Protocol("fresh", 4, "vote", 5)),
-            built.change(measure("removed", 0.1), test_noise=None, protocol=built.QUIET),
-        ]
+    quiet = built.network("vone_resnet18", test_noise=None)
+    run = judged(
+        "vone_resnet18",
+        (usual, 0.5, "honest"),
+        (built.attacked("l2", 0.6, draws=10, name="FGSM"), 0.7, "fgsm"),
+        (usual, 0.3, "frozen", {"protocol": results.Protocol("frozen", 1)}),
+        (built.attacked("l2", 0.6, noise="frozen"), 0.2, "frozen-attack"),
+        (built.attacked("l2", 0.6, noise="none"), 0.4, "no-noise"),
+        (usual, 0.1, "vote", {"protocol": results.Protocol("fresh", 4, "vote", 5)}),
+        (usual, 0.1, "removed", {"of": quiet, "protocol": built.QUIET}),
     )
     (counted,) = comparison.curve(run, "l2").values()
     # Gradients without noise are an attack on the network as it is.
@@ -274,24 +266,20 @@ def test_on_fewer_images_an_attack_counts_if_it_is_stronger_on_them():
 @pytest.mark.parametrize(("usual", "tagged"), [(10, 1), (10, 100)])
 def test_of_as_many_attacks_those_without_a_tag_are_usual(usual, tagged):
     """Else the weaker of two attacks would be compared, and the stronger be its control."""
-    of = built.network("vone_resnet18")
-    made = [
-        built.accuracy(
-            built.attacked("linf", eps, draws=draws), built.answers(0.5), of=of, name=name
-        )
+    run = judged("vone_resnet18", *(
+        (linf(eps, draws), 0.5, name)
         for eps in (0.1, 0.2)
         for draws, name in ((usual, f"attack-{eps}"), (tagged, f"attack-{eps}-draws"))
-    ]
-    run = built.run(made)
+    ))  # fmt: skip
     noun = "draw" if tagged == 1 else "draws"
-    controls = [comparison.control(run, result) for result in made]
+    controls = [comparison.control(run, result) for result in run.results]
     assert controls == ["", f"gradients of {tagged} {noun}"] * 2
 
 
 def test_a_result_that_was_measured_once_more_is_not_the_usual_one(tmp_path):
     """Among files, clean-try.json comes before clean.json."""
     made = [
-        built.accuracy(condition, built.answers(share), name=f"{name}{tag}")
+        built.accuracy(condition, share, name=f"{name}{tag}")
         for condition, name in (
             (built.CLEAN, "clean"),
             (built.attacked("linf", 0.1), "attack"),
@@ -311,19 +299,16 @@ def test_a_result_that_was_measured_once_more_is_not_the_usual_one(tmp_path):
 
 
 def test_a_corruption_at_more_severities_does_not_weigh_more():
-    made = [
-        built.accuracy(built.corrupted(name, severity), built.answers(share), name=f"{place}")
-        for place, (name, severity, share) in enumerate(
-            [("fog", 1, 0.7), ("fog", 2, 0.3), ("snow", 1, 0.9)]
-        )
-    ]
-    run = built.run(made)
+    measured = (("fog", 1, 0.7), ("fog", 2, 0.3), ("snow", 1, 0.9))
+    run = judged("resnet18", *(
+        (built.corrupted(name, severity), share, name) for name, severity, share in measured
+    ))  # fmt: skip
     assert list(comparison.averaged(run)) == [("fog", 1), ("snow", 1)]
     assert len(comparison.corruptions(run)) == 3
     (line,) = scores.table([run]).lines
     assert line.scores["corruptions"].value == pytest.approx(0.8)
     # Without a common severity, all count.
-    run = built.run([made[1], made[2]])
+    run = built.run(run.results[1:])
     assert list(comparison.averaged(run)) == [("fog", 2), ("snow", 1)]
 
 
@@ -342,33 +327,24 @@ def test_the_data_set_of_most_results_counts():
 
 
 def test_rows_of_one_name_are_told_apart_by_their_settings():
-    made = [
-        built.accuracy(
-            built.attacked("linf", 0.1, steps=steps), built.answers(0.5), name=str(steps)
-        )
-        for steps in (5, 64)
-    ]
-    again = built.attacked("linf", 0.1, steps=64)
-    made.append(built.accuracy(again, built.answers(0.4), name="64-s1"))
-    labels = [row.detail for row in comparison.rows([built.run(made)])]
+    few, many = (linf(0.1, steps=steps) for steps in (5, 64))
+    run = judged("resnet18", (few, 0.5, "5"), (many, 0.5, "64"), (many, 0.4, "64-s1"))
+    labels = [row.detail for row in comparison.rows([run])]
     of_64 = "PGD(steps=64, step_size=eps/32)"
     assert labels == ["PGD(steps=5, step_size=eps/32)", of_64, f"{of_64}, 64-s1"]
 
 
 def test_a_result_with_another_seed_is_named():
-    usual = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
-    seed = results.Key(1, usual.key.stream)
-    again = built.accuracy(built.CLEAN, built.answers(0.8), name="clean-s1", key=seed)
-    labels = [(row.label, row.detail) for row in comparison.rows([built.run([usual, again])])]
+    seed = {"key": results.Key(1, "evaluation / index / purpose")}
+    run = judged("resnet18", (built.CLEAN, 0.9, "clean"), (built.CLEAN, 0.8, "clean-s1", seed))
+    labels = [(row.label, row.detail) for row in comparison.rows([run])]
     assert labels == [("Clean images", ""), ("Clean images", "clean-s1")]
 
 
 def test_forms_of_corrupted_images_are_rows_of_their_own():
-    made = [
-        built.accuracy(built.corrupted("fog", 1, form), built.answers(share), name=form)
-        for form, share in (("uint8", 0.4), ("float", 0.5), ("jpeg85", 0.3))
-    ]
-    run = built.run(made)
+    shares = {"uint8": 0.4, "float": 0.5, "jpeg85": 0.3}
+    fog = ((built.corrupted("fog", 1, form), share, form) for form, share in shares.items())
+    run = judged("resnet18", *fog)
     assert [row.detail for row in comparison.rows([run])] == ["", "8 bits", "JPEG 85"]
     assert comparison.corruptions(run)["fog", 1].name == "float"
 
@@ -499,7 +475,7 @@ def test_forms_of_a_corruption_are_not_compared(tmp_path):
 
 def on(dataset, condition, share):
     """A result on a data set."""
-    made = built.accuracy(condition, built.answers(share))
+    made = built.accuracy(condition, share)
     return dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, name=dataset))
 
 
@@ -537,7 +513,7 @@ def test_all_rules_for_balls_of_other_norms_make_no_difference_in_l_infinity():
 def test_published_images_are_not_told_as_another_data_set(form, detail):
     fog = built.accuracy(
         built.corrupted("fog", 3, form),
-        built.answers(0.5),
+        0.5,
         dataset=results.Dataset("npy:shapes-c", "fog", 100, class_names=built.CLASSES),
         name="corruption-fog-3",
     )
@@ -594,29 +570,15 @@ def test_wording(text, expected):
 # What counts, where a network was measured in several ways.
 
 
-def of(model, *conditions, label=""):
-    """A run with an accuracy in each condition: (condition, share, name), and fields of results."""
-    network = built.network(model)
-    made = [
-        built.accuracy(condition, built.answers(share), of=network, name=name, **dict(*fields))
-        for condition, share, name, *fields in conditions
-    ]
-    return built.run(made, label or model, label=label or network.label)
-
-
-def linf(eps, draws=1, **fields):
-    return built.attacked("linf", eps, draws=draws, **fields)
-
-
 def test_controls_do_not_say_how_many_draws_are_usual():
     frozen, quiet = (results.Protocol(noise, 1) for noise in ("frozen", "none"))
     radii = (0.1, 0.2, 0.3)
     ways = (("", 10, {}), ("-frozen", 1, {"protocol": frozen}), ("-none", 1, {"protocol": quiet}))
-    vone = of("vone_resnet18", *(
+    vone = judged("vone_resnet18", *(
         (linf(eps, draws), 0.6, f"attack-{eps}{tag}", fields)
         for tag, draws, fields in ways for eps in radii
     ))  # fmt: skip
-    base = of("resnet18", *((linf(eps), 0.3, f"attack-{eps}") for eps in radii))
+    base = judged("resnet18", *((linf(eps), 0.3, f"attack-{eps}") for eps in radii))
     rows = [row for row in comparison.rows([base, vone]) if not row.control]
     assert [[each.name for each in row.results] for row in rows] == [
         [f"attack-{eps}"] * 2 for eps in radii
@@ -624,15 +586,15 @@ def test_controls_do_not_say_how_many_draws_are_usual():
     # Another attack has a usual number of its own.
     auto = (linf(0.1, 20, name="AutoAttack"), 0.2, "auto")
     usual = [(linf(eps, 10), 0.6, f"attack-{eps}") for eps in radii]
-    both = of("vone_resnet18", *usual, auto)
+    both = judged("vone_resnet18", *usual, auto)
     assert [comparison.control(both, each) for each in both.results] == [""] * 4
 
 
 def test_networks_are_compared_under_the_attacks_that_both_have():
     """The base was broken by AutoAttack at 0.2, the VOneNet at 0.1; PGD is on both."""
-    base = of("resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.6, "b"),
+    base = judged("resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.6, "b"),
               (linf(0.2, name="AutoAttack"), 0.2, "c"))  # fmt: skip
-    vone = of("vone_resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.5, "b"),
+    vone = judged("vone_resnet18", (linf(0.1), 0.8, "a"), (linf(0.2), 0.5, "b"),
               (linf(0.1, name="AutoAttack"), 0.75, "c"))  # fmt: skip
     (item,) = paired.comparisons([base, vone])
     assert [(line.base[0].name, line.vone[0].name) for line in item.lines] == [
@@ -642,24 +604,24 @@ def test_networks_are_compared_under_the_attacks_that_both_have():
     assert "less robust than ResNet-18 in 1 of 2" in item.sentence
     told = "in the same way at L∞ 0.1: AutoAttack on VOneResNet-18 and PGD on ResNet-18 and VOneRes"
     assert any(told in each for each in cautions.cautions([base, vone]))
-    apart = of("vone_resnet18", (linf(0.2, name="AutoAttack"), 0.4, "c"))
-    pgd = of("resnet18", (linf(0.2), 0.6, "b"))
+    apart = judged("vone_resnet18", (linf(0.2, name="AutoAttack"), 0.4, "c"))
+    pgd = judged("resnet18", (linf(0.2), 0.6, "b"))
     ((line,),) = (each.lines for each in paired.comparisons([pgd, apart]))
     assert line.label == "L∞ 51/255, by different attacks"
     # Other noise at the attack is another way, which a network without noise does not have.
     usual, free = linf(0.2), linf(0.2, noise="none")
-    both = of("vone_resnet18", (usual, 0.5, "b"), (free, 0.2, "d"))
+    both = judged("vone_resnet18", (usual, 0.5, "b"), (free, 0.2, "d"))
     ((line,),) = (each.lines for each in paired.comparisons([pgd, both]))
     assert (line.vone[0].name, line.label) == ("b", "L∞ 51/255")
 
 
 def test_replaced_noise_at_the_attack_counts_only_where_it_is_stronger():
     surrogate = dataclasses.replace(linf(0.2), attack_noise="none")
-    alone = of("vone_resnet18", (surrogate, 0.3, "s"))
+    alone = judged("vone_resnet18", (surrogate, 0.3, "s"))
     assert comparison.curve(alone, "linf") == {} and comparison.norms([alone]) == []
     assert comparison.norms([alone], deployed=False) == ["linf"]
     for share, name in ((0.3, "s"), (0.7, "usual"), (0.6, "usual")):
-        both = of("vone_resnet18", (surrogate, share, "s"), (linf(0.2), 0.6, "usual"))
+        both = judged("vone_resnet18", (surrogate, share, "s"), (linf(0.2), 0.6, "usual"))
         (result,) = comparison.curve(both, "linf").values()
         assert result.name == name
 
@@ -669,27 +631,26 @@ def test_of_two_data_sets_that_without_a_tag_is_usual():
     tagged = (built.CLEAN, 0.99, "clean-train", {"dataset": other})
     usual = (built.CLEAN, 0.7, "clean")
     for order in ([tagged, usual], [usual, tagged]):
-        assert comparison.clean(of("resnet18", *order)).name == "clean"
+        assert comparison.clean(judged("resnet18", *order)).name == "clean"
 
 
 def test_rows_begin_with_the_result_on_the_most_images():
-    few = built.accuracy(built.CLEAN, built.answers(0.9), name="clean")
-    many = built.accuracy(built.CLEAN, built.answers(0.7, 400), name="clean-big")
-    run = built.run([few, many])
+    many = (built.CLEAN, built.answers(0.7, 400), "clean-big")
+    run = judged("resnet18", (built.CLEAN, 0.9, "clean"), many)
     first, again = comparison.rows([run])
-    assert first.results[0] is many is comparison.clean(run) and again.repeat
+    assert first.results[0] is run.results[1] is comparison.clean(run) and again.repeat
 
 
 def test_a_network_without_the_smallest_radius_is_shown_at_the_common_one():
     ladder = [(linf(eps), share, str(eps)) for eps, share in ((0.1, 0.8), (0.2, 0.6), (0.3, 0.4))]
     runs = [
-        of("resnet18", *ladder[first:], label=label)
+        judged("resnet18", *ladder[first:], label=label)
         for label, first in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert [[each.attack.radius for each in shown.attacked]
             for shown in comparison.headlines(runs)] == [[0.2]] * 3  # fmt: skip
     # One that lacks it is shown at another radius of the others, not at one of its own.
-    own = of("resnet18", *((linf(eps), 0.5, str(eps)) for eps in (0.2, 0.25, 0.27)), label="d")
+    own = judged("resnet18", *((linf(eps), 0.5, str(eps)) for eps in (0.2, 0.25, 0.27)), label="d")
     *_, third, last = comparison.headlines([*runs, own])
     assert [each.attack.radius for shown in (third, last) for each in shown.attacked] == [0.3, 0.2]
 
@@ -717,22 +678,21 @@ def test_a_control_changes_no_mean_of_the_usual_line():
     ladder = [
         (linf(eps), share, f"attack-{eps}") for eps, share in ((0.1, 0.9), (0.2, 0.6), (0.3, 0.4))
     ]
-    base = of("resnet18", (linf(0.3), 0.1, "attack-0.3"))
-    network = built.network("vone_resnet18")
-    quiet = dataclasses.replace(network, test_noise=None)
-    vone = of("vone_resnet18", *ladder)
-    control = built.accuracy(linf(0.3), built.answers(0.2), of=quiet, name="attack-0.3-test-none")
-    more = built.run([*vone.results, control], "vone_resnet18")
+    base = judged("resnet18", (linf(0.3), 0.1, "attack-0.3"))
+    quiet = built.network("vone_resnet18", test_noise=None)
+    vone = judged("vone_resnet18", *ladder)
+    control = (linf(0.3), 0.2, "attack-0.3-test-none", {"of": quiet})
+    more = judged("vone_resnet18", *ladder, control)
     for runs in ([base, vone], [base, more]):
         (line,) = [line for line in scores.table(runs).lines if len(line.radii) == 3]
         assert line.scores["linf"].value == pytest.approx((0.9 + 0.6 + 0.4) / 3)
 
 
 def test_frost_of_two_kinds_is_not_compared_and_is_named():
-    base = of(
+    base = judged(
         "resnet18", (built.corrupted("frost", 1), 0.8, "a"), (built.corrupted("fog", 1), 0.7, "b")
     )
-    vone = of("vone_resnet18", (built.corrupted("frost_procedural", 1), 0.5, "a"),
+    vone = judged("vone_resnet18", (built.corrupted("frost_procedural", 1), 0.5, "a"),
               (built.corrupted("fog", 1), 0.7, "b"))  # fmt: skip
     (item,) = paired.comparisons([base, vone])
     (line,) = item.lines
@@ -744,15 +704,15 @@ def test_frost_of_two_kinds_is_not_compared_and_is_named():
 
 
 def test_forms_of_corrupted_images_are_named():
-    mixed = of(
+    mixed = judged(
         "resnet18",
         (built.corrupted("fog", 1), 0.8, "a"),
         (built.corrupted("fog", 3, "uint8"), 0.6, "b"),
     )
     for figure in (accuracy.overview([mixed]), accuracy.by_corruption([mixed])):
         assert "severities 1 and 3, 8 bits, floating point" in str(figure.spec)
-    jpeg = of("resnet18", (built.corrupted("fog", 1, "jpeg85"), 0.3, "a"), label="b")
-    floats = of("resnet18", (built.corrupted("fog", 1), 0.6, "a"), label="a")
+    jpeg = judged("resnet18", (built.corrupted("fog", 1, "jpeg85"), 0.3, "a"), label="b")
+    floats = judged("resnet18", (built.corrupted("fog", 1), 0.6, "a"), label="a")
     assert "at severity 1, in JPEG 85; by group" in " ".join(scores.table([jpeg]).notes)
     assert "at severity 1; by group" in " ".join(scores.table([floats]).notes)
     told = "in other forms: JPEG 85 for b and floating point for a"
@@ -762,7 +722,7 @@ def test_forms_of_corrupted_images_are_named():
 def test_published_images_of_two_data_sets_are_not_paired():
     made = [
         built.accuracy(
-            built.corrupted("fog", 3, "published"), built.answers(share), of=built.network(model),
+            built.corrupted("fog", 3, "published"), share, of=built.network(model),
             dataset=results.Dataset("npy:set/fog", "3", 100, class_names=names),
         )
         for model, share, names in (
@@ -781,7 +741,7 @@ def test_published_images_of_two_data_sets_are_not_paired():
 
 def test_the_number_of_steps_tells_attacks_apart_without_a_length():
     apgd = {steps: results.Attack("APGD", "linf", 0.1, {"steps": steps}) for steps in (20, 100)}
-    run = of("resnet18", (results.AttackCondition((apgd[20],)), 0.5, "a"),
+    run = judged("resnet18", (results.AttackCondition((apgd[20],)), 0.5, "a"),
              (results.AttackCondition((apgd[100],)), 0.3, "b"))  # fmt: skip
     assert sorted(line.attack for line in scores.table([run]).lines) == [
         "APGD, steps 100",

@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 
 import altair as alt
-import numpy as np
 import pytest
 
 from tests.report.page_reader import read, rendered
 from tests.results import built
-from tests.results.built import STRONG, WEAK
+from tests.results.built import STRONG, WEAK, judged
 from vone_jax import report, results
 from vone_jax.report import accuracy, charts
 from vone_jax.report import page as pages
@@ -46,8 +45,7 @@ def test_a_norm_that_was_attacked_only_with_other_noise_has_no_chart():
 
 
 def test_the_axis_of_a_chart_does_not_follow_the_choice_of_networks():
-    few = built.measure("resnet18", {"clean": 0.8})
-    runs = [built.run(few, "a"), built.run(built.measure("vone_resnet18"), "b")]
+    runs = built.pair({"clean": 0.8}, WEAK)
     for figure in (accuracy.attack_chart(runs, "linf"), accuracy.severity_chart(runs, "fog")):
         ends = [
             layer["encoding"]["x"]["scale"]["domain"]
@@ -125,11 +123,10 @@ def test_charts_by_condition_have_the_intervals_of_the_files():
 
 
 def test_a_mean_without_values_of_images_has_no_interval_and_names_its_form():
-    made = [
-        built.accuracy(built.corrupted(name, 3, "jpeg85"), built.answers(0.6), index=False)
-        for name in ("fog", "snow")
-    ]
-    figure = accuracy.overview([built.run(made)])
+    fog, snow = (built.corrupted(name, 3, "jpeg85") for name in ("fog", "snow"))
+    bare = {"index": False}
+    run = judged("resnet18", (fog, 0.6, "a", bare), (snow, 0.6, "b", bare))
+    figure = accuracy.overview([run])
     (row,) = figure.spec["datasets"][figure.spec["layer"][-1]["data"]["name"]]
     assert (row["low"], row["high"]) == (None, None) and row["accuracy"] == pytest.approx(0.6)
     assert row["Judged"] == "Mean of 2 corruptions, severity 3, JPEG 85"
@@ -202,7 +199,7 @@ def test_groups_of_results_have_titles_of_their_own():
 
 
 def test_the_spread_over_draws_is_told():
-    made = built.accuracy(built.CLEAN, built.answers(0.9))
+    made = built.accuracy(built.CLEAN, 0.9)
     spread = results.BetweenDraws((0.9, 0.9), 0.0, 0.0125)
     measured = results.Accuracy(0.9, (0.8, 0.95), 90.0, 100, spread)
     tree = rendered([built.run([built.change(made, measured=measured)])])
@@ -308,7 +305,7 @@ def test_texts_of_result_files_are_escaped(tmp_path, first_format):
         for place, one in enumerate(made)
     ]
     attack = built.attacked("linf", 4 / 255, name="PGD", mode=EVIL)
-    made.append(built.accuracy(attack, built.answers(0.3), of=of, name="x", dataset=dataset))
+    made.append(built.accuracy(attack, 0.3, of=of, name="x", dataset=dataset))
     made += [built.change(one, network=of, dataset=dataset) for one in tiny.of_kind("gallery")]
     run = built.write(tmp_path, made, "vone <b>&amp;")
     built.edit(run / "config.json", command=EVIL, experiment={"x": EVIL})
@@ -438,8 +435,8 @@ def test_several_means_of_a_network_are_told_apart():
 
 def test_a_difference_on_fewer_images_says_so():
     runs = [
-        built.run([built.accuracy(built.CLEAN, built.answers(0.7, examples), of=built.network(of))])
-        for of, examples in (("resnet18", 100), ("vone_resnet18", 40))
+        judged(model, (built.CLEAN, built.answers(0.7, examples), "clean"))
+        for model, examples in (("resnet18", 100), ("vone_resnet18", 40))
     ]
     assert "on 40 common images" in rendered(runs).find(id="numbers").text
 
@@ -503,13 +500,12 @@ def test_what_was_not_measured_as_deployed_is_no_lack_of_images():
 def test_published_images_are_no_gratings():
     fog = built.corrupted("fog", 1, "published")
     dataset = results.Dataset("npy:shapes-c/fog", "1", 100)
-    tree = rendered([built.run([built.accuracy(fog, built.answers(0.5), dataset=dataset)])])
+    tree = rendered([built.run([built.accuracy(fog, 0.5, dataset=dataset)])])
     assert "tested on published images of npy:shapes-c." in tree.find(id="glance").text
 
 
 def test_extra_corruptions_alone_make_a_page():
-    made = built.accuracy(built.corrupted("spatter", 1), built.answers(0.9))
-    tree = rendered([built.run([made])])
+    tree = rendered([judged("resnet18", (built.corrupted("spatter", 1), 0.9, "r"))])
     assert "Spatter" in tree.find(id="corruptions").text
 
 
@@ -608,16 +604,9 @@ def test_a_log_of_one_line_is_a_point():
 def test_other_protocols_have_rows_of_their_own():
     """A vote of five and frozen noise do not enter the numbers of the network as deployed."""
     made = built.measure("vone_resnet18", STRONG)
-    for name, protocol in (
-        ("frozen", results.Protocol("frozen", 1)),
-        ("vote", results.Protocol("fresh", 4, "vote", 5)),
-    ):
-        condition = made[2].condition
-        made.append(
-            built.accuracy(
-                condition, np.zeros(100), of=made[0].network, name=name, protocol=protocol
-            )
-        )
+    of, condition = made[0].network, made[2].condition
+    for protocol in (results.Protocol("frozen", 1), results.Protocol("fresh", 4, "vote", 5)):
+        made.append(built.accuracy(condition, 0.0, of=of, name=protocol.slug, protocol=protocol))
     tree = rendered([built.run(made)])
     text = tree.find(id="numbers").text
     assert "vote of 5 draws, 4 decisions" in text and "frozen noise" in text
@@ -687,18 +676,16 @@ def test_the_first_line_has_the_number_of_images(numbers, told):
         "attack": built.attacked("linf", 0.1),
         "corruption": built.corrupted("fog", 1),
     }
-    made = [built.accuracy(conditions[kind], built.answers(0.5, n)) for kind, n in numbers.items()]
+    made = [(conditions[kind], built.answers(0.5, n), kind) for kind, n in numbers.items()]
     if numbers.get("corruption") == 50:
-        made.append(built.accuracy(built.corrupted("fog", 2), built.answers(0.5, 100)))
-    first = next(rendered([built.run(made)]).all("p"))
+        made.append((built.corrupted("fog", 2), 0.5, "worse"))
+    first = next(rendered([judged("resnet18", *made)]).all("p"))
     assert first.text == f"VOneNet report · {told} · measured 2030-01-02"
 
 
 def test_the_headline_flags_networks_near_chance():
     """Their robustness says nothing, so no sentence compares it."""
-    guessing = built.measure("resnet18", WEAK | {"clean": 0.11})
-    runs = [built.run(guessing), built.run(built.measure("vone_resnet18", STRONG))]
-    glance = rendered(runs).find(id="glance")
+    glance = rendered(built.pair(WEAK | {"clean": 0.11})).find(id="glance")
     (verdict,) = glance.of_class("verdict")
     assert verdict.text == "ResNet-18 is near chance on clean images, so robustness says little."
     base, vone = (each.text for each in glance.of_class("network"))
@@ -756,10 +743,8 @@ def test_the_day_is_that_of_the_last_measurement_and_the_length_that_of_the_last
 
 def test_one_difference_without_its_images_is_told():
     """Beside others that are over the same images."""
-    runs = [
-        built.run(built.measure(model, {"clean": 0.9, "linf": (0.5,)}), model)
-        for model in ("resnet18", "vone_resnet18")
-    ]
+    shares = {"clean": 0.9, "linf": (0.5,)}
+    runs = built.pair(shares, shares)
     assert not pages._table(runs)["unpaired"]
     bare = [built.change(runs[0].results[0], arrays={}), *runs[0].results[1:]]
-    assert pages._table([built.run(bare, "resnet18"), runs[1]])["unpaired"]
+    assert pages._table([built.run(bare), runs[1]])["unpaired"]

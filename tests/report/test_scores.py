@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.results import built
-from tests.results.built import LADDER, STRONG, WEAK
+from tests.results.built import LADDER, STRONG, WEAK, judged
 from vone_jax import corruptions, names, results
 from vone_jax.report import scores
 
@@ -29,7 +29,7 @@ def test_scores_are_means_by_their_definitions(model, shares):
     # One corruption is harder than the others, so the two rules differ.
     hard = built.corrupted("gaussian_noise", 1)
     made = [made_one for made_one in made if made_one.condition != hard]
-    made.append(built.accuracy(hard, built.answers(0.0), of=made[0].network))
+    made.append(built.accuracy(hard, 0.0, of=made[0].network))
     table = scores.table([built.run(made)])
     (line,) = table.lines
     accuracy = {}
@@ -63,18 +63,16 @@ def test_scores_are_means_by_their_definitions(model, shares):
 
 
 def test_photographs_of_frost_are_preferred():
-    made = [
-        built.accuracy(built.corrupted(name, 1), built.answers(share), name=name)
-        for name, share in (("frost", 0.5), ("frost_procedural", 0.3))
-    ]
-    table = scores.table([built.run(made)])
+    photographs = (built.corrupted("frost", 1), 0.5, "a")
+    drawn = (built.corrupted("frost_procedural", 1), 0.3, "b")
+    table = scores.table([judged("resnet18", photographs, drawn)])
     assert table.lines[0].scores["weather"].value == 0.5
     assert "drawn texture" not in " ".join(table.notes)
 
 
 def test_a_drawn_texture_in_the_place_of_frost_is_named():
     runs = [
-        built.run([built.accuracy(built.corrupted(name, 1), built.answers(0.5))], label=label)
+        judged("resnet18", (built.corrupted(name, 1), 0.5, "r"), label=label)
         for name, label in (("frost", "a"), ("frost_procedural", "b"))
     ]
     mean = "the mean over 1 of the 15 common ones at severity 1, with a drawn texture in the place"
@@ -85,43 +83,37 @@ def test_a_drawn_texture_in_the_place_of_frost_is_named():
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_drawn_texture_in_one_of_two_lines_is_named(order):
     """The network was judged with its own noise and with frozen noise, one on photographs."""
-    made = [
-        built.accuracy(
-            built.corrupted(name, 1), built.answers(0.5), of=built.network("vone_resnet18"),
-            name=name, protocol=results.Protocol(noise, 1),
-        )
+    measured = [
+        (built.corrupted(name, 1), 0.5, name, {"protocol": results.Protocol(noise, 1)})
         for name, noise in (("frost", "frozen"), ("frost_procedural", "fresh"))
-    ]  # fmt: skip
-    table = scores.table([built.run(made[::order])])
+    ]
+    table = scores.table([judged("vone_resnet18", *measured[::order])])
     assert len(table.lines) == 2
     assert "with a drawn texture in the place of frost; by group" in " ".join(table.notes)
 
 
 def test_a_drawn_texture_in_no_mean_is_not_named():
-    made = [built.accuracy(built.corrupted("frost_procedural", 1), built.answers(0.5), name="f")]
+    drawn = judged("resnet18", (built.corrupted("frost_procedural", 1), 0.5, "f"), label="c")
     usual = built.measure("resnet18", corruptions=("fog", "snow"), severities=(1,))
     others = [built.run(usual, label=label) for label in "ab"]
-    table = scores.table([built.run(made, label="c"), *others])
+    table = scores.table([drawn, *others])
     assert "the mean over 2 of the 15" in " ".join(table.notes)
     assert "drawn texture" not in " ".join(table.notes)
 
 
 def test_without_values_of_images_there_is_no_interval():
-    made = built.accuracy(built.CLEAN, built.answers(0.9), index=False)
-    table = scores.table([built.run([made])])
+    table = scores.table([judged("resnet18", (built.CLEAN, 0.9, "r", {"index": False}))])
     assert table.lines[0].scores["clean"] == scores.Score(0.9, None, None)
     assert "| 90.0 |" in table.to_markdown()
 
 
 def test_names_do_not_break_tables():
-    of = built.network(label="a |b|\nc")
-    table = scores.table([built.run([built.accuracy(built.CLEAN, built.answers(0.9), of=of)])])
+    table = scores.table([judged("resnet18", (built.CLEAN, 0.9, "r"), label="a |b|\nc")])
     assert "| a \\|b\\| c |" in table.to_markdown()
 
 
 def test_without_scores_a_table_has_its_columns():
-    made = built.accuracy(built.corrupted("spatter", 1), built.answers(0.9))
-    table = scores.table([built.run([made])])
+    table = scores.table([judged("resnet18", (built.corrupted("spatter", 1), 0.9, "r"))])
     assert table.to_csv() == "network,trained,attacked,judged,attack\n"
     assert table.to_markdown() == "- No network has a score.\n"
 
@@ -164,7 +156,7 @@ def test_every_way_of_attacking_and_judging_has_its_line():
 
 def test_noise_that_is_not_recorded_is_named():
     of = built.network("vone_resnet18", trained_noise=None, test_noise=None)
-    made = built.accuracy(built.CLEAN, built.answers(0.9), of=of)
+    made = built.accuracy(built.CLEAN, 0.9, of=of)
     (line,) = scores.table([built.run([made])]).lines
     assert (line.trained, line.judged, line.noise) == ("noise", "noise", "noise")
 
@@ -202,18 +194,15 @@ def test_several_attacks_in_three_norms_are_one_line():
 
     made = built.measure("resnet18", {"clean": 0.9})
     for norm in ("linf", "l2", "l1"):
-        made.append(built.accuracy(worst(norm, 0.1), built.answers(0.5), name=norm))
+        made.append(built.accuracy(worst(norm, 0.1), 0.5, name=norm))
     (line,) = scores.table([built.run(made)]).lines
     assert {"linf", "l2", "l1", "white_box"} <= set(line.scores)
 
 
 def test_published_corruptions_count():
-    made = [built.accuracy(built.CLEAN, built.answers(0.9), name="clean")]
-    made += [
-        built.accuracy(built.corrupted(name, 1, "published"), built.answers(0.5), name=name)
-        for name in COMMON
-    ]
-    assert "corruptions" in scores.table([built.run(made)]).columns
+    published = ((built.corrupted(name, 1, "published"), 0.5, name) for name in COMMON)
+    run = judged("resnet18", (built.CLEAN, 0.9, "clean"), *published)
+    assert "corruptions" in scores.table([run]).columns
 
 
 @pytest.mark.parametrize(
@@ -232,11 +221,7 @@ def test_notes_fit_the_numbers_of_norms_and_radii(shares, notes, absent):
 
 def test_notes_are_of_columns_that_are_there():
     """No network has both norms, so none has a mean over them."""
-    runs = [
-        built.run(built.measure("resnet18", {"linf": (0.5, 0.4)}), "a"),
-        built.run(built.measure("vone_resnet18", {"l2": (0.5, 0.4)}), "b"),
-    ]
-    table = scores.table(runs)
+    table = scores.table(built.pair({"linf": (0.5, 0.4)}, {"l2": (0.5, 0.4)}))
     assert {"linf", "l2"} <= table.columns.keys() and "white_box" not in table.columns
     text = " ".join(table.notes)
     assert "L2 mean: " in text and "White box" not in text and "All: " not in text
@@ -289,11 +274,7 @@ def test_a_decision_tells_the_draws_that_it_is_made_of():
 
 
 def test_the_tables_have_the_same_numbers():
-    runs = [
-        built.run(built.measure("resnet18", **SMALL), "a"),
-        built.run(built.measure("vone_resnet18", STRONG, **SMALL), "b"),
-    ]
-    table = scores.table(runs)
+    table = scores.table(built.pair(**SMALL))
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert [row["network"] for row in rows] == ["ResNet-18", "VOneResNet-18"]
     assert rows[1]["trained"] == "neuronal 0.35, 0.07" and rows[0]["trained"] == "none"

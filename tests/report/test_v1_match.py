@@ -63,7 +63,7 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
     """Controls and other settings that only some have are left out."""
     usual = pool[5].of_kind("attack")[0]
     extra = [
-        built.accuracy(built.attacked("linf", 1 / 255, **fields), built.answers(0.1), name=name)
+        built.accuracy(built.attacked("linf", 1 / 255, **fields), 0.1, name=name)
         for name, fields in (("x", {"steps": 256}), ("y", {"noise": "none"}))
     ]
     assert usual.attack.eps == 1 / 255
@@ -75,9 +75,7 @@ def test_a_stronger_attack_on_one_network_does_not_make_it_look_weak(pool):
 
 def test_an_attack_in_another_way_at_one_radius_does_not_take_the_place_of_a_ladder(pool):
     """Its name comes later in the alphabet than that of the usual attack."""
-    square = built.accuracy(
-        built.attacked("linf", 1 / 255, name="Square"), built.answers(0.1), name="square"
-    )
+    square = built.accuracy(built.attacked("linf", 1 / 255, name="Square"), 0.1, name="square")
     more = [built.run([*run.results, square], run.name) for run in pool]
     match = v1_match.match(more, weakest=1)
     assert match.attacks["linf"].startswith("PGD")
@@ -87,9 +85,7 @@ def test_an_attack_in_another_way_at_one_radius_does_not_take_the_place_of_a_lad
 def test_controls_and_attacks_on_fewer_images_do_not_count(pool):
     """The order does not matter: they may come before the usual attack or after it."""
     first = built.attacked("linf", 1 / 255)
-    control = built.accuracy(
-        dataclasses.replace(first, attack_noise="none"), built.answers(0.9), name="a"
-    )
+    control = built.accuracy(dataclasses.replace(first, attack_noise="none"), 0.9, name="a")
     few = built.accuracy(first, built.answers(0.9, 50), name="z")
     noisy = layer(built.network(test_noise=built.NOISE), "stem", dict.fromkeys(SCORED, 1.0))
     made = [control, *pool[0].results, few, dataclasses.replace(noisy, name="physiology-stem-test")]
@@ -105,7 +101,7 @@ def test_a_radius_of_zero_is_no_attack(pool):
     for run in pool:
         made = [each for each in run.results if "linf" not in each.name]
         made += [
-            built.accuracy(built.attacked("linf", eps, **steps), built.answers(0.5), name=f"{eps}")
+            built.accuracy(built.attacked("linf", eps, **steps), 0.5, name=f"{eps}")
             for eps in (0.0, 1 / 255)
         ]
         more.append(built.run(made, run.name))

@@ -80,11 +80,11 @@ def accuracy(condition, correct, index=None, **fields):
 
     Args:
       condition: clean, attack or corruption.
-      correct: one for each image.
+      correct: one for each image; a number: ``answers`` with this mean.
       index: of the images in the data set; False: no arrays.
       fields: of ``result``.
     """
-    correct = np.asarray(correct, float)
+    correct = answers(correct) if isinstance(correct, float) else np.asarray(correct, float)
     index = np.arange(len(correct)) if index is None else index
     share = float(correct.mean())
     measured = results.Accuracy(
@@ -152,6 +152,26 @@ def run(made, name="run", **fields):
         "warnings": (),
     }
     return results.Run(**values | fields)
+
+
+def judged(model, *measured, label=""):
+    """A run in memory with an accuracy in each condition.
+
+    Args:
+      measured: (condition, correct, name of the result), and maybe other fields of the result.
+    """
+    of = network(model)
+    made = [
+        accuracy(condition, correct, **{"of": of, "name": name} | dict(*fields))
+        for condition, correct, name, *fields in measured
+    ]
+    return run(made, label or model, label=label or of.label)
+
+
+def pair(base=WEAK, vone=STRONG, **fields):
+    """Runs of a network and its VOneNet with accuracies as in ``measure``."""
+    return [run(measure("resnet18", base, **fields), "base"),
+            run(measure("vone_resnet18", vone, **fields), "vone")]  # fmt: skip
 
 
 def change(one, **fields):

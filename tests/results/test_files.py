@@ -26,8 +26,8 @@ def gallery():
 @pytest.fixture
 def directory(tmp_path):
     """A directory with a clean result, an attack and a gallery."""
-    attacked = built.accuracy(ATTACK, built.answers(0.4), of=built.network("vone_resnet18"))
-    for made in (built.accuracy(CLEAN, built.answers(0.9), name="clean"), gallery()):
+    attacked = built.accuracy(ATTACK, 0.4, of=built.network("vone_resnet18"))
+    for made in (built.accuracy(CLEAN, 0.9, name="clean"), gallery()):
         results.write(tmp_path, made)
     results.write(tmp_path, built.change(attacked, name="attack"))
     return tmp_path
@@ -99,15 +99,15 @@ def test_the_precision_of_older_files_is_that_of_their_provenance(
 
 
 def test_the_identity_of_a_result_does_not_have_the_size_that_older_files_lack():
-    one = built.accuracy(CLEAN, built.answers(0.9))
-    sized = built.accuracy(CLEAN, built.answers(0.9), of=built.network(image_size=28))
+    one = built.accuracy(CLEAN, 0.9)
+    sized = built.accuracy(CLEAN, 0.9, of=built.network(image_size=28))
     assert one.identity_hash == sized.identity_hash
 
 
 def test_what_differs_in_a_list_is_named_by_its_place():
     def identity(*members):
         of = built.network(config={"members": list(members)})
-        return built.accuracy(CLEAN, built.answers(0.9), of=of)
+        return built.accuracy(CLEAN, 0.9, of=of)
 
     one, two = {"epochs": 0.25, "data": {"seed": 1}}, {"epochs": 0.3, "data": {"seed": 1}}
     assert results.differences(identity(one, two), identity(one, one)) == [
@@ -119,7 +119,7 @@ def test_what_differs_in_a_list_is_named_by_its_place():
 
 
 def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):
-    made = built.accuracy(CLEAN, built.answers(0.9))
+    made = built.accuracy(CLEAN, 0.9)
     made.arrays["probability_correct"] = np.zeros(100)
     with pytest.raises(ValueError, match="not of one evaluation"):
         results.write(tmp_path, made)
@@ -134,7 +134,7 @@ def test_a_json_file_stands_for_its_arrays_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        results.write(tmp_path, built.accuracy(CLEAN, built.answers(0.9)))
+        results.write(tmp_path, built.accuracy(CLEAN, 0.9))
     assert not list(tmp_path.glob("*.json"))
 
 

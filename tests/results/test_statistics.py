@@ -257,7 +257,6 @@ def test_published_images_are_not_the_clean_ones():
     """Sets of published images have the images of each other, and not the clean ones."""
     clean = accuracy(built.answers(0.5), index=range(100))
     published = [
-        built.accuracy(built.corrupted(name, 1, "published"), built.answers(0.5))
-        for name in ("fog", "snow")
+        built.accuracy(built.corrupted(name, 1, "published"), 0.5) for name in ("fog", "snow")
     ]
     assert width(clean, published[0]) == pytest.approx(width(*published) / np.sqrt(2), rel=0.02)
