@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.report.page_reader import rendered
 from tests.results import built
+from tests.results.built import gallery
 from vone_jax import results
 from vone_jax.report import images, tuning
 from vone_jax.report import page as pages
@@ -35,32 +36,11 @@ def test_heat_map_is_magma():
     images.heat_map(np.zeros((2, 2)), 0.0)
 
 
-def attacked_images(labels, side=12, model="resnet18", selection="spread", seed=0, arrays=None):
-    """A gallery result."""
-    rng = np.random.default_rng(seed)
-    originals = np.random.default_rng(3).random((len(labels), side, side, 3)).astype(np.float32)
-    eps = 4 / 255
-    noise = eps * np.sign(rng.standard_normal(originals.shape))
-    adversarial = np.clip(originals + noise, 0, 1).astype(np.float32)
-    labels = np.array(labels)
-    arrays = {
-        "images": originals,
-        "adversarial": adversarial,
-        "label": labels,
-        "predicted_clean": labels,
-        "predicted_adversarial": (labels + 1) % 3,
-    } | (arrays or {})
-    condition = results.GalleryCondition(
-        built.attacked("linf", eps).attacks[0], len(labels), selection=selection
-    )
-    return built.result(condition, arrays=arrays, of=built.network(model), name="gallery")
-
-
 def test_gallery_magnifies_the_change_within_grey():
-    made = attacked_images([0, 1, 2])
-    (gallery,) = images.galleries([built.run([made])])
-    assert (gallery["title"], gallery["factor"]) == ("L∞ 4/255", 20)
-    card = gallery["cards"][1]
+    made = gallery([0, 1, 2])
+    (exhibit,) = images.galleries([built.run([made])])
+    assert (exhibit["title"], exhibit["factor"]) == ("L∞ 4/255", 20)
+    card = exhibit["cards"][1]
     (it,) = card["attacked"]
     assert (card["truth"], it["before"], it["after"]) == ("square", "square", "cross")
     assert it["right_before"] and not it["right_after"]
@@ -71,11 +51,11 @@ def test_gallery_magnifies_the_change_within_grey():
 
 def test_networks_attacked_on_one_image_share_a_card():
     runs = [
-        built.run([attacked_images([0, 1], model=model, seed=seed)], model)
+        built.run([gallery([0, 1], model=model, seed=seed)], model)
         for seed, model in enumerate(("resnet18", "vone_resnet18"))
     ]
-    (gallery,) = images.galleries(runs)
-    assert [[it["position"] for it in card["attacked"]] for card in gallery["cards"]] == [
+    (exhibit,) = images.galleries(runs)
+    assert [[it["position"] for it in card["attacked"]] for card in exhibit["cards"]] == [
         [0, 1]
     ] * 2
 
@@ -83,13 +63,13 @@ def test_networks_attacked_on_one_image_share_a_card():
 @pytest.mark.parametrize(("side", "most"), [(12, 8), (150, 4)])
 def test_the_images_shown_are_of_many_classes(side, most):
     labels = [0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
-    (gallery,) = images.galleries([built.run([attacked_images(labels, side=side)])])
-    shown = [card["truth"] for card in gallery["cards"]]
+    (exhibit,) = images.galleries([built.run([gallery(labels, side=side)])])
+    shown = [card["truth"] for card in exhibit["cards"]]
     assert shown == list(built.CLASSES[:most])
 
 
 def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_image():
-    made = attacked_images([0, 1, 2])
+    made = gallery([0, 1, 2])
     section = rendered([built.run([made])]).find(id="gallery")
     assert "spread over the classes" in section.text and "first" not in section.text
     card = section.of_class("card")[0]
@@ -101,15 +81,15 @@ def test_the_page_says_how_images_were_selected_and_puts_answers_under_their_ima
         "change made to fool ResNet-18": "change, 20×",
         "attacked image": "attacked square ✗",
     }
-    first = built.run([attacked_images([0, 1], selection="first")])
-    (gallery,) = images.galleries([first])
-    assert gallery["selection"] == "The images are among the first of the data set."
-    (gallery,) = images.galleries([built.run([attacked_images([1, 1, 1])])])
-    assert gallery["selection"] == "The images are of one class."
+    first = built.run([gallery([0, 1], selection="first")])
+    (exhibit,) = images.galleries([first])
+    assert exhibit["selection"] == "The images are among the first of the data set."
+    (exhibit,) = images.galleries([built.run([gallery([1, 1, 1])])])
+    assert exhibit["selection"] == "The images are of one class."
 
 
 def test_galleries_of_one_network_are_told_apart():
-    usual = attacked_images([0, 1], model="vone_resnet18")
+    usual = gallery([0, 1], model="vone_resnet18")
     attack = usual.condition.attack
     other = results.Attack("APGD", "linf", attack.eps, {"steps": 9})
 
@@ -119,16 +99,16 @@ def test_galleries_of_one_network_are_told_apart():
         )
 
     several = [usual, like("gallery-quiet", attack_noise="none"), like("apgd", attack=other)]
-    (gallery,) = images.galleries([built.run(several)])
-    assert [it["label"] for it in gallery["cards"][0]["attacked"]] == [
+    (exhibit,) = images.galleries([built.run(several)])
+    assert [it["label"] for it in exhibit["cards"][0]["attacked"]] == [
         "VOneResNet-18, gallery",
         "VOneResNet-18, gradients without noise",
         "VOneResNet-18, apgd",
     ]
     frozen = dataclasses.replace(built.FRESH, draws=3)
     few = built.change(usual, name="gallery-few", protocol=frozen)
-    (gallery,) = images.galleries([built.run([usual, few])])
-    labels = [it["label"] for it in gallery["cards"][0]["attacked"]]
+    (exhibit,) = images.galleries([built.run([usual, few])])
+    labels = [it["label"] for it in exhibit["cards"][0]["attacked"]]
     assert labels == ["VOneResNet-18, gallery", "VOneResNet-18, gallery-few"]
     page = rendered([built.run([several[1]])])
     told = [e.text for e in page.all("td") if "gradients without noise" in e.text]
@@ -136,7 +116,7 @@ def test_galleries_of_one_network_are_told_apart():
 
 
 def test_galleries_of_controls_are_named_and_not_shown():
-    usual = attacked_images([0, 1], model="vone_resnet18")
+    usual = gallery([0, 1], model="vone_resnet18")
     quiet = dataclasses.replace(usual.network, test_noise=None)
     control = built.change(usual, name="gallery-test-none", network=quiet)
     section = rendered([built.run([control])]).find(id="gallery")
@@ -145,7 +125,7 @@ def test_galleries_of_controls_are_named_and_not_shown():
 
 
 def test_a_gallery_without_its_arrays_is_left_out():
-    made = attacked_images([0, 1])
+    made = gallery([0, 1])
     lost = built.change(made, arrays={})
     run = built.run([lost])
     assert images.galleries([run]) == []
@@ -287,19 +267,17 @@ def test_a_map_tells_the_orientation_of_bars_and_has_room_for_its_noise():
 def test_of_many_galleries_some_are_chosen_evenly():
     made = []
     for number in range(1, 8):
-        one = attacked_images([0, 1])
-        attack = built.attacked("linf", number / 255).attacks[0]
-        condition = dataclasses.replace(one.condition, attack=attack)
-        made.append(dataclasses.replace(one, condition=condition, name=f"gallery-{number}"))
+        one = gallery([0, 1], attack=built.attacked("linf", number / 255).attack)
+        made.append(dataclasses.replace(one, name=f"gallery-{number}"))
     titles = [exhibit["title"] for exhibit in images.galleries([built.run(made)])]
     assert titles == ["L∞ 1/255", "L∞ 3/255", "L∞ 5/255", "L∞ 7/255"]
 
 
 def test_changes_of_several_networks_have_one_factor():
     """That of the largest change, which must stay within grey."""
-    weak = attacked_images([0, 1], model="vone_resnet18")
+    weak = gallery([0, 1], model="vone_resnet18")
     weak.arrays["adversarial"] = (weak.arrays["images"] + weak.arrays["adversarial"]) / 2
-    for made in ([attacked_images([0, 1])], [weak, attacked_images([0, 1])]):
+    for made in ([gallery([0, 1])], [weak, gallery([0, 1])]):
         runs = [built.run([one], str(number)) for number, one in enumerate(made)]
         (exhibit,) = images.galleries(runs)
         assert exhibit["factor"] == 20

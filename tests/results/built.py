@@ -104,6 +104,23 @@ def accuracy(condition, correct, index=None, **fields):
     return result(condition, measured, arrays, **{"dataset": dataset} | fields)
 
 
+def gallery(labels, side=12, model="resnet18", selection="spread", seed=0, attack=None):
+    """A gallery of random images."""
+    attack = attack or attacked("linf", 4 / 255).attack
+    originals = np.random.default_rng(3).random((len(labels), side, side, 3)).astype(np.float32)
+    signs = np.sign(np.random.default_rng(seed).standard_normal(originals.shape))
+    labels = np.array(labels)
+    arrays = {
+        "images": originals,
+        "adversarial": np.clip(originals + 4 / 255 * signs, 0, 1).astype(np.float32),
+        "label": labels,
+        "predicted_clean": labels,
+        "predicted_adversarial": (labels + 1) % 3,
+    }
+    condition = results.GalleryCondition(attack, len(labels), selection=selection)
+    return result(condition, arrays=arrays, of=network(model), name="gallery")
+
+
 def answers(share, examples=100, seed=0, spread=0.0):
     """Probabilities of being right with (about) a mean; hard images are so for all networks."""
     rng = np.random.default_rng(seed)

@@ -14,22 +14,13 @@ from vone_jax import results
 ATTACK = built.attacked("linf", 4 / 255, draws=10, inner={"name": "FGSM", "loss": "margin"})
 
 
-def gallery():
-    rng = np.random.default_rng(0)
-    images = rng.random((3, 8, 8, 1)).astype(np.float32)
-    attack = ATTACK.attacks[0]
-    labels = {n: np.arange(3) for n in ("label", "predicted_clean", "predicted_adversarial")}
-    arrays = {"images": images, "adversarial": np.clip(images + attack.eps, 0, 1), **labels}
-    return built.result(results.GalleryCondition(attack, 3), arrays=arrays, name="gallery")
-
-
 @pytest.fixture
 def directory(tmp_path):
     """A directory with a clean result, an attack and a gallery."""
-    attacked = built.accuracy(ATTACK, 0.4, of=built.network("vone_resnet18"))
-    for made in (built.accuracy(CLEAN, 0.9, name="clean"), gallery()):
-        results.write(tmp_path, made)
-    results.write(tmp_path, built.change(attacked, name="attack"))
+    results.write(tmp_path, built.accuracy(CLEAN, 0.9, name="clean"))
+    noisy = built.network("vone_resnet18")
+    results.write(tmp_path, built.accuracy(ATTACK, 0.4, of=noisy, name="attack"))
+    results.write(tmp_path, built.gallery([0, 1, 2], attack=ATTACK.attack))
     return tmp_path
 
 
