@@ -39,35 +39,33 @@ def test_networks_of_a_sweep_are_counted():
 
 
 def test_mixed_datasets():
-    other = results.Dataset("others", "test", 100, class_names=built.CLASSES)
-    runs = pair()
-    runs[1] = built.run([built.change(made, dataset=other) for made in runs[1].results], "b")
+    base, vone = pair()
+    runs = [base, built.change(vone, dataset="others")]
     warned(runs, "different data sets", "must not be compared", "shapes (test split) by ResNet-18")
 
 
-def of_folder(made, checksum):
-    dataset = results.Dataset("folder:x", "val", 100, class_names=built.CLASSES, checksum=checksum)
-    return [built.change(one, dataset=dataset) for one in made]
+def of_folder(run, checksum):
+    return built.change(run, dataset="folder:x", split="val", checksum=checksum)
 
 
 def test_a_folder_that_changed_between_evaluations():
-    one, other = (run.results for run in pair())
-    runs = [built.run(of_folder(one, "a"), "a"), built.run(of_folder(other, "b"), "b")]
+    one, other = pair()
+    before, after = (of_folder(one, checksum).results for checksum in "ab")
+    runs = [of_folder(one, "a"), of_folder(other, "b")]
     parts = ("x (val split)", "7 results of ResNet-18; 7 results of VOneResNet-18")
     warned(runs, "changed between evaluations", *parts)
     for few, names in ((1, "clean"), (3, "clean, attack-linf-0.00392 and attack-linf-0.01569")):
-        mixed = built.run([*of_folder(one[:few], "a"), *of_folder(one[few:], "b")])
+        mixed = built.run([*before[:few], *after[few:]])
         parts = (
             f"images and must not be compared: {names} of ResNet-18; {7 - few} results of Res",
         )
         warned([mixed], "changed between evaluations", *parts)
-    silent([built.run(of_folder(one, "a")), built.run(of_folder(other, None))], "changed")
+    silent([of_folder(one, "a"), of_folder(other, None)], "changed")
 
 
 def test_networks_with_other_numbers_of_classes():
     one, other = pair()
-    fewer = results.Dataset("shapes", "test", 100, class_names=built.CLASSES[:3])
-    other = built.run([built.change(made, dataset=fewer) for made in other.results], "b")
+    other = built.change(other, class_names=built.CLASSES[:3])
     warned(
         [one, other], "different numbers of classes", "VOneResNet-18 among 3 and ResNet-18 among 10"
     )
@@ -76,9 +74,9 @@ def test_networks_with_other_numbers_of_classes():
 def test_networks_with_images_of_other_sizes():
     """L-infinity bounds each pixel, so there it means the same."""
     one, other = pair(corruptions=["fog"])
-    other = built.run([built.change(made, image_size=64) for made in other.results], "b")
+    other = built.change(other, image_size=64)
     silent([one, other], "different sizes")
-    one = built.run([built.change(made, image_size=28) for made in one.results], "a")
+    one = built.change(one, image_size=28)
     warned(
         [one, other],
         "The images have different sizes: 28 x 28 pixels for ResNet-18 and 64 x 64 pixels for VOne",
@@ -90,8 +88,7 @@ def test_networks_with_images_of_other_sizes():
         ]
         assert any("different sizes" in text for text in cautions(some)) is not silence
     # What was measured without the noise of a network stands beside nothing.
-    quiet = built.run([built.change(made, test_noise=None) for made in other.results], "b")
-    silent([one, quiet], "different sizes")
+    silent([one, built.change(other, test_noise=None)], "different sizes")
     # Nothing that depends on the size is compared.
     parts = [
         built.run([made for made in run.results if chosen in made.name])
@@ -122,10 +119,9 @@ def test_gaps_and_warnings_of_runs_come_first():
 
 
 def test_incomplete_evaluations():
-    more = results.Dataset("shapes", "test", 300, class_names=built.CLASSES)
-    made = built.measure("resnet18")
-    made[0] = built.change(made[0], dataset=more)
-    warned([built.run(made)], "incomplete evaluations", "clean (100 of 300 images)")
+    clean, *others = built.measure("resnet18")
+    run = built.run([built.change(clean, examples=300), *others])
+    warned([run], "incomplete evaluations", "clean (100 of 300 images)")
 
 
 def test_results_of_two_checkpoints():
@@ -145,8 +141,8 @@ def test_results_of_two_checkpoints():
      (0.6, 2, True), (0.9, 2, False), (0.05, 0, False)],
 )  # fmt: skip
 def test_a_network_near_chance(share, classes, near):
-    dataset = results.Dataset("shapes", "test", 400, class_names=tuple("abcdefghij"[:classes]))
-    made = built.accuracy(built.CLEAN, built.answers(share, 400), dataset=dataset)
+    names = tuple("abcdefghij"[:classes])
+    made = built.accuracy(built.CLEAN, built.answers(share, 400), class_names=names)
     text = "ResNet-18 is near chance"
     if near:
         warned([built.run([made])], text, "of clean images", f"{100 * share:.1f}\u202f%")
@@ -167,8 +163,7 @@ def test_a_network_near_chance(share, classes, near):
 )
 def test_a_network_with_the_same_answer_to_all_images(largest, share, guess):
     """One of two classes has ``largest`` of 100 images."""
-    dataset = results.Dataset("shapes", "test", 100, class_names=("a", "b"))
-    made = built.accuracy(built.CLEAN, built.answers(share, 100), dataset=dataset)
+    made = built.accuracy(built.CLEAN, share, class_names=("a", "b"))
     made.arrays["label"][:] = np.arange(100) >= largest
     text = "ResNet-18 is near chance"
     warned([built.run([made])], text, guess) if guess else silent([built.run([made])], text)
@@ -206,12 +201,9 @@ def test_conditions_of_a_network_on_other_images():
 
 @pytest.mark.parametrize(("name", "told"), [("demo", True), ("shapes", False)])
 def test_the_few_photographs_of_the_project_are_an_illustration(name, told):
-    dataset = results.Dataset(name, "validation", 20)
-    made = built.accuracy(built.CLEAN, built.answers(0.85, 20), dataset=dataset)
-    check = warned if told else silent
-    check(
-        [built.run([made])], "ResNet-18 was shown 20 photographs. Its numbers are an illustration"
-    )
+    made = built.accuracy(built.CLEAN, built.answers(0.85, 20), dataset=name, split="validation")
+    text = "ResNet-18 was shown 20 photographs. Its numbers are an illustration"
+    (warned if told else silent)([built.run([made])], text)
 
 
 def test_published_images_are_a_data_set_of_their_own():

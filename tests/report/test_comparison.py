@@ -138,23 +138,18 @@ def test_below_chance_nothing_is_won():
 
 def test_each_network_has_the_chance_of_its_classes():
     """An accuracy of 0.3 is below the chance of three classes and above that of ten."""
-    three = results.Dataset("shapes", "test", 100, class_names=built.CLASSES[:3])
-    base = built.measure("resnet18", {"clean": 0.9, "l1": (0.0,)}, dataset=three)
-    vone = built.measure("vone_resnet18", {"clean": 0.9, "l1": (0.3,)})
-    (item,) = paired.comparisons([built.run(base, "base"), built.run(vone, "vone")])
+    base, vone = built.pair({"clean": 0.9, "l1": (0.0,)}, {"clean": 0.9, "l1": (0.3,)})
+    base, other = (built.change(each, class_names=built.CLASSES[:3]) for each in (base, vone))
+    (item,) = paired.comparisons([base, vone])
     assert verdicts(item) == ["more robust"]
-    vone = [built.change(one, dataset=three) for one in vone]
-    (item,) = paired.comparisons([built.run(base, "base"), built.run(vone, "vone")])
+    (item,) = paired.comparisons([base, other])
     assert verdicts(item) == [paired.BROKEN]
 
 
 def test_images_of_a_folder_that_changed_are_not_compared():
-    folder = results.Dataset("folder:x", "val", 100, class_names=built.CLASSES, checksum="a")
-    changed = dataclasses.replace(folder, checksum="b")
-    base = built.run(built.measure("resnet18", dataset=folder), "base")
-    for dataset, lines in ((folder, 7), (changed, 0)):
-        vone = built.run(built.measure("vone_resnet18", STRONG, dataset=dataset), "vone")
-        (item,) = paired.comparisons([base, vone])
+    base, vone = built.pair(dataset="folder:x", split="val", checksum="a")
+    for checksum, lines in (("a", 7), ("b", 0)):
+        (item,) = paired.comparisons([base, built.change(vone, checksum=checksum)])
         assert len(item.lines) == lines
     assert item.sentence == "VOneResNet-18 and ResNet-18 were attacked on different images."
 
@@ -314,13 +309,9 @@ def test_a_corruption_at_more_severities_does_not_weigh_more():
 
 def test_the_data_set_of_most_results_counts():
     """A larger evaluation on training images does not take the place of the test images."""
-    made = [
-        built.accuracy(condition, built.answers(0.6, 50), name=str(place))
-        for place, condition in enumerate((built.CLEAN, built.attacked("linf", 0.1)))
-    ]
-    train = results.Dataset("shapes", "train", 200, class_names=built.CLASSES)
-    made.append(built.accuracy(built.CLEAN, built.answers(0.9, 200), name="t", dataset=train))
-    run = built.run(made)
+    few = built.answers(0.6, 50)
+    train = (built.CLEAN, built.answers(0.9, 200), "t", {"split": "train"})
+    run = judged("resnet18", (built.CLEAN, few, "0"), (linf(0.1), few, "1"), train)
     assert comparison.clean(run).accuracy == pytest.approx(0.6)
     (line,) = scores.table([run]).lines
     assert line.scores["clean"].value == pytest.approx(0.6)
@@ -475,8 +466,7 @@ def test_forms_of_a_corruption_are_not_compared(tmp_path):
 
 def on(dataset, condition, share):
     """A result on a data set."""
-    made = built.accuracy(condition, share)
-    return dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, name=dataset))
+    return built.accuracy(condition, share, dataset=dataset)
 
 
 def loaded(root, **made):
@@ -511,12 +501,8 @@ def test_all_rules_for_balls_of_other_norms_make_no_difference_in_l_infinity():
     ("form", "detail"), [("published", "published"), ("float", "npy:shapes-c (fog split)")]
 )
 def test_published_images_are_not_told_as_another_data_set(form, detail):
-    fog = built.accuracy(
-        built.corrupted("fog", 3, form),
-        0.5,
-        dataset=results.Dataset("npy:shapes-c", "fog", 100, class_names=built.CLASSES),
-        name="corruption-fog-3",
-    )
+    fog = built.corrupted("fog", 3, form)
+    fog = built.accuracy(fog, 0.5, dataset="npy:shapes-c", split="fog", name="corruption-fog-3")
     made = [*built.measure("resnet18", {"clean": 0.9}), fog]
     _, row = comparison.rows([built.run(made, sets=(("shapes", "test"),))])
     assert row.detail == detail
@@ -627,8 +613,7 @@ def test_replaced_noise_at_the_attack_counts_only_where_it_is_stronger():
 
 
 def test_of_two_data_sets_that_without_a_tag_is_usual():
-    other = results.Dataset("shapes", "train", 100, class_names=built.CLASSES)
-    tagged = (built.CLEAN, 0.99, "clean-train", {"dataset": other})
+    tagged = (built.CLEAN, 0.99, "clean-train", {"split": "train"})
     usual = (built.CLEAN, 0.7, "clean")
     for order in ([tagged, usual], [usual, tagged]):
         assert comparison.clean(judged("resnet18", *order)).name == "clean"
@@ -720,23 +705,14 @@ def test_forms_of_corrupted_images_are_named():
 
 
 def test_published_images_of_two_data_sets_are_not_paired():
-    made = [
-        built.accuracy(
-            built.corrupted("fog", 3, "published"), share, of=built.network(model),
-            dataset=results.Dataset("npy:set/fog", "3", 100, class_names=names),
-        )
-        for model, share, names in (
-            ("resnet18", 0.5, built.CLASSES), ("vone_resnet18", 0.8, ("a", "b")),
-        )
-    ]  # fmt: skip
-    assert not made[0].same_images(made[1]) and made[0].same_images(made[0])
-    unnamed = dataclasses.replace(made[0].dataset, class_names=())
-    assert made[0].same_images(dataclasses.replace(made[0], dataset=unnamed))
-    of_99, of_100 = (
-        dataclasses.replace(made[0], dataset=dataclasses.replace(made[0].dataset, total=total))
-        for total in (99, 100)
+    one, other = (
+        built.accuracy(built.corrupted("fog", 3, "published"), 0.5, class_names=classes)
+        for classes in (built.CLASSES, ("a", "b"))
     )
-    assert not of_99.same_images(of_100) and of_99.same_images(made[0])
+    assert not one.same_images(other) and one.same_images(one)
+    assert one.same_images(built.change(one, class_names=()))
+    of_99, of_100 = (built.change(one, total=total) for total in (99, 100))
+    assert not of_99.same_images(of_100) and of_99.same_images(one)
 
 
 def test_the_number_of_steps_tells_attacks_apart_without_a_length():

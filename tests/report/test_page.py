@@ -455,15 +455,13 @@ def test_notes_on_means_over_corruptions_name_their_networks():
 def test_checks_and_smallest_changes_are_told_apart():
     """By the data set if it is not the usual one, and by the name if all else is the same."""
     attack = results.Attack("FMN", "linf", 4 / 255, {})
-    shapes = results.Dataset("shapes", "test", 100, class_names=built.CLASSES)
-    others = results.Dataset("others", "test", 100, class_names=built.CLASSES)
     check = results.Check("check_0", "?", "pass", {"images": 12345, "share": 0.123456}, "!")
     checks = results.MaskingCondition(attack, {}), results.Checks((check,), 50)
     found = results.MinimalCondition(attack, ()), results.Distances(9, 9, 0.5, ())
     made = [
-        built.result(*kind, dataset=dataset, name=f"{kind[0].kind}-{name}")
+        built.change(built.result(*kind, name=f"{kind[0].kind}-{name}"), dataset=dataset)
         for kind in (checks, found)
-        for name, dataset in (("a", shapes), ("b", shapes), ("c", others))
+        for name, dataset in (("a", "shapes"), ("b", "shapes"), ("c", "others"))
     ]
     # Its attack is named beside it.
     fab = results.MinimalCondition(results.Attack("FAB", "linf", 4 / 255, {}), ())

@@ -121,7 +121,7 @@ def test_the_units_are_the_fewest_behind_a_score(pool):
 
 
 def test_a_network_whose_images_are_not_known_has_no_interval(pool):
-    bare = built.run([built.change(each, arrays={}) for each in pool[0].results], "net0")
+    bare = built.change(pool[0], arrays={})
     match = v1_match.match([bare, *pool[1:]], weakest=1)
     (rows,) = match.chart()["datasets"].values()
     assert rows[0]["low"] == rows[0]["robust"] == rows[0]["high"]
@@ -133,36 +133,23 @@ def test_a_network_whose_images_are_not_known_has_no_interval(pool):
 def test_networks_on_different_images_or_classes_are_told(pool):
     assert "different images" not in v1_match.match(pool, weakest=1).to_markdown()
 
-    def on(images, **dataset):
-        moved = [
-            dataclasses.replace(
-                result,
-                arrays=result.arrays | {"index": result.arrays["index"] + images},
-                dataset=dataclasses.replace(result.dataset, **dataset),
-            )
-            if result.kind == "attack"
-            else result
-            for result in pool[5].results
-        ]
-        return [*pool[:5], built.run(moved, "net5")]
+    def moved(run, images, norms=("linf", "l2", "l1"), **fields):
+        """The run with its attacks in some norms on images further on in the data set."""
+        made = list(run.results)
+        for place, one in enumerate(made):
+            if one.kind == "attack" and one.attack.norm in norms:
+                arrays = one.arrays | {"index": one.arrays["index"] + images}
+                made[place] = built.change(one, arrays=arrays, **fields)
+        return built.run(made, run.name)
 
     told = "The networks were attacked on different images, 100 of them."
-    assert told in v1_match.match(on(100), weakest=1).to_markdown()
-    told = v1_match.match(on(0, class_names=("cat", "dog")), weakest=1).to_markdown()
+    last = pool[5]
+    assert told in v1_match.match([*pool[:5], moved(last, 100)], weakest=1).to_markdown()
+    other = moved(last, 0, class_names=("cat", "dog"))
+    told = v1_match.match([*pool[:5], other], weakest=1).to_markdown()
     assert "The networks have 2 and 10 classes." in told and "different images" not in told
     # Other images at one radius, the same for all networks.
-    few = [
-        built.run(
-            [
-                built.change(result, arrays=result.arrays | {"index": result.arrays["index"] + 7})
-                if result.kind == "attack" and result.attack.norm == "l2"
-                else result
-                for result in run.results
-            ],
-            run.name,
-        )
-        for run in pool
-    ]
+    few = [moved(run, 7, ("l2",)) for run in pool]
     assert "different images" not in v1_match.match(few, weakest=1).to_markdown()
 
 
@@ -248,17 +235,10 @@ def test_what_is_missing_is_told(pool, tmp_path):
     other = built.measure("resnet18", {"clean": 0.9, "l1": (0.4,)})
     other.append(layer(built.network(), "stem", {"sf_selective": 0.5}))
     fails([*pool, built.run(other, "other")], 1, "no property is scored in all layers")
-    elsewhere = [
-        dataclasses.replace(one, dataset=dataclasses.replace(one.dataset, name="elsewhere"))
-        for one in pool[0].results
-    ]
-    moved = dataclasses.replace(pool[0], results=elsewhere)
+    moved = built.change(pool[0], dataset="elsewhere")
     fails([moved, *pool[1:]], 1, r"different data sets: elsewhere \(test split\) and .*--source")
-    changed = []
-    for run, total in zip(pool, (7, *[8] * 10), strict=False):
-        dataset = dataclasses.replace(run.results[0].dataset, total=total)
-        made = [dataclasses.replace(one, dataset=dataset) for one in run.results]
-        changed.append(dataclasses.replace(run, results=made))
+    totals = (7, *[8] * (len(pool) - 1))
+    changed = [built.change(run, total=n) for run, n in zip(pool, totals, strict=True)]
     fails(changed, 1, r"files of shapes \(test split\) changed between")
     with pytest.raises(results.ResultError, match="all networks have the same V1 match, 1"):
         v1_match.correlations([1.0] * 5, [1.0, 2, 3, 4, 5])

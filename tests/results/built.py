@@ -75,14 +75,14 @@ def result(condition, measured=None, arrays=None, *, of=None, name="r", protocol
     return results.Result(**values | fields)
 
 
-def accuracy(condition, correct, index=None, **fields):
+def accuracy(condition, correct, index=None, *, of=None, protocol=None, **fields):
     """A result with the given probabilities of being right.
 
     Args:
       condition: clean, attack or corruption.
       correct: one for each image; a number: ``answers`` with this mean.
       index: of the images in the data set; False: no arrays.
-      fields: of ``result``.
+      fields: of the result, as in ``change``; ``of`` is its network.
     """
     correct = answers(correct) if isinstance(correct, float) else np.asarray(correct, float)
     index = np.arange(len(correct)) if index is None else index
@@ -101,7 +101,8 @@ def accuracy(condition, correct, index=None, **fields):
             "probability_correct": correct,
         }
     dataset = results.Dataset("shapes", "test", len(correct), class_names=CLASSES)
-    return result(condition, measured, arrays, **{"dataset": dataset} | fields)
+    made = result(condition, measured, arrays, of=of, protocol=protocol, dataset=dataset)
+    return change(made, **fields)
 
 
 def gallery(labels, side=12, model="resnet18", selection="spread", seed=0, attack=None):
@@ -192,17 +193,21 @@ def pair(base=WEAK, vone=STRONG, **fields):
 
 
 def change(one, **fields):
-    """A copy with other fields; those of the network and the condition by their own names."""
-    of = fields.pop("network", one.network)
-    condition = fields.pop("condition", one.condition)
-    for target in (of, condition):
-        known = {f.name for f in dataclasses.fields(target)} - {"kind"}
-        own = {name: fields.pop(name) for name in list(fields) if name in known - {"name"}}
-        if target is of:
-            of = dataclasses.replace(of, **own)
-        else:
-            condition = dataclasses.replace(condition, **own)
-    return dataclasses.replace(one, network=of, condition=condition, **fields)
+    """A copy of a result, or of a run with all of its results, with other fields.
+
+    Fields of the network, the data set and the condition have their own names. The data set may be
+    given by its name.
+    """
+    if isinstance(one, results.Run):
+        return dataclasses.replace(one, results=[change(each, **fields) for each in one.results])
+    if isinstance(fields.get("dataset"), str):
+        fields["dataset"] = dataclasses.replace(one.dataset, name=fields["dataset"])
+    for part in ("network", "dataset", "condition"):
+        whole = fields.pop(part, getattr(one, part))
+        known = {f.name for f in dataclasses.fields(whole)} - {"kind", "name"}
+        own = {name: fields.pop(name) for name in list(fields) if name in known}
+        one = dataclasses.replace(one, **{part: dataclasses.replace(whole, **own)})
+    return dataclasses.replace(one, **fields)
 
 
 def write(root, made, name="run"):
