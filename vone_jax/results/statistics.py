@@ -93,7 +93,7 @@ def mean_accuracy(
     # The effective number of images: as many of equal weight (Kish, Survey Sampling, 1965).
     images = 1 / float(np.square(measured @ shares).sum())
     variance = images * float(np.square(errors).sum())
-    return mean, *_interval(mean, images, variance, 0.0, 1.0)
+    return mean, *_interval(mean, images, variance, 0.0)
 
 
 def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
@@ -112,7 +112,7 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     if len(common) >= 2:
         changes = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
         value = float(changes.mean())
-        ends = _interval(value, len(changes), float(changes.var()), -1.0, 1.0)
+        ends = _interval(value, len(changes), float(changes.var()), -1.0)
         return Difference(value, *ends, len(changes), paired=True)
     images = min(result.images for result in (*base, *other))
     value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
@@ -124,10 +124,8 @@ def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
     return Difference(value, value - below, value + above, images, paired=False)
 
 
-def _interval(
-    mean: float, images: float, variance: float, least: float, most: float
-) -> tuple[float, float]:
-    """The 95 % interval of a mean over images, whose values lie between two ends.
+def _interval(mean: float, images: float, variance: float, least: float) -> tuple[float, float]:
+    """The 95 % interval of a mean over images, whose values lie between ``least`` and 1.
 
     Near an end, or with few images, the variance of the values may be too small by chance. So
     invented images are added for the interval, half of them at each end: four for a share (Agresti
@@ -138,14 +136,14 @@ def _interval(
       mean: the mean of the values, which the interval contains.
       images: number of images, at least 1; fractional if they have different weights.
       variance: variance of the values over the images.
-      least, most: the two ends: 0 and 1 for a share, -1 and 1 for a difference.
+      least: 0 for a share, -1 for a difference.
     """
-    added = np.repeat([least, most], 2 if least == 0.0 else 1)
+    added = np.repeat([least, 1.0], 2 if least == 0.0 else 1)
     number = images + len(added)
     centre = float(images * mean + added.sum()) / number
     squares = images * (variance + (mean - centre) ** 2) + np.square(added - centre).sum()
     half = QUANTILE * math.sqrt(squares) / number
-    return max(least, min(centre - half, mean)), min(most, max(centre + half, mean))
+    return max(least, min(centre - half, mean)), min(1.0, max(centre + half, mean))
 
 
 def image_sets(results: Sequence[Result]) -> list[int]:
