@@ -1,7 +1,5 @@
 """Results of the kind "physiology", built from numbers."""
 
-import dataclasses
-
 import numpy as np
 
 from tests.results import built
@@ -22,18 +20,17 @@ SCORES = {"pref_or": 0.9, "peak_sf": 0.8, "sf_selective": 0.4}
 
 def property_score(name, score, units=UNITS):
     """The score of a property; None for one that was not scored."""
-    values = dict.fromkeys(field.name for field in dataclasses.fields(results.PropertyScore))
     edges = EDGES.get(name, (0.0, 1.0))
     bins = len(edges) - 1
     shares = np.arange(1, bins + 1) / sum(range(bins + 1))
-    values |= {"name": name, "label": LABELS[name], "unit": "deg", "group": "g", "benchmark": "b",
-               "edges": edges, "distribution": tuple(shares.tolist()), "units": units}  # fmt: skip
-    values["status"] = "needs data" if name in EDGES else "needs stimuli"
-    if score is not None:
-        values |= {"status": "scored", "score": score, "neurons": 100,
-                   "reference_distribution": tuple(shares[::-1].tolist()),
-                   "source": f"Study of {LABELS[name]} (1999)"}  # fmt: skip
-    return results.PropertyScore(**values)
+    values = {"label": LABELS[name], "unit": "deg", "group": "g", "benchmark": "b",
+              "edges": edges, "distribution": tuple(shares.tolist()), "units": units}  # fmt: skip
+    if score is None:
+        status = "needs data" if name in EDGES else "needs stimuli"
+        return results.PropertyScore(name, status, **values)
+    values |= {"score": score, "neurons": 100, "source": f"Study of {LABELS[name]} (1999)",
+               "reference_distribution": tuple(shares[::-1].tolist())}  # fmt: skip
+    return results.PropertyScore(name, "scored", **values)
 
 
 def layer(of, name, scores=SCORES, *, arrays=None, status="scored", **fields):

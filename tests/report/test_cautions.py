@@ -292,18 +292,18 @@ def _worst_of_two():
 def test_networks_measured_differently():
     base = built.measure("resnet18", examples=40)
     vone = built.measure("vone_resnet18", corruptions=("fog",), examples=50)
-    base[2] = built.accuracy(
-        built.attacked("linf", 4 / 255, steps=5), built.answers(0.1, 40), name=base[2].name
-    )
-    runs = [built.run(base, "a"), built.run(vone, "b")]
+
+    def with_attack(condition):
+        """The networks, of which the first was attacked in another way at one radius."""
+        other = built.accuracy(condition, built.answers(0.1, 40), name=base[2].name)
+        return [built.run([*base[:2], other, *base[3:]], "a"), built.run(vone, "b")]
+
+    runs = with_attack(built.attacked("linf", 4 / 255, steps=5))
     warned(runs, "not attacked in the same way under L∞", "PGD(steps=5)", "PGD(steps=64) on Res")
     # A rule for steps in L1 makes no difference in L-infinity.
-    base[2] = built.accuracy(
-        built.attacked("linf", 4 / 255, l1_step="max"), built.answers(0.1, 40), name=base[2].name
-    )
-    silent([built.run(base, "a"), runs[1]], "not attacked in the same way under L∞")
-    base[2] = built.accuracy(_worst_of_two(), built.answers(0.1, 40), name=base[2].name)
-    other = [built.run(base, "a"), runs[1]]
+    other = with_attack(built.attacked("linf", 4 / 255, l1_step="max"))
+    silent(other, "not attacked in the same way under L∞")
+    other = with_attack(_worst_of_two())
     warned(other, "L∞: PGD on ResNet-18 and VOneResNet-18 and Worst of PGD, APGD on ResNet-18.")
     warned(runs, "ResNet-18 lacks 3 conditions that other networks have")
     few = [built.run(built.measure("resnet18", {"clean": 0.9}), n, label=n) for n in "cdef"]

@@ -240,7 +240,7 @@ def test_of_several_evaluations_the_one_on_the_most_images_counts(order):
 
 def test_on_fewer_images_an_attack_counts_if_it_is_stronger_on_them():
     """Neither 0 % of 2 or 20 images nor the half that no attack leaves right is a reason."""
-    whole = built.accuracy(built.attacked("linf", 0.1), [1, 0] * 50, name="whole")
+    whole, other = built.accuracy(linf(0.1), [1, 0] * 50, name="whole"), linf(0.1, steps=9)
     for correct, counts in (
         ([0, 0], "whole"),
         ([0] * 20, "whole"),
@@ -248,12 +248,10 @@ def test_on_fewer_images_an_attack_counts_if_it_is_stronger_on_them():
         ([1, 0] * 25, "half"),
     ):
         index = range(0, 2 * len(correct), 2)  # These are all right in the first attack.
-        half = built.accuracy(built.attacked("linf", 0.1, steps=9), correct, index, name="half")
+        half = built.accuracy(other, correct, index, name="half")
         (result,) = comparison.curve(built.run([whole, half]), "linf").values()
         assert result.name == counts
-    broken = built.accuracy(
-        built.attacked("linf", 0.1, steps=9), [0] * 50, range(1, 100, 2), name="half"
-    )
+    broken = built.accuracy(other, [0] * 50, range(1, 100, 2), name="half")
     (result,) = comparison.curve(built.run([whole, broken]), "linf").values()
     assert result.name == "whole" and broken.accuracy < whole.accuracy
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.results import built
-from tests.results.built import CLEAN
+from tests.results.built import CLEAN, judged
 from vone_jax import files, names, results
 from vone_jax.results.runs import ranked_sets
 
@@ -316,10 +316,9 @@ def test_noise_in_short(noise, words):
 def test_the_usual_data_set_is_that_of_most_runs_then_of_most_results_then_without_a_tag():
     def of(*sets):
         names = ("clean", "clean-tagged", "clean-tagged-2", "clean-tagged-3")
-        return built.run([
-            built.accuracy(CLEAN, [1, 0], dataset=results.Dataset(each, "test", 2), name=name)
-            for each, name in zip(sets, names, strict=False)
-        ])  # fmt: skip
+        named = zip(names, sets, strict=False)
+        measured = ((CLEAN, [1, 0], name, {"dataset": each}) for name, each in named)
+        return judged("resnet18", *measured)
 
     assert ranked_sets([of("b", "a", "a", "a"), of("b")])[0] == ("b", "test")
     assert ranked_sets([of("b", "a", "a")])[0] == ("a", "test")
@@ -327,16 +326,9 @@ def test_the_usual_data_set_is_that_of_most_runs_then_of_most_results_then_witho
 
 
 def test_those_on_the_most_images_come_first_and_published_ones_last():
-    made = [
-        built.accuracy(condition, [1] * images, name=f"{condition.kind}-{images}", **fields)
-        for condition, images, fields in (
-            (built.corrupted("fog", 1, "published"), 9, {}),
-            (CLEAN, 2, {}),
-            (CLEAN, 5, {}),
-        )
-    ]
-    shown = built.run(made).comparable(made)
-    assert [each.name for each in shown] == ["clean-5", "clean-2", "corruption-9"]
+    published = (built.corrupted("fog", 1, "published"), [1] * 9, "fog")
+    run = judged("resnet18", published, (CLEAN, [1] * 2, "few"), (CLEAN, [1] * 5, "many"))
+    assert [each.name for each in run.comparable(run.results)] == ["many", "few", "fog"]
 
 
 def test_images_are_those_of_one_data_set(run):
