@@ -1,6 +1,5 @@
 """The section on layers as models of V1: their scores, and units of the best ones."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,24 +20,26 @@ FEW_UNITS = 100
 _IN_FIELD = 0.05
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layer:
+class Layer(Entry):
     """A layer that was scored."""
 
-    entry: Entry
-    measured: LayerScores
+    @property
+    def measured(self) -> LayerScores:
+        """The scores of the layer."""
+        assert self.result.scores is not None
+        return self.result.scores
 
     @property
     def name(self) -> str:
         """The name of the recorded layer."""
-        condition = self.entry.result.condition
+        condition = self.result.condition
         assert isinstance(condition, results.PhysiologyCondition)
         return condition.layer
 
     @property
     def title(self) -> str:
         """The network and the layer, with what tells the result from others of the network."""
-        return ", ".join(filter(None, (self.entry.run.label, self.name, self.entry.detail)))
+        return ", ".join(filter(None, (self.run.label, self.name, self.detail)))
 
     @property
     def note(self) -> str:
@@ -46,13 +47,13 @@ class Layer:
         measured = self.measured
         trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
         size = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
-        units, detail = count(measured.units, "unit"), self.entry.detail
-        return ", ".join(filter(None, (units, size, trials, detail)))
+        units = count(measured.units, "unit")
+        return ", ".join(filter(None, (units, size, trials, self.detail)))
 
     @property
     def is_control(self) -> bool:
         """True if the noise of the network was replaced."""
-        return self.entry.result.network.noise_replaced
+        return self.result.network.noise_replaced
 
     @property
     def few(self) -> bool:
@@ -63,7 +64,7 @@ class Layer:
     @property
     def dashes(self) -> str:
         """The dashes of the layer's line in histograms, as an attribute of SVG."""
-        return " ".join(f"{2 * part:g}" for part in charts.dashes(self.entry.position))
+        return " ".join(f"{2 * part:g}" for part in charts.dashes(self.position))
 
     def scores(self, columns: Sequence[tuple[str, str]]) -> list[float]:
         """The scores in properties of ``shared_properties``."""
@@ -72,8 +73,8 @@ class Layer:
 
 def layers(runs: Sequence[Run]) -> list[Layer]:
     """The layers that were scored."""
-    scored = [(entry, entry.result.scores) for entry in entries(runs, "physiology")]
-    return [Layer(entry, scores) for entry, scores in scored if scores is not None]
+    recorded = entries(runs, "physiology")
+    return [Layer(*entry) for entry in recorded if entry.result.scores is not None]
 
 
 def shared_properties(
@@ -118,7 +119,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
     rows.sort(key=lambda row: (row[0].is_control, row[0].few, -(row[1] or 0.0)))
     best: dict[int, Layer] = {}
     for layer, _, _ in rows:
-        best.setdefault(layer.entry.position, layer)
+        best.setdefault(layer.position, layer)
     shown = [best[position] for position in sorted(best)]
     sources = [layer.measured.properties[name].source for layer in scored for name, _ in columns]
     return {
@@ -131,17 +132,15 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         "sources": list(dict.fromkeys(sources)),
         "partly": _partly(scored),
         "needs": _needs([layer.measured for layer in scored]),
-        "units": [_units(layer) for layer in shown if layer.entry.result.arrays],
+        "units": [_units(layer) for layer in shown if layer.result.arrays],
     }
 
 
 def _panel(name: str, shown: Sequence[Layer]) -> tuple[str, Figure]:
     """The histogram of a property: title and figure."""
     first = shown[0].measured.properties[name]
-    lines = []
-    for layer in shown:
-        shares = layer.measured.properties[name].distribution or ()
-        lines.append((layer.title, layer.entry.position, shares))
+    shares = [layer.measured.properties[name].distribution or () for layer in shown]
+    lines = [(layer.title, layer.position, of) for layer, of in zip(shown, shares, strict=True)]
     neurons = first.reference_distribution or ()
     return words(first.label), tuning.property_chart(first.edges, first.unit, neurons, lines)
 
@@ -177,7 +176,7 @@ def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
 
 def _units(layer: Layer) -> dict[str, Any]:
     """Figures of single units of a layer."""
-    arrays, position = layer.entry.result.arrays, layer.entry.position
+    arrays, position = layer.result.arrays, layer.position
     measured, chosen = layer.measured, _examples(arrays)
     curves = TUNING_AXES if chosen else ()
     simple = measured.simple_channels
@@ -187,7 +186,6 @@ def _units(layer: Layer) -> dict[str, Any]:
     fitted = response and None not in (response.median_c50, response.median_exponent)
     return {
         "layer": layer,
-        "position": position,
         "curves": [(words(c), tuning.tuning_chart(arrays, c, chosen, position)) for c in curves],
         "examples": [(charts.marker(i), _label(arrays, unit)) for i, unit in enumerate(chosen)],
         "modulation": np.isfinite(ratio).any() and tuning.modulation_chart(ratio, simple, position),

@@ -251,8 +251,7 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, .
 
 def _layers(run: Run) -> list[physiology.Layer]:
     """The scored layers of a network with the noise that it was trained with."""
-    scored = physiology.layers([run])
-    return [layer for layer in scored if not layer.entry.result.network.noise_replaced]
+    return [layer for layer in physiology.layers([run]) if not layer.is_control]
 
 
 def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str) -> None:
