@@ -173,6 +173,12 @@ class _Measured(NamedTuple):
     attacks: Mapping[tuple[str, str], Result]
     corruptions: Mapping[tuple[str, int], Result]
 
+    @property
+    def results(self) -> list[Result]:
+        """All results: the clean one if there is one, attacks and corruptions."""
+        clean = [self.clean] if self.clean else []
+        return [*clean, *self.attacks.values(), *self.corruptions.values()]
+
     def ladder(self, norm: str) -> tuple[str, ...]:
         """The labels of the radii of a norm."""
         return tuple(label for each, label in self.attacks if each == norm)
@@ -185,23 +191,15 @@ class _Measured(NamedTuple):
     @property
     def is_deployed(self) -> bool:
         """True for a network that was attacked and judged as it was trained."""
-        shown = [self.clean, *self.attacks.values(), *self.corruptions.values()]
         return all(
             comparison.as_deployed(self.run, each) and each.attack_noise == "same"
-            for each in filter(None, shown)
+            for each in self.results
         )
-
-    @property
-    def draws_frost(self) -> bool:
-        """True if a drawn texture is in the place of photographs of frost."""
-        return any(map(comparison.is_drawn_frost, self.corruptions.values()))
 
     @property
     def sets(self) -> set[tuple[str, str]]:
         """The data sets and splits of the results, apart from published corrupted images."""
-        clean = [self.clean] if self.clean else []
-        shown = [*clean, *self.attacks.values(), *self.corruptions.values()]
-        return {result.dataset.part for result in shown if not result.published}
+        return {result.dataset.part for result in self.results if not result.published}
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -223,7 +221,8 @@ def table(runs: Sequence[Run]) -> Table:
     drawn: dict[str, bool] = {}
     for each in measured:
         if corrupted and each.corrupted == corrupted:
-            drawn[each.run.label] = drawn.get(each.run.label, False) or each.draws_frost
+            frost = any(map(comparison.is_drawn_frost, each.corruptions.values()))
+            drawn[each.run.label] = drawn.get(each.run.label, False) or frost
     used = [
         ((each.settings.name, norm), comparison.result_fields(result))
         for each in measured
@@ -308,8 +307,7 @@ def _line(
     corrupted: tuple,
     varying: set[str],
 ) -> Line:
-    settings, clean = measured.settings, [measured.clean] if measured.clean else []
-    members = [*clean, *measured.attacks.values(), *measured.corruptions.values()]
+    settings, members = measured.settings, measured.results
 
     def score(weights: np.ndarray) -> Score:
         mean, low, high = results.mean_accuracy(members, weights)
@@ -319,7 +317,7 @@ def _line(
         return np.array([result in chosen for result in members]) / len(chosen)
 
     # Score -> the weight of each result in it.
-    weights = {"clean": mean_of(clean)} if clean else {}
+    weights = {"clean": mean_of([measured.clean])} if measured.clean else {}
 
     def add(name: str, parts: Sequence[str]) -> None:
         if parts and all(part in weights for part in parts):
