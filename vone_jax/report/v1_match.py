@@ -173,7 +173,8 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
         raise ResultError(f"v1_match must be a number of radii >= 1, got {weakest}")
     if len(runs) < MINIMUM:
         raise ResultError(f"v1_match needs at least {MINIMUM} networks, got {len(runs)}")
-    layers = [_layers(run) for run in runs]
+    # The scored layers of each network with the noise that it was trained with.
+    layers = [[each for each in physiology.layers([run]) if not each.is_control] for run in runs]
     _check_there(runs, layers, "no scored layer", "physiology")
     _check_there(runs, [run.of_kind("attack") for run in runs], "no attack", "linf")
     attacks, weak = _weakest(runs, weakest)
@@ -247,11 +248,6 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, .
         low, high = (float(np.tanh(np.arctanh(shown) + sign * half)) for sign in (-1, 1))
         measured.append(Correlation(name, value, p, min(low, value), max(high, value)))
     return tuple(measured)
-
-
-def _layers(run: Run) -> list[physiology.Layer]:
-    """The scored layers of a network with the noise that it was trained with."""
-    return [layer for layer in physiology.layers([run]) if not layer.is_control]
 
 
 def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str) -> None:
