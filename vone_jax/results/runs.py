@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vone_jax import files, names
+from vone_jax import arguments, files, names
+from vone_jax.arguments import NOT_NEGATIVE, SHARE, Range
 from vone_jax.results.conditions import AttackCondition, MaskingCondition, MinimalCondition
 from vone_jax.results.files import ResultError, UnknownKindError, read, read_json
 from vone_jax.results.format import Result
@@ -27,6 +28,8 @@ COLUMNS = (
     *("quantity", "value", "low", "high", "standard_error_over_draws", "correct", "seen"),
     *("images", "interval_method"),
 )
+# The numbers in a line of a training log.
+_LOGGED = {"step": NOT_NEGATIVE, "epoch": NOT_NEGATIVE, "loss": Range(-math.inf), "accuracy": SHARE}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -309,13 +312,8 @@ def _check_line(record: Any) -> None:
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise ValueError(f"must hold a JSON object with a kind, got {record!r:.80}")
     if record["kind"] in ("train", "validation"):
-        limits = {"step": (0, math.inf), "epoch": (0, math.inf), "loss": (-math.inf, math.inf)}
-        for name, (low, high) in (limits | {"accuracy": (0, 1)}).items():
-            value = record.get(name)
-            if isinstance(value, bool) or not (
-                isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
-            ):
-                raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+        for name, within in _LOGGED.items():
+            arguments.number(name, record.get(name), within)
 
 
 def _rows(run: Run, result: Result) -> Iterator[dict[str, Any]]:
