@@ -51,6 +51,12 @@ class Layer(Entry):
         return ", ".join(filter(None, (units, size, trials, self.detail)))
 
     @property
+    def scored(self) -> dict[str, PropertyScore]:
+        """The properties with a score, by name."""
+        properties = self.measured.properties
+        return {name: item for name, item in properties.items() if item.status == SCORED}
+
+    @property
     def is_control(self) -> bool:
         """True if the noise of the network was replaced."""
         return self.result.network.noise_replaced
@@ -58,8 +64,7 @@ class Layer(Entry):
     @property
     def few(self) -> bool:
         """True if a score is of fewer than ``FEW_UNITS`` units."""
-        scored = [p for p in self.measured.properties.values() if p.status == SCORED]
-        return any((item.units or 0) < FEW_UNITS for item in scored)
+        return any((item.units or 0) < FEW_UNITS for item in self.scored.values())
 
     @property
     def dashes(self) -> str:
@@ -86,11 +91,11 @@ def shared_properties(
     """
     if not compared:
         return []
-    properties = [layer.measured.properties for layer in compared]
+    scored = [layer.scored for layer in compared]
     shared = [
-        [each[name] for each in properties]
-        for name in properties[0]
-        if all(name in each and each[name].status == SCORED for each in properties)
+        [each[name] for each in scored]
+        for name in scored[0]
+        if all(name in each for each in scored)
     ]
     return [
         (items[0].name, words(items[0].label))
@@ -131,7 +136,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         "panels": [_panel(name, shown) for name, _ in columns],
         "sources": list(dict.fromkeys(sources)),
         "partly": _partly(scored),
-        "needs": _needs([layer.measured for layer in scored]),
+        "needs": _needs(scored),
         "units": [_units(layer) for layer in shown if layer.result.arrays],
     }
 
@@ -150,24 +155,18 @@ def _partly(scored: Sequence[Layer]) -> list[str]:
     parts = []
     labels = {n: p.label for layer in scored for n, p in layer.measured.properties.items()}
     for name, label in labels.items():
-        values = [
-            f"{layer.title}: {item.score:.3f}"
-            for layer in scored
-            if (item := layer.measured.properties.get(name)) is not None
-            and item.status == SCORED
-            and item.score is not None
-        ]
+        having = [layer for layer in scored if name in layer.scored]
+        values = [f"{layer.title}: {layer.scored[name].score:.3f}" for layer in having]
         if 0 < len(values) < len(scored):
             parts.append(f"{label} ({listing(values)})")
     return parts
 
 
-def _needs(measured: Sequence[LayerScores]) -> dict[str, list[str]]:
+def _needs(scored: Sequence[Layer]) -> dict[str, list[str]]:
     """A map from the reason of missing scores to the properties without a score in any layer."""
-    items = [item for scores in measured for item in scores.properties.values()]
-    told = {item.name for item in items if item.status == SCORED}
+    told = {name for layer in scored for name in layer.scored}
     needs: dict[str, list[str]] = {}
-    for item in items:
+    for item in (item for layer in scored for item in layer.measured.properties.values()):
         if item.name not in told:
             told.add(item.name)
             needs.setdefault(item.status, []).append(item.label)
