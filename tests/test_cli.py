@@ -40,13 +40,14 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
 
     monkeypatch.setattr(evaluate, "Progress", Recorder)
     monkeypatch.setattr(evaluation, "evaluate", measure)
-    job = types.SimpleNamespace(examples=range(8))
+    protocol = evaluation.Protocol("fresh", 4)
+    job = types.SimpleNamespace(examples=range(8), effective_protocol=protocol)
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
     assert evaluate._run([(job, evaluation.Clean()), (job, attack)]) == []
     assert said == [
-        (8 * 10 + 8 * 16, "passes", True),
-        *("clean, 1 of 2", "20 found", 30),
-        *("attack-linf-0.1, 2 of 2", "32 found", 48),
+        (8 * 4 + 8 * 10, "passes", True),
+        *("clean, 1 of 2", "8 found", 12),
+        *("attack-linf-0.1, 2 of 2", "20 found", 30),
     ]
 
 

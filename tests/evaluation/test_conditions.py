@@ -122,19 +122,20 @@ def test_the_draws_of_an_attack_within_another_are_recorded():
 
 
 def test_the_passes_of_attacks_are_counted():
-    """A gradient is a pass forwards and about two backwards; ten decisions are always made."""
+    """A gradient is a pass forwards and about two backwards; the image is judged by some draws."""
     gradient = PGD("linf", 0.1, steps=7, restarts=2, eot_samples=5)
     scores = Square("linf", 0.1, queries=100, eot_samples=2)
-    assert evaluation.Clean().passes == evaluation.Corrupted("fog", 1).passes == 10
-    assert evaluation.Attacked(gradient).passes == 10 + 3 * 7 * 2 * 5
-    assert evaluation.Attacked(InBatches(gradient, 4)).passes == 10 + 3 * 7 * 2 * 5
-    assert evaluation.Attacked(scores).passes == 10 + 100 * 2
-    assert evaluation.WorstOf((gradient, scores)).passes == 4 * 10 + 3 * 7 * 2 * 5 + 100 * 2
-    assert evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1,)).passes == 2 * 10 + 3 * 5
+    assert evaluation.Clean().passes(1) == 1
+    assert evaluation.Corrupted("fog", 1).passes(10) == 10
+    assert evaluation.Attacked(gradient).passes(10) == 10 + 3 * 7 * 2 * 5
+    assert evaluation.Attacked(InBatches(gradient, 4)).passes(10) == 10 + 3 * 7 * 2 * 5
+    assert evaluation.Attacked(scores).passes(10) == 10 + 100 * 2
+    assert evaluation.WorstOf((gradient, scores)).passes(10) == 4 * 10 + 3 * 7 * 2 * 5 + 100 * 2
+    assert evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1,)).passes(10) == 2 * 10 + 3 * 5
     moved = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 0.2), moved=True)
-    assert moved.passes == (2 + 2) * 10 + 3 * 5
-    quiet = evaluation.Masking("linf", 0.1, stochastic=False).passes
-    assert evaluation.Masking("linf", 0.1, stochastic=True).passes > 10 * quiet
+    assert moved.passes(7) == (2 + 2) * 7 + 3 * 5
+    quiet = evaluation.Masking("linf", 0.1, stochastic=False).passes(10)
+    assert evaluation.Masking("linf", 0.1, stochastic=True).passes(10) > 10 * quiet
 
 
 def test_an_image_that_cannot_be_fooled_is_infinitely_far():

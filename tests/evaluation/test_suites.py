@@ -89,6 +89,9 @@ def test_suites_expand_to_conditions():
         (attacked,) = suites.conditions(["linf"], request, uncalled(stochastic=samples == 1), noise)
         assert attacked.attack.eot_samples == samples and attacked.attack_noise == noise
         assert attacked.name == f"attack-linf-0.1-{suffix}"
+    # A user of Python may write no noise as None, too.
+    pgd = attacked.attack
+    assert evaluation.Attacked(pgd, attack_noise=None).name == "attack-linf-0.1-noise-free"
 
 
 def test_suites_of_other_attacks():

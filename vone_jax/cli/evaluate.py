@@ -304,7 +304,10 @@ def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[result
     finished: list[results.Result] = []
     # The unit of work is a pass of an image through the network, so that the estimate of the
     # remaining time allows for attacks, which take longer than corruptions.
-    costs = [task.passes if isinstance(task, Condition) else 0 for _, task in tasks]
+    costs = [
+        task.passes(job.effective_protocol.draws) if isinstance(task, Condition) else 0
+        for job, task in tasks
+    ]
     total = sum(len(job.examples) * cost for (job, _), cost in zip(tasks, costs, strict=True))
     first = jax.process_index() == 0
     with Progress(total, unit="passes", shown=first) as progress:

@@ -35,10 +35,12 @@ class Condition(abc.ABC):
 
     name: str
 
-    @property
-    def passes(self) -> int:
-        """The rough number of passes through the network per image, to estimate times."""
-        return 10  # The default number of decisions by which an image is judged.
+    def passes(self, draws: int) -> int:
+        """The rough number of passes through the network per image, to estimate times.
+
+        ``draws`` is the number of decisions by which an image is judged.
+        """
+        return draws
 
     @abc.abstractmethod
     def record(self) -> results.Condition:
@@ -107,15 +109,13 @@ class Attacked(Judged):
         kind = type(self.attack).__name__
         kind = "" if kind == "PGD" else f"{kind.lower()}-"
         stem = f"attack-{kind}{self.attack.norm}-{self.attack.eps:.4g}"
-        if self.attack_noise == "same":
-            return stem
-        if isinstance(self.attack_noise, str):
-            return stem + {"none": "-noise-free", "frozen": "-frozen-attack"}[self.attack_noise]
-        return f"{stem}-attacked-{noise_slug(self.attack_noise)}"
+        noise = self.attack_noise or "none"
+        if isinstance(noise, str):
+            return stem + {"same": "", "none": "-noise-free", "frozen": "-frozen-attack"}[noise]
+        return f"{stem}-attacked-{noise_slug(noise)}"
 
-    @property
-    def passes(self) -> int:
-        return super().passes + attack_passes(self.attack)
+    def passes(self, draws: int) -> int:
+        return draws + attack_passes(self.attack)
 
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
@@ -169,9 +169,8 @@ class WorstOf(Judged):
         first = self.attacks[0]
         return f"attack-worst-{first.norm}-{first.eps:.4g}"
 
-    @property
-    def passes(self) -> int:
-        return super().passes * (2 + len(self.attacks)) + attack_passes(*self.attacks)
+    def passes(self, draws: int) -> int:
+        return draws * (2 + len(self.attacks)) + attack_passes(*self.attacks)
 
     def record(self) -> results.AttackCondition:
         return results.AttackCondition(
@@ -283,10 +282,9 @@ class Minimal(Condition):
     def name(self) -> str:
         return f"minimal-{type(self.attack).__name__.lower()}-{self.attack.norm}"
 
-    @property
-    def passes(self) -> int:
+    def passes(self, draws: int) -> int:
         judged = 2 + len(self.radii) * self.moved
-        return judged * super().passes + attack_passes(self.attack)
+        return judged * draws + attack_passes(self.attack)
 
     def record(self) -> results.MinimalCondition:
         return results.MinimalCondition(

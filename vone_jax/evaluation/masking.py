@@ -140,10 +140,9 @@ class Masking(Condition):
     def name(self) -> str:
         return f"masking-{self.norm}-{self.eps:.4g}"
 
-    @property
-    def passes(self) -> int:
+    def passes(self, draws: int) -> int:
         attacks = self.attacks().values()
-        return super().passes * (1 + len(attacks)) + attack_passes(*attacks)
+        return draws * (1 + len(attacks)) + attack_passes(*attacks)
 
     def record(self) -> results.MaskingCondition:
         return results.MaskingCondition(
