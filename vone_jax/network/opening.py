@@ -1,6 +1,7 @@
 """``open_network``: a network of a run, a folder, a file or a function."""
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -196,8 +197,8 @@ def _nearest(path: Path) -> str:
         if other.name != path.name
         and (other.suffix in (*_CHECKPOINTS, _ARTEFACT) or (other / "config.json").exists())
     ]
-    near = arguments.nearest(path.name, names, cutoff=0.6)
-    return near.replace("'", "").replace("mean ", f"mean {path.parent}/")
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _open_run(path: Path, step: int | None) -> Network:
