@@ -76,6 +76,26 @@ def test_over_radii(attack):
     assert np.any(ladder[1] != ladder[2])
 
 
+def test_an_outer_gradient_stops_at_the_images_and_not_at_the_search():
+    labels = problem.labels(problem.TWO_CLASSES)
+    keys = prng.example_keys(KEY, len(IMAGES))
+
+    def called(eps):
+        adversarial = PGD("l2", eps, steps=2)(KEY, problem.TWO_CLASSES, IMAGES, labels)
+        return jnp.sum((adversarial - IMAGES) ** 2)
+
+    def searched(eps):
+        adversarial = PGD("l2", eps, steps=2).perturb(keys, problem.TWO_CLASSES, IMAGES, labels)
+        return jnp.sum((adversarial - IMAGES) ** 2)
+
+    radius = jnp.float32(0.05)
+    assert jax.grad(called)(radius) == 0
+    value, slope = jax.jvp(searched, (radius,), (jnp.float32(1.0),))
+    # All images move by the radius, along the gradient of a linear model and within the box.
+    np.testing.assert_allclose(value, len(IMAGES) * radius**2, rtol=1e-5)
+    np.testing.assert_allclose(slope, 2 * len(IMAGES) * radius, rtol=1e-5)
+
+
 @pytest.mark.parametrize("attack", [
     PGD("linf", 0.02, steps=2, early_stop=True), APGD("linf", 0.02, steps=2),
     FMN("linf", 0.02, steps=2),
