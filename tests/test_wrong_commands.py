@@ -146,6 +146,7 @@ train r --run-dir text.txt                      | --run-dir    | must be a direc
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --run-dir 'run[1]'                      | --run-dir    | one of the characters
 train r --compilation-cache text.txt            | --compilation-cache | must be a directory
+train r --compilation-cache text.txt/cache      | --compilation-cache | cannot be made
 eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before
 eval quickstart/resnet18                        | resnet18     | is a config: train it first

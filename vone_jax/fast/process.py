@@ -60,11 +60,19 @@ def keep_compiled(directory: str | os.PathLike | None) -> None:
     Programs that took less than a second to compile are not kept. None switches the cache off.
 
     Raises:
-      ValueError: if ``directory`` is a file.
+      ValueError: if ``directory`` is a file, or cannot be made or written.
     """
-    if directory is not None and os.path.isfile(directory):
-        raise ValueError(f"compilation_cache must be a directory, {directory} is a file")
     path = None if directory is None else os.path.abspath(directory)
+    if path is not None:
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            reason = "is a file" if os.path.isfile(path) else f"cannot be made: {error.strerror}"
+            raise ValueError(
+                f"compilation_cache must be a directory, {directory} {reason}"
+            ) from error
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"compilation_cache must be a directory to write, {directory} is not")
     jax.config.update("jax_compilation_cache_dir", path)
     # JAX decides at the first compilation whether there is a cache; this makes it decide again.
     compilation_cache.reset_cache()
