@@ -31,6 +31,22 @@ def fails(path, *parts):
         assert str(part) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("neuronal", "neuronal 0.35, 0.07"),
+        ("gaussian", "Gaussian 0.35"),
+        ("fano", "Fano factor 0.35"),
+    ],
+)
+def test_noise_in_words(kind, words):
+    noise, other = results.Noise(kind, 0.35, 0.07), results.Noise("gaussian", 2.0)
+    of = built.network("vone_resnet18", trained_noise=other, test_noise=noise)
+    result = built.accuracy(built.attacked("linf", 0.1, noise=noise), 0.5, of=of)
+    assert result.protocol_label == f"{words} in place of Gaussian 2, fresh noise, 10 draws"
+    assert result.attack_noise_label == f"gradients with {words}"
+
+
 @pytest.mark.parametrize("name", ["clean", "attack", "gallery"])
 def test_a_result_comes_back_as_it_was_written(directory, name):
     path = directory / f"{name}.json"

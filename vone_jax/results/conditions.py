@@ -43,7 +43,7 @@ class Noise:
         if self.kind == "gaussian":
             return f"Gaussian {self.scale:g}"
         if self.kind == "fano":
-            return f"of Fano factor {self.scale:g}"
+            return f"Fano factor {self.scale:g}"
         strength = "" if self.strength == 1 else f", strength {self.strength:g}"
         return f"neuronal {self.scale:g}, {self.level:g}{strength}"
 
