@@ -328,7 +328,7 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
             tiny.tiny_job(network, tmp_path, **fields)
     with pytest.raises(ValueError, match="examples must be between 1 and the 10"):
         tiny.tiny_job(network, tmp_path, examples=11)
-    with pytest.raises(ValueError, match="with 3 channel.s., tiny-run takes 1"):
+    with pytest.raises(ValueError, match="with 3 channel.s.; tiny-run takes 1"):
         tiny.tiny_job(network, tmp_path, source=tiny.tiny_source(channels=3))
     colour = dataclasses.replace(network, image_shape=(12, 12, 3))
     with pytest.raises(ValueError, match="so none carry over"):

@@ -295,6 +295,14 @@ def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
         plan(166.3)
 
 
+def test_images_with_other_channels_are_refused_when_planned(tmp_path):
+    write_photographs(tmp_path, "val/a/a.png")
+    network = Network("grey", lambda keys, x: x[:, :2, 0, 0], (8, 8, 1), class_names=("a", "b"))
+    request = evaluation.Request(suite=("clean",), source=f"folder:{tmp_path}", split="val")
+    with pytest.raises(ValueError, match=r"3 channel\(s\), as all folders have; grey takes 1"):
+        evaluation.plan(network, request, tmp_path / "results")
+
+
 def test_one_class_is_refused_when_planned(tmp_path):
     write_photographs(tmp_path, "val/a/a.png")
     network = Network("one", lambda keys, x: x.mean(axis=(1, 2))[:, :1], (8, 8, 3))

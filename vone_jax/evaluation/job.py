@@ -93,9 +93,10 @@ class Job:
         network, examples = self.network, self.examples
         channels = examples.image_shape[-1]
         if channels != network.image_shape[-1]:
+            folder = ", as all folders have" if examples.name.startswith("folder:") else ""
             raise ValueError(
-                f"{examples.name!r} has images with {channels} channel(s), {network.name} takes "
-                f"{network.image_shape[-1]}; name other images as source"
+                f"{examples.name!r} has images with {channels} channel(s){folder}; {network.name} "
+                f"takes {network.image_shape[-1]}; name other images as source"
             )
         known, given = list(network.class_names), list(examples.class_names)
         unnamed = are_numbers(known)
