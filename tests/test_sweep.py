@@ -294,6 +294,27 @@ def test_the_report_leaves_out_what_has_failed(root, monkeypatch, capsys, steps)
         run(root, make("xy"), steps=("report",))
 
 
+def test_the_report_leaves_out_old_results_of_a_failed_training(root, monkeypatch, capsys):
+    """Also those of its ensembles."""
+    members = {**make().members, "both": Member(Ensemble(("a", "b")))}
+    ran(root, make(members=members))
+    (root / "behave").write_text("s:b 2\n")
+    members["b"] = Member(replace(BASE, seed=99))
+    execute, reports = sweeps._execute, []
+
+    def spy(command, root):
+        if "vone_jax.report" not in command:
+            return execute(command, root)
+        reports.append([Path(word).name for word in command])
+        return 0
+
+    monkeypatch.setattr(sweeps, "_execute", spy)
+    with pytest.raises(SweepError, match="s:b .*exit status 2"):
+        run(root, make(members=members), steps=sweeps.STEPS)
+    assert {"a", "c"} < set(reports[0]) and not {"b", "both"} & set(reports[0])
+    assert "left out of the report, not trained: b, both" in capsys.readouterr().out
+
+
 def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
     run(root, make("a"))
     monkeypatch.setattr(sweeps, "_execute", lambda command, root: 75)

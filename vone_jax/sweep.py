@@ -211,7 +211,7 @@ def run(
       ValueError: for an unknown step or shard, or if networks are to be opened and ``weights`` is
         no directory or holds none of them.
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
-        report covers the networks that have results.
+        report covers the networks that are trained and have results.
     """
     if not steps or not set(steps) <= set(STEPS):
         raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
@@ -240,6 +240,8 @@ def run(
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
     untrained: set[str] = set()
+    # Networks without a checkpoint. Their results, if there are some, are those of this sweep.
+    unopened: set[str] = set()
     # Networks that a dry run would train.
     planned: set[str] = set()
     for number, command in enumerate(commands, start=1):
@@ -254,11 +256,11 @@ def run(
         others = set(command.needs) - {command.label}
         trained = {other: _last_training(group / other / _RECORD) for other in others}
         ended = command.key in _finished_keys(record, trained) and not others & planned
-        if untrained.intersection(command.needs) or ended:
+        if (untrained | unopened).intersection(command.needs) or ended:
             continue
         if command.step == "evaluate" and (gone := _lost(group, command)):
             failures.append(f"{gone} has no checkpoint any more; delete it to train it again")
-            untrained.add(command.label)
+            unopened.add(command.label)
             continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
@@ -280,10 +282,13 @@ def run(
             continue
         _append(record, command, before, trained, keys)
     if "report" in steps and count == 1:
-        shown = [label for label in labels if dry_run or _result_files(group / label)]
-        if shown and shown != labels:
-            without = ", ".join(label for label in labels if label not in shown)
-            print(f"left out of the report, without results: {without}", flush=True)
+        needs = {command.label: command.needs for command in every}
+        refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
+        without = [label for label in labels if not dry_run and not _result_files(group / label)]
+        shown = [label for label in labels if label not in {*refused, *without}]
+        for reason, left_out in (("without results", without), ("not trained", refused)):
+            if shown and left_out:
+                print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
         report = ["-m", "vone_jax.report", *(str(group / label) for label in shown)]
         report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
         report += ["--v1-match"] if sweep.v1_match else []
