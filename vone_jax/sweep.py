@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vone_jax import arguments, cli, files
+from vone_jax import arguments, cli, data, files, training
 from vone_jax.evaluation import Request
 from vone_jax.experiments import experiment_files
 from vone_jax.experiments import run_dir as run_dirs
@@ -208,8 +208,9 @@ def run(
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
 
     Raises:
-      ValueError: for an unknown step or shard, or if networks are to be opened and ``weights`` is
-        no directory or holds none of them.
+      ValueError: for an unknown step or shard, if networks are to be opened and ``weights`` is no
+        directory or holds none of them, or if a run directory holds another experiment than its
+        member.
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
         report covers the networks that are trained and have results.
     """
@@ -233,9 +234,10 @@ def run(
     chosen = labels if count == 1 else alone[index - 1 :: count]
     if not chosen:
         print(f"shard {shard} has no network: there are only {len(alone)}", flush=True)
+    _check_runs(sweep, chosen, group)
     given = (("source", source), ("split", split))
-    data = {field: value for field, value in given if value is not None}
-    every = list(_commands(name, sweep, chosen, root, group, opened, data))
+    images = {field: value for field, value in given if value is not None}
+    every = list(_commands(name, sweep, chosen, root, group, opened, images))
     keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
@@ -343,6 +345,47 @@ def _patterns(wanted: Mapping[str, Weights]) -> str:
     return ", ".join(f"{each.pattern} ({label})" for label, each in wanted.items())
 
 
+def _check_runs(sweep: Sweep, labels: Sequence[str], group: Path) -> None:
+    """Raise a ``ValueError`` if a member's run directory holds a run of another experiment."""
+    others = []
+    for label in labels:
+        network = sweep.members[label].network
+        if isinstance(network, Experiment) and (changes := _changes(network, group / label)):
+            others.append(f"{label}, in {group / label}:\n    " + "\n    ".join(changes))
+    if others:
+        raise ValueError(
+            "members of the sweep (here) have run directories that hold runs of other experiments "
+            "(there):\n  " + "\n  ".join(others) + "\ngive such a member another label or the "
+            "sweep another group, choose another --runs, or delete the run to train it again"
+        )
+
+
+def _changes(network: Experiment, run_dir: Path) -> list[str]:
+    """The fields in which a member differs from the run in its directory, as training finds them.
+
+    A run that does not exist, or whose description is damaged, has none.
+    """
+    try:
+        stored = run_dirs.read_run(run_dir).experiment
+    except (OSError, run_dirs.RunDirectoryError):
+        return []
+    # Fields that a training takes from its initial weights or from its data are no differences.
+    if network.initial_weights is not None and network.initial_weights == stored.initial_weights:
+        with contextlib.suppress(ValueError):
+            network = training.start_from(network, network.initial_weights, run_dir)
+    ignored = {"model.num_classes"} if network.model.num_classes is None else set()
+    config, size = network.data, stored.data.batch_size
+    if size < config.batch_size:
+        # A set that is smaller than a batch is one batch. Without the set, that is not known.
+        images = size
+        with contextlib.suppress(ValueError, OSError):
+            images = len(data.load(config.source, config.train_split, data_dir=config.data_dir))
+        if size <= images < config.batch_size:
+            ignored.add("data.batch_size")
+    changes = experiment_files.differences(network, stored)
+    return [change for change in changes if change.partition(":")[0] not in ignored]
+
+
 def _commands(
     name: str,
     sweep: Sweep,
@@ -350,7 +393,7 @@ def _commands(
     root: Path | None,
     group: Path,
     files_by_label: Mapping[str, Path | None],
-    data: Mapping[str, str],
+    images: Mapping[str, str],
 ) -> Iterator[_Command]:
     """The commands that train and evaluate some members.
 
@@ -378,7 +421,7 @@ def _commands(
             opened, key = str(file), files.digest(file)
         keys[label] = key
         for request in sweep.evaluations_of(label):
-            options = dataclasses.replace(request, **data).to_arguments()
+            options = dataclasses.replace(request, **images).to_arguments()
             evaluate = (*programs["eval"], opened, *results, *options)
             digest = files.json_digest([key, options])
             yield _Command(label, "evaluate", evaluate, digest, needs)
