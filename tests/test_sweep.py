@@ -254,10 +254,25 @@ def test_a_run_that_has_lost_its_checkpoints_is_named_with_the_cure(root):
     assert calls(root) == ["eval.py b --suite linf"]
 
 
-def test_a_changed_evaluation_is_told_where_its_options_are(root):
-    (root / "behave").write_text("linf 2\n")
-    with pytest.raises(SweepError, match=r"\(exit status 2; options of eval.py are fields of"):
+@pytest.mark.parametrize(
+    ("command", "cure"),
+    [
+        ("s:a", "where train.py says --run-dir, choose"),
+        ("linf", "an option that eval.py names is a field"),
+    ],
+)
+def test_a_wrong_command_is_told_with_the_cure_in_a_sweep(root, command, cure):
+    (root / "behave").write_text(f"{command} 2\n")
+    with pytest.raises(SweepError, match=rf"\(exit status 2; {cure}"):
         run(root, make("a", evaluations=[LINF]))
+
+
+def test_networks_must_be_trained_before_they_are_evaluated(root, capsys):
+    with pytest.raises(SweepError) as caught:
+        run(root, make("ab", evaluations=[CLEAN, LINF]), steps=("evaluate",))
+    cure = "has no checkpoint yet; train it with --only train, or without --only"
+    assert str(caught.value).splitlines()[1:] == [f"  {root}/runs/group/{x} {cure}" for x in "ab"]
+    assert calls(root) == []
 
 
 def test_a_result_that_was_replaced_is_made_anew(root):
@@ -640,6 +655,8 @@ class TestEnsembles:
         assert [call.partition(" --")[0] for call in ran(root, self.sweep())] == commands[2:]
 
     def test_a_shard_leaves_it_out(self, root):
+        run(root, self.sweep(), steps=("train",))
+        calls(root)
         for shard in ("1/2", "2/2"):
             assert run(root, self.sweep(), shard=shard, steps=("evaluate",)) == 0
         assert [call.split()[1] for call in calls(root)] == ["a", "b"]

@@ -28,6 +28,11 @@ from vone_jax.experiments.experiment import Experiment
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
+# Cures of errors of a command, for those who have typed the sweep and not the command.
+_IN_A_SWEEP = {
+    "train": "; where train.py says --run-dir, choose another label, group or --runs",
+    "evaluate": "; an option that eval.py names is a field of Request, such as overwrite=True",
+}
 
 
 class SweepError(RuntimeError):
@@ -260,10 +265,11 @@ def run(
         ended = command.key in _finished_keys(record, trained) and not others & planned
         if (untrained | unopened).intersection(command.needs) or ended:
             continue
-        if command.step == "evaluate" and (gone := _lost(group, command)):
-            failures.append(f"{gone} has no checkpoint any more; delete it to train it again")
-            unopened.add(command.label)
-            continue
+        if command.step == "evaluate" and not planned.intersection(command.needs):
+            if problem := _without_checkpoint(sweep, group, command):
+                failures.append(problem)
+                unopened.add(command.label)
+                continue
         typed = shlex.join(["python", *command.arguments])
         print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
         if dry_run:
@@ -275,9 +281,7 @@ def run(
         if status == cli.STOPPED:
             return cli.STOPPED
         if status != cli.FINISHED:
-            cure = ""
-            if command.step == "evaluate" and status == cli.WRONG_ARGUMENTS:
-                cure = "; options of eval.py are fields of Request, such as overwrite=True"
+            cure = _IN_A_SWEEP[command.step] if status == cli.WRONG_ARGUMENTS else ""
             failures.append(f"{typed} (exit status {status}{cure})")
             if command.step == "train":
                 untrained.add(command.label)
@@ -468,13 +472,18 @@ def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
     }
 
 
-def _lost(group: Path, command: _Command) -> Path | None:
-    """A run that a command evaluates, that was trained, and whose checkpoints are gone."""
-    for run_dir in (group / label for label in command.needs):
-        trained = _last_training(run_dir / _RECORD) > 0
+def _without_checkpoint(sweep: Sweep, group: Path, command: _Command) -> str:
+    """The error about a run without checkpoints that a command evaluates, empty if there is none.
+
+    A network of the sweep that is opened from a file needs none.
+    """
+    for label in command.needs:
+        run_dir, trained = group / label, isinstance(sweep.members[label].network, Experiment)
         if trained and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
-            return run_dir
-    return None
+            if _last_training(run_dir / _RECORD) > 0:
+                return f"{run_dir} has no checkpoint any more; delete it to train it again"
+            return f"{run_dir} has no checkpoint yet; train it with --only train, or without --only"
+    return ""
 
 
 def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
