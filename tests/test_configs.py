@@ -226,15 +226,21 @@ def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch
         ("", "must define experiment = Experiment"),
         ("experiment = 3", "must define experiment = Experiment.*, it has 3"),
         (
-            "from vone_jax.training import ModelConfig\nModelConfig(name='resnet')",
-            "broken.py: name must be one of",
+            "from vone_jax.training import ModelConfig\nModelConfig(\n    name='resnet')",
+            "broken.py:2: name must be one of",
         ),
         (
             "from vone_jax.training import OptimizerConfig\nOptimizerConfig(lerning_rate=1)",
-            "broken.py: .*unexpected keyword argument 'lerning_rate'",
+            "broken.py:2: TypeError: .*unexpected keyword argument 'lerning_rate'",
         ),
-        ("experiment = (", "broken.py: SyntaxError: "),
-        ("import vone_jacks", "broken.py: ModuleNotFoundError: No module named 'vone_jacks'"),
+        (
+            "from vone_jax.training import Constant\nConstant(\n",
+            "broken.py:2: SyntaxError: '.' was never closed$",
+        ),
+        ("import vone_jacks", "broken.py:1: ModuleNotFoundError: No module named 'vone_jacks'"),
+        ("def half(n):\n    return n / 0\n\nhalf(3)\n", "broken.py:2: ZeroDivisionError: division"),
+        ("import json\n\njson.loads('{')", "broken.py:3: JSONDecodeError: Expecting"),
+        ("\nint('x')", "broken.py:2: ValueError: invalid literal for int"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, message):

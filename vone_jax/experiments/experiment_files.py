@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import sys
+import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -90,13 +91,28 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     sys.modules.setdefault("configs", package)
     try:
         value = runpy.run_path(str(path)).get(variable)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+        raise ValueError(_in_one_line(error, str(path))) from error
     if cls is not None and not isinstance(value, cls):
         raise ValueError(f"{name} must define {variable} = {cls.__name__}(...), it has {value!r}")
     return value
+
+
+def _in_one_line(error: BaseException, path: str) -> str:
+    """An error of a config file, with its line there.
+
+    It names the type of the error, except for bad values that this package has refused.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
+    message = str(error)
+    if isinstance(error, SyntaxError) and error.filename == path:
+        line, message = error.lineno, error.msg
+    package = Path(__file__).resolve().parents[1]
+    refused = Path(frames[-1].filename).resolve().is_relative_to(package)
+    if not refused or not isinstance(error, ValueError | TypeError):
+        message = f"{type(error).__name__}: {message}"
+    return f"{path}: {message}" if line is None else f"{path}:{line}: {message}"
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
