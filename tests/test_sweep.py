@@ -532,8 +532,22 @@ def test_a_member_is_a_config(tmp_path):
     with pytest.raises(ValueError, match="has no member 'bass'; did you mean 'base'"):
         training.load_config(f"{path}:bass", CONFIGS)
     assert sweeps.load_sweep(str(path), CONFIGS).members["base"].network == BASE
-    with pytest.raises(ValueError, match="must define sweep"):
-        sweeps.load_sweep(str(CONFIGS / "quickstart" / "resnet18.py"), CONFIGS)
+
+
+def test_files_of_sweeps_and_of_single_networks_are_told_apart(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(_SWEEP_FILE.replace("import experiment", "import experiment as base", 1))
+    path.write_text(path.read_text().replace("Member(experiment)", "Member(base)"))
+    with pytest.raises(ValueError, match="mine.py is a sweep .*train.py .*mine.py:LABEL .* base$"):
+        training.load_config(str(path), CONFIGS)
+    config = str(CONFIGS / "quickstart" / "resnet18.py")
+    for read, name in ((sweeps.load_sweep, config), (training.load_config, f"{config}:base")):
+        with pytest.raises(ValueError, match="is not a sweep; python train.py .*resnet18.py train"):
+            read(name, CONFIGS)
+    path.write_text("")
+    for read, name in ((sweeps.load_sweep, str(path)), (training.load_config, f"{path}:base")):
+        with pytest.raises(ValueError, match=r"must define sweep = Sweep\(...\), it has None"):
+            read(name, CONFIGS)
 
 
 class TestOpenedNetworks:

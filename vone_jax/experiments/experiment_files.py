@@ -63,7 +63,7 @@ def load_config(name: str, configs: Path) -> Experiment:
 
 
 def load(name: str, configs: Path, variable: str, cls: type | None = None) -> Any:
-    """Run a config file and return one of its variables, None if the file does not define it.
+    """Run a config file and return one of its variables.
 
     For the name and errors see ``load_config``. A variable that is not a ``cls`` is an error, too.
     """
@@ -72,13 +72,9 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     arguments.in_reach("CONFIG", path)
     if path.suffix != ".py" or not os.path.isfile(path):
         if variable == "experiment" and name in config_names(configs, "sweep"):
-            labels = ", ".join(load(name, configs, "sweep").members)
-            raise ValueError(
-                f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
-                f"python train.py {name}:LABEL trains one; its labels are {labels}"
-            )
+            raise ValueError(_is_a_sweep(name, load(name, configs, "sweep")))
         if variable == "sweep" and name in config_names(configs):
-            raise ValueError(f"{name} is not a sweep; python train.py {name} trains this network")
+            raise ValueError(_is_no_sweep(name))
         if path.suffix == ".py":
             raise ValueError(f"there is no file {name}")
         raise ValueError(
@@ -90,12 +86,31 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     package.__path__ = [str(configs)]
     sys.modules.setdefault("configs", package)
     try:
-        value = runpy.run_path(str(path)).get(variable)
+        defined = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         raise ValueError(_in_one_line(error, str(path))) from error
-    if cls is not None and not isinstance(value, cls):
-        raise ValueError(f"{name} must define {variable} = {cls.__name__}(...), it has {value!r}")
+    value = defined.get(variable)
+    if value is None and variable == "experiment" and "sweep" in defined:
+        raise ValueError(_is_a_sweep(name, defined["sweep"]))
+    if value is None and variable == "sweep" and "experiment" in defined:
+        raise ValueError(_is_no_sweep(name))
+    if value is None or (cls is not None and not isinstance(value, cls)):
+        raise ValueError(
+            f"{name} must define {variable} = {variable.capitalize()}(...), it has {value!r:.80}"
+        )
     return value
+
+
+def _is_a_sweep(name: str, sweep: Any) -> str:
+    return (
+        f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
+        f"python train.py {name}:LABEL trains one; its labels are "
+        f"{', '.join(getattr(sweep, 'members', ()))}"
+    )
+
+
+def _is_no_sweep(name: str) -> str:
+    return f"{name} is not a sweep; python train.py {name} trains this network"
 
 
 def _in_one_line(error: BaseException, path: str) -> str:
