@@ -515,7 +515,8 @@ def test_wrong_sweeps_are_refused(root):
     for labels in ("ab", (1, 2)):
         with pytest.raises(ValueError, match="labels must be a tuple of labels of members"):
             Ensemble(labels)  # pyright: ignore
-    with pytest.raises(ValueError, match=r"must be Member\(...\)"):
+    hint = r"got Experiment\(name=.{64}; write Member\(network\) for a network$"
+    with pytest.raises(ValueError, match=rf"members\['a'\] must be Member\(...\), {hint}"):
         Sweep("s", "g", {"a": BASE})  # pyright: ignore
     with pytest.raises(ValueError, match=r"^evaluations must be a list of Request\(...\), got Req"):
         make(evaluations=CLEAN)

@@ -119,7 +119,7 @@ def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
             for kind in typing.get_args(kinds) or (kinds,)
         ]
         valid = " or ".join(filter(None, (", ".join(listed[:-1]), listed[-1])))
-        raise ValueError(f"{name} must be {valid}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be {valid}, got {value!r:.80}{hint}")
 
 
 def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) -> None:

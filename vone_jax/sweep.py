@@ -129,7 +129,8 @@ class Sweep:
                 )
         trained: list[str] = []
         for label, member in self.members.items():
-            arguments.instance(f"members[{label!r}]", member, Member)
+            hint = "; write Member(network) for a network"
+            arguments.instance(f"members[{label!r}]", member, Member, hint)
             network = f"members[{label!r}].network"
             arguments.instance(network, member.network, Experiment | Weights | Ensemble)
             if isinstance(member.network, Experiment):
