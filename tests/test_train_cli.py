@@ -30,6 +30,8 @@ def planned(monkeypatch):
 
     def record(experiment, run_dir, **arguments):
         calls.append((experiment, run_dir, arguments))
+        described = training.RunDescription(experiment)
+        monkeypatch.setattr(training, "read_run", lambda run_dir: described)
         return training.Outcome(step=1, finished=True)
 
     monkeypatch.setattr(training, "train", record)
@@ -79,6 +81,11 @@ def test_overrides_reach_the_experiment(planned, capsys):
     assert experiment.optimizer.schedule == plain.optimizer.schedule
     assert run_dir == Path("/x/y")
     assert options["command"].startswith("python train.py quickstart/vone_resnet18 --optimizer.")
+
+
+def test_a_network_of_one_class_is_not_to_be_evaluated(planned, capsys):
+    assert train.main(["quickstart/resnet18", "--model.num-classes", "1"]) == 0
+    assert "eval.py" not in capsys.readouterr().out
 
 
 def test_patterns_are_words_and_rates_are_pairs(planned):

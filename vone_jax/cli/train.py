@@ -138,7 +138,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, f"{told}; {cure}")
     if not outcome.finished:
         return cli.STOPPED
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
+        # A network of one class cannot be evaluated.
         print(f"evaluate it: {names.command('eval.py')} {shlex.quote(str(run_dir))}")
     return cli.FINISHED
 
