@@ -419,6 +419,9 @@ def test_the_summary_has_a_line_per_measured_result(network, tmp_path):
     ]  # fmt: skip
     assert line(shown) == "attack-linf-0.01569: 50.0 % of 100, 1.0 s"
     assert summary([front_end]) == ""
+    whole = dataclasses.replace(shown.dataset, name="folder:images", split=".")
+    heading = summary([dataclasses.replace(shown, dataset=whole)]).partition("\n")[0]
+    assert "on 10 images of folder:images; fresh noise" in heading
 
 
 def first_format(result):

@@ -383,7 +383,9 @@ def _heading(result: results.Result) -> str:
     network, dataset = result.network, result.dataset
     step = "" if network.checkpoint_step is None else f", step {network.checkpoint_step}"
     few = " (an illustration, not a measurement)" if dataset.name == names.DEMO else ""
-    where = f"images of {dataset.name} {dataset.split}"
+    # "." is all of a folder without splits.
+    split = "" if dataset.split == "." else f" {dataset.split}"
+    where = f"images of {dataset.name}{split}"
     if result.published:
         # Each corruption and severity has files of its own, named in its line.
         where = f"published images of {dataset.name.rpartition('/')[0]}"
