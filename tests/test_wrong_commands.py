@@ -303,6 +303,7 @@ report void --out void                          | --out        | is a directory
 report void --out barred/page.html              | --out        | Permission denied
 report void --tables barred/there               | --tables     | Permission denied
 report void --out ''                            | --out        | has an empty value; give one
+report void --table x                           | --table      | did you mean '--tables'
 report void --tabels x                          | --tabels     | did you mean '--tables'
 convert                                         | FILE         | required
 convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
@@ -311,6 +312,7 @@ convert barred/net.pth                          | FILE barred/net.pth | Permissi
 convert text.txt --out barred/there             | --out        | Permission denied
 convert text.txt --image-size=-4                | --image-size | an integer from 8 to 4096
 convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
+convert text.txt --ou x                         | --ou         | did you mean '--out'
 convert text.txt --outt x                       | --outt       | did you mean '--out'
 convert text.txt                                | the file     | *.safetensors
 convert text.txt --name resnet19                | --name       | did you mean 'resnet18'?
@@ -319,6 +321,7 @@ convert text.txt --out                          | --out        | expected one ar
 prepare                                         | COMMAND      | required
 prepare foo                                     | foo          | tfds
 prepare idx --name cifar                        | --name       | kmnist
+prepare idx --sourc .                           | --sourc      | did you mean '--source'
 prepare idx --source nowhere                    | --source     | directory of the IDX files
 prepare idx --source barred/there               | --source     | Permission denied
 prepare idx --data-dir barred/there --source .  | --data-dir   | Permission denied

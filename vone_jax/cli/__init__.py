@@ -140,10 +140,17 @@ def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
 class Parser(argparse.ArgumentParser):
     """The parser of a command with few options. It prints its errors in the form of ``fail``."""
 
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read the words of a command, in which no option may be empty."""
+        """Read the words of a command, in which no option may be empty or unknown."""
         refuse_empty_values(self.prog, sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # Told by the parser of a subcommand itself, which knows the options that are similar.
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         """Print the message on stderr and exit with the status of wrong arguments."""
