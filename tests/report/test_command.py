@@ -76,6 +76,12 @@ def test_a_damaged_file_is_named_and_nothing_is_written(run, tmp_path, capsys):
         report.write(str(run), out)
 
 
+def test_too_few_networks_for_a_v1_match_have_its_option(run, tmp_path, capsys):
+    options = ["--v1-match", "--tables", str(tmp_path / "t"), "--out", str(tmp_path / "page.html")]
+    assert command.main([str(run), *options]) == 2
+    assert "report: --v1-match needs at least 5 networks, got 1" in capsys.readouterr().err
+
+
 def test_runs_as_a_module(run, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "vone_jax.report", str(tmp_path / "nowhere")],

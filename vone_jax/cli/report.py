@@ -6,6 +6,7 @@ on stderr and at the top of the page).
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = results.load(arguments.run_dirs)
         path = report.write(runs, arguments.out, arguments.tables, arguments.v1_match)
     except results.ResultError as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
+        message = re.sub("^v1_match", "--v1-match", str(error))
+        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     except OSError as error:
         return cli.fail(PROGRAM, error, argv=sys.argv[1:] if argv is None else argv)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
