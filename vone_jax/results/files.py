@@ -99,7 +99,8 @@ def read(path: str | Path) -> Result:
     elif values.get("format") != FORMAT:
         raise ResultError(
             f"{path} has the format {values.get('format')!r}; this version of vone_jax reads "
-            f"{first_format.FORMAT} and {FORMAT}"
+            f"{first_format.FORMAT} and {FORMAT}; move the file out of {path.parent} if it is no "
+            "result of vone_jax"
         )
     provenance = values.get("provenance")
     if "matmul_precision" not in values and isinstance(provenance, dict):
