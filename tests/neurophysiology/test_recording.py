@@ -113,6 +113,30 @@ def test_layers_without_a_map_have_units_only():
     )
 
 
+def minus_mean(keys, images):
+    responses = small_layer(keys, images)
+    return responses - responses.mean(axis=0, keepdims=True)
+
+
+def noise_of_first_key(keys, images):
+    responses = small_layer(keys, images)
+    return responses + jax.random.normal(keys[0], responses.shape)
+
+
+@pytest.mark.parametrize("layer", [minus_mean, noise_of_first_key])
+def test_layers_that_mix_the_images_of_a_batch_are_refused(layer):
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    arrive = [
+        lambda: neurophysiology.score(layer, 8.0, 64, 1),
+        lambda: neurophysiology.score(layer, 8.0, 64, 1, selection_response_fn=small_layer),
+        lambda: find_units(layer, KEY, SMALL_DISPLAY),
+        lambda: neurophysiology.layer_features(layer, KEY, images, in_channels=1),
+    ]
+    for recorded in arrive:
+        with pytest.raises(ValueError, match="response changes with the other images of the batch"):
+            recorded()
+
+
 def test_a_site_keeps_at_least_one_unit(small_site):
     with pytest.raises(ValueError, match=f"at least one of {len(small_site)} units, got none"):
         small_site.keep(np.zeros(len(small_site), bool))
@@ -275,7 +299,7 @@ def test_a_layer_of_other_images_than_declared_is_refused(image_size):
 
     with pytest.raises(TypeError, match="dot_general") as caught:
         neurophysiology.score(dense, 8.0, image_size, 1, KEY)
-    shape = f"(1, {image_size}, {image_size}, 1)"
+    shape = f"(2, {image_size}, {image_size}, 1)"
     assert any(f"images of shape {shape}; image_size" in n for n in caught.value.__notes__)
 
 

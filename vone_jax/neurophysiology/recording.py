@@ -31,6 +31,9 @@ RESPONSE_THRESHOLD = 5.0
 # Pixels of a batch of images: about 16 images of 224 pixels, 128 of small ones.
 _BATCH_PIXELS = 16 * 224 * 224
 _LARGEST_BATCH = 128
+# A response may differ by this share of the largest between two batches: a GPU may add in another
+# order.
+_SAME = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,7 +170,8 @@ def layer_features(
 
     Raises:
       TypeError: if images are not uint8 or the key is not typed.
-      ValueError: if a shape does not fit or a response is not finite.
+      ValueError: if a shape does not fit, a response is not finite, or it depends on the other
+        images of its batch.
     """
     prng.check_key(key)
     stimuli.check_uint8(images)
@@ -180,6 +184,9 @@ def layer_features(
     )
     size = min(batch_size, len(images))
     responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
+    first = slice(size)
+    keys = prng.index_keys(key, indices[first])
+    check_alone(response_fn, keys, images[first], in_channels, responses[first])
     return responses[: len(images)].reshape(len(images), -1)
 
 
@@ -251,14 +258,42 @@ def call_layer(
 
 def show(
     response_fn: ResponseFn,
-    key: OneKey,
+    key: OneKey | prng.Keys,
     pixels: UInt8[np.ndarray | Array, "n h w"],
     in_channels: int,
 ) -> Float[np.ndarray, "n ..."]:
-    """Return the responses of the whole layer, with the keys of the first images."""
+    """Return the responses of the whole layer, with the keys of the first images or those given."""
     function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
     responses = _responses(function, keys, jnp.asarray(pixels), in_channels=in_channels)
     return _finite(np.asarray(responses))
+
+
+def check_alone(
+    response_fn: ResponseFn,
+    key: OneKey | prng.Keys,
+    pixels: UInt8[np.ndarray, "n h w"],
+    in_channels: int,
+    responses: Float[np.ndarray, "n ..."],
+) -> None:
+    """Check that a response does not depend on the other images of its batch.
+
+    ``responses`` are those of ``show`` to the images. The last image is shown again, with its key,
+    as the first of a batch of noise. The batch has the same shape, so nothing is compiled again.
+
+    Raises:
+      ValueError: if the response to this image has changed.
+    """
+    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, pixels.shape, np.uint8)
+    others = np.concatenate([pixels[-1:], noise[1:]])
+    keys = jnp.roll(prng.example_keys(key, len(pixels)), 1)
+    again = show(response_fn, keys, others, in_channels)
+    if np.abs(again[0] - responses[-1]).max() > _SAME * np.abs(responses).max():
+        raise ValueError(
+            "response_fn must respond to an image by its own pixels and key alone, but the "
+            "response changes with the other images of the batch and their keys; compute batch "
+            "norm with its running statistics, subtract no mean over the batch, and draw the noise "
+            "of each image from its own key"
+        )
 
 
 def _finite(responses: np.ndarray) -> np.ndarray:

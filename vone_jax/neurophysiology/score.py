@@ -162,8 +162,9 @@ def score(
 
     Raises:
       TypeError: if ``response_fn`` does not take (keys, images), or the key is not typed.
-      ValueError: if an argument is out of range; if responses are not finite, all 0 or of another
-        shape; or if fewer than 20 units are at the centre of the stimuli.
+      ValueError: if an argument is out of range; if responses are not finite, all 0, of another
+        shape or dependent on the other images of the batch; or if fewer than 20 units are at the
+        centre of the stimuli.
     """
     display = Display(visual_degrees, image_size, in_channels)
     key = jax.random.key(0) if key is None else key

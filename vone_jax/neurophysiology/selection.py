@@ -108,11 +108,13 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
       A site with all channels of the candidate locations; for a layer without a map, all units.
 
     Raises:
-      ValueError: if the layer responds to no grating, or for the responses that ``record`` refuses.
+      ValueError: if the layer responds to no grating, if a response depends on the other images of
+        its batch, or for the responses that ``record`` refuses.
     """
     gratings = stimuli.render(_central_gratings(), display)
     pixels = np.concatenate([stimuli.blank(display), gratings])
     shown = show(response_fn, key, pixels, display.in_channels)
+    recording.check_alone(response_fn, key, pixels, display.in_channels, shown)
     responses = np.maximum(shown, 0.0)
     driven = np.maximum(responses[1:] - responses[:1], 0.0).max(axis=0)
     if not driven.max() > 0:
@@ -182,10 +184,16 @@ def cropped(response_fn: ResponseFn, key: OneKey, site: Site) -> Site:
 
 
 def is_stochastic(response_fn: ResponseFn, key: OneKey, display: Display) -> bool:
-    """Return True if two keys give different responses to the same grating."""
-    pixels = stimuli.render(_central_gratings()[:1], display)
-    keys = (prng.fold(prng.stream(key, "is stochastic"), n) for n in range(2))
+    """Return True if other keys give other responses to the same images.
+
+    Raises:
+      ValueError: if a response depends on the other images of its batch.
+    """
+    grating = stimuli.render(_central_gratings()[:1], display)
+    pixels = np.concatenate([stimuli.blank(display), grating])
+    keys = [prng.fold(prng.stream(key, "is stochastic"), n) for n in range(2)]
     first, second = (show(response_fn, key, pixels, display.in_channels) for key in keys)
+    recording.check_alone(response_fn, keys[0], pixels, display.in_channels, first)
     return not np.array_equal(first, second)
 
 
