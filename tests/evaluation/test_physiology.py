@@ -261,6 +261,19 @@ def texture_images(recording):
     return physiology._texture_record(recording.textures)
 
 
+def test_features_that_take_one_size_only_are_told_the_size_that_is_shown():
+    def features(keys, images):
+        flat = images.reshape(images.shape[0], -1)
+        return {"conv": images, "head": flat @ jnp.ones((28 * 28, 10))}
+
+    network = dataclasses.replace(base_network(), features=features)
+    with pytest.raises(TypeError, match="dot_general") as raised:
+        evaluation.recording(network)
+    notes = "\n".join(raised.value.__notes__)
+    assert "The error is from features of tiny-run, which did not take an image of 224 x" in notes
+    assert "Return convolutional or pooled layers only" in notes
+
+
 def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
     known, same, new = (
         evaluation.recording(network, textures=photographs, seed=seed) for seed in (0, 0, 1)

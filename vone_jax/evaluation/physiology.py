@@ -233,7 +233,16 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
 
     assert network.features is not None
     function = prng.as_pytree(network.features, "features")
-    shapes = jax.eval_shape(features, function, keys, image)
+    try:
+        shapes = jax.eval_shape(features, function, keys, image)
+    except Exception as error:
+        error.add_note(
+            f"The error is from features of {network.name}, which did not take an image of "
+            f"{side} x {side} pixels. The suite physiology records layers with images of this "
+            "size. Return convolutional or pooled layers only, since a flattened layer fits one "
+            "size only."
+        )
+        raise
     return {name: shapes[name].shape for name in names}
 
 
