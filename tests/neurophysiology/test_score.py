@@ -119,6 +119,15 @@ def test_the_summary_is_json_and_the_arrays_are_a_file(scores):
         assert arrays["curve/orientation"].shape == (12, len(arrays["unit/channel"]))
 
 
+def test_the_table_says_where_no_unit_has_a_property(scores):
+    absent = {"grating_summation_field": np.full(5, np.nan), "peak_sf": np.ones(5)}
+    compared = neurophysiology.compare(jax.random.key(0), absent, bootstraps=10)
+    table = str(dataclasses.replace(scores, properties=compared)).splitlines()
+    told = [line.split()[0] for line in table if line.endswith("5  no unit has it")]
+    assert told == ["grating_summation_field"]
+    assert compared["grating_summation_field"].score == 0.0
+
+
 def test_one_number_is_the_mean_of_the_seven(scores):
     seven = [scores[name].score for name in PUBLISHED]
     assert scores.mean_score == pytest.approx(np.mean(seven))

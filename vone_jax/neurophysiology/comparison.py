@@ -82,7 +82,8 @@ def similarity(
     """Return the mean similarity of a population to a reference, and its bootstrap deviation.
 
     Populations have the size of the neural sample with its undefined values. Undefined values are
-    drawn like all others and then left out. ``bootstraps`` populations are drawn.
+    drawn like all others and then left out. ``bootstraps`` populations are drawn. As in the
+    benchmarks, the similarity is 0 if more than 10 % of them have no defined value.
     """
     if counts.shape != reference_counts.shape or counts.ndim != 1:
         raise ValueError(

@@ -111,7 +111,10 @@ class Scores(Mapping[str, PropertyScore]):
         for name, score in self.properties.items():
             outcome = score.status if score.score is None else f"{score.score:.3f}"
             numbers = (score.similarity, score.ceiling, score.units, score.median)
-            lines.append(row.format(name, outcome, *(_text(number) for number in numbers)))
+            cells = [_text(number) for number in numbers]
+            if score.units is not None and score.median is None:
+                cells[-1] = "  no unit has it"
+            lines.append(row.format(name, outcome, *cells))
         return "\n".join(lines)
 
 
