@@ -249,6 +249,7 @@ eval net --gallery-eps=-1                       | --gallery-eps | a finite numbe
 eval net --gallery-norm l0                      | --gallery-norm | one of linf, l2, l1
 eval net --class-names nofile.txt               | --class-names | No such file
 eval net --class-names utf16.txt                | --class-names | text in UTF-8; save it as UTF-8
+eval net --class-names empty.txt                | --class-names | each line, got an empty file
 train leave.py                                  | leave.py     | SystemExit: 0
 eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
 eval net --compilation-cache text.txt           | --compilation-cache | must be a directory
@@ -346,6 +347,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "leave.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "utf16.txt").write_text("cat\ndog\n", encoding="utf-16")
+    (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "empty.pth").write_text("")
     photographs = (f"photos/{name}/{i}.png" for name in ("cat", "dog") for i in range(6))
     write_photographs(tmp_path, *photographs, size=(40, 30))

@@ -281,6 +281,11 @@ def _open(arguments: Arguments) -> Network:
             reason = getattr(error, "strerror", None) or "must be text in UTF-8; save it as UTF-8"
             raise ValueError(f"class_names {arguments.class_names}: {reason}") from None
         class_names = [line.strip() for line in lines if line.strip()]
+        if not class_names:
+            raise ValueError(
+                f"class_names {arguments.class_names} must have the name of a class on each line, "
+                "got an empty file"
+            )
     cells = arguments.simple_channels
     in_reach("NETWORK", arguments.network)
     if cells is not None and not os.path.isfile(arguments.network):
