@@ -113,6 +113,9 @@ def test_a_name_of_several_classes_matches_no_label():
     assert matched(known, known) is None
     with pytest.raises(ValueError, match="several classes of the name 'crane'.* each name once"):
         matched(("crane", "maillot"), known)
+    # It hides another class, which is then not known.
+    with pytest.raises(ValueError, match="several classes of the name 'crane'"):
+        matched(("crane", "goldfish", "maillot"), known)
 
 
 def test_labels_without_a_match_are_never_scored_by_position():

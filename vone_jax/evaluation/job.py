@@ -104,13 +104,13 @@ class Job:
             return None
         places = {class_identifier(name): position for position, name in enumerate(known)}
         missing = [name for name in given if class_identifier(name) not in places]
+        several = Counter(map(class_identifier, known))
+        if unclear := [name for name in given if several[class_identifier(name)] > 1]:
+            raise ValueError(
+                f"{network.name} has several classes of the name {unclear[0]!r}, so labels of "
+                f"{examples.name!r} cannot be matched; give class_names with each name once"
+            )
         if not missing:
-            several = Counter(map(class_identifier, known))
-            if unclear := [name for name in given if several[class_identifier(name)] > 1]:
-                raise ValueError(
-                    f"{network.name} has several classes of the name {unclear[0]!r}, so labels of "
-                    f"{examples.name!r} cannot be matched; give class_names with each name once"
-                )
             return np.array([places[class_identifier(name)] for name in given], np.int32)
         if unnamed and not are_numbers(given) and not self.trained_on:
             numbers = "numbers and " if known else ""
