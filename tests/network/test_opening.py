@@ -148,7 +148,11 @@ def test_noise_is_found_or_must_be_stated():
     ("name", "error", "message"),
     [
         ("wrong_names", NetworkError, "2 names of classes for its 10 logits; give class_names"),
-        ("wrong_logits", NetworkError, r"logits of shape \(N, classes\) for N images, got \(2,\)"),
+        (
+            "wrong_logits",
+            NetworkError,
+            r"logits of shape \(N, classes\) for N images, .* got \(2,\)",
+        ),
         ("images_alone", NetworkError, r"images_alone: .* becomes one by lambda keys, images: f"),
         ("listed_layers", NetworkError, "features must return a dictionary of layers, got list"),
         ("nested_layers", NetworkError, "an array for each layer, got a list for 'second'"),
@@ -158,8 +162,10 @@ def test_noise_is_found_or_must_be_stated():
         ("indexed_by_values", NetworkError, "must be written in JAX, since it is compiled and"),
         ("batch_statistics", NetworkError, "on its own pixels and key alone, .* batch norm with"),
         ("not_in_jax", NetworkError, "not_in_jax: logits_fn must be written in JAX, since it is"),
-        ("not_finite", NetworkError, "must return finite floating-point logits"),
-        ("nothing", NetworkError, r"must return a vone_jax.Network or \(logits_fn, .* NoneType"),
+        ("one_class", NetworkError, r"at least 2 classes; got \(2, 1\) for 2 images$"),
+        ("not_finite", NetworkError, "finite floating-point logits, got NaN or infinite ones"),
+        ("whole_numbers", NetworkError, "must return finite floating-point logits, got int32$"),
+        ("nothing", NetworkError, r"\(logits_fn, .* names may be left out; got NoneType"),
         (
             "oblong",
             NetworkError,
@@ -276,8 +282,12 @@ def test_an_artefact(vone, tmp_path):
     expected = models.logits_fn(model, variables)(keys, images)
     np.testing.assert_allclose(network.logits_fn(keys, images), expected, rtol=1e-4, atol=1e-4)
     assert network.stochastic and network.image_shape == (224, 224, 3)
+
+
+def test_a_damaged_artefact_is_named(tmp_path):
+    path = tmp_path / "net.jax"
     path.write_bytes(b"\x00" * 40)
-    with pytest.raises(convert.CheckpointError, match="damaged"):
+    with pytest.raises(convert.CheckpointError, match="^net.jax: the artefact is damaged"):
         vone_jax.open_network(path)
 
 

@@ -135,7 +135,10 @@ def _open(
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
-        exported = convert.load_exported(path.read_bytes())
+        try:
+            exported = convert.load_exported(path.read_bytes())
+        except convert.CheckpointError as error:
+            raise convert.CheckpointError(f"{path.name}: {error}") from error
         network = Network(_name(path.stem), exported, exported.image_shape)
         return _checked(network, f"artefact {path.name}", states_noise=False)
     if path.suffix == ".py" and path.exists():
@@ -295,7 +298,7 @@ def _open_function(spec: str, module: str, function: str) -> Network:
         raise
     raise NetworkError(
         f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, names of classes), "
-        f"got {type(made).__name__}"
+        f"where the names may be left out; got {type(made).__name__}"
     )
 
 
@@ -362,11 +365,15 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     shape = getattr(first, "shape", type(first).__name__)
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
         raise NetworkError(
-            f"{source}: logits_fn must return logits of shape (N, classes) for N images, got "
-            f"{shape} for 2"
+            f"{source}: logits_fn must return logits of shape (N, classes) for N images, with "
+            f"at least 2 classes; got {shape} for 2 images"
         )
-    if not jnp.issubdtype(first.dtype, jnp.floating) or not bool(jnp.isfinite(first).all()):
-        raise NetworkError(f"{source}: logits_fn must return finite floating-point logits")
+    floating = jnp.issubdtype(first.dtype, jnp.floating)
+    if not floating or not bool(jnp.isfinite(first).all()):
+        got = "NaN or infinite ones for random images" if floating else first.dtype
+        raise NetworkError(
+            f"{source}: logits_fn must return finite floating-point logits, got {got}"
+        )
     try:
         jax.eval_shape(logits_fn, keys(1, 2), images)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
