@@ -354,11 +354,14 @@ def test_logits_that_are_not_finite_are_found_again(tmp_path):
     network = Network("nan", logits_fn, (12, 12, 1), ("a", "b", "c"))
     job = tiny.tiny_job(network, tmp_path, batch_size=5)
     message = (
-        r"attack-linf-0.05: .* not finite, at batch positions \[2\]; the batch begins at example 5 "
-        "of the split"
+        r"^nan, attack-linf-0.05: .* not finite, at batch positions \[2\]; the batch begins at "
+        "example 5 of the split"
     )
     with pytest.raises(FloatingPointError, match=message):
         evaluation.evaluate(job, ATTACKED)
+    message = r"^nan, clean: the classifier's logits are not finite for the examples \[7\]"
+    with pytest.raises(FloatingPointError, match=message):
+        evaluation.evaluate(job, evaluation.Clean())
 
 
 def test_a_directory_that_may_not_be_written_is_named_with_the_cure(network, tmp_path, monkeypatch):

@@ -252,7 +252,11 @@ def evaluate(
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with store.locked(), jax.default_matmul_precision(identity.matmul_precision):
         if isinstance(task, Condition):
-            measured, arrays, seconds = _measured(job, task, store, progress)
+            try:
+                measured, arrays, seconds = _measured(job, task, store, progress)
+            except FloatingPointError as error:
+                error.args = (f"{job.network.name}, {task.name}: {error}",)
+                raise
         else:
             since = time.perf_counter()
             measured, arrays = task.make(job, earlier)
@@ -339,7 +343,7 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
                 arrays = condition.measure(trial)
             except FloatingPointError as error:
                 begin = f"the batch begins at example {batch['index'][0]} of the split"
-                error.args = (f"{condition.name}: {error}; {begin}",)
+                error.args = (f"{error}; {begin}",)
                 raise
             arrays |= {"key": jax.random.key_data(trial.example_keys)}
             mask = batch["mask"]
