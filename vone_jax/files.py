@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 # The list of digests in a directory, in the format of ``sha256sum -c``.
 DIGESTS = "SHA256SUMS"
@@ -85,15 +86,16 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     A ValueError is raised if the file is damaged, no NPZ file, or holds Python objects.
     """
     try:
-        # Opened here: np.load does not close its own file when the archive is damaged.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        # np.load takes a file that is no archive for a pickle, and advises to trust it.
+        with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
             arrays = {}
             for name in archive.files:
                 try:
                     arrays[name] = archive[name]
                 except ValueError as error:
-                    cure = "; make it text with .astype(str)" if "Object" in str(error) else ""
-                    raise ValueError(f"array {name!r}: {error}{cure}") from error
+                    objects = "it has Python objects; make it text with .astype(str)"
+                    reason = objects if "Object" in str(error) else error
+                    raise ValueError(f"array {name!r}: {reason}") from error
             return arrays
     # The error for a damaged byte depends on its place.
     except (
