@@ -138,9 +138,14 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
       The runs in the given order, with distinct labels.
 
     Raises:
+      TypeError: for something else than paths.
       ResultError: if there is no directory, one does not exist, has no results or is given
         twice, or a file in it is damaged or contradicts itself.
     """
+    if not isinstance(paths, str | os.PathLike | Iterable):
+        raise TypeError(
+            f"paths must be run directories, or one pattern such as 'runs/*', got {paths!r}"
+        )
     if isinstance(paths, str | os.PathLike):
         pattern = os.fspath(paths)
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
