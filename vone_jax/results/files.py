@@ -59,6 +59,19 @@ class UnknownKindError(ResultError):
     """A result file is of a kind that this version does not know."""
 
 
+class _NoArrays(dict[str, np.ndarray]):
+    """The arrays of a result without an NPZ file: none, and an error that names the file."""
+
+    def __init__(self, archive: Path):
+        self.archive = archive
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise KeyError(
+            f"there is no array {name!r}, because there is no file {self.archive}; if it was "
+            "deleted, restore it or evaluate again"
+        )
+
+
 def write(directory: Path, result: Result) -> Path:
     """Write a result with its arrays and return the path of the JSON file.
 
@@ -113,7 +126,7 @@ def read(path: str | Path) -> Result:
     except pydantic.ValidationError as error:
         _raise(path, error)
     archive = path.with_suffix(".npz")
-    loaded = read_arrays(archive) if archive.exists() else {}
+    loaded = read_arrays(archive) if archive.exists() else _NoArrays(archive)
     # The class is frozen, and no validator needs to see these.
     object.__setattr__(result, "arrays", loaded)
     try:
