@@ -225,6 +225,19 @@ def test_logits_that_are_not_finite_raise(batch):
         evaluation.robust_accuracy(KEY, broken, images, labels, **attacked)
 
 
+def test_accuracy_cannot_be_compiled(batch):
+    logits_fn = Partial(toy.linear, jnp.ones((64, 4)))
+
+    @jax.jit
+    def compiled(images):
+        return evaluation.accuracy(KEY, logits_fn, images, batch[1]).accuracy
+
+    with pytest.raises(TypeError, match="cannot be called within jit or grad; call them"):
+        compiled(batch[0])
+    with pytest.raises(TypeError, match="cannot be called within jit or grad"):
+        jax.jit(lambda: evaluation.accuracy(KEY, logits_fn, *batch).accuracy)()
+
+
 def test_the_authors_attack_is_the_default(monkeypatch, batch):
     seen = []
     monkeypatch.setattr(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from vone_jax import arguments, prng
 from vone_jax.attacks import Attack, checks, classifier
@@ -70,7 +71,7 @@ def accuracy(
     Args:
       key: typed key, or one key per example. With one key, draws depend on an example's position.
       logits_fn: classifier ``(keys, images) -> logits``, with one key per example.
-      images: floating point in [0, 1], shape (N, H, W, C).
+      images: float32 or float64 in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
       draws: number R of decisions about each example.
       decision: what a decision is made from, see ``Protocol``.
@@ -78,6 +79,7 @@ def accuracy(
       batch_size: examples at a time; it changes memory and speed only. Default: all.
 
     Raises:
+      TypeError: within ``jit`` or ``grad``.
       TypeError, ValueError: for input that does not fit, see ``attacks.checks.batch``.
       FloatingPointError: if logits are not finite.
     """
@@ -214,6 +216,11 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         trial = dataclasses.replace(
             whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
         )
+        if isinstance(trial.images, Tracer):
+            raise TypeError(
+                "accuracy, robust_accuracy and examine return numbers of Python and NumPy, so they "
+                "cannot be called within jit or grad; call them outside, they compile by themselves"
+            )
         if start == 0 and isinstance(condition, Judged):
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
