@@ -166,6 +166,8 @@ def test_one_nan_in_a_large_image_is_seen():
         (IMAGES, None, TypeError, "labels must be an array of numbers, got None"),
         (IMAGES, ["cat", "dog"], TypeError, "labels .* of numbers, got list of dtype"),
         (IMAGES, np.array([0, 1], object), TypeError, "numbers, got ndarray of dtype object"),
+        (jax.random.key(1), LABELS, TypeError, r"images .* numbers, got PRNGKeyArray of dtype"),
+        ([np.zeros((4, 4)), np.zeros(4)], LABELS, TypeError, "images must be .* inhomogeneous"),
         (IMAGES, jnp.zeros((2, 3), jnp.int32), ValueError, "one-hot"),
         (IMAGES, jnp.zeros(3, jnp.int32), ValueError, r"shape \(2,\), got \(3,\)"),
     ],
@@ -177,6 +179,14 @@ def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
         return
     with pytest.raises(error, match=message):
         attack(KEY, logits_fn, images, labels)
+
+
+@pytest.mark.untyped
+def test_lists_of_traced_values_are_arrays():
+    attack, labels = FGSM("linf", 0.1), jnp.asarray([0, 2])
+    listed = jax.jit(lambda *parts: attack(KEY, logits_fn, [*parts[:2]], [*parts[2:]]))
+    expected = attack(KEY, logits_fn, IMAGES, labels)
+    np.testing.assert_allclose(listed(*IMAGES, *labels), expected, atol=1e-6)
 
 
 @pytest.mark.untyped

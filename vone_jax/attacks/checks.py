@@ -155,13 +155,18 @@ def arrays(
 
 def _array(name: str, value: Any) -> Array:
     """Return ``value`` as an array, or raise a TypeError if it does not hold numbers."""
-    if isinstance(value, jax.Array):
-        return value
-    array = np.asarray(value)
+    array = value
+    if any(isinstance(each, Tracer) for each in jax.tree.leaves(value)):
+        array = jnp.asarray(value)  # NumPy takes no list of traced values.
+    elif not isinstance(value, jax.Array):
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise TypeError(f"{name} must be an array of numbers: {error}") from error
     if not jnp.issubdtype(array.dtype, np.number) and array.dtype != bool:
         got = "None" if value is None else f"{type(value).__name__} of dtype {array.dtype}"
         raise TypeError(f"{name} must be an array of numbers, got {got}")
-    if array.dtype.kind in "iu":
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iu":
         # JAX would wrap labels beyond 32 bits, which may then be in range.
         array = array.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
     return jnp.asarray(array)
