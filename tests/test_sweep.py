@@ -52,7 +52,6 @@ if "--suite" in sys.argv:
 _SWEEP_FILE = """
 from configs.quickstart.resnet18 import experiment
 from vone_jax.evaluation import Request
-from vone_jax.experiments.run_dir import open_run
 from vone_jax.sweep import Member, Sweep
 sweep = Sweep('mine', 'mine', {'base': Member(experiment)}, [Request(suite=("clean",))])
 """
