@@ -544,6 +544,9 @@ def test_files_of_sweeps_and_of_single_networks_are_told_apart(tmp_path):
     for read, name in ((sweeps.load_sweep, config), (training.load_config, f"{config}:base")):
         with pytest.raises(ValueError, match="is not a sweep; python train.py .*resnet18.py train"):
             read(name, CONFIGS)
+    path.write_text("sweep = [1, 2]")
+    with pytest.raises(ValueError, match=r"must define experiment = Exp.*\(...\), it has None"):
+        training.load_config(str(path), CONFIGS)
     path.write_text("")
     for read, name in ((sweeps.load_sweep, str(path)), (training.load_config, f"{path}:base")):
         with pytest.raises(ValueError, match=r"must define sweep = Sweep\(...\), it has None"):

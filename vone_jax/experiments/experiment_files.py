@@ -88,9 +88,9 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     try:
         defined = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
-        raise ValueError(_in_one_line(error, str(path))) from error
+        raise ValueError(_message(error, str(path))) from error
     value = defined.get(variable)
-    if value is None and variable == "experiment" and "sweep" in defined:
+    if value is None and variable == "experiment" and hasattr(defined.get("sweep"), "members"):
         raise ValueError(_is_a_sweep(name, defined["sweep"]))
     if value is None and variable == "sweep" and "experiment" in defined:
         raise ValueError(_is_no_sweep(name))
@@ -105,7 +105,7 @@ def _is_a_sweep(name: str, sweep: Any) -> str:
     return (
         f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
         f"python train.py {name}:LABEL trains one; its labels are "
-        f"{', '.join(getattr(sweep, 'members', ()))}"
+        f"{', '.join(sweep.members)}"
     )
 
 
@@ -113,10 +113,10 @@ def _is_no_sweep(name: str) -> str:
     return f"{name} is not a sweep; python train.py {name} trains this network"
 
 
-def _in_one_line(error: BaseException, path: str) -> str:
-    """An error of a config file, with its line there.
+def _message(error: BaseException, path: str) -> str:
+    """Return the message of an error of a config file, after the file and the line.
 
-    It names the type of the error, except for bad values that this package has refused.
+    The text begins with the type of the error, except for values that this package has refused.
     """
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
