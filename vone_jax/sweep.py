@@ -194,8 +194,8 @@ def run(
 ) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
-    The report covers the members that have results. With several shards, a later call without
-    ``shard`` evaluates the ensembles and writes the report.
+    The report covers the members that have results, except those whose training has failed. With
+    several shards, a later call without ``shard`` evaluates the ensembles and writes the report.
 
     Args:
       name: name of the sweep, as train.py takes it.

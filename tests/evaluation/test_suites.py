@@ -299,7 +299,7 @@ def test_images_with_other_channels_are_refused_when_planned(tmp_path):
     write_photographs(tmp_path, "val/a/a.png")
     network = Network("grey", lambda keys, x: x[:, :2, 0, 0], (8, 8, 1), class_names=("a", "b"))
     request = evaluation.Request(suite=("clean",), source=f"folder:{tmp_path}", split="val")
-    with pytest.raises(ValueError, match=r"3 channel\(s\), as all folders have; grey takes 1"):
+    with pytest.raises(ValueError, match=r"3 channel\(s\), as all folders do; grey takes 1"):
         evaluation.plan(network, request, tmp_path / "results")
 
 

@@ -79,8 +79,8 @@ class Attack(abc.ABC):
           labels: the true classes or, for a targeted attack, the classes to reach.
 
         Returns:
-          Images in [0, 1] within the attack's ball, of the dtype of ``images``. An outer gradient
-          takes them for constants.
+          Images in [0, 1] within the attack's ball, of the dtype of ``images``. They are constants
+          to an outer gradient.
 
         Raises:
           TypeError, ValueError: for input that does not fit, see ``checks.batch``.

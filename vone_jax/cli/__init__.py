@@ -148,7 +148,7 @@ class Parser(argparse.ArgumentParser):
         refuse_empty_values(self.prog, sys.argv[1:] if args is None else args)
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            # Told by the parser of a subcommand itself, which knows the options that are similar.
+            # The parser of a subcommand names similar options. The parser above has other options.
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return known, unknown
 

@@ -93,7 +93,7 @@ class Job:
         network, examples = self.network, self.examples
         channels = examples.image_shape[-1]
         if channels != network.image_shape[-1]:
-            folder = ", as all folders have" if examples.name.startswith("folder:") else ""
+            folder = ", as all folders do" if examples.name.startswith("folder:") else ""
             raise ValueError(
                 f"{examples.name!r} has images with {channels} channel(s){folder}; {network.name} "
                 f"takes {network.image_shape[-1]}; name other images as source"

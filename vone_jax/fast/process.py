@@ -72,7 +72,7 @@ def keep_compiled(directory: str | os.PathLike | None) -> None:
                 f"compilation_cache must be a directory, {directory} {reason}"
             ) from error
         if not os.access(path, os.W_OK):
-            raise ValueError(f"compilation_cache must be a directory to write, {directory} is not")
+            raise ValueError(f"compilation_cache must be a writable directory, {directory} is not")
     jax.config.update("jax_compilation_cache_dir", path)
     # JAX decides at the first compilation whether there is a cache; this makes it decide again.
     compilation_cache.reset_cache()

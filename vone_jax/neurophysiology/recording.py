@@ -262,7 +262,7 @@ def show(
     pixels: UInt8[np.ndarray | Array, "n h w"],
     in_channels: int,
 ) -> Float[np.ndarray, "n ..."]:
-    """Return the responses of the whole layer, with the keys of the first images or those given."""
+    """Return the responses of the whole layer. ``key`` is one key, or one key per image."""
     function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
     responses = _responses(function, keys, jnp.asarray(pixels), in_channels=in_channels)
     return _finite(np.asarray(responses))

@@ -60,7 +60,7 @@ class UnknownKindError(ResultError):
 
 
 class _NoArrays(dict[str, np.ndarray]):
-    """The arrays of a result without an NPZ file: none, and an error that names the file."""
+    """An empty dictionary for a result without an NPZ file. Its errors name the file."""
 
     def __init__(self, archive: Path):
         self.archive = archive
