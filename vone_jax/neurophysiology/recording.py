@@ -34,6 +34,9 @@ _LARGEST_BATCH = 128
 # A response may differ by this share of the largest between two batches: a GPU may add in another
 # order.
 _SAME = 1e-3
+# The same for a response at another place of the batch. A compiled program may round by the place,
+# which makes a difference of 1 % in layers of bfloat16.
+_SAME_ELSEWHERE = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -278,21 +281,23 @@ def check_alone(
     """Check that a response does not depend on the other images of its batch.
 
     ``responses`` are those of ``show`` to the images. The last image is shown again, with its key,
-    as the first of a batch of noise. The batch has the same shape, so nothing is compiled again.
+    at both ends of a batch of noise. The batch has the same shape, so nothing is compiled again.
 
     Raises:
       ValueError: if the response to this image has changed.
     """
-    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, pixels.shape, np.uint8)
-    others = np.concatenate([pixels[-1:], noise[1:]])
-    keys = jnp.roll(prng.example_keys(key, len(pixels)), 1)
-    again = show(response_fn, keys, others, in_channels)
-    if np.abs(again[0] - responses[-1]).max() > _SAME * np.abs(responses).max():
+    # The seed is unusual, since a user may show noise with the seed 0.
+    noise = np.random.Generator(np.random.PCG64(7919)).integers(0, 256, pixels.shape, np.uint8)
+    last, keys = pixels[-1:], prng.example_keys(key, len(pixels))
+    others = np.concatenate([last, noise[1:-1], last])[-len(pixels) :]
+    again = show(response_fn, jnp.roll(keys, 1).at[-1].set(keys[-1]), others, in_channels)
+    moved, stayed = (np.abs(each - responses[-1]).max() for each in (again[0], again[-1]))
+    if max(moved / _SAME_ELSEWHERE, stayed / _SAME) > np.abs(responses).max():
         raise ValueError(
             "response_fn must respond to an image by its own pixels and key alone, but the "
-            "response changes with the other images of the batch and their keys; compute batch "
-            "norm with its running statistics, subtract no mean over the batch, and draw the noise "
-            "of each image from its own key"
+            "response changes with the other images of the batch, their keys or its place in it; "
+            "compute batch norm with its running statistics, subtract no mean over the batch, and "
+            "draw the noise of each image from its own key"
         )
 
 
