@@ -266,7 +266,7 @@ def test_a_wrong_command_is_told_with_the_cure_in_a_sweep(root, command, cure):
         run(root, make("a", evaluations=[LINF]))
 
 
-def test_networks_must_be_trained_before_they_are_evaluated(root, capsys):
+def test_networks_must_be_trained_before_they_are_evaluated(root):
     with pytest.raises(SweepError) as caught:
         run(root, make("ab", evaluations=[CLEAN, LINF]), steps=("evaluate",))
     cure = "has no checkpoint yet; train it with --only train, or without --only"
