@@ -63,8 +63,9 @@ def test_directories_that_cannot_be_used(tmp_path, run):
     # The parent of runs: the error names the run that was meant.
     fails([tmp_path], "did you mean", run)
     fails([], "at least one run")
-    with pytest.raises(TypeError, match=r"paths must be run dir.* such as 'runs/\*', got None"):
-        results.load(None)
+    for paths in (None, [run, None]):
+        with pytest.raises(TypeError, match=r"paths must be run dir.* as 'runs/\*', got None"):
+            results.load(paths)
     fails([run, run / ".." / "run"], "2 times")
     fails([run, run / "results"], "2 times")
     fails(str(tmp_path / "x*"), "matches no directory with results")

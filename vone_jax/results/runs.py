@@ -142,10 +142,14 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
       ResultError: if there is no directory, one does not exist, has no results or is given
         twice, or a file in it is damaged or contradicts itself.
     """
-    if not isinstance(paths, str | os.PathLike | Iterable):
-        raise TypeError(
-            f"paths must be run directories, or one pattern such as 'runs/*', got {paths!r}"
-        )
+    listed: list[Any] = [paths]
+    if not isinstance(paths, str | os.PathLike) and isinstance(paths, Iterable):
+        listed = list(paths)
+    for path in listed:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                f"paths must be run directories, or one pattern such as 'runs/*', got {path!r:.80}"
+            )
     if isinstance(paths, str | os.PathLike):
         pattern = os.fspath(paths)
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
@@ -156,7 +160,7 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         if not directories:
             raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
     else:
-        directories = [Path(path) for path in paths]
+        directories = [Path(path) for path in listed]
     if not directories:
         raise ResultError("at least one run directory must be named, got none")
     directories = [path.parent if path.name == "results" else path for path in directories]
