@@ -1,4 +1,4 @@
-"""Which way the arrows run: the import rules of the architecture."""
+"""The import rules of the architecture."""
 
 import ast
 import graphlib

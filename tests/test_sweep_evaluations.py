@@ -1,4 +1,4 @@
-"""What sweeps measure: every evaluation is one that eval.py accepts, under a name of its own."""
+"""The evaluations of sweeps: eval.py accepts each of them, under a name of its own."""
 
 import dataclasses
 from pathlib import Path

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def planned(monkeypatch):
-    """What would be trained: a list that the command line fills instead of training."""
+    """A list that the command line fills with the trainings that it would start."""
     calls = []
 
     def record(experiment, run_dir, **arguments):

@@ -44,5 +44,5 @@ def distances(norm: str, logits_fn=LOGITS_FN) -> np.ndarray:
 
 
 def rounding(norm: str) -> float:
-    """What the rounding of each value of an image to one unit in the last place can add up to."""
+    """The norm of a change of every pixel by one unit in the last place."""
     return float(np.linalg.norm(np.full(50, 2.0**-23), ord=_ORDER[norm]))

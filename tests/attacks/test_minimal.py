@@ -1,4 +1,4 @@
-"""What holds for every minimal-norm attack: relations between runs, noise, and bad values."""
+"""All minimal-norm attacks: relations between runs, noise, and bad values."""
 
 import dataclasses
 

@@ -35,7 +35,7 @@ each_attack = pytest.mark.parametrize("attack", [pgd, fmn, auto_attack])
 
 @each_attack
 def test_under_jit_and_scan_with_images_from_outside(attack):
-    """What is not an argument is traced all the same there, and no value can be looked at."""
+    """There, arrays from outside are traced too, so that no check can read a value."""
     alone = attack(0.02, problem.LOGITS_FN)
     together = jax.jit(lambda eps: attack(eps, problem.LOGITS_FN))(0.02)
     np.testing.assert_allclose(together, alone, atol=1e-6)

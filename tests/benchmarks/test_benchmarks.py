@@ -145,7 +145,7 @@ def _fail():
 
 
 def toy_case(sizes):
-    """What a process of its own can go through, with what it holds as the result."""
+    """A case whose programs work, break or end their process, and hold the process they ran in."""
     held = []
 
     def counting():

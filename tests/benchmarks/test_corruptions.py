@@ -33,7 +33,7 @@ def test_table_of_corruptions():
 
 
 def test_the_loop_in_python_copies_pixels():
-    """Of a ramp along the rows: something moves, and it comes from near-by."""
+    """Pixels of a ramp along the rows move, and they come from near-by."""
     ramp = np.tile(np.arange(0, 240, 10).astype(np.uint8), (24, 1))[..., None]
     values = corruptions.glass_blur_in_python(3, ramp[None]).run()[0]
     moved = np.abs(values[8:-8, 8:-8, 0] - ramp[8:-8, 8:-8, 0])

@@ -286,7 +286,7 @@ def few(count):
     ("count", "verdict"), [(1, "pass"), (3, "pass"), (4, "warning"), (9, "fail")]
 )
 def test_a_rise_counts_in_standard_errors(count, verdict):
-    """Of 50 pairs, c differ by one: mean c/50, error sqrt(c/50 (1 - c/50) / 49)."""
+    """If c of 50 pairs differ by one, the mean is c/50 and its error sqrt(c/50 (1 - c/50) / 49)."""
     share = count / 50
     mean, error = masking_checks.paired(LOW, few(count))
     assert (mean, error) == pytest.approx((share, np.sqrt(share * (1 - share) / 49)))

@@ -406,7 +406,7 @@ def test_contrast_and_variability_are_stored_beside_the_scores(result):
 
 @pytest.fixture(scope="module")
 def scores(result):
-    """As much of the scores as the experiments read, without scoring again."""
+    """The part of the scores that the experiments read, without scoring again."""
     units = {name: result.arrays[f"unit/{name}"] for name in ("row", "col", "channel")}
     recorded = result.measured.scores
     display = neurophysiology.Display(recorded.visual_degrees, recorded.image_size, 1)

@@ -149,7 +149,7 @@ def test_gradients_under_vmap_are_those_of_jax(axes, depthwise, atol):
 def test_gradients_in_a_loop_are_convolutions_in_the_order_that_is_fast(
     argument, stride, channels, kernel
 ):
-    """What JAX's own rules leave in a loop's body, a CPU computes four to seventy times slower."""
+    """The convolutions of JAX's own rules in a loop are four to seventy times slower on a CPU."""
     x, k = arguments(12, kernel, channels)
 
     def orders(function):
@@ -169,7 +169,7 @@ def test_gradients_in_a_loop_are_convolutions_in_the_order_that_is_fast(
 
 
 def test_the_gradient_of_a_1x1_kernel_is_a_product_of_matrices():
-    """As a sum over three axes XLA transposes first, which took a third of a training step."""
+    """For a sum over three axes, XLA transposes first, which took a third of a training step."""
     x, k = arguments(5, 1)
     ours, _ = pair(1, 0)
     gradient = jax.grad(lambda k: jnp.sum(jnp.sin(ours(x, k))))

@@ -128,7 +128,7 @@ def test_tails(batch, sign):
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
 @pytest.mark.parametrize("power", [1, 2])
 def test_neighbours_are_uncorrelated(batch, axis, power):
-    """Of draws and of their squares, along examples, rows, columns and channels."""
+    """Draws and their squares, along examples, rows, columns and channels."""
     moved = np.moveaxis(batch**power, axis, 0)
     for lag in (1, 2, 3, 4, 8):
         one, other = moved[:-lag].ravel(), moved[lag:].ravel()

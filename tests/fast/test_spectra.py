@@ -58,7 +58,7 @@ def test_no_images_have_no_responses():
 
 
 def test_the_number_of_images_may_be_open():
-    """As in a classifier that is exported for any number of images."""
+    """A classifier can be exported for any number of images."""
     images, _ = arguments(17, 13, 9)
     (number,) = jax.export.symbolic_shape("number")
     shape = jax.ShapeDtypeStruct((number, 17, 13), jnp.float32)
@@ -166,7 +166,7 @@ def test_both_ways_are_taken_once_whatever_the_number_of_draws():
 
 
 def test_no_device_of_a_mesh_waits_for_the_images_of_others():
-    """Of a gradient, in three tiles of rows; and it is that of one device."""
+    """A gradient in three tiles of rows takes no images of others, and is that of one device."""
     devices = mesh.data_mesh()
     kernels = arguments(1, 1, 15)[1]
     images = np.random.default_rng(4).standard_normal((2 * devices.size, 262, 20))

@@ -99,7 +99,7 @@ def test_v1_similarities_are_those_of_centred_population_responses():
 
 
 def test_images_are_cropped_as_those_of_the_run(tmp_path):
-    """Of a bright middle in a dark frame, a crop of half the side shows the middle alone."""
+    """A crop of half the side shows the bright middle of an image without its dark frame."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[16:48, 16:48] = np.random.default_rng(0).integers(64, 256, (32, 32, 3))
     for place in ("train/a/1.png", "train/b/2.png"):
