@@ -114,6 +114,7 @@ def test_a_network_is_moved_by_three_fields_alone():
     ("make", "message"),
     [
         (lambda: ModelConfig(name="resnet18", num_classes=0), "num_classes must be .*>= 1, got 0"),
+        (lambda: ModelConfig(name=3), "name must be one of resnet18, .*; got 3$"),
         (lambda: ModelConfig(name="resnet18", width=10**9), "width must be .* and <= 65536, got 1"),
         (lambda: ModelConfig(name="resnet18", v1=v1.VOneBlockConfig()), "v1 is for VOneNets"),
         (

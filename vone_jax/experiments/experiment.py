@@ -55,15 +55,15 @@ class ModelConfig:
 
     def __post_init__(self):
         arguments.fields(self)
+        arguments.choice("name", self.name, models.NAMES)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
-        if self.name in models.NAMES:
-            front_end = models.front_end(
-                self.name, self.image_size, self.in_channels, self.v1, self.subcortical
-            )
-            for name, config in zip(("v1", "subcortical"), front_end, strict=True):
-                object.__setattr__(self, name, config)
-        # Building the network is cheap. It checks the name, the width and the front end.
+        front_end = models.front_end(
+            self.name, self.image_size, self.in_channels, self.v1, self.subcortical
+        )
+        for name, config in zip(("v1", "subcortical"), front_end, strict=True):
+            object.__setattr__(self, name, config)
+        # Building the network is cheap. It checks the width and the front end.
         self.build(num_classes=1)
 
     def moved(self, **fields: Any) -> "ModelConfig":
