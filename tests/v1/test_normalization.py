@@ -75,7 +75,7 @@ def test_responses_equal_a_direct_computation(images, platform):
     with fast.forms_of(platform):
         after = v1.noise_free_responses(SMALL, images)
 
-    maps = before @ pools.read
+    maps = before @ pools.to_maps
     layers = np.stack([blurred(maps, deviation) for deviation in pools.deviations])
     ring = np.einsum("dnhwm,dmc->nhwc", layers, pools.ring)
     centre = np.einsum("dnhw,dc->nhwc", layers @ pools.total, pools.centre)
@@ -106,7 +106,7 @@ def test_weights_are_those_of_the_formula_and_never_negative(tuning):
     expected = 1.0 + settings.orientation_tuning * np.cos(2.0 * difference(bank.theta))
     both_simple = ~is_complex[:, None] & ~is_complex
     expected *= 1.0 + settings.phase_tuning * both_simple * np.cos(difference(bank.phase))
-    ring = weights.ring @ weights.read.T
+    ring = weights.ring @ weights.to_maps.T
     if settings.frequency_tuning is None:
         np.testing.assert_allclose(ring, expected, atol=1e-12)
     else:
@@ -118,14 +118,14 @@ def test_weights_are_those_of_the_formula_and_never_negative(tuning):
             share[clear & (octaves > 2.5)].max() < 0.1 < 0.6 < share[clear & (octaves < 0.2)].min()
         )
     assert ring.min() >= -1e-12
-    np.testing.assert_allclose(weights.centre @ weights.read.T, 1.0, atol=1e-12)
+    np.testing.assert_allclose(weights.centre @ weights.to_maps.T, 1.0, atol=1e-12)
 
 
 def test_no_stimulus_makes_the_ring_negative(published):
     """The hole of a ring takes no more away than the ring has there."""
     impulse = np.zeros((1, 56, 56, 512))
     impulse[0, 20, 30] = np.random.default_rng(0).random(512)
-    maps = impulse @ published.read
+    maps = impulse @ published.to_maps
     layers = np.stack([blurred(maps, deviation) for deviation in published.deviations])
     ring = np.einsum("dnhwm,dmc->nhwc", layers, published.ring)
     # Gaussians are cut off, so they do not cancel exactly; the ring is squared.

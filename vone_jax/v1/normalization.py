@@ -136,7 +136,7 @@ class SurroundPools:
       surround_diameter: the diameter that each cell drew, in degrees.
       num_simple: number of simple cells, which come first.
       deviations: standard deviations of pools in positions, ascending.
-      read: contribution of each cell to the maps that are pooled.
+      to_maps: contribution of each cell to the maps that are pooled.
       total: weight of each map in the sum of all cells.
       centre: contribution of that sum, pooled, to P of each cell.
       ring: contribution of each pooled map to k S of each cell.
@@ -149,7 +149,7 @@ class SurroundPools:
     surround_diameter: PerCell
     num_simple: int
     deviations: tuple[float, ...]
-    read: Float32[np.ndarray, "cells maps"]
+    to_maps: Float32[np.ndarray, "cells maps"]
     total: Float32[np.ndarray, " maps"]
     centre: Float32[np.ndarray, "deviations cells"]
     ring: Float32[np.ndarray, "deviations maps cells"]
@@ -172,8 +172,8 @@ class SurroundPools:
         self.settings.check_reach(min(height, width), self.density)
         numbers = np.arange(len(self.factors)) if numbers is None else numbers
         of_simple, of_complex = np.split(numbers, [self.num_simple])
-        maps = jnp.einsum("nhwc,cm->nhwm", cells.simple, self.read[of_simple])
-        maps += jnp.einsum("nhwc,cm->nhwm", cells.complex, self.read[of_complex])
+        maps = jnp.einsum("nhwc,cm->nhwm", cells.simple, self.to_maps[of_simple])
+        maps += jnp.einsum("nhwc,cm->nhwm", cells.complex, self.to_maps[of_complex])
         rows, columns = (
             np.stack([_matrix(side, deviation) for deviation in self.deviations])
             for side in (height, width)

@@ -74,8 +74,8 @@ def draw_surrounds(
 
     weights = _Weights.of(settings, parameters, is_complex)
     drive = gain * _drive(parameters, kernels, is_complex, pixels_per_degree)
-    centre_drive, centre_fields = _pooled(weights.centre @ weights.read.T, drive, envelope)
-    ring_drive, ring_fields = _pooled(weights.ring @ weights.read.T, drive, envelope)
+    centre_drive, centre_fields = _pooled(weights.centre @ weights.to_maps.T, drive, envelope)
+    ring_drive, ring_fields = _pooled(weights.ring @ weights.to_maps.T, drive, envelope)
 
     def width(degrees: PerCell, limit: float) -> PerCell:
         return half_octaves(np.minimum(degrees, limit) * density) / density
@@ -117,7 +117,7 @@ def draw_surrounds(
         surround_diameter=diameter,
         num_simple=num_simple,
         deviations=tuple(used.tolist()),
-        read=weights.read.astype(np.float32),
+        to_maps=weights.to_maps.astype(np.float32),
         total=weights.centre[0].astype(np.float32),
         centre=pool(centre, 1.0 / settings.c50 / centre_drive).astype(np.float32),
         ring=(rings[:, None] * weights.ring.T).astype(np.float32),
@@ -247,9 +247,12 @@ def _pooled(
 
 
 class _Weights(NamedTuple):
-    """Weights of cells in pools: ``centre @ read.T`` and ``ring @ read.T``, by way of few maps."""
+    """Weights of cells in pools, by way of few maps.
 
-    read: Float[np.ndarray, "cells maps"]
+    The weights are ``centre @ to_maps.T`` and ``ring @ to_maps.T``.
+    """
+
+    to_maps: Float[np.ndarray, "cells maps"]
     centre: Float[np.ndarray, "cells maps"]
     ring: Float[np.ndarray, "cells maps"]
 
@@ -266,9 +269,9 @@ class _Weights(NamedTuple):
         if settings.frequency_tuning is not None:
             octaves = np.log2(parameters.sf)[:, None]
             nodes = np.arange(np.floor(octaves.min()), np.ceil(octaves.max()) + 1)
-            read = np.maximum(1.0 - np.abs(octaves - nodes), 0.0)
+            to_maps = np.maximum(1.0 - np.abs(octaves - nodes), 0.0)
             fall = np.exp(-0.5 * np.square((octaves - nodes) / settings.frequency_tuning))
-            factors.append(cls(read, np.ones_like(read), fall))
+            factors.append(cls(to_maps, np.ones_like(to_maps), fall))
         crossed = [np.ones((len(parameters), 1))] * 3
         for factor in factors:
             crossed = [
@@ -280,5 +283,5 @@ class _Weights(NamedTuple):
 
 def _circular(angle: PerCell, depth: float) -> _Weights:
     """Weights 1 in the centre and 1 + depth cos(difference of angles) in the ring."""
-    read = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
-    return _Weights(read, np.eye(3)[:1].repeat(len(angle), 0), read * [1.0, depth, depth])
+    to_maps = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
+    return _Weights(to_maps, np.eye(3)[:1].repeat(len(angle), 0), to_maps * [1.0, depth, depth])
