@@ -59,19 +59,6 @@ class UnknownKindError(ResultError):
     """A result file is of a kind that this version does not know."""
 
 
-class _NoArrays(dict[str, np.ndarray]):
-    """An empty dictionary for a result without an NPZ file. Its errors name the file."""
-
-    def __init__(self, archive: Path):
-        self.archive = archive
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise KeyError(
-            f"there is no array {name!r}, because there is no file {self.archive}; if it was "
-            "deleted, restore it or evaluate again"
-        )
-
-
 def write(directory: Path, result: Result) -> Path:
     """Write a result with its arrays and return the path of the JSON file.
 
@@ -95,7 +82,9 @@ _DAMAGE = (
 
 
 def read(path: str | Path) -> Result:
-    """Read a result of this format or of the one before, with its arrays if there are any.
+    """Read a result of this format or of the one before.
+
+    Its arrays are those of the NPZ file of the same name. Without such a file it has none.
 
     Raises:
       UnknownKindError: for a kind of result that this version does not know.
@@ -126,7 +115,7 @@ def read(path: str | Path) -> Result:
     except pydantic.ValidationError as error:
         _raise(path, error)
     archive = path.with_suffix(".npz")
-    loaded = read_arrays(archive) if archive.exists() else _NoArrays(archive)
+    loaded = read_arrays(archive) if archive.exists() else {}
     # The class is frozen, and no validator needs to see these.
     object.__setattr__(result, "arrays", loaded)
     try:
