@@ -247,8 +247,9 @@ def run(
     keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]
     failures: list[str] = []
+    # Networks whose training has failed. The report leaves them out, with their ensembles.
     untrained: set[str] = set()
-    # Networks without a checkpoint. Their results, if there are some, are those of this sweep.
+    # Networks without a checkpoint. The report shows them if they have results.
     unopened: set[str] = set()
     # Networks that a dry run would train.
     planned: set[str] = set()
