@@ -1,5 +1,8 @@
 """Reads a page into a tree that a test can ask."""
 
+import base64
+import json
+import zlib
 from html.parser import HTMLParser
 
 from vone_jax.report import page as pages
@@ -74,6 +77,18 @@ def read(page):
     reader.close()
     assert reader.open == [reader.root], "an element is not closed"
     return reader.root
+
+
+def unpacked(tree, name):
+    """A text that is compressed in the page."""
+    return zlib.decompress(base64.b64decode(tree.find(id=name).text)).decode()
+
+
+def specs(tree, inside=None):
+    """The specifications of the charts by name, maybe only of those inside an element."""
+    every = json.loads(unpacked(tree, "charts"))["specs"]
+    plots = (inside or tree).of_class("plot")
+    return {plot.attributes["id"]: every[plot.attributes["id"]] for plot in plots}
 
 
 def rendered(runs):

@@ -1,6 +1,5 @@
 """The section on layers as models of V1: scores and figures."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.report.layers import LABELS, SCORES, UNITS, experiments, layer, property_score
-from tests.report.page_reader import rendered
+from tests.report.page_reader import rendered, specs
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
@@ -145,9 +144,9 @@ def test_figures_are_of_the_best_layer_of_each_network():
 
 def test_every_row_of_a_histogram_says_of_what_it_is():
     """Also of layers with equal shares, which would be one data set."""
-    section = section_of([layer(BASE, "stem")], [layer(VONE, "v1")])
-    (script,) = section.of_class("plot")[0].all("script")
-    rows = [row for rows in json.loads(script.text)["datasets"].values() for row in rows]
+    tree = page_of([layer(BASE, "stem")], [layer(VONE, "v1")])
+    spec = next(iter(specs(tree, tree.find(id="physiology")).values()))
+    rows = [row for rows in spec["datasets"].values() for row in rows]
     counts = Counter(row["of"] for row in rows)
     # The outline of a histogram ends with its last share once more.
     bins = counts["V1 neurons"]

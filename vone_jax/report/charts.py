@@ -5,8 +5,11 @@ its place and shows numbers under the pointer. Colours are CSS variables of the 
 serves light mode, dark mode and print.
 """
 
+import base64
 import dataclasses
 import functools
+import json
+import zlib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
@@ -32,7 +35,6 @@ DASHES = ([1, 0], [6, 2], [2, 1.5], [7, 2, 1.5, 2])
 _DETERMINISTIC = [5, 3]
 # Width and height of a chart among many, in pixels.
 _SMALL = (215, 130)
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _AXIS = {
     "labelColor": MUTED,
     "titleColor": MUTED,
@@ -45,11 +47,12 @@ _AXIS = {
     "labelLimit": 110,
     "labelFlush": False,
 }
-_CONFIG: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     # The element around a chart describes it in words.
     "aria": False,
     "background": "transparent",
-    "font": _FONT,
+    # The SVG repeats it for each text.
+    "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": _AXIS,
     "axisX": {"grid": False},
@@ -59,7 +62,10 @@ _CONFIG: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A chart on the page: static picture, Vega-Lite specification, and what it shows in words."""
+    """A chart on the page: static picture, Vega-Lite specification, and what it shows in words.
+
+    The specification is without ``CONFIG``, which all charts share.
+    """
 
     svg: Markup
     spec: dict[str, Any]
@@ -80,12 +86,12 @@ def figure(
     width, height = size
     chart = alt.layer(*layers).properties(width=width, height=height)
     # Validation takes ten times as long as all the rest.
-    spec = chart.to_dict(validate=False) | {"config": _CONFIG}
+    spec = chart.to_dict(validate=False)
     if networks:
         spec["params"] = [{"name": "shown", "value": list(range(networks))}]
     # The address of the schema: the page loads nothing.
-    del spec["$schema"]
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    del spec["$schema"], spec["config"]
+    svg = vl_convert.vegalite_to_svg(spec, config=CONFIG, allowed_base_urls=[])
     # Namespaces of XML are addresses, too. SVG within HTML does not need them.
     start = svg.index(">")
     head = " ".join(part for part in svg[:start].split(" ") if not part.startswith("xmlns"))
@@ -94,9 +100,15 @@ def figure(
 
 @functools.cache
 def script() -> str:
-    """The script of the page, with Vega, Vega-Lite and Vega-Embed in one text."""
+    """The script for the charts, with Vega, Vega-Lite and Vega-Embed in one text."""
     text = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
     return vl_convert.javascript_bundle(text)
+
+
+def packed(value: Any) -> str:
+    """A text, or a value as JSON, as ``templates/loader.js`` reads it."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(printable(text).encode(), 9)).decode()
 
 
 def color(position: int) -> str:

@@ -55,6 +55,7 @@ def environment() -> jinja2.Environment:
     for name in ("percent", "points", "listing", "count", "words", "fact"):
         made.filters[name] = getattr(wording, name)
     made.filters["whole"] = _whole
+    made.filters["packed"] = charts.packed
     made.filters |= {
         "interval": lambda ends: wording.interval(*ends),
         "form_label": comparison.form_label,
@@ -64,6 +65,7 @@ def environment() -> jinja2.Environment:
     made.globals |= {
         "norm_labels": names.NORM_LABELS,
         "eps_label": names.eps_label,
+        "config": charts.CONFIG,
         "color": charts.color,
         "marker": charts.marker,
     }
@@ -72,13 +74,17 @@ def environment() -> jinja2.Environment:
 
 def render(runs: Sequence[Run]) -> str:
     """The page as HTML, complete in itself. The same runs always give the same text."""
-    script = charts.script()
-    # The policy of the page allows this script, and no other one.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     templates = environment()
+    loader = templates.get_template("loader.js").render()
+    # The policy of the page allows these scripts, and no other ones.
+    scripts = [hashlib.sha256(text.encode()).digest() for text in (loader, charts.script())]
+    digests = [base64.b64encode(digest).decode() for digest in scripts]
     templates.filters["anchor"] = {each.result: each.anchor for each in entries(runs)}.get
     page = templates.get_template("page.html")
-    return wording.printable(page.render(_context(runs), script=script, digest=digest))
+    # The macro of a chart adds the specification.
+    templates.globals["specs"] = {}
+    context = _context(runs) | {"script": charts.script(), "loader": loader, "digests": digests}
+    return wording.printable(page.render(context))
 
 
 def _context(runs: Sequence[Run]) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 const root = document.documentElement;
 root.classList.add("live");
 const views = new Map();
-const specs = new Map();
+const {config, specs} = charts;
 
 for (const plot of document.querySelectorAll(".plot")) {
-  specs.set(plot, JSON.parse(plot.querySelector("script").textContent));
   const seen = new IntersectionObserver(async (entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     seen.disconnect();
     const live = document.createElement("div");
-    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite"};
-    const {view} = await vegaEmbed(live, specs.get(plot), options);
+    const options = {actions: false, renderer: "svg", ast: true, mode: "vega-lite", config};
+    const {view} = await vegaEmbed(live, specs[plot.id], options);
     views.set(plot, view);
     show(plot, view);
     plot.querySelector("svg").replaceWith(live);
@@ -26,7 +25,7 @@ const boxes = [...document.querySelectorAll("input[data-network]")];
 const networks = () => [...new Set(boxes.filter((b) => b.checked).map((b) => +b.dataset.network))];
 
 function chooses(plot) {
-  return boxes.length && (specs.get(plot).params ?? []).some((param) => param.name === "shown");
+  return boxes.length && (specs[plot.id].params ?? []).some((param) => param.name === "shown");
 }
 
 function show(plot, view) {
@@ -79,7 +78,7 @@ function picture(plot) {
 }
 
 function table(plot) {
-  const rows = Object.values(specs.get(plot).datasets).flat();
+  const rows = Object.values(specs[plot.id].datasets).flat();
   const names = [...new Set(rows.flatMap(Object.keys))];
   const cell = (value) => {
     const text = value == null ? "" : String(value);
