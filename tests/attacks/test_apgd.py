@@ -126,6 +126,42 @@ def test_sparsity_restarts_the_step_or_shortens_it():
     np.testing.assert_allclose(after.moved, np.array([94.0, 95.0, 100.0]) / 1.5, rtol=1e-6)
 
 
+def test_a_run_is_the_algorithm_of_the_paper():
+    """Croce and Hein (2020), algorithm 1 in NumPy, on a loss with its peak inside the ball."""
+    peak, steps, eps = np.asarray([0.53, 0.42, 0.515]), 20, 0.1
+
+    def logits_fn(key, images):
+        distance = jnp.sum(
+            jnp.square(images.reshape(-1, 3) - peak[None].astype(np.float32)), axis=1
+        )
+        return jnp.stack([jnp.zeros_like(distance), -200 * distance], axis=-1)
+
+    images, labels = jnp.full((1, 1, 3, 1), 0.5), jnp.zeros(1, jnp.int32)
+    attack = APGD("linf", eps, steps=steps)
+    keys = prng.example_keys(KEY, 1)
+    start = attack._start(prng.stream(prng.fold(keys, 0), "start"), images, eps)
+    now = before = best = np.asarray(start, np.float64).reshape(3)
+    highest, rises, last, length, returns = -np.inf, 0, np.inf, 2 * eps, 0
+    since, best_then, halved = 0, -np.inf, False
+    for number in range(steps + 1):
+        loss = -np.sum((now - peak) ** 2)
+        rises, last = rises + (loss > last), loss
+        if loss > highest:
+            best, highest = now, loss
+        if number in apgd.checkpoints(steps, "paper"):
+            stuck = rises < 0.75 * (number - since) or (not halved and highest == best_then)
+            if stuck:
+                length, now, returns = length / 2, best, returns + 1
+            since, rises, halved, best_then = number, 0, stuck, highest
+        ahead = np.clip(now + length * np.sign(peak - now), 0.5 - eps, 0.5 + eps)
+        share = 0.75 if number else 1.0
+        mixed = now + share * (ahead - now) + (1 - share) * (now - before)
+        before, now = now, np.clip(mixed, 0.5 - eps, 0.5 + eps)
+    assert returns > 3
+    adversarial = attack(keys, logits_fn, images, labels)
+    np.testing.assert_allclose(adversarial.reshape(3), best, atol=1e-5)
+
+
 # Closed forms.
 
 
