@@ -47,6 +47,43 @@ def test_first_radius_is_that_of_the_linearised_boundary_and_gamma():
     np.testing.assert_allclose(result.distance, expected, rtol=1e-5, atol=problem.rounding("l2"))
 
 
+@pytest.mark.parametrize("second", [0.0, 1.0])
+def test_a_search_is_the_algorithm_of_its_description(second):
+    """In NumPy, for two pixels: the first decides, because the second cannot move beyond 1.
+
+    The weight of the second one is 0 or that of the first, which leaves points within the ball.
+    """
+    slope = np.asarray([1.0, second]) / np.hypot(1.0, second)
+
+    def logits_fn(key, images):
+        evidence = images[:, 0, 0, 0] - 0.5 + second * (images[:, 0, 1, 0] - 1.0)
+        return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
+
+    steps = 20
+    lengths, gammas = (
+        np.asarray(fmn.cosine(steps, first, last, jnp.float32))
+        for first, last in ((1.0, 0.01), (0.05, 0.001))
+    )
+    moved, radius, closest, inside = 0.0, 0.0, np.inf, 0
+    for length, gamma in zip(lengths, gammas, strict=True):
+        gap = 0.3 - moved
+        closest = min(closest, moved) if gap < 0 else closest
+        if closest == np.inf:
+            radius = max(radius, moved + gap * slope[0])
+        if gap < 0:
+            inside += closest < radius * (1 - gamma)
+            radius = min(radius * (1 - gamma), closest)
+        else:
+            radius = radius * (1 + gamma)
+        ahead = np.asarray([moved, 0.0]) + length * slope
+        moved = ahead[0] * min(1.0, radius / np.linalg.norm(ahead))
+    closest = min(closest, moved) if moved > 0.3 else closest
+    assert (inside > 0) == bool(second) and 0.3 < closest < 0.31
+    image = jnp.asarray([0.2, 1.0]).reshape(1, 1, 2, 1)
+    result = FMN("l2", 1.0, steps=steps).minimal(problem.KEY, logits_fn, image, jnp.zeros(1, int))
+    np.testing.assert_allclose(result.distance, closest, rtol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_pixels_on_the_border_do_not_keep_it_from_the_boundary(norm):
     """The ball of the linearised boundary is too small where its own pixels cannot move."""

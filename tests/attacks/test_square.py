@@ -207,6 +207,27 @@ def test_averaging_makes_progress_against_noise(images, weights, labels):
     assert np.all(many > clean) and many.mean() > one.mean()
 
 
+def test_the_wrong_class_is_taken_although_the_loss_falls():
+    """Cross-entropy is larger where three classes are equally likely and the right one leads."""
+
+    def logits_fn(key, images):
+        # No start gives two rows of a column different values.
+        wrong = (images[:, 0, 0, 0] > 0.55) & (images[:, 3, 0, 0] < 0.45)
+        even, sure = jnp.asarray([[0.1, 0.0, 0.0], [0.0, 0.1, -9.0]])
+        return jnp.where(wrong[:, None], sure[None], even[None])
+
+    images, labels = jnp.full((16, 4, 4, 1), 0.5), jnp.zeros(16, jnp.int32)
+    made = [
+        Square("linf", 0.1, queries=queries, restarts=restarts, loss="cross_entropy", p_init=0.3)
+        for queries, restarts in ((100, 1), (8, 1), (8, 10))
+    ]
+    fooled = [
+        int(jnp.sum(logits_fn(KEY, attack(KEY, logits_fn, images, labels)).argmax(axis=1)))
+        for attack in made
+    ]
+    assert fooled[0] == 16 and fooled[1] < 12 and fooled[2] > fooled[1] + 3
+
+
 @pytest.mark.parametrize(("norm", "expected"), [("linf", (25, 18, 13, 2)), ("l2", (25, 19, 13, 3))])
 def test_windows_of_l2_have_an_odd_side_of_three_and_more(norm, expected, monkeypatch):
     """So have those of the reference code. They cover .8, .4, .2 and .8 / 256 of 28 x 28 pixels."""
