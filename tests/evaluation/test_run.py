@@ -155,6 +155,23 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
     assert seen == [(10, True)]
 
 
+@pytest.mark.parametrize("first", [0, 3])
+def test_images_for_a_gallery_are_those_of_all_chunks_or_none(network, tmp_path, first):
+    """A call goes on with what another one has begun; only one of them wants a gallery."""
+    job = tiny.tiny_job(network, tmp_path)
+    begun, ended = (dataclasses.replace(ATTACKED, kept=kept) for kept in (first, 3 - first))
+
+    def stop(count, found):
+        if not found:
+            raise Stop
+
+    with pytest.raises(Stop):
+        evaluation.evaluate(job, begun, progress=stop)
+    result = evaluation.evaluate(job, ended)
+    assert len(result.arrays["right"]) == 10
+    assert not {"adversarial", "kept"} & result.arrays.keys()
+
+
 @pytest.mark.slow
 def test_batch_size_and_devices_change_nothing(network, tmp_path):
     made = []
