@@ -51,17 +51,33 @@ def comments(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     file = Path(importlib.import_module(name).__file__)
     for path in file.parent.glob("*.py") if file.stem == "__init__" else [file]:
-        lines = path.read_text().splitlines()
-        for node in ast.parse("\n".join(lines)).body:
-            if not isinstance(node, ast.Assign | ast.AnnAssign):
-                continue
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            first = last = node.lineno - 1
-            while lines[first - 1].startswith("# "):
-                first -= 1
-            text = " ".join(line[2:] for line in lines[first:last])
-            found |= {target.id: text for target in targets if isinstance(target, ast.Name)}
+        text = path.read_text()
+        found |= commented(ast.parse(text).body, text)
     return found
+
+
+def commented(body: list[ast.stmt], text: str) -> dict[str, str]:
+    """Return the comments above the assignments among some statements of a program."""
+    lines, found = [line.strip() for line in text.splitlines()], {}
+    for node in body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        first = last = node.lineno - 1
+        while lines[first - 1].startswith("# "):
+            first -= 1
+        comment = " ".join(line[2:] for line in lines[first:last])
+        found |= {target.id: comment for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def fields(value: type) -> list[str]:
+    """Return the section on the attributes of a class, from the comments above its fields."""
+    text = inspect.cleandoc(f"\n{inspect.getsource(value)}")
+    (tree,) = ast.parse(text).body
+    notes = commented(tree.body, text)
+    section = [f"  {name}: {note}" for name, note in notes.items() if note]
+    return ["Attributes:", *section, ""] if section else []
 
 
 def entry(package: str, name: str, value: object, notes: dict[str, str]) -> tuple[str, list[str]]:
@@ -169,6 +185,9 @@ def restructured(package: str, lines: list[str]) -> list[str]:
 def docstring(app, what, name, obj, options, lines) -> None:
     """Rewrite a docstring, and name the exceptions in full that it can raise."""
     package = ".".join(name.split(".")[:2])
+    if what == "class" and "Attributes:" not in lines:
+        place = lines.index("Raises:") if "Raises:" in lines else len(lines)
+        lines[place:place] = fields(obj)
     lines[:] = restructured(package, lines)
     names = vars(inspect.getmodule(obj) or types)
     raises = False

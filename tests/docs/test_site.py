@@ -78,6 +78,19 @@ def test_docstrings_become_links_and_code(extension, monkeypatch):
     ]
 
 
+@pytest.mark.extras
+def test_comments_above_fields_are_shown_as_attributes(extension):
+    docstring = extension("public_names").docstring
+    described = {}
+    for cls in (vone_jax.training.DataConfig, vone_jax.data.Augment):
+        described[cls] = inspect.getdoc(cls).splitlines()
+        docstring(None, "class", f"vone_jax.data.{cls.__name__}", cls, None, described[cls])
+    assert "  train_split: Split to train on." in described[vone_jax.training.DataConfig]
+    augment = described[vone_jax.data.Augment]
+    flip = augment.index("  flip: Mirror half of the images left to right.")
+    assert augment.index("Attributes:") < flip < augment.index("Raises:")
+
+
 def test_the_package_page_has_absolute_links(tmp_path):
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
