@@ -17,7 +17,10 @@ PACKAGES = (
     "vone_jax.v1", "vone_jax.models", "vone_jax.attacks", "vone_jax.corruptions",
     "vone_jax.neurophysiology", "vone_jax.network", "vone_jax.evaluation", "vone_jax.results",
     "vone_jax.report", "vone_jax.sweep", "vone_jax.data", "vone_jax.training", "vone_jax.convert",
-    "vone_jax.fast", "vone_jax.prng", "vone_jax.mesh",
+    "vone_jax.fast", "vone_jax.prng", "vone_jax.mesh", "vone_jax.corruptions.mce",
+    "vone_jax.convert.tools", "vone_jax.neurophysiology.stimuli",
+    "vone_jax.neurophysiology.textures", "vone_jax.neurophysiology.texture_proxies",
+    "vone_jax.neurophysiology.reference_tables", "vone_jax.neurophysiology.explained_variance",
 )  # fmt: skip
 LITERAL = re.compile(r"``([A-Za-z_][\w.]*)``")
 # The public name under which each object is described, by its public names and by its module.
