@@ -221,6 +221,9 @@ def signature(app, what, name, obj, options, arguments, returned):
     def usual(text: str | None) -> str | None:
         text = text and text.replace("jaxlib._jax.Array", "Array")
         text = text and re.sub(r"\bAnnotated\[([^][,]+), Range\([^()]*\)\]", r"\1", text)
+        text = text and re.sub(
+            r"\bAnnotated\[((?:[^][]|\[[^][]*\])+?), FieldInfo\([^][]*\[[^][]*\]\)\]", r"\1", text
+        )
         return text and re.sub(
             r"\bAnnotated\[str(?: \| None)?, \(?('[^\])]*)\)?\]", r"Literal[\1]", text
         )
