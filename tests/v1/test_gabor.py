@@ -136,10 +136,15 @@ def test_parameters_are_checked_read_only_and_compared_by_value():
         bank.sf[0] = 1.0
     with pytest.raises(ValueError, match="nx must be > 0"):
         one_filter(nx=0.0)
-    with pytest.raises(ValueError, match="theta must be finite"):
-        one_filter(theta=np.nan)
-    with pytest.raises(ValueError, match="channel must be integers"):
-        GaborParameters(*[np.ones(2)] * 5, channel=np.array([0.5, 1.0]))
+    # Messages have one value, and not the 512 of a bank.
+    with pytest.raises(ValueError, match="theta must be finite, got nan$"):
+        GaborParameters(
+            *[np.full(512, v) for v in (1, np.nan, 1, 1, 1)], channel=np.zeros(512, int)
+        )
+    with pytest.raises(ValueError, match="channel must be integers >= 0, got float64$"):
+        GaborParameters(*[np.ones(512)] * 5, channel=np.full(512, 0.5))
+    with pytest.raises(ValueError, match="channel must be integers >= 0, got -1$"):
+        GaborParameters(*[np.ones(512)] * 5, channel=np.arange(512) - 1)
     with pytest.raises(ValueError, match="ny must be an array of shape"):
         GaborParameters(*[np.ones(2)] * 4, ny=np.ones(3), channel=np.array([0, 1]))
 

@@ -57,11 +57,14 @@ class GaborParameters:
                     f"{values.shape}; sf has shape {np.shape(self.sf)}"
                 )
             integer = field.name.startswith("channel")
-            if integer and not (np.issubdtype(values.dtype, np.integer) and values.min() >= 0):
-                raise ValueError(f"{field.name} must be integers >= 0, got {values}")
+            if integer and not np.issubdtype(values.dtype, np.integer):
+                raise ValueError(f"{field.name} must be integers >= 0, got {values.dtype}")
             array = np.array(values, np.int64 if integer else np.float64)
             if not np.all(np.isfinite(array)):
-                raise ValueError(f"{field.name} must be finite, got {array[~np.isfinite(array)]}")
+                wrong = array[~np.isfinite(array)][0]
+                raise ValueError(f"{field.name} must be finite, got {wrong}")
+            if integer and array.min() < 0:
+                raise ValueError(f"{field.name} must be integers >= 0, got {array.min()}")
             if field.name in ("sf", "nx", "ny") and array.min() <= 0:
                 raise ValueError(f"{field.name} must be > 0, got {array.min()}")
             array.flags.writeable = False
