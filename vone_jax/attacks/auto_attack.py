@@ -64,7 +64,7 @@ class AutoAttack(Attack):
         if not isinstance(self.attacks, tuple):
             # A pytree that JAX is rebuilding may hold a placeholder here.
             if isinstance(self.attacks, (list, Attack, str)):
-                raise TypeError(f"attacks must be a tuple of attacks, got {self.attacks!r}")
+                raise TypeError(f"attacks must be a tuple of attacks, got {self.attacks!r:.80}")
             return
         if (self.version == "custom") != bool(self.attacks):
             raise ValueError(
@@ -180,7 +180,7 @@ class AutoAttack(Attack):
 
 def _check_member(member: Any, norm: str, eps: Any) -> None:
     if not isinstance(member, Attack):
-        raise TypeError(f"attacks must be a tuple of attacks, got {member!r} in it")
+        raise TypeError(f"attacks must be a tuple of attacks, got {member!r:.80} in it")
     if member.targeted:
         raise ValueError(
             f"attacks must be untargeted, since labels are true classes, got {member!r}"

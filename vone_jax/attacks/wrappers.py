@@ -48,7 +48,7 @@ class Transfer(Wrapper):
     """
 
     attack: Attack
-    surrogate: LogitsFn = dataclasses.field(metadata={"stored": False})
+    surrogate: LogitsFn = dataclasses.field(repr=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:
         super().__post_init__()

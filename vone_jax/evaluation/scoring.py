@@ -140,7 +140,7 @@ def robust_accuracy(
     several = isinstance(attack, list | tuple)
     for one in attack if several else [attack]:
         if not isinstance(one, Attack):
-            raise TypeError(f"attack must be an attack such as PGD(...), got {one!r}")
+            raise TypeError(f"attack must be an attack such as PGD(...), got {one!r:.80}")
     arguments.choice("noise", noise, ("fresh", "frozen"))
     if attack_noise == "none":
         raise ValueError("attack_noise 'none' needs the classifier without noise, as surrogate")
