@@ -278,6 +278,7 @@ eval net --suite physiology --layers stme        | --layers     | did you mean '
 eval net --suite physiology --references no.csv | --references | there is no file
 eval net --suite physiology --textures nowhere  | --textures   | is not a directory
 sweep                                           | SWEEP        | laboratory/components
+sweep --dry-run                                 | SWEEP        | is missing; see --help
 sweep nosuch                                    | nosuch       | laboratory/components
 sweep laboratory/headlines                      | headlines    | did you mean 'laboratory/headline'
 sweep quickstart/resnet18                       | quickstart/resnet18 | python train.py

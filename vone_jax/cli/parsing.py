@@ -231,6 +231,7 @@ _REWRITES: tuple[tuple[str, Callable[..., str]], ...] = (
         _wrong_list,
     ),
     (r"Error parsing (--\S+): (.*)", lambda help, name, problem: f"{name}: {problem}"),
+    (r"Missing from .*?: (\S+).*", lambda help, name: f"{name} is missing; see --help"),
     (
         r"Missing value for argument '(--\S+)'\. Expected (\d+) values?\.",
         lambda help, name, count: f"{name} needs a value" + (count != "1") * f" of {count} words",

@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -33,7 +33,7 @@ class Arguments:
     """The sweep, and where it runs."""
 
     # A name below configs/, or the path of a .py file.
-    sweep: tyro.conf.Positional[str]
+    sweep: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SWEEP")]
     # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
     shard: str = "1/1"
     # Steps to run. The report covers the networks that have results; a shard writes no report.
