@@ -141,10 +141,10 @@ def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = No
     The function ``read_bank`` returns the imported bank with a given digest.
 
     Raises:
-      ValueError: for an unknown, missing or mistyped field, see ``dataclass_json.decode``.
+      ValueError: for an unknown or missing field, or one of another type.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"experiment must be a JSON object, got {content!r}")
+        raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
     return dataclass_json.decode(Experiment, _with_banks(content, read_bank), "experiment")
 
 

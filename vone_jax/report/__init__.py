@@ -41,7 +41,9 @@ def write(
       OSError: if a file cannot be written.
     """
     if isinstance(runs, str | os.PathLike):
-        raise ResultError(f"runs must be a list of directories, got {os.fspath(runs)!r}")
+        raise ResultError(
+            f"runs must be a list of directories, or results.load(...), got {os.fspath(runs)!r}"
+        )
     if not isinstance(runs, Runs):
         runs = load(runs)
     path = Path(out)

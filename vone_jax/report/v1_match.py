@@ -170,7 +170,7 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
         share too few radii, or all have the same match or robustness.
     """
     if weakest < 1:
-        raise ResultError(f"v1_match must be a number of radii >= 1, got {weakest}")
+        raise ResultError(f"v1_match_radii must be an integer >= 1, got {weakest}")
     if len(runs) < MINIMUM:
         raise ResultError(f"v1_match needs at least {MINIMUM} networks, got {len(runs)}")
     # The scored layers of each network with the noise that it was trained with.
