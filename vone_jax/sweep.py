@@ -203,7 +203,7 @@ def run(
       root: directory of train.py and eval.py. None: the commands of the installed package.
       runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
       shard: which of the members, as INDEX/COUNT: "3/8" is every eighth from the third on.
-      steps: any of ``STEPS``.
+      steps: any of "train", "evaluate" and "report".
       dry_run: print the commands that would run, and run none.
       weights: directory of the files of ``Weights``. A network whose file is missing is named, and
         left out.

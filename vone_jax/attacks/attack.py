@@ -39,7 +39,8 @@ class Attack(abc.ABC):
       eps: the radius of the ball in pixel units, for instance 4/255.
       steps: number of steps of a run.
       eot_samples: noise draws per step. The loss is averaged over them before it is differentiated.
-      estimator: what is averaged over the draws, see ``losses.averaged``.
+      estimator: what is averaged over the draws: their losses ("mean_loss"), their logits
+        ("mean_logits") or their probabilities ("mean_probability").
       loss: the loss that the attack raises: "cross_entropy", "margin" or "dlr".
       targeted: whether labels are classes to reach rather than to leave. The attack then lowers
         the loss, and reaching the target counts as misclassification. Not allowed with "dlr".
@@ -83,7 +84,9 @@ class Attack(abc.ABC):
           to an outer gradient.
 
         Raises:
-          TypeError, ValueError: for input that does not fit, see ``checks.batch``.
+          TypeError, ValueError: for images that are not float32 or float64 (N, H, W, C) in [0, 1],
+            labels that are not integers (N,) in range, a key that is not typed, or a classifier
+            that does not return logits.
           FloatingPointError: if a gradient or the logits were not finite.
         """
         return checks.finite(compiled(self, *self.prepared(key, logits_fn, images, labels)))

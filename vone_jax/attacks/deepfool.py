@@ -107,7 +107,8 @@ class DeepFool(LinearisedAttack):
       overshoot: the sum of the steps is multiplied by 1 + ``overshoot``, to cross the boundary.
       classes: number of other classes considered, those with the highest logits of the clean image;
         all if there are fewer.
-      estimator: combination of the noise draws that is linearised, see ``losses.combined``.
+      estimator: what is linearised: the mean of the logits over the noise draws, or with
+        "mean_probability" the logarithm of their mean probability.
     """
 
     norm: Annotated[str, ("l2", "linf")]

@@ -55,7 +55,8 @@ class FAB(LinearisedAttack):
       alpha_max: largest weight of the original image in the mean.
       eta: extrapolation beyond the boundary, at least 1.
       beta: share of an adversarial perturbation that the step back keeps.
-      estimator: combination of the noise draws that is linearised, see ``losses.combined``.
+      estimator: what is linearised: the mean of the logits over the noise draws, or with
+        "mean_probability" the logarithm of their mean probability.
       targeted: whether labels are classes to reach rather than to leave. Each step then considers
         the boundary to the class that is likeliest at the current point; ``targets`` must be None.
 

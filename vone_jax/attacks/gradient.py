@@ -36,8 +36,9 @@ class PGD(Attack):
       random_start: begin at a point drawn evenly from the ball instead of the image itself.
       restarts: number of runs with other draws. With several, each example keeps the run with
         the highest averaged loss, judged with keys that no run has used.
-      l1_step: direction of an L1 step, see ``norms.L1_STEPS``.
-      projection: "radial" or "exact", see ``norms.PROJECTIONS``.
+      l1_step: direction of an L1 step: "dense", the gradient itself; "max_coordinate", only the
+        value with the largest gradient; or "sparse", that of sparse L1 descent.
+      projection: onto the L1 ball: "radial" scales the perturbation, "exact" is the Euclidean one.
       order: "ball_then_box", or "box_then_ball" as in ART. Both orders end within ball and box.
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.

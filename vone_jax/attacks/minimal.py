@@ -74,7 +74,7 @@ class MinimalNormAttack(Attack):
       eps: radius that a call keeps to: it returns the closest adversarial image where that lies
         within ``eps``, and the original elsewhere. ``minimal`` does not restrict the distance.
       eot_samples: noise draws per decision and gradient.
-      estimator: what a gradient averages over the draws, see ``losses.averaged``. Decisions always
+      estimator: what a gradient averages over the draws, see ``Attack``. Decisions always
         take the mean logits.
     """
 

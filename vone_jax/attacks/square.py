@@ -56,7 +56,7 @@ class Square(Attack):
         of the run with the highest loss under keys that no run has used.
       eot_samples: noise draws per query.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
-      rescale_schedule: stretch ``SCHEDULE``, made for 10000 queries, to ``queries``.
+      rescale_schedule: stretch the schedule of the squares, made for 10000 queries, to ``queries``.
     """
 
     norm: Norm

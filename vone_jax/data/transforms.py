@@ -35,7 +35,7 @@ class Preprocessing:
       interpolation: "bilinear", "bicubic" or "lanczos", all with antialiasing, as in Pillow.
 
     Raises:
-      ValueError: naming the field that is out of range.
+      ValueError, TypeError: naming the field that is out of range.
     """
 
     center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None

@@ -89,7 +89,7 @@ class Attacked(Judged):
 
     Attributes:
       attack: the attack.
-      attack_noise: the noise of the network while it is attacked, see ``judging.AttackNoise``.
+      attack_noise: the noise of the network while it is attacked, see ``results.AttackNoise``.
       kept: number of adversarial images that the result keeps for a gallery.
 
     Raises:

@@ -66,7 +66,8 @@ def recording(
         "all" stands for all convolutional stages of either.
       trials: presentations of each grating; a network without noise is shown each grating once.
       references: tables of the properties of neurons, see ``reference_tables``.
-      textures: folder of images for the texture properties, see ``texture_proxies.load``.
+      textures: folder of images for the texture properties, see
+        ``neurophysiology.texture_proxies.load``.
       seed: seed of the crops of texture images.
 
     Raises:

@@ -362,7 +362,7 @@ def vonenet_pgd(norm: str, eps: float, **fields) -> PGD:
     Args:
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units.
-      **fields: fields of ``PGD`` to change.
+      **fields: fields of ``attacks.PGD`` to change.
     """
     return PGD(norm, eps, **({"steps": 64, "step_rule": "eps/32", "eot_samples": 10} | fields))
 

@@ -80,7 +80,7 @@ def accuracy(
 
     Raises:
       TypeError: within ``jit`` or ``grad``.
-      TypeError, ValueError: for input that does not fit, see ``attacks.checks.batch``.
+      TypeError, ValueError: for input that does not fit, see ``attacks.Attack``.
       FloatingPointError: if logits are not finite.
     """
     protocol = Protocol("fresh", draws, decision, averaged)

@@ -80,7 +80,7 @@ def open_network(
       step: training step of a run's checkpoint. Default: the last.
       class_names: names of the classes in the order of the logits. Default: the names that the
         network has.
-      v1_fields: fields of ``VOneBlockConfig`` that replace those that a checkpoint file states.
+      v1_fields: fields of ``v1.VOneBlockConfig`` that replace those that a checkpoint file states.
 
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its

@@ -156,10 +156,10 @@ def surround_tuning(
 ) -> SurroundTuning:
     """Record a centre of full contrast with and without a surround of full contrast.
 
-    Centres have 3 radii (``CENTRE_RADII``), 4 frequencies, 6 orientations and 4 phases. For each
-    unit, the condition with the largest response to the centre alone counts. The surround extends
-    to ``SURROUND_RADIUS``, with the frequency and the phase of the centre; at an angle of 0 both
-    are one large grating.
+    Centres have 3 radii (0.3, 0.6 and 1.2 degrees), 4 frequencies, 6 orientations and 4 phases. For
+    each unit, the condition with the largest response to the centre alone counts. The surround
+    extends to a radius of 3 degrees, with the frequency and the phase of the centre; at an angle of
+    0 both are one large grating.
     """
     factors = stimuli.COARSE | {"phase": _PHASES}
     centres = stimuli.grating_set("surround tuning", radius=CENTRE_RADII, **factors)

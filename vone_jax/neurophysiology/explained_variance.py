@@ -153,7 +153,7 @@ def explained_variance(
     into as many dimensions as there are images.
 
     Args:
-      features: responses of the layer, (images, ...), see ``recording.layer_features``.
+      features: responses of the layer, (images, ...), see ``neurophysiology.layer_features``.
       recordings: (images, repetitions, neurons), in the order of the features.
       strata: text or integers (images,), for instance the texture type. Splits keep their shares.
       components: components of the regression.

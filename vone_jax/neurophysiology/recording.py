@@ -47,7 +47,7 @@ class Site:
 
     Attributes:
       display: what the layer sees.
-      window: the part of the image that is shown to the layer; see ``selection.locate``.
+      window: the part of the image that is shown to the layer; see ``find_units``.
       units: position of each unit in the flattened response to the window.
       row, col: place of each unit in the layer's map; 0 for layers without a map.
       channel: channel of each unit.
@@ -90,8 +90,8 @@ def record(
     the maximum of this many consecutive gratings, before averaging.
 
     Raises:
-      ValueError: if a response is not finite, or has another shape than a ``ResponseFn`` returns,
-        or for fewer than one trial.
+      ValueError: if a response is not finite, or neither (n, rows, columns, channels) nor
+        (n, units), or for fewer than one trial.
     """
     arguments.count("trials", trials)
     tables = (gratings.table,) if gratings.below is None else (gratings.table, gratings.below)

@@ -9,7 +9,7 @@ Formats:
     ``neuronal_property``, and the names in the coordinate ``neuronal_property``. NetCDF 4 needs the
     packages h5netcdf and h5py.
 
-Property names are those of ``properties.PROPERTIES``, with or without the study in front
+Property names are those of ``neurophysiology.PROPERTIES``, with or without the study in front
 (``circular_variance``, ``Ringach2002-circular_variance``), or Brain-Score's names in stored tables
 (``orthogonal_preferred_ratio``). Names that Brain-Score stores but does not score are skipped.
 Cells without a value count in the size of the sample. So rows must not be left out, and tables of

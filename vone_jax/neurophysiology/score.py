@@ -36,7 +36,7 @@ class Scores(Mapping[str, PropertyScore]):
       curves: "orientation" (12, units), "spatial_frequency" (22, units) and "size" (12, units):
         rates in spikes per second through each unit's best condition; above grey for "size".
       field_maps: activations above grey, without noise, for a small grating at each position
-        (y, x) of ``stimuli.RECEPTIVE_FIELD_POSITIONS``.
+        (y, x), both from -2.5 to 2.5 degrees from fixation in steps of 0.25.
     """
 
     properties: Mapping[str, PropertyScore]
@@ -161,7 +161,7 @@ def score(
         are measured, but not scored.
       bootstraps: populations drawn for each similarity.
       crop: show only the part of the images that reaches the units, if the layer accepts such
-        images (measured, see ``selection.locate``). The results are the same.
+        images (measured, see ``find_units``). The results are the same.
 
     Raises:
       TypeError: if ``response_fn`` does not take (keys, images), or the key is not typed.

@@ -42,13 +42,17 @@ def find_units(
 ) -> tuple[Site, Maps]:
     """Find the units of a layer whose receptive field lies at the centre of the stimuli.
 
-    The arguments are those of ``locate``.
+    The layer must have no noise. ``crop`` looks for a crop of the image that gives the same
+    responses; a layer that accepts one image size only is shown whole images.
 
     Returns:
-      The site to record, and the maps of its units, see ``receptive_field_maps``.
+      The site to record, and the maps of its units: responses above grey to a small grating at each
+      of 21 x 21 positions, see ``Scores.field_maps``.
 
     Raises:
-      ValueError: see ``locate``; also if fewer than ``MIN_UNITS`` units are near enough.
+      ValueError: if the layer responds to no grating, if a response depends on the other images of
+        its batch, for the responses that ``record`` refuses, or if fewer than 20 units are near
+        enough.
     """
     site = locate(response_fn, key, display, crop)
     maps = receptive_field_maps(response_fn, key, site)
@@ -84,7 +88,7 @@ def receptive_field_maps(response_fn: ResponseFn, key: OneKey, site: Site) -> Ma
 
 
 def receptive_field_centres(maps: Maps) -> Float[np.ndarray, "units 2"]:
-    """Return the centroids of maps above ``FIELD_THRESHOLD``, weighted by the response.
+    """Return the centroids of maps above 5 % of their peaks, weighted by the response.
 
     Returns:
       (y, x) in degrees from fixation, float64; NaN for a unit whose map is 0 everywhere.
@@ -101,15 +105,10 @@ def receptive_field_centres(maps: Maps) -> Float[np.ndarray, "units 2"]:
 def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = True) -> Site:
     """Find the candidate units around the centre of the stimuli, whose fields are then mapped.
 
-    The layer must have no noise. ``crop`` looks for a crop of the image that gives the same
-    responses; a layer that accepts one image size only is shown whole images.
+    For arguments and errors see ``find_units``.
 
     Returns:
       A site with all channels of the candidate locations; for a layer without a map, all units.
-
-    Raises:
-      ValueError: if the layer responds to no grating, if a response depends on the other images of
-        its batch, or for the responses that ``record`` refuses.
     """
     gratings = stimuli.render(_central_gratings(), display)
     pixels = np.concatenate([stimuli.blank(display), gratings])

@@ -64,7 +64,7 @@ class Display:
     """The square image that a layer sees, and the field of view that it spans around fixation.
 
     Attributes:
-      visual_degrees: field of view in degrees of visual angle, at least ``MINIMUM_DEGREES``.
+      visual_degrees: field of view in degrees of visual angle, at least 6.2.
       image_size: side of the images in pixels.
       in_channels: number of equal channels, 1 for grey or 3 for RGB images.
 
@@ -170,7 +170,8 @@ class GratingSet:
     Attributes:
       name: name of the experiment, and of the key stream of its trials.
       shape: number of levels of each factor; the last factor varies fastest.
-      table: one row per grating, one column per entry of ``PARAMETERS``.
+      table: one row per grating, with the columns y, x and radius in degrees, spatial_frequency in
+        cycles per degree, orientation and phase in degrees, and contrast from 0 to 1.
       below: gratings that are drawn first, one per row of ``table``, which covers them; None for
         a grey background.
 
@@ -220,9 +221,9 @@ def grating_set(name: str, **factors: np.ndarray | float) -> GratingSet:
 
     Args:
       name: name of the experiment.
-      **factors: values of ``PARAMETERS``; or ``cycles``, the diameter in cycles of the grating, in
-        place of ``radius``. A scalar holds for all gratings and adds no factor. Default: centre
-        (0.5, 0.5) and contrast 1.
+      **factors: values of the columns of ``GratingSet.table``; or ``cycles``, the diameter in
+        cycles of the grating, in place of ``radius``. A scalar holds for all gratings and adds no
+        factor. Default: centre (0.5, 0.5) and contrast 1.
 
     Raises:
       ValueError: for an unknown, missing or empty factor, both ``cycles`` and ``radius``, or a

@@ -191,8 +191,8 @@ class Identity:
     Attributes:
       name: the stem of the files, unique among the results of a network.
       condition: what is done to the images; its ``kind`` is the kind of the result.
-      matmul_precision: the precision of matrix products and convolutions, one of
-        ``names.MATMUL_PRECISIONS``. On a CPU it is always "highest". Empty if it is not known.
+      matmul_precision: the precision of matrix products and convolutions, "default", "high" or
+        "highest". On a CPU it is always "highest". Empty if it is not known.
     """
 
     name: str
@@ -365,7 +365,7 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
 
     - fields of an experiment, or of the experiment of an ensemble's member, that ``theirs`` lacks:
       an earlier version wrote ``theirs``, and the default of a new field changes nothing;
-    - fields without effect, see ``names.WITHOUT_EFFECT``;
+    - fields that affect only the speed and safety of a training, such as ``data.workers``;
     - the number of parameters, which follows from the weights;
     - the precision of products, the checksum of the images' files and the size of images, if
       ``theirs`` lacks them.

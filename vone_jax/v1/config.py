@@ -40,24 +40,25 @@ class VOneBlockConfig:
       gabor_seed: seed of the bank.
       sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
       sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
-      distribution: see ``sample_gabor_parameters``; or "evnet", see ``sample_evnet_parameters``,
-        and "evnet_published", with the input channels of the published networks.
+      distribution: "physiological", "physiological_extended" or "uniform", see
+        ``sample_gabor_parameters``; "evnet", see ``sample_evnet_parameters``, or "evnet_published",
+        the same with the input channels of the published networks.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
       normalization: ``SurroundNormalization``, which comes before the noise; None for the published
         block, which has none.
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
-      noise_generator: generator of the normals, see ``noise.standard_normal``.
+      noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank
         then gives their start values.
       allow_aliasing: accept spatial frequencies beyond the Nyquist limit of the pixel grid.
-      image_mean: subtracted from images, one number or one per channel. With ``image_mean`` and
-        ``image_std`` of 0.5, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
+      image_mean: subtracted from images, one number or one per channel. If this
+        and ``image_std`` are 0.5, [0, 1] becomes [-1, 1], so that zero padding is mid-grey.
       image_std: divides images after the subtraction, one number or one per channel.
 
     Raises:
-      ValueError: if a field is out of range; the message names it.
+      ValueError, TypeError: if a field is out of range; the message names it.
     """
 
     simple_channels: FromZero = 256

@@ -105,7 +105,7 @@ class SubcorticalConfig:
       p_cells: the constants of the P cells; None for a stage without them.
       m_cells: the constants of the M cells; None for a stage without them.
       noise: ``FanoNoise`` or None.
-      noise_generator: generator of the normals, see ``noise.standard_normal``.
+      noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
 
     Raises:
       ValueError: if a field is out of range; the message names it.
