@@ -93,25 +93,25 @@ class Request:
         fewer.
       batch_size: Images at a time, a multiple of the number of devices. Default: about 50, or
         all if there are fewer.
-      matmul_precision: Precision of matrix products and convolutions: "default", "high" or
-        "highest". Default: "high" on TPUs, "highest" on GPUs. A CPU always uses the highest, and so
-        does the suite physiology.
+      matmul_precision: Precision of matrix products and convolutions: "default", "high"
+        or "highest". Default: "high" on TPUs, "highest" on GPUs. A CPU always uses the highest, and
+        so does the suite physiology.
       seed: Root of all randomness.
       draws: Decisions by which an image is judged, each with fresh noise. Default: 10, or 1 for
         noise "frozen". A network without noise is judged once.
       noise: "fresh": new draws in every pass. "frozen": one draw for each image, which attack and
         judgement share.
-      test_noise: Noise to evaluate with: "none", "neuronal", "neuronal:SCALE,LEVEL[,STRENGTH]",
-        "gaussian:SCALE" or "fano:FACTOR[,FLOOR]". Default: the noise the network was trained with.
-        A base network gets it behind its stem.
+      test_noise: Noise to evaluate with. Default: the noise the network was trained with. Others
+        are "none", "neuronal", "neuronal:SCALE,LEVEL[,STRENGTH]", "gaussian:SCALE"
+        and "fano:FACTOR[,FLOOR]". A base network gets it behind its stem.
       attack_noise: Noise that the attack uses. Default: the same as at evaluation. "none":
         gradients without noise, the deterministic-surrogate control. "frozen": one draw for each
         image. Or a noise as for test_noise, or "trained". For linf, l2, l1 and gallery.
-      decision: Input of a decision: one draw ("single"), or "mean_logits", "mean_probability" or
-        "vote" of several.
+      decision: Input of a decision: one draw ("single"), or "mean_logits", "mean_probability"
+        or "vote" of several.
       averaged: Draws in a decision. Default: 1 for "single", else 10.
-      points: Number of radii in the suites linf, l2 and l1: 9 (the VOneNet authors' whole ladder),
-        4 (their main set) or 2 (their reduced set).
+      points: Number of radii in the suites linf, l2 and l1: 9 (the whole ladder of the VOneNet
+        authors), 4 (their main set) or 2 (their reduced set).
       eps: Radii in pixel units; only for suites of one norm. Default: radii of the VOneNet authors.
       norm: Norm of the suites that are not named after one: "linf", "l2" or "l1".
       steps: Steps of the attack.
@@ -129,9 +129,9 @@ class Request:
       form: Form of corrupted images: "float", "uint8" or "jpeg85".
       frost_dir: Directory of the benchmark's photographs of frost. Without it, a drawn texture is
         used under its own name, "frost_procedural".
-      corrupted_files: Published corrupted images, to use instead of images made in memory:
-        "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C) or
-        "npy:PATH" (as CIFAR-10-C).
+      corrupted_files: Published corrupted images, to use instead of images made in memory. They
+        are "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C)
+        or "npy:PATH" (as CIFAR-10-C).
       masking_images: Images for the checks for masked gradients.
       transfer_from: Another network, given in one of the forms of NETWORK. The masking checks carry
         its adversarial images over.
@@ -145,8 +145,8 @@ class Request:
       gallery_images: Images in the gallery.
       gallery_norm: Norm of the gallery's attack.
       gallery_eps: Radius of the gallery's attack, in pixel units.
-      split: Split of the data set. Default: the one a run was validated on; for other networks
-        "validation", "val", "valid" or "test", or all images of a folder without splits.
+      split: Split of the data set. Default: the one a run was validated on; for other
+        networks "validation", "val", "valid" or "test", or all images of a folder without splits.
       source: Data set, by a name that data.load accepts: "folder:DIR", "tfds:NAME". Default: the
         data set of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.

@@ -25,7 +25,8 @@ MatmulPrecision = Literal["default", "high", "highest"]
 class ModelConfig:
     """The network, see ``models.create``."""
 
-    # One of models.NAMES.
+    # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0 or efficientnet_lite0. With
+    # vone_ in front of its name it is a VOneNet, with ev_ an EVNet.
     name: str
     # Number of logits. None takes the number of classes of the data. So does a typed --data.source,
     # unless this option is typed, too.
@@ -116,8 +117,8 @@ class DataConfig:
     eval_batch_size: int = 256
     # Random transforms of the training images.
     augment: data.Augment = data.Augment()
-    # Share of the shorter side that is kept when an image is resized without a random crop, in
-    # (0, 1]. None is 0.875 for photographs at 112 pixels or more, else 1.
+    # Share of the shorter side that is kept when an image is resized without a random crop, above 0
+    # and at most 1. None is 0.875 for photographs at 112 pixels or more, else 1.
     center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     # Worker processes that decode and augment; 0 uses threads of this process.
     workers: FromZero = 0
@@ -130,8 +131,8 @@ class DataConfig:
     unreadable: Literal["raise", "skip"] = "raise"
     # Largest number of skipped images, summed over all epochs of the run. One more ends the run.
     unreadable_limit: FromZero = 100
-    # Common corruptions of training images, applied after the augmentation: corruptions.NAMES
-    # without frost. Each step draws one corruption and one severity for the whole batch.
+    # Common corruptions of training images, applied after the augmentation, such as fog; all but
+    # frost. Each step draws one corruption and one severity for the whole batch.
     corruptions: tuple[str, ...] = ()
     # Lowest and highest severity of these corruptions, 1 to 5.
     corruption_severity: tuple[int, int] = (1, 3)
@@ -155,20 +156,20 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """Neural-similarity regularisation, see ``similarity.py``: its target and its weight."""
+    """Neural-similarity regularisation (Li et al. 2019, arXiv:1911.05072): target and weight."""
 
     # "neural" reads a measured matrix from path; "v1" compares noise-free responses of a
     # VOneBlock, "pixels" the images themselves.
     target: Literal["neural", "v1", "pixels"]
-    # NPZ file for "neural", see similarity.load_matrix.
+    # NPZ file for "neural" with the arrays images and similarity, see similarity.load_matrix.
     path: str | None = None
     # Weight of the term in the loss; Li et al. use 20.
     alpha: float = 20.0
     # Layers of the network to compare, by their names in features. Li et al. use five convolutions
     # spread over the depth of ResNet-18.
     layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    # Data set of the compared images, see data.load. None is the training set. The file of
-    # "neural" has its own images, all of which are used.
+    # Data set of the compared images, see data.load. None is the training set. The file of "neural"
+    # has its own images, all of which are used.
     source: str | None = None
     # Split of source. Where source is None, the split is data.train_split.
     split: str = "train"
@@ -247,8 +248,8 @@ class Experiment:
     # a checkpoint file. What fits is taken, the rest is drawn at random.
     initial_weights: str | None = None
     # Parts of the network that are not trained, as patterns of names joined by "/", such as
-    # back_end/layer1*, see selection.py. Their parameters and batch statistics keep their values,
-    # and their batch norms use the running values.
+    # back_end/layer1*; the star also stands for "/". Their parameters and batch statistics keep
+    # their values, and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
     # Perturbation of the training images: PGD on the current network (adversarial training),
     # Gaussian noise or PRIME. During the attack, batch norm uses its running values.

@@ -152,7 +152,7 @@ class OptimizerConfig:
     # Base learning rate, which the schedule multiplies.
     learning_rate: Positive = 0.1
     # Factors on the learning rate of parts of the network, as (pattern, factor): patterns as in
-    # Experiment.freeze, factors > 0. The last pattern that matches a parameter counts.
+    # freeze, factors > 0. The last pattern that matches a parameter counts.
     rates: Rates = ()
     # Learning-rate schedule over the run.
     schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
@@ -162,8 +162,8 @@ class OptimizerConfig:
     momentum: _BelowOne = 0.9
     # Use Nesterov momentum.
     nesterov: bool = False
-    # Factor in [0, 1]. The parameters times this are added to the gradient before momentum
-    # (coupled, as in PyTorch).
+    # Factor in [0, 1]. The parameters times this are added to the gradient before momentum, which
+    # is coupled weight decay as in PyTorch.
     weight_decay: Share = 1e-4
     # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
     decayed: Literal["all", "kernels"] = "all"

@@ -40,8 +40,8 @@ class PRIME:
     depth: int = 3
     # Side of the filter in pixels, odd.
     filter_size: int = 3
-    # Largest standard deviation of the weights that are added to the filter that changes nothing,
-    # >= 0. The standard deviation is uniform from 0 to this.
+    # Largest standard deviation, >= 0, of the weights that are added to the filter that changes
+    # nothing. The standard deviation is uniform from 0 to this.
     filter_scale: float = 4.0
     # Largest frequency of displacements in half cycles per image, 2 to 1000.
     warp_cutoff: Annotated[int, arguments.Range(2, 1000)] = 500

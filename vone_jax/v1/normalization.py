@@ -61,8 +61,8 @@ class SurroundNormalization:
         weight 1 + orientation_tuning cos(2 d) in the ring.
       frequency_tuning: None, or a standard deviation in octaves, >= 0.5. Then weights in the ring
         fall off with the difference of spatial frequencies.
-      phase_tuning: in [0, 1]. A simple cell with a difference d of phases has the weight
-        1 + phase_tuning cos(d) in the ring of another simple cell.
+      phase_tuning: in [0, 1]. In the ring of a simple cell, another simple cell with a difference d
+        of phases has the weight 1 + phase_tuning cos(d).
       strength_correlation: correlation of the suppression index with the size of the receptive
         field, in a Gaussian copula, in [-1, 1].
       extent_correlation: the same for the surround diameter.
