@@ -20,6 +20,14 @@ from vone_jax.results.measured import Accuracy, Checks, CorruptionMeans, Distanc
 if TYPE_CHECKING:
     import pandas as pd
 
+# Columns of ``Runs.to_frame``. ``run`` is the path of the run, ``network`` its label and ``model``
+# its architecture. ``kind`` is the kind of the result and ``result`` the stem of its file. ``eps``
+# is in pixel units, and ``eps_label`` as papers write it. ``attack_settings`` is the attack as
+# code. ``test_noise`` has words only if the noise of training was replaced. ``noise``, ``draws``,
+# ``decision`` and ``averaged`` are the fields of ``Protocol``, and ``protocol`` has them in words.
+# ``low`` and ``high`` are the 95 % interval of ``value`` over images. ``correct`` is the sum over
+# the ``seen`` images of the share of decisions that were right. ``images`` is the number of images
+# behind the result.
 COLUMNS = (
     *("run", "network", "model", "kind", "result", "dataset", "split"),
     *("norm", "eps", "eps_label", "attack", "attack_settings", "eot_samples", "estimator"),
