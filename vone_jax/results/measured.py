@@ -70,7 +70,7 @@ class Accuracy:
 
 @dataclass(frozen=True, config=STRICT)
 class Rung:
-    """The accuracy at one radius of a ladder."""
+    """The accuracy at one radius of a ladder, ``eps`` in pixel units, with its 95 % interval."""
 
     eps: Annotated[float, Field(ge=0)]
     accuracy: Share
@@ -103,7 +103,9 @@ class Check:
     """One check for masked gradients.
 
     Attributes:
+      question: what the check asks, in words.
       numbers: the numbers behind the verdict; None for one that is not finite.
+      meaning: the answer in words.
     """
 
     name: str
@@ -131,8 +133,12 @@ class CorruptionMeans:
     """Mean accuracies over corruptions.
 
     Attributes:
+      of_corruptions: mean over the common corruptions that were measured, from 0 to 1.
+      of_categories: mean over the four categories (noise, blur, weather, digital).
+      categories: category -> mean over its corruptions.
       mce: mean corruption error in percent; None where it is not defined.
       relative_mce: relative mean corruption error in percent; None where it is not defined.
+      note: the corruptions and severities that count, in words.
     """
 
     of_corruptions: Share
