@@ -83,7 +83,10 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
 def directory_name(name: str, value: str) -> None:
     """Check that ``value`` can name a directory, and does not look like an option of a command."""
     if not value or "/" in value or value.startswith((".", "-")):
-        raise ValueError(f"{name} must be usable as the name of a directory, got {value!r}")
+        raise ValueError(
+            f"{name} must be usable as the name of a directory, got {value!r}; it has no / "
+            "and no . or - in front"
+        )
 
 
 def in_reach(name: str, path: Path | str) -> None:
