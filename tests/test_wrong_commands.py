@@ -136,6 +136,8 @@ train r --optimizer.rates back_end/fc 0         | --optimizer.rates | the factor
 train r --optimizer.rates back_end/fc           | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates back_end/fc=10        | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
+train r --freeze                                | --freeze     | needs at least one value
+train r --data.corruptions --epochs 1           | --data.corruptions | needs at least one value
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights text.txt              | --initial-weights | a checkpoint file (.pth

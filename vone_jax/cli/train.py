@@ -78,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
             print(_short_help(argv[0], experiment))
             return cli.FINISHED
         arguments = _parse(argv, experiment)
+        if name := _without_value(argv, experiment):
+            raise ValueError(f"{name} needs at least one value")
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
@@ -163,6 +165,17 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
             name, equals, value = word[2:].partition("=")
             given[name.replace("-", "_")] = value if equals else following
     return given
+
+
+def _without_value(argv: Sequence[str], experiment: training.Experiment) -> str:
+    """The option of a list that gets no values and has none in the config; empty if none does."""
+    for path, word in _given(argv).items():
+        value = functools.reduce(
+            lambda at, name: getattr(at, name, None), path.split("."), experiment
+        )
+        if value == () and (not word or word.startswith("--")):
+            return cli.option(path)
+    return ""
 
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
