@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.tree_util import Partial
 
 from vone_jax import prng
@@ -102,6 +103,11 @@ def test_a_function_of_a_single_key_is_adapted():
 def test_functions_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match=r"net must be a function of \(keys, images\), got str"):
         prng.as_pytree("resnet18", "net")
+    with pytest.raises(TypeError, match="got Dense without its variables; see models.logits_fn"):
+        prng.as_pytree(nn.Dense(10), "net")
+    bound = nn.Dense(10).bind({})
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        prng.as_pytree(bound, "net")
     with pytest.raises(TypeError, match="arguments \\(images\\): too many positional arguments"):
         prng.as_pytree(lambda images: images, "net")
     with pytest.raises(TypeError, match="missing a required.* argument: 'train'"):

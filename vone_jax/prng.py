@@ -149,8 +149,11 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
         ``Partial`` is neither an array nor a number.
     """
     contract = f"{name} must be a function of (keys, images)"
-    if not callable(function):
-        raise TypeError(f"{contract}, got {type(function).__name__}")
+    # A module of Flax without variables can be called, but only fails within.
+    unbound = hasattr(function, "bind") and getattr(function, "scope", "") is None
+    if unbound or not callable(function):
+        cure = " without its variables; see models.logits_fn" if unbound else ""
+        raise TypeError(f"{contract}, got {type(function).__name__}{cure}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # Some builtin functions have no signature.
