@@ -25,12 +25,17 @@ assert "vone_jax" not in sys.modules and "flax" not in sys.modules
 def test_a_damaged_artefact_is_refused_before_jax_reads_it():
     """JAX ends the process at some of them."""
     model = models.create("resnet18", 3, image_size=32, in_channels=1, width=2)
-    artefact = convert.export(model, models.init(model, jax.random.key(0)), platforms=("cpu",))
+    variables = models.init(model, jax.random.key(0))
+    artefact = convert.export(model, variables, platforms=("cpu",))
     middle = len(artefact) // 2
     flipped = artefact[:middle] + bytes([artefact[middle] ^ 1]) + artefact[middle + 1 :]
     for damaged in (flipped, artefact[:-1], artefact + b"x", artefact[:middle], b"", b"x" * 99):
         with pytest.raises(convert.CheckpointError, match="damaged, .* export the network again"):
             convert.load_exported(damaged)
+    with pytest.raises(
+        ValueError, match="platforms must be one of cpu, cuda, tpu, rocm; got 'gpu'"
+    ):
+        convert.export(model, variables, platforms=("cpu", "gpu"))
 
 
 @pytest.mark.slow

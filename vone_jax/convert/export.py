@@ -82,6 +82,8 @@ def export(
     """
     size = model.image_size if image_size is None else image_size
     arguments.count("image_size", size, least=8)
+    for platform in platforms:
+        arguments.choice("platforms", platform, ("cpu", "cuda", "tpu", "rocm"))
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, size, size, model.in_channels), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=prng.THREEFRY))
