@@ -141,6 +141,14 @@ def test_the_log_has_the_term_of_the_similarity(tiny, tmp_path, monkeypatch):
     assert terms == [0.25] * 3
 
 
+@pytest.mark.untyped
+def test_a_name_is_no_experiment(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"experiment must be Experiment\(...\), got 'tiny'; .*load"
+    ):
+        training.train("tiny", tmp_path)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_finished_run_is_left_as_it_is(tiny, whole):
     before = log(whole)
     assert train(tiny, whole) == training.Outcome(step=6, finished=True)

@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import fast, files
+from vone_jax import arguments, fast, files
 from vone_jax import mesh as meshes
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.checkpoint import Checkpoints, Position, saved_steps
@@ -91,6 +91,7 @@ def train(
       UnreadableDataError: if too many images cannot be read, see ``DataConfig.unreadable``.
       OSError: if a data worker dies, or the log cannot be written.
     """
+    arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
     run_dir = Path(run_dir)
     run_dirs.check_path(run_dir)
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
