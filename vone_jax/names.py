@@ -19,16 +19,16 @@ STEP_RULES = {
     "eps/4": lambda eps, steps: eps / 4,
 }
 
-# The 15 common corruptions of ImageNet-C by group (Hendrycks and Dietterich, 2019,
+# The 15 common corruptions of ImageNet-C by category (Hendrycks and Dietterich, 2019,
 # arXiv:1903.12261), and its four extra ones.
-CORRUPTION_GROUPS = {
+CORRUPTION_CATEGORIES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 }
 # The 15 corruptions that are compared.
-COMMON_CORRUPTIONS = tuple(name for group in CORRUPTION_GROUPS.values() for name in group)
+COMMON_CORRUPTIONS = tuple(name for each in CORRUPTION_CATEGORIES.values() for name in each)
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 # Stands in for "frost" where its photographs are not at hand.
 PROCEDURAL_FROST = "frost_procedural"

@@ -16,9 +16,9 @@ COMMON = tuple(n if n != "frost" else "frost_procedural" for n in built.COMMON)
 SMALL = {"corruptions": COMMON, "severities": (1, 5)}
 
 
-def test_groups_are_those_of_the_corruptions():
-    assert {g: tuple(corruptions.SETS[g]) for g in names.CORRUPTION_GROUPS} == (
-        names.CORRUPTION_GROUPS
+def test_categories_are_those_of_the_corruptions():
+    assert {name: tuple(corruptions.SETS[name]) for name in names.CORRUPTION_CATEGORIES} == (
+        names.CORRUPTION_CATEGORIES
     )
     assert built.COMMON == tuple(corruptions.SETS["common"])
 
@@ -43,17 +43,18 @@ def test_scores_are_means_by_their_definitions(model, shares):
     norms = {n: np.mean([accuracy[n, eps] for eps in LADDER[n]]) for n in LADDER}
     each = {n: np.mean([accuracy[n, s] for s in (1, 5)]) for n in COMMON}
     each["frost"] = each.pop("frost_procedural")
-    groups = {
-        g: np.mean([each[n] for n in members]) for g, members in names.CORRUPTION_GROUPS.items()
+    categories = {
+        name: np.mean([each[n] for n in members])
+        for name, members in names.CORRUPTION_CATEGORIES.items()
     }
     clean, box = accuracy["clean"], np.mean(list(norms.values()))
-    fifteen, four = np.mean(list(each.values())), np.mean(list(groups.values()))
+    fifteen, four = np.mean(list(each.values())), np.mean(list(categories.values()))
     expected = {
-        "clean": clean, **norms, "white_box": box, **groups,
-        "corruptions": fifteen, "groups": four,
-        "robust": (box + fifteen) / 2, "robust_groups": (box + four) / 2,
+        "clean": clean, **norms, "white_box": box, **categories,
+        "corruptions": fifteen, "categories": four,
+        "robust": (box + fifteen) / 2, "robust_categories": (box + four) / 2,
         "overall": np.mean([clean, *norms.values(), fifteen]),
-        "overall_groups": np.mean([clean, *norms.values(), four]),
+        "overall_categories": np.mean([clean, *norms.values(), four]),
     }  # fmt: skip
     assert {name: score.value for name, score in line.scores.items()} == pytest.approx(expected)
     assert abs(fifteen - four) > 1e-4
@@ -76,8 +77,8 @@ def test_a_drawn_texture_in_the_place_of_frost_is_named():
         for name, label in (("frost", "a"), ("frost_procedural", "b"))
     ]
     mean = "the mean over 1 of the 15 common ones at severity 1, with a drawn texture in the place"
-    assert f"{mean} of frost for b; by group" in " ".join(scores.table(runs).notes)
-    assert f"{mean} of frost; by group" in " ".join(scores.table(runs[1:]).notes)
+    assert f"{mean} of frost for b; by category" in " ".join(scores.table(runs).notes)
+    assert f"{mean} of frost; by category" in " ".join(scores.table(runs[1:]).notes)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -89,7 +90,7 @@ def test_a_drawn_texture_in_one_of_two_lines_is_named(order):
     ]
     table = scores.table([judged("vone_resnet18", *measured[::order])])
     assert len(table.lines) == 2
-    assert "with a drawn texture in the place of frost; by group" in " ".join(table.notes)
+    assert "with a drawn texture in the place of frost; by category" in " ".join(table.notes)
 
 
 def test_a_drawn_texture_in_no_mean_is_not_named():
@@ -264,7 +265,7 @@ def test_without_attacks_no_mean_is_over_all():
     made = built.measure("resnet18", {"clean": 0.9}, **SMALL)
     (line,) = scores.table([built.run(made)]).lines
     assert "corruptions" in line.scores
-    assert not {"white_box", "robust", "overall", "overall_groups"} & line.scores.keys()
+    assert not {"white_box", "robust", "overall", "overall_categories"} & line.scores.keys()
 
 
 def test_a_decision_tells_the_draws_that_it_is_made_of():

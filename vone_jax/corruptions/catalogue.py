@@ -25,7 +25,7 @@ from vone_jax.corruptions import (
 )
 from vone_jax.corruptions.levels import Images, Keys, Shape
 from vone_jax.corruptions.tables import FROST_SCALE, PARAMETERS, TABLES, table_for
-from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_GROUPS, EXTRA_CORRUPTIONS
+from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_CATEGORIES, EXTRA_CORRUPTIONS
 
 # Values may leave [0, 1] by the rounding errors of a resize.
 _TOLERANCE = 1e-6
@@ -80,7 +80,7 @@ NAMES = tuple(CORRUPTIONS)
 SETS = {
     "common": COMMON_CORRUPTIONS,
     "extra": EXTRA_CORRUPTIONS,
-    **CORRUPTION_GROUPS,
+    **CORRUPTION_CATEGORIES,
 }
 
 FORMS = ("float", "uint8", "jpeg85")

@@ -254,7 +254,7 @@ def summarise(
     measured = {name: sum(of_name) / len(of_name) for name, of_name in shares.items()}
     members = {
         category: [measured[name] for name in of_category if name in measured]
-        for category, of_category in names.CORRUPTION_GROUPS.items()
+        for category, of_category in names.CORRUPTION_CATEGORIES.items()
     }
     if not all(members.values()):
         return None

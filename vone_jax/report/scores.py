@@ -1,7 +1,7 @@
 """Aggregate scores: one line for each network and each way of attacking and judging it.
 
 White box: the mean over the radii of a norm, and over the norms. Corruptions: the mean over
-severities and corruptions, and the mean of the four group means. The aggregate of the authors of
+severities and corruptions, and the mean of the four category means. The aggregate of the authors of
 VOneNets is not published, so the parts and two means are given, by both rules for corruptions.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vone_jax import results
-from vone_jax.names import CORRUPTION_GROUPS, NORM_LABELS, NORMS
+from vone_jax.names import CORRUPTION_CATEGORIES, NORM_LABELS, NORMS
 from vone_jax.report import comparison
 from vone_jax.report.wording import datasets, listing, markdown, severity_label
 from vone_jax.results import Result, Run
@@ -25,18 +25,18 @@ TITLES = {
     "clean": "Clean",
     **{norm: f"{NORM_LABELS[norm]} mean" for norm in NORMS},
     "white_box": "White box",
-    **{group: group.capitalize() for group in CORRUPTION_GROUPS},
+    **{name: name.capitalize() for name in CORRUPTION_CATEGORIES},
     "corruptions": "Corruptions",
-    "groups": "Corruptions, by group",
+    "categories": "Corruptions, by category",
     "robust": "White box and corruptions",
-    "robust_groups": "White box and corruptions, by group",
+    "robust_categories": "White box and corruptions, by category",
     "overall": "All",
-    "overall_groups": "All, by group",
+    "overall_categories": "All, by category",
 }
 # The two tables of the page: each is narrow enough to be read without scrolling.
 PARTS = (
     ("clean", *NORMS, "white_box", "corruptions", "robust", "overall"),
-    (*CORRUPTION_GROUPS, "groups", "robust_groups", "overall_groups"),
+    (*CORRUPTION_CATEGORIES, "categories", "robust_categories", "overall_categories"),
 )
 # Field of a line -> title.
 _HEADINGS = {
@@ -332,11 +332,11 @@ def _line(
         items = measured.corruptions.items()
         kinds = dict.fromkeys(name for name, *_ in corrupted)
         means = {name: mean_of([r for (other, _), r in items if other == name]) for name in kinds}
-        for group, names in {**CORRUPTION_GROUPS, "corruptions": tuple(means)}.items():
+        for category, names in {**CORRUPTION_CATEGORIES, "corruptions": tuple(means)}.items():
             if known := [means[name] for name in names if name in means]:
-                weights[group] = np.mean(known, axis=0)
-        add("groups", list(CORRUPTION_GROUPS))
-    for rule, suffix in (("corruptions", ""), ("groups", "_groups")):
+                weights[category] = np.mean(known, axis=0)
+        add("categories", list(CORRUPTION_CATEGORIES))
+    for rule, suffix in (("corruptions", ""), ("categories", "_categories")):
         add(f"robust{suffix}", ["white_box", rule])
         if joined:
             add(f"overall{suffix}", ["clean", *joined, rule])
@@ -382,8 +382,8 @@ def _notes(
         forms = listing(comparison.form_labels(form for *_, form in corrupted))
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}"
-            f"{f', in {forms}' if forms else ''}{frost}; by group: the mean of the means of "
-            f"{listing(list(CORRUPTION_GROUPS))} corruptions."
+            f"{f', in {forms}' if forms else ''}{frost}; by category: the mean of the means of "
+            f"{listing(list(CORRUPTION_CATEGORIES))} corruptions."
         )
     if "robust" in columns:
         yield "White box and corruptions: the mean of the two."
