@@ -201,6 +201,11 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
     trained_on = dataclasses.replace(job, network=tiny.tiny_trained(seed=5))
     with pytest.raises(evaluation.ResultError, match="config.seed is 5, was 0; network.weights is"):
         evaluation.evaluate(trained_on, clean)
+    many = tiny.tiny_trained(config={f"field{i}": i for i in range(20)})
+    elsewhere = tiny.changed(job, directory=tmp_path / "many")
+    evaluation.evaluate(dataclasses.replace(elsewhere, network=many), clean)
+    with pytest.raises(evaluation.ResultError, match=r"absent, was 15; and 12 more\); overwrite"):
+        evaluation.evaluate(elsewhere, clean)
     tagged = evaluation.evaluate(tiny.changed(other, tag="again"), clean)
     assert tagged.name == "clean-again" and tagged.identity_hash != first.identity_hash
     replaced = evaluation.evaluate(tiny.changed(other, overwrite=True), clean)

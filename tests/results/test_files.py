@@ -126,6 +126,13 @@ def test_what_differs_in_a_list_is_named_by_its_place():
         assert f"network.config.members.length is {len(ours)}, was {len(theirs)}" in named
 
 
+def test_a_long_value_that_differs_is_cut():
+    one, two = (built.network(config={"names": [name] * 999}) for name in ("cat", "dog"))
+    (named,) = results.differences(*(built.accuracy(CLEAN, 0.9, of=of) for of in (one, two)))
+    assert named.startswith('network.config.names is ["cat", "cat"') and ', was ["dog"' in named
+    assert len(named) < 250
+
+
 def test_arrays_that_do_not_belong_to_a_result_are_not_written(tmp_path):
     made = built.accuracy(CLEAN, 0.9)
     made.arrays["probability_correct"] = np.zeros(100)

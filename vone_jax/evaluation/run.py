@@ -182,6 +182,9 @@ class Store:
 
     def _check_same(self, path: Path, found: results.Identity | dict[str, Any]) -> None:
         if differing := results.differences(self.identity, found):
+            # Another network can differ in every field of its config.
+            if (more := len(differing) - 8) > 0:
+                differing[8:] = [f"and {more} more"]
             raise OtherEvaluationError(
                 f"{path} is of another evaluation ({'; '.join(differing)}); overwrite it "
                 f"(--overwrite), or give this one another name (--tag) or directory (--results)"

@@ -380,10 +380,15 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
     new |= {name for name in here | there if _OF_EXPERIMENT.sub("", name) in WITHOUT_EFFECT}
     return [
-        f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
+        f"{name} is {_cut(here.get(name, 'absent'))}, was {_cut(there.get(name, 'absent'))}"
         for name in sorted((here | there).keys() - new)
         if here.get(name) != there.get(name)
     ]
+
+
+def _cut(text: str) -> str:
+    """The start of a value, such as the names of a thousand classes."""
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 # The path of an experiment: that of the network, or of an ensemble's member.
