@@ -11,7 +11,7 @@ flip. There are three forms of the set:
 The images are noise with the spectrum of natural scenes. Rates are images per second by the clock,
 per second of processor time of the program with its workers, and per second of processor time of
 the program alone. The clock depends on what else runs on the machine. The last rate is the most
-that a program can take from any number of workers: it turns bytes into floats in one thread.
+that a program can take from any number of workers: it receives bytes in one thread.
 """
 
 import contextlib
