@@ -3,7 +3,7 @@
 ``--data.source folder:DIR`` names the folder. DIR holds a folder for each class, DIR/CLASS/IMAGE,
 of which every fifth image is kept for validation; or splits, DIR/train/CLASS/IMAGE and
 DIR/validation/CLASS/IMAGE. The number of classes is that of the folders. The batches are small and
-the learning rate is moderate, for some hundred to some thousand images. With fewer images, start
+the learning rate is moderate, for a few hundred to a few thousand images. With fewer images, start
 from weights trained on photographs, see docs/guide.md.
 
 Paper row: none.
