@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,6 +206,17 @@ def test_a_constant_kernel_costs_no_convolution_of_zeros():
     ours, _ = pair(1, 1)
     gradient = jax.grad(lambda x: jnp.sum(jnp.sin(ours(x, k))))
     assert jax.jit(gradient).lower(x).as_text().count("stablehlo.convolution") == 2
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
+def test_a_layer_of_flax_has_its_usual_padding(padding):
+    x, _ = arguments(8, 3)
+    ours, theirs = (
+        nn.Conv(7, (3, 3), strides=2, padding=padding, **options)
+        for options in ({"conv_general_dilated": convolve}, {})
+    )
+    variables = theirs.init(jax.random.key(1), x)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=ATOL)
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,14 @@ def convolve(
     images: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     *,
     precision: Any = None,
     dimension_numbers: Any = _LAYOUT,
     feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """Convolve NHWC images with an HWIO kernel, with explicit padding.
+    """Convolve NHWC images with an HWIO kernel.
 
     The plain form is ``lax.conv_general_dilated``. Three kinds of convolution are matrix products
     here, because XLA's convolution is slower on CPUs:
@@ -67,7 +67,7 @@ def convolve(
       images: (N, H, W, C).
       kernel: (rows, columns, C, features), of the type of ``images``.
       strides: along rows and columns.
-      padding: zeros before and after, for rows and columns.
+      padding: zeros before and after, for rows and columns; or "SAME" or "VALID".
       precision: of the products, as in ``lax.dot_general``.
       dimension_numbers: must mean NHWC, HWIO and NHWC, in any form that JAX accepts.
       feature_group_count: 1; or C for C features, which is ``convolve_depthwise``.
@@ -83,6 +83,8 @@ def convolve(
     depthwise = 1 < feature_group_count == images.shape[3] == kernel.shape[3]
     options["feature_group_count"] = 1 if depthwise else feature_group_count
     _check(images, kernel, dimension_numbers, options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     if depthwise:
         return convolve_depthwise(images, kernel, strides, padding, precision=precision)
     pads = tuple((before, after) for before, after in padding)
