@@ -155,6 +155,28 @@ def test_a_program_of_processes_ends_with_its_status(ending, status, free_port):
     assert ("KeyError: 'lost'" in result.stderr) == (ending == "error")
 
 
+def test_wrong_arguments_of_one_process_do_not_wait_for_the_others(free_port):
+    """JAX would wait for 5 minutes, and then abort."""
+    source = (
+        "import sys, time\n"
+        "from vone_jax import mesh\n"
+        "mesh._LEAVING = 1.0\n"
+        "with mesh.ending_together():\n"
+        f"    mesh.join_processes('localhost:{free_port},2,' + sys.argv[1])\n"
+        "    time.sleep(600) if sys.argv[1] == '1' else sys.exit(2)\n"
+    )
+    first, second = (
+        subprocess.Popen([sys.executable, "-c", source, index], stderr=subprocess.DEVNULL)
+        for index in "01"
+    )
+    try:
+        assert first.wait(timeout=60) == 2
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture
 def free_port():
     with socket.socket() as probe:

@@ -23,6 +23,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 # Seconds that a process waits for the others, and between two lines on stderr that say so.
 _PATIENCE, _REPORT = 300.0, 20.0
+# The status of wrong arguments, and the seconds that a process then waits for the others.
+_WRONG_ARGUMENTS, _LEAVING = 2, 10.0
 _CURE = "check that HOST:PORT reaches process 0 and that all N processes have begun"
 
 
@@ -111,8 +113,9 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
 
     JAX makes a process wait for all others before it ends. After a failure the others wait in the
     middle of a computation, so no process would ever end. Here a process that fails, or exits with
-    a status in ``alone``, ends without waiting, and the broken connection ends the others. With any
-    other status all processes end at the same point.
+    a status in ``alone``, ends without waiting, and the broken connection ends the others. Wrong
+    arguments are wrong for all processes, or for one that lacks a file, so with the status 2 a
+    process waits 10 s at most. With any other status all processes end at the same point.
     """
     try:
         yield
@@ -121,9 +124,13 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
             raise
         status = 1
         if isinstance(error, SystemExit):
-            if not isinstance(error.code, int) or error.code not in alone:
+            if not isinstance(error.code, int) or error.code not in (*alone, _WRONG_ARGUMENTS):
                 raise
             status = error.code
+            if status == _WRONG_ARGUMENTS:
+                leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+                leaving.start()
+                leaving.join(_LEAVING)
         else:
             traceback.print_exc()
         sys.stdout.flush()
