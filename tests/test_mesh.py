@@ -77,6 +77,14 @@ def test_one_process_speaks_for_itself():
     assert meshes.any_process(False) is False
 
 
+def test_an_error_of_the_first_process_lets_the_others_find_it(monkeypatch):
+    reached = []
+    monkeypatch.setattr(meshes, "barrier", reached.append)
+    with pytest.raises(ValueError, match="damaged"), meshes.first_process_first("file"):
+        raise ValueError("damaged")
+    assert reached == ["file"]
+
+
 def test_the_devices_in_words(mesh):
     assert meshes.describe(mesh) == "4 x cpu (cpu)"
 

@@ -271,12 +271,17 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def first_process_first(name: str) -> Iterator[None]:
-    """Let process 0 finish a ``with`` block before the others enter it, so it can make files."""
+    """Let process 0 finish a ``with`` block before the others enter it, so it can make files.
+
+    The others enter it after an error, too, and may find the same one.
+    """
     if jax.process_index() != 0:
         barrier(name)
-    yield
-    if jax.process_index() == 0:
-        barrier(name)
+    try:
+        yield
+    finally:
+        if jax.process_index() == 0:
+            barrier(name)
 
 
 def describe(mesh: Mesh) -> str:
