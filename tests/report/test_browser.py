@@ -50,6 +50,16 @@ def test_differences_without_their_images_fit_a_phone(tab, run_dirs, tmp_path):
     assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
 
 
+def test_a_long_name_of_one_word_fits(tab, tmp_path):
+    name = "resnet18_" + 6 * "rate0.1_decay0.0005_"
+    runs = [built.run(built.measure("resnet18"), label=label) for label in (name, "other")]
+    page = report.write(results.Runs(runs), tmp_path / "report.html")
+    root = "document.documentElement"
+    for width in (390, 1270):
+        tab.open(page, width)
+        assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
+
+
 def test_the_numbers_are_those_of_the_files(tab, path, run_dirs):
     tab.open(path, 1300)
     shown = tab.evaluate(
