@@ -333,6 +333,16 @@ def test_too_little_memory_is_told_with_the_batch_size(run_dir, capsys, monkeypa
     assert f"take a --batch-size below {size}" in capsys.readouterr().err
 
 
+def test_a_connection_that_breaks_is_told_as_a_failure_elsewhere(run_dir, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    assert program.main([str(run_dir), "--suite", "clean", "--tag", "broken"]) == 1
+    assert "eval.py: another process seems to have failed: UNKNOWN" in capsys.readouterr().err
+
+
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     assert program.main([str(run_dir.with_name("tinny"))]) == 2
     assert f"did you mean {run_dir}?" in capsys.readouterr().err

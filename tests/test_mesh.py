@@ -202,5 +202,12 @@ def test_too_little_memory_here_is_no_failure_elsewhere(monkeypatch):
         meshes.naming_failures_elsewhere(),
     ):
         raise error("UNAVAILABLE: the connection was closed")
+    with (
+        pytest.raises(ConnectionError, match="failed: UNKNOWN"),
+        meshes.naming_failures_elsewhere(),
+    ):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+    with pytest.raises(ValueError, match="images"), meshes.naming_failures_elsewhere():
+        raise ValueError("images must lie in [0, 1]")
     assert meshes.too_little_memory(MemoryError()) == "the memory of the host is too small"
     assert not meshes.too_little_memory(error("INTERNAL: another reason"))

@@ -140,14 +140,16 @@ def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_failures_elsewhere() -> Iterator[None]:
-    """Turn a ``JaxRuntimeError`` in a program of several processes into a ConnectionError.
+    """Turn an error of JAX's runtime in a program of several processes into a ConnectionError.
 
     An error about too little memory is raised unchanged, see ``too_little_memory``.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or too_little_memory(error):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX raises some as a ValueError. The message then begins with the runtime's status.
+        known = isinstance(error, jax.errors.JaxRuntimeError) or re.match("[A-Z_]+: ", str(error))
+        if jax.process_count() == 1 or too_little_memory(error) or not known:
             raise
         raise ConnectionError(f"another process seems to have failed: {error}") from error
 

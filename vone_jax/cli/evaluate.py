@@ -186,7 +186,8 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, f"--step {step}: {error}", cli.WRONG_ARGUMENTS)
     _warn(_before(tasks, arguments.request))
     try:
-        finished = _run(tasks)
+        with mesh.naming_failures_elsewhere():
+            finished = _run(tasks)
     except evaluation.OtherEvaluationError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
