@@ -181,6 +181,11 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def is_data_mesh(mesh: Mesh) -> bool:
+    """Return True for a mesh with the axis of ``data_mesh`` alone."""
+    return (mesh.axis_names, mesh.axis_types) == ((AXIS,), (AxisType.Auto,))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that every device holds in full: parameters, sums."""
     return NamedSharding(mesh, PartitionSpec())

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
@@ -160,5 +161,7 @@ def test_bad_fields_are_refused():
     with pytest.raises(TypeError, match="mesh must be a Mesh or None, got int"):
         InBatches(attack, 4, 2)  # pyright: ignore[reportArgumentType]
     mesh = meshes.Mesh(np.asarray(jax.devices()[:2]), ("other",))
-    with pytest.raises(ValueError, match="mesh must have the one axis 'data', got"):
-        InBatches(attack, 4, mesh)
+    explicit = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    for other in (mesh, explicit):
+        with pytest.raises(ValueError, match="mesh must have the one axis 'data' of the type Auto"):
+            InBatches(attack, 4, other)

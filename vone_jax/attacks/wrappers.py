@@ -82,7 +82,8 @@ class InBatches(Wrapper):
 
     Raises:
       TypeError: if ``attack`` is not an attack or ``mesh`` not a mesh.
-      ValueError: if ``size`` is not a positive number or ``mesh`` has another axis than "data".
+      ValueError: if ``size`` is not a positive number or ``mesh`` has another axis than "data", or
+        one of another type than Auto.
     """
 
     attack: Attack
@@ -93,9 +94,10 @@ class InBatches(Wrapper):
         super().__post_init__()
         if self.mesh is not None and not isinstance(self.mesh, meshes.Mesh):
             raise TypeError(f"mesh must be a Mesh or None, got {type(self.mesh).__name__}")
-        if self.mesh is not None and self.mesh.axis_names != (meshes.AXIS,):
+        if self.mesh is not None and not meshes.is_data_mesh(self.mesh):
             raise ValueError(
-                f"mesh must have the one axis {meshes.AXIS!r}, got {self.mesh.axis_names}"
+                f"mesh must have the one axis {meshes.AXIS!r} of the type Auto, as "
+                f"mesh.data_mesh makes it, got {self.mesh}"
             )
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
