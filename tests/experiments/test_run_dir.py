@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.damage import flipped_bits
+from vone_jax import mesh as meshes
 from vone_jax import v1
 from vone_jax.experiments.run_dir import CONFIG, open_run
 from vone_jax.training import (
@@ -46,6 +47,20 @@ def describe(*arguments, **options):
     """Open the directory of a run, and leave it."""
     with opened(*arguments, **options):
         pass
+
+
+def test_processes_with_other_experiments_are_refused(tmp_path, monkeypatch):
+    """Only fields that change no result may differ, such as the directory of the data."""
+    data, optimizer = EXPERIMENT.data, EXPERIMENT.optimizer
+    moved = replace(EXPERIMENT, data=replace(data, data_dir="here", workers=3))
+    faster = replace(EXPERIMENT, optimizer=replace(optimizer, learning_rate=3.0))
+    numbers = []
+    monkeypatch.setattr(meshes, "same_in_all_processes", numbers.append)
+    for experiment in (EXPERIMENT, moved, faster):
+        with pytest.raises(RunDirectoryError, match="the processes have different experiments"):
+            describe(tmp_path / "run", experiment)
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_knows_the_names_of_its_latest_validation_images(tmp_path):

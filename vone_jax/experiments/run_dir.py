@@ -29,7 +29,13 @@ from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.experiments.checkpoint import Checkpoints, saved_steps
 from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.experiment_files import differences, from_json, imported_banks, to_json
+from vone_jax.experiments.experiment_files import (
+    differences,
+    experiment_digest,
+    from_json,
+    imported_banks,
+    to_json,
+)
 from vone_jax.experiments.state import initial_state
 from vone_jax.v1 import GaborParameters, ImportedBank
 
@@ -151,8 +157,15 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
 
     If there is a run already, fields that affect no result may differ, see
     ``experiment_files.differences``. Their new values are then written to ``config.json``. A
-    ``RunDirectoryError`` names other fields that differ, or the process that trains there.
+    ``RunDirectoryError`` names other fields that differ, or the process that trains there. It is
+    raised, too, if the processes of a program have different experiments.
     """
+    # Otherwise the weights of the processes would drift apart, and nobody would see it.
+    if not meshes.same_in_all_processes(int(experiment_digest(description.experiment)[:7], 16)):
+        raise RunDirectoryError(
+            "the processes have different experiments; start all of them with the same config and "
+            "the same options"
+        )
     with contextlib.ExitStack() as stack:
         problem = None
         if jax.process_index() == 0:
