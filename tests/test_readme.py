@@ -71,6 +71,26 @@ def test_the_code_of_the_attacks_page_runs():
     assert (names["distance"](names["delta"]) > names["distance"](names["start"])).all()
 
 
+def test_the_code_of_the_corruptions_page_runs():
+    names = names_of("docs/corruptions.md")
+    assert names["foggy"].shape == names["as_cifar10_c"].shape == (2, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_neurophysiology_page_gives_its_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = names_of("docs/neurophysiology.md")
+    page = (ROOT / "docs/neurophysiology.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` ((?:\| 0\.\d\d ){3}\| \d+ \|)", page, re.MULTILINE)
+    assert len(rows) == 7
+    for name, told in rows:
+        each = names["scores"][name]
+        numbers = [f"{x:.2f}" for x in (each.score, each.similarity, each.ceiling)]
+        assert told == f"| {' | '.join(numbers)} | {each.neurons} |", name
+    assert names["responses"].shape == (2, 36, 8, len(names["site"]))
+    assert names["result"].score("v3") > 0
+
+
 @pytest.mark.slow
 def test_the_code_of_the_evnets_page_runs():
     names = names_of("docs/evnets.md")
