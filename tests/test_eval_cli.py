@@ -314,7 +314,7 @@ def test_help_fits_a_screen_and_has_all_options_on_demand(capsys):
     short = capsys.readouterr().out
     assert len(short.splitlines()) < 60
     with pytest.raises(SystemExit) as stop:
-        program.main(["--help-all"])
+        program.main(["--help-all", "net"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert "--norm-offset" in shown and "--norm-offset" not in short

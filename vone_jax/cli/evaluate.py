@@ -104,9 +104,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     if not argv or argv[0] in ("-h", "--help"):
         return cli.manual(__doc__ or "", "eval.py", argv)
-    if argv[0].startswith("-") and argv[0] != "--help-all":
+    if argv[0].startswith("-") and "--help-all" not in argv:
         return cli.fail(PROGRAM, f"NETWORK must come before {argv[0]}", cli.WRONG_ARGUMENTS)
-    if len(argv) > 1 and not argv[1].startswith("-"):
+    if len(argv) > 1 and not argv[1].startswith("-") and "--help-all" not in argv:
         message = f"NETWORK must be one network, got {argv[0]} and {argv[1]}"
         both = f"{argv[0]}+{argv[1]} is the mean of their logits"
         return cli.fail(PROGRAM, f"{message}; {both}", cli.WRONG_ARGUMENTS)

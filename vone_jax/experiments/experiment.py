@@ -43,7 +43,7 @@ class ModelConfig:
     v1: VOneBlockConfig | None = None
     # Noise after the stem of a base network: a control with noise but without V1.
     stem_noise: Noise = None
-    # Factor on the output of the stem before that noise.
+    # Factor on the output of the stem before stem_noise.
     stem_gain: Positive = 1.0
     # Normalisation of images in a base network, one number per channel or one for all; None takes
     # the default of models.create. VOneNets have v1.image_mean and v1.image_std.
