@@ -293,6 +293,14 @@ def test_same_files_give_the_same_page_without_jax(page, run_dirs, tmp_path):
     assert out.read_text(encoding="utf-8") == page
 
 
+@pytest.mark.parametrize("theme", ["none", "dark"])
+def test_a_theme_of_altair_does_not_change_a_chart(theme):
+    chart = charts.chart_of([{"share": 0.5}]).mark_point().encode(x="share:Q")
+    usual = charts.figure([chart], "")
+    with alt.theme.enable(theme):
+        assert charts.figure([chart], "") == usual
+
+
 EVIL = '<script>alert(1)</script>"\'&$x^$ {{ 7*7 }}\x00\x1b</style> id="a" #010210'
 
 

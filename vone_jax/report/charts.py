@@ -85,12 +85,13 @@ def figure(
     """
     width, height = size
     chart = alt.layer(*layers).properties(width=width, height=height)
-    # Validation takes ten times as long as all the rest.
-    spec = chart.to_dict(validate=False)
+    # A theme would add to the specification. Validation takes ten times as long as all the rest.
+    with alt.theme.enable("none"):
+        spec = chart.to_dict(validate=False)
     if networks:
         spec["params"] = [{"name": "shown", "value": list(range(networks))}]
     # The address of the schema: the page loads nothing.
-    del spec["$schema"], spec["config"]
+    del spec["$schema"]
     svg = vl_convert.vegalite_to_svg(spec, config=CONFIG, allowed_base_urls=[])
     # Namespaces of XML are addresses, too. SVG within HTML does not need them.
     start = svg.index(">")
