@@ -109,7 +109,7 @@ def script() -> str:
 def packed(value: Any) -> str:
     """A text, or a value as JSON, as ``templates/loader.js`` reads it."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(printable(text).encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def color(position: int) -> str:

@@ -51,7 +51,6 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     for name in ("percent", "points", "listing", "count", "words", "fact"):
         made.filters[name] = getattr(wording, name)
     made.filters["whole"] = _whole
@@ -66,6 +65,8 @@ def environment() -> jinja2.Environment:
         "norm_labels": names.NORM_LABELS,
         "eps_label": names.eps_label,
         "config": charts.CONFIG,
+        # The macro of a chart adds its specification.
+        "specs": {},
         "color": charts.color,
         "marker": charts.marker,
     }
@@ -81,8 +82,6 @@ def render(runs: Sequence[Run]) -> str:
     digests = [base64.b64encode(digest).decode() for digest in scripts]
     templates.filters["anchor"] = {each.result: each.anchor for each in entries(runs)}.get
     page = templates.get_template("page.html")
-    # The macro of a chart adds the specification.
-    templates.globals["specs"] = {}
     context = _context(runs) | {"script": charts.script(), "loader": loader, "digests": digests}
     return wording.printable(page.render(context))
 
