@@ -25,6 +25,10 @@ AXIS = "data"
 _PATIENCE, _REPORT = 300.0, 20.0
 # The status of wrong arguments, and the seconds that a process then waits for the others.
 _WRONG_ARGUMENTS, _LEAVING = 2, 10.0
+# Statuses of the runtime if a connection breaks. Others are those of wrong calls and of files.
+_BROKEN = re.compile(
+    "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): "
+)
 _CURE = "check that HOST:PORT reaches process 0 and that all N processes have begun"
 
 
@@ -148,7 +152,7 @@ def naming_failures_elsewhere() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX raises some as a ValueError. The message then begins with the runtime's status.
-        known = isinstance(error, jax.errors.JaxRuntimeError) or re.match("[A-Z_]+: ", str(error))
+        known = isinstance(error, jax.errors.JaxRuntimeError) or _BROKEN.match(str(error))
         if jax.process_count() == 1 or too_little_memory(error) or not known:
             raise
         raise ConnectionError(f"another process seems to have failed: {error}") from error
