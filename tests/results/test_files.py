@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 
 import numpy as np
 import pytest
@@ -130,6 +131,11 @@ def test_a_long_value_that_differs_is_cut():
     one, two = (built.network(config={"names": [name] * 999}) for name in ("cat", "dog"))
     (named,) = results.differences(*(built.accuracy(CLEAN, 0.9, of=of) for of in (one, two)))
     assert named.startswith('network.config.names is ["cat", "cat"') and ', was ["dog"' in named
+    assert len(named) < 250
+    # The part that is shown differs.
+    one, two = (built.network(config={"path": "deep/" * 99 + name}) for name in ("cat", "dog"))
+    (named,) = results.differences(*(built.accuracy(CLEAN, 0.9, of=of) for of in (one, two)))
+    assert re.fullmatch(r'network.config.path is \.\.\.\S+/cat", was \.\.\.\S+/dog"', named)
     assert len(named) < 250
 
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -379,16 +380,20 @@ def differences(ours: Identity, theirs: Identity | Mapping[str, Any]) -> list[st
         new.add("condition.moved")
     new |= {name for name, absent in later.items() if there.get(name, absent) == absent}
     new |= {name for name in here | there if _OF_EXPERIMENT.sub("", name) in WITHOUT_EFFECT}
+    pairs = {name: (here.get(name, "absent"), there.get(name, "absent")) for name in here | there}
     return [
-        f"{name} is {_cut(here.get(name, 'absent'))}, was {_cut(there.get(name, 'absent'))}"
-        for name in sorted((here | there).keys() - new)
-        if here.get(name) != there.get(name)
+        f"{name} is {_cut(one, other)}, was {_cut(other, one)}"
+        for name, (one, other) in sorted(pairs.items())
+        if name not in new and one != other
     ]
 
 
-def _cut(text: str) -> str:
-    """The start of a value, such as the names of a thousand classes."""
-    return text if len(text) <= 80 else f"{text[:80]}..."
+def _cut(text: str, other: str) -> str:
+    """The part of a long value, such as the names of a thousand classes, where another differs."""
+    if len(text) <= 80:
+        return text
+    start = max(0, len(os.path.commonprefix([text, other])) - 20)
+    return f"{'...' * (start > 0)}{text[start : start + 80]}{'...' * (start + 80 < len(text))}"
 
 
 # The path of an experiment: that of the network, or of an ensemble's member.
