@@ -161,7 +161,8 @@ class Similarity:
     # "neural" reads a measured matrix from path; "v1" compares noise-free responses of a
     # VOneBlock, "pixels" the images themselves.
     target: Literal["neural", "v1", "pixels"]
-    # NPZ file for "neural" with the arrays images and similarity, see similarity.load_matrix.
+    # NPZ file for "neural": its array images is (n, H, W) or (n, H, W, C), and its array
+    # similarity is (n, n).
     path: str | None = None
     # Weight of the term in the loss; Li et al. use 20.
     alpha: float = 20.0
