@@ -84,8 +84,8 @@ def directory_name(name: str, value: str) -> None:
     """Check that ``value`` can name a directory, and does not look like an option of a command."""
     if not value or "/" in value or value.startswith((".", "-")):
         raise ValueError(
-            f"{name} must be usable as the name of a directory, got {value!r}; it has no / "
-            "and no . or - in front"
+            f"{name} must be usable as the name of a directory, got {value!r}; such a name is not "
+            "empty, has no /, and does not begin with . or -"
         )
 
 
