@@ -67,6 +67,14 @@ def test_uniform_images_give_no_response(respond):
     np.testing.assert_array_equal(respond(image("grey")), 0.0)
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_small_uniform_images_of_any_level_give_no_response(number):
+    levels = np.arange(1, number + 1, dtype=np.float32) / 10.0
+    images = np.broadcast_to(levels[:, None, None, None], (number, 24, 24, 3))
+    respond = jax.jit(lambda images: v1.subcortical_responses(QUIET, images))
+    np.testing.assert_array_equal(respond(images), 0.0)
+
+
 def test_noise_equals_the_original(evnet_golden, noise_pair, respond):
     z = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 224, 224, 4))
     block = v1.SubcorticalBlock(v1.SubcorticalConfig())

@@ -223,7 +223,10 @@ def subcortical_responses(config: SubcorticalConfig, images: Images) -> Response
 
 def light_adaptation(maps: Maps) -> Maps:
     """Return the channels of images relative to the mean over channels and pixels of an image."""
-    mean = maps.mean(axis=(1, 2, 3), keepdims=True)
+    # The mean of differences is exactly 0 for a uniform image. The rounding of a plain mean depends
+    # on the batch, and would set the noise of such an image, whose responses are 0.
+    first = maps[:, :1, :1, :1]
+    mean = first + (maps - first).mean(axis=(1, 2, 3), keepdims=True)
     return (maps - mean) / (mean + _DARK)
 
 
