@@ -14,6 +14,7 @@ from tests.results.built import STRONG, WEAK
 from vone_jax import results
 from vone_jax.report import physiology, tuning
 
+WEAKER = dict.fromkeys(SCORES, 0.2)
 BASE, VONE = built.network(), built.network("vone_resnet18")
 
 
@@ -86,6 +87,16 @@ def test_layers_of_few_units_do_not_lead():
     assert "fewer than 100 units stand last" in text
     assert "Most V1-like: layer4" in (alone := section_of([few], []).words)
     assert "It has few units: read this with care." in alone
+
+
+@pytest.mark.parametrize(("rate", "told"), [(67.0, False), (68.0, True)])
+def test_layers_without_sensible_rates_say_so_and_do_not_lead(rate, told):
+    properties = {each: property_score(each, SCORES.get(each)) for each in LABELS}
+    properties["max_dc"] = replace(properties["max_noise"], name="max_dc", median=rate)
+    offset = layer(BASE, "stem", properties=properties)
+    rows = [each.words for each in section_of([offset], [layer(VONE, "v1", WEAKER)]).all("tr")][1:]
+    assert ["rates mean nothing" in row for row in rows] == ([False, True] if told else [False] * 2)
+    assert rows[told].startswith("stem")
 
 
 def test_layers_whose_noise_was_replaced_are_controls():

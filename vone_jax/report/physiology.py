@@ -16,6 +16,9 @@ from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, Prope
 _EXAMPLES = 4
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
 FEW_UNITS = 100
+# Twice the rate that the median unit of a layer has at its best grating, in spikes per second. With
+# more, the map to rates has clipped many at 0, see ``neurophysiology.recording.warn_of_offset``.
+_LARGEST_RATE = 67.6
 # Share of a unit's largest response above which a place belongs to its field.
 _IN_FIELD = 0.05
 
@@ -65,6 +68,12 @@ class Layer(Entry):
     def few(self) -> bool:
         """True if a score is of fewer than ``FEW_UNITS`` units."""
         return any((item.units or 0) < FEW_UNITS for item in self.scored.values())
+
+    @property
+    def clipped(self) -> bool:
+        """True if responses fall below those to grey as they rise above, so rates mean nothing."""
+        largest = self.measured.properties.get("max_dc")
+        return largest is not None and (largest.median or 0.0) > _LARGEST_RATE
 
     @property
     def dashes(self) -> str:
@@ -121,7 +130,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any] | None:
         scores = layer.scores(columns)
         rows.append((layer, float(np.mean(scores)) if scores else None, scores))
     # Without a shared property no layer has a mean.
-    rows.sort(key=lambda row: (row[0].is_control, row[0].few, -(row[1] or 0.0)))
+    rows.sort(key=lambda row: (row[0].is_control, row[0].clipped, row[0].few, -(row[1] or 0.0)))
     best: dict[int, Layer] = {}
     for layer, _, _ in rows:
         best.setdefault(layer.position, layer)
