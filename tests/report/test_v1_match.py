@@ -108,6 +108,17 @@ def test_a_radius_of_zero_is_no_attack(pool):
     assert v1_match.match(more, weakest=1).radii[0] == ("linf", "1/255")
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_layer_without_sensible_rates_counts_only_if_there_is_no_other(pool, others):
+    *rest, stem = pool[0].results
+    rate = dataclasses.replace(stem.scores.properties["max_noise"], name="max_dc", median=70.0)
+    properties = {**stem.scores.properties, "max_dc": rate}
+    offset = layer(built.network(), "stem", properties=properties)
+    made = [*(each for each in rest if others or each.scores is None), offset]
+    match = v1_match.match([built.run(made, "net0"), *pool[1:]], weakest=1)
+    assert match.networks["layer"].tolist() == ["deep" if others else "stem", *["stem"] * 5]
+
+
 def test_the_units_are_the_fewest_behind_a_score(pool):
     (stem,) = (each for each in pool[0].results if each.name == "physiology-stem")
     properties = dict(stem.scores.properties)

@@ -187,6 +187,8 @@ def match(runs: Sequence[Run], weakest: int = 2) -> Match:
     radii = tuple((result.attack.norm, result.attack.eps_label) for result in weak[0])
     rows = []
     for run, members, attacked in zip(runs, layers, weak, strict=True):
+        # A layer whose rates mean nothing counts only if there is no other.
+        members = [layer for layer in members if not layer.clipped] or members
         matches = [float(np.mean(layer.scores(columns))) for layer in members]
         best, clean = int(np.argmax(np.round(matches, _DECIMALS))), comparison.clean(run)
         known = {"run": run.path, "network": run.label, "name": run.name}
