@@ -118,6 +118,7 @@ def test_aliased_frequencies_need_permission():
         ({"seed": -1}, "seed"),
         ({"correlation": 1.0}, "correlation"),
         ({"distribution": "physiologic"}, "distribution must be one of.*'physiologic'"),
+        ({"distribution": "evnets"}, "distribution must be one of.*did you mean 'evnet'"),
         ({"sf_max": 0.6}, "no bin lies"),
     ],
 )

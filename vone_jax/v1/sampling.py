@@ -89,12 +89,12 @@ def sample_gabor_parameters(
     arguments.count("in_channels", in_channels)
     arguments.seed("seed", seed)
     arguments.number("correlation", correlation, arguments.Range(most=1.0, below=True))
+    frequency = spatial_frequency_histogram(distribution, sf_min, sf_max)
     if distribution.startswith("evnet"):
         raise ValueError(
             f"distribution {distribution!r} depends on the kinds of cells; sample it with "
             "sample_evnet_parameters"
         )
-    frequency = spatial_frequency_histogram(distribution, sf_min, sf_max)
 
     generator = np.random.RandomState(seed)
     phase = distributions.PHASE.inverse_cdf(generator.random_sample(num_filters))
