@@ -18,7 +18,7 @@ from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.report import layers
 from tests.results import built
-from vone_jax import evaluation, training
+from vone_jax import evaluation, mesh, training
 from vone_jax.cli import evaluate as program
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models import create
@@ -341,6 +341,16 @@ def test_a_connection_that_breaks_is_told_as_a_failure_elsewhere(run_dir, capsys
     monkeypatch.setattr(evaluation, "evaluate", fail)
     assert program.main([str(run_dir), "--suite", "clean", "--tag", "broken"]) == 1
     assert "eval.py: another process seems to have failed: UNKNOWN" in capsys.readouterr().err
+
+
+def test_processes_with_other_suites_are_refused(run_dir, capsys, monkeypatch):
+    """One with fewer tasks would end while the others wait for it."""
+    compared = []
+    monkeypatch.setattr(mesh, "differing", lambda values: compared.append(values) or ["suites"])
+    command = [str(run_dir), "--suite", "clean", "square", "--eps", "0.1"]
+    assert program.main(command) == 2
+    assert "the processes have different suites; start all of them" in capsys.readouterr().err
+    assert compared == [{"suites": ["clean", "attack-square-linf-0.1"]}]
 
 
 def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):

@@ -77,6 +77,20 @@ def test_one_process_speaks_for_itself():
     assert meshes.any_process(False) is False
 
 
+def test_values_that_differ_between_processes_are_named(monkeypatch):
+    assert meshes.differing({"images": "of one process"}) == []
+    gathered = []
+
+    def gather(ours):
+        gathered.append(ours)
+        return np.stack([gathered[0], ours])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(meshes.multihost_utils, "process_allgather", gather)
+    assert meshes.differing({"images": ("a", None), "size": 8, "seed": 0}) == []
+    assert meshes.differing({"images": ("b", None), "size": 8, "seed": 1}) == ["images", "seed"]
+
+
 def test_an_error_of_the_first_process_lets_the_others_find_it(monkeypatch):
     reached = []
     monkeypatch.setattr(meshes, "barrier", reached.append)

@@ -11,8 +11,9 @@ import re
 import sys
 import threading
 import traceback
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -266,12 +267,16 @@ def any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def same_in_all_processes(number: int) -> bool:
-    """Return True if ``number`` is the same in all processes, which must all call this."""
+def differing(values: Mapping[str, Any]) -> list[str]:
+    """List the names of values whose ``repr`` is not the same in all processes.
+
+    All processes must call this together, with the same names.
+    """
     if jax.process_count() == 1:
-        return True
-    numbers = multihost_utils.process_allgather(np.asarray(number, np.int32))
-    return bool((numbers == number).all())
+        return []
+    ours = np.array([zlib.crc32(repr(value).encode()) for value in values.values()], np.uint32)
+    same = (multihost_utils.process_allgather(ours) == ours).all(axis=0)
+    return [name for name, equal in zip(values, same, strict=True) if not equal]
 
 
 def barrier(name: str) -> None:

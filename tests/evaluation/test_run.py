@@ -18,6 +18,7 @@ import pytest
 from tests.damage import flipped_bits
 from tests.evaluation import tiny
 from vone_jax import data, evaluation, models, results, training
+from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.cli.evaluate import line, summary
 from vone_jax.evaluation.run import Store
@@ -39,6 +40,26 @@ def contents(directory, name):
     for field in ("started", "wall_seconds"):
         del record["provenance"][field]
     return record, (directory / f"{name}.npz").read_bytes()
+
+
+def test_processes_with_other_evaluations_are_refused(network, tmp_path, monkeypatch):
+    """What differs is compared by parts before any file is read or written."""
+    parts = []
+    monkeypatch.setattr(meshes, "differing", lambda values: parts.append(values) or [*values])
+    job = tiny.tiny_job(network, tmp_path / "results")
+    others = {
+        "networks": {"network": tiny.tiny_trained(seed=1)},
+        "images": {"examples": data.Subset(tiny.tiny_source(9))},
+        "--batch-size": {"batch_size": 8},
+        "settings": {"seed": 1},
+    }
+    for fields in ({}, *others.values()):
+        with pytest.raises(evaluation.OtherEvaluationError, match="networks, images, --batch-size"):
+            evaluation.evaluate(tiny.changed(job, **fields), evaluation.Clean())
+    first, *rest = parts
+    for part, values in zip(others, rest, strict=True):
+        assert {name for name in first if repr(first[name]) != repr(values[name])} == {part}
+    assert not job.directory.exists()
 
 
 class Stop(Exception):

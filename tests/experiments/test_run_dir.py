@@ -55,7 +55,7 @@ def test_processes_with_other_experiments_are_refused(tmp_path, monkeypatch):
     moved = replace(EXPERIMENT, data=replace(data, data_dir="here", workers=3))
     faster = replace(EXPERIMENT, optimizer=replace(optimizer, learning_rate=3.0))
     numbers = []
-    monkeypatch.setattr(meshes, "same_in_all_processes", numbers.append)
+    monkeypatch.setattr(meshes, "differing", lambda values: numbers.append(values) or [*values])
     for experiment in (EXPERIMENT, moved, faster):
         with pytest.raises(RunDirectoryError, match="the processes have different experiments"):
             describe(tmp_path / "run", experiment)

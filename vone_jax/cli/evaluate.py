@@ -65,6 +65,7 @@ from vone_jax import attacks, cli, evaluation, fast, mesh, names, results
 from vone_jax.arguments import in_reach
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.run import check_same_evaluation
 from vone_jax.experiments.checkpoint import CheckpointError
 from vone_jax.experiments.experiment_files import config_names
 from vone_jax.experiments.run_dir import RunDirectoryError
@@ -308,6 +309,8 @@ def _open(arguments: Arguments) -> Network:
 def _run(tasks: Sequence[tuple[evaluation.Job, evaluation.Task]]) -> list[results.Result]:
     """Carry out all tasks, with reports on the progress."""
     finished: list[results.Result] = []
+    # With fewer tasks a process would end while the others wait for it.
+    check_same_evaluation({"suites": [task.name for _, task in tasks]})
     # The unit of work is a pass of an image through the network, so that the estimate of the
     # remaining time allows for attacks, which take longer than corruptions.
     costs = [

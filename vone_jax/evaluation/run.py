@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ _OPTIONAL = ("adversarial", "kept", "predicted")
 
 
 class OtherEvaluationError(ResultError):
-    """A result of the same name exists, which another evaluation has made."""
+    """A result of the same name, or another process, is of another evaluation."""
 
 
 class Figure(abc.ABC):
@@ -229,7 +229,7 @@ def evaluate(
 
     Raises:
       ResultError: if files of the same name are damaged, of another evaluation, or being
-        written by another program.
+        written by another program, or if the processes evaluate different things.
       FloatingPointError: if gradients or logits are not finite.
     """
     if isinstance(task, Condition):
@@ -239,6 +239,15 @@ def evaluate(
         identity, replaces = task.identity(job, earlier), task.replaces
         if identity is None:
             return None
+    fields = dict(vars(identity))
+    check_same_evaluation(
+        {
+            "networks": fields.pop("network"),
+            "images": fields.pop("dataset"),
+            "--batch-size": job.batch_size,
+            "settings": fields,
+        }
+    )
     store = Store(job.directory, identity)
     result = _finished(job, store, replaces)
     if result is not None and replaces:
@@ -291,13 +300,22 @@ def _finished(job: Job, store: Store, replaces: bool) -> results.Result | None:
                 raise
             store.discard(store.path(".json"), store.path(".npz"))
             result = None
-    check_same_files(job, int(result is not None))
+    check_same_files(job, result is not None)
     return result
 
 
-def check_same_files(job: Job, number: int) -> None:
-    """Check that all processes found the same result files; ``number`` depends on these files."""
-    if not mesh.same_in_all_processes(number):
+def check_same_evaluation(parts: Mapping[str, Any]) -> None:
+    """Raise an ``OtherEvaluationError`` if parts of an evaluation differ between processes."""
+    if different := mesh.differing(parts):
+        raise OtherEvaluationError(
+            f"the processes have different {', '.join(different)}; start all of them with the "
+            "same options, on the same files"
+        )
+
+
+def check_same_files(job: Job, found: Any) -> None:
+    """Check that all processes found the same result files; ``found`` depends on these files."""
+    if mesh.differing({"files": found}):
         raise ResultError(
             f"the processes do not find the same files in {job.directory}; it must be on a file "
             "system that they share"

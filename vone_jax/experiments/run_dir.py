@@ -161,7 +161,7 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     raised, too, if the processes of a program have different experiments.
     """
     # Otherwise the weights of the processes would drift apart, and nobody would see it.
-    if not meshes.same_in_all_processes(int(experiment_digest(description.experiment)[:7], 16)):
+    if meshes.differing({"experiments": experiment_digest(description.experiment)}):
         raise RunDirectoryError(
             "the processes have different experiments; start all of them with the same config and "
             "the same options"
