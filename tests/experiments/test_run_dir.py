@@ -49,17 +49,36 @@ def describe(*arguments, **options):
         pass
 
 
-def test_processes_with_other_experiments_are_refused(tmp_path, monkeypatch):
-    """Only fields that change no result may differ, such as the directory of the data."""
+def test_processes_with_other_experiments_or_images_are_refused(tmp_path, monkeypatch):
+    """Only places of files may differ, and how images are loaded."""
     data, optimizer = EXPERIMENT.data, EXPERIMENT.optimizer
     moved = replace(EXPERIMENT, data=replace(data, data_dir="here", workers=3))
-    faster = replace(EXPERIMENT, optimizer=replace(optimizer, learning_rate=3.0))
-    numbers = []
-    monkeypatch.setattr(meshes, "differing", lambda values: numbers.append(values) or [*values])
-    for experiment in (EXPERIMENT, moved, faster):
-        with pytest.raises(RunDirectoryError, match="the processes have different experiments"):
-            describe(tmp_path / "run", experiment)
-    assert numbers[0] == numbers[1] != numbers[2]
+    others = {
+        "experiments": [
+            {"experiment": replace(EXPERIMENT, optimizer=replace(optimizer, learning_rate=3.0))},
+            # With other steps at which they wait for each other, processes would wait for ever.
+            {"experiment": replace(EXPERIMENT, data=replace(data, eval_batch_size=1))},
+            {"experiment": replace(EXPERIMENT, checkpoint_every=7.0)},
+        ],
+        "class names": [{"class_names": ("a", "b")}],
+        "training images": [{"names_digest": "1a"}],
+        "validation images": [{"validation_names_digest": "1a"}],
+        "initial weights": [{"initial_digest": "1a"}],
+    }
+    shared = []
+    monkeypatch.setattr(meshes, "differing", lambda values: shared.append(values) or [*values])
+
+    def different(**fields):
+        description = replace(RunDescription(EXPERIMENT), **fields)
+        with pytest.raises(RunDirectoryError, match="the processes have different class names, "):
+            with open_run(tmp_path / "run", description):
+                pass
+        return [name for name, value in shared[0].items() if value != shared[-1][name]]
+
+    assert different() == different(experiment=moved) == []
+    for name, changes in others.items():
+        for fields in changes:
+            assert different(**fields) == [name]
     assert not (tmp_path / "run").exists()
 
 

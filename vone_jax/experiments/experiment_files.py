@@ -20,7 +20,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from vone_jax import arguments, dataclass_json, files
+from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import nearest
 from vone_jax.experiments.experiment import Experiment
 from vone_jax.names import WITHOUT_EFFECT
@@ -166,12 +166,6 @@ def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -
 
 
 _ABSENT = object()
-
-
-def experiment_digest(experiment: Experiment) -> str:
-    """Return a SHA-256 of the fields that ``differences`` compares."""
-    fields = flatten_dict(to_json(experiment), sep=".")
-    return files.json_digest({n: value for n, value in fields.items() if n not in WITHOUT_EFFECT})
 
 
 def differences(ours: Experiment, theirs: Experiment) -> list[str]:

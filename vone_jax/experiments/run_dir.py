@@ -24,18 +24,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.experiments.checkpoint import Checkpoints, saved_steps
 from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.experiment_files import (
-    differences,
-    experiment_digest,
-    from_json,
-    imported_banks,
-    to_json,
-)
+from vone_jax.experiments.experiment_files import differences, from_json, imported_banks, to_json
 from vone_jax.experiments.state import initial_state
 from vone_jax.v1 import GaborParameters, ImportedBank
 
@@ -101,6 +96,17 @@ _CHECKED = {
     "similarity_digest": "sha256 of similarity.path",
     "names_digest": "names of the training images (files were added, removed or renamed), sha256",
 }
+# Fields that must be the same in all processes of a program -> names of them in messages.
+_SHARED = {
+    "class_names": "class names",
+    "initial_digest": "initial weights",
+    "teacher_weights": "teachers",
+    "similarity_digest": "files of similarities",
+    "names_digest": "training images",
+    "validation_names_digest": "validation images",
+}
+# Fields of an experiment that each process may have for itself.
+_OF_A_PROCESS = ("compilation_cache", "data.data_dir", "data.prefetch", "data.workers")
 
 
 def read_run(run_dir: Path | str) -> RunDescription:
@@ -158,13 +164,16 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     If there is a run already, fields that affect no result may differ, see
     ``experiment_files.differences``. Their new values are then written to ``config.json``. A
     ``RunDirectoryError`` names other fields that differ, or the process that trains there. It is
-    raised, too, if the processes of a program have different experiments.
+    raised, too, if the processes of a program have different experiments or images.
     """
-    # Otherwise the weights of the processes would drift apart, and nobody would see it.
-    if meshes.differing({"experiments": experiment_digest(description.experiment)}):
+    # Otherwise the processes would wait for each other, or train different things unnoticed.
+    fields = flatten_dict(to_json(description.experiment), sep=".")
+    shared = {what: getattr(description, name) for name, what in _SHARED.items()}
+    shared["experiments"] = {n: fields[n] for n in fields if n not in _OF_A_PROCESS}
+    if different := meshes.differing(shared):
         raise RunDirectoryError(
-            "the processes have different experiments; start all of them with the same config and "
-            "the same options"
+            f"the processes have different {', '.join(different)}; start all of them with the same "
+            "config and the same options, on the same files"
         )
     with contextlib.ExitStack() as stack:
         problem = None
