@@ -378,6 +378,17 @@ def start(tiny, sources, monkeypatch):
     return replace(tiny, initial_weights="weights", freeze=("conv",), optimizer=optimizer)
 
 
+def test_a_part_that_is_new_cannot_be_frozen(start, sources):
+    """Its kernel would stay random. A bias, and what is taken, can be frozen."""
+    start = replace(start, optimizer=replace(start.optimizer, rates=()))
+    for pattern in ("logits", "log*"):
+        message = re.escape(f"freeze {pattern} would leave logits at random values, since ")
+        with pytest.raises(ValueError, match=message):
+            choose(sources, replace(start, freeze=("norm", pattern)), sources["weights"])
+    _, weights = choose(sources, replace(start, freeze=("conv", "*/bias")), sources["weights"])
+    assert weights.parts["logits"]["new"] == 15
+
+
 @pytest.mark.slow
 def test_a_run_logs_once_what_it_took_and_stores_the_digest(start, sources, tmp_path, capsys):
     assert train(start, tmp_path, progress=True).finished

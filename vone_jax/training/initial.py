@@ -22,6 +22,7 @@ from vone_jax import models
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.experiment import Experiment, ModelConfig
+from vone_jax.experiments.selection import matches
 from vone_jax.experiments.state import TrainState, initial_state
 from vone_jax.training import setup as setups
 from vone_jax.v1 import ImportedBank
@@ -108,7 +109,7 @@ def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = N
 def choose(setup: setups.Setup) -> InitialWeights:
     """Open the initial weights of an experiment, and choose those that its network takes.
 
-    Raises a ``ValueError`` if nothing fits.
+    Raises a ``ValueError`` if nothing fits, or if a part that is new would be frozen.
     """
     experiment, spec = setup.experiment, setup.experiment.initial_weights
     assert spec is not None
@@ -151,7 +152,22 @@ def choose(setup: setups.Setup) -> InitialWeights:
             f"{_some(ours)}. Choose the config, or model.name and model.width, that it was made "
             "with"
         )
+    _check_frozen(experiment.freeze, ours, taken)
     return InitialWeights(f"{spec} ({kind})", _digest(theirs), taken, parts, tuple(notes))
+
+
+def _check_frozen(
+    freeze: Collection[str], ours: Mapping[_Path, Any], taken: Collection[_Path]
+) -> None:
+    """Raise a ``ValueError`` if kernels would stay as they are drawn."""
+    new = [path for path in ours if path[-1] == "kernel" and path not in taken]
+    for pattern in freeze:
+        if parts := {_part(path) for path in new if matches(pattern, "/".join(path[1:]))}:
+            raise ValueError(
+                f"freeze {pattern} would leave {', '.join(sorted(parts))} at random values, since "
+                "initial_weights has other classes or nothing that fits there; freeze only parts "
+                "that are taken"
+            )
 
 
 def open_source(spec: str) -> "Network":
