@@ -14,6 +14,7 @@ import pytest
 from tests.damage import flipped_bits
 from vone_jax import mesh as meshes
 from vone_jax import v1
+from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.run_dir import CONFIG, open_run
 from vone_jax.training import (
     DataConfig,
@@ -80,6 +81,19 @@ def test_processes_with_other_experiments_or_images_are_refused(tmp_path, monkey
         for fields in changes:
             assert different(**fields) == [name]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_processes_do_not_share_is_refused_at_once(tmp_path, monkeypatch):
+    """The first checkpoint failed, hours later."""
+    monkeypatch.setattr(run_dirs, "_DELAY", 0.0)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(RunDirectoryError, match="not all processes find .*config.json, which"):
+        describe(tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+    monkeypatch.undo()
+    describe(tmp_path / "shared")
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    describe(tmp_path / "shared")
 
 
 def test_a_run_knows_the_names_of_its_latest_validation_images(tmp_path):

@@ -16,6 +16,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ BANKS = "banks"
 # Orbax looks for its files with patterns that begin with the directory. With these characters it
 # may find none, or those of another directory.
 PATTERN_CHARACTERS = tuple("*?[\\".replace(os.sep, ""))
+# Seconds after which a file is visible on all machines. NFS keeps what it knows for up to 60 s.
+_DELAY = 70.0
 _FORMAT = 1
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -164,7 +167,8 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     If there is a run already, fields that affect no result may differ, see
     ``experiment_files.differences``. Their new values are then written to ``config.json``. A
     ``RunDirectoryError`` names other fields that differ, or the process that trains there. It is
-    raised, too, if the processes of a program have different experiments or images.
+    raised, too, if the processes of a program have different experiments or images, or do not share
+    the directory.
     """
     # Otherwise the processes would wait for each other, or train different things unnoticed.
     fields = flatten_dict(to_json(description.experiment), sep=".")
@@ -195,7 +199,22 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                     )
         if meshes.any_process(problem is not None):
             raise problem or RunDirectoryError(f"process 0 could not open {run_dir}")
+        if meshes.any_process(not _appears(run_dir / CONFIG)):
+            raise RunDirectoryError(
+                f"not all processes find {run_dir / CONFIG}, which process 0 has written; "
+                "--run-dir must be one directory on a file system that they share"
+            )
         yield
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file exists soon: a network shows what another machine has made after a while."""
+    end = time.monotonic() + _DELAY
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(1.0)
+    return True
 
 
 def _other_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str:
