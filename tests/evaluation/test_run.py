@@ -43,7 +43,7 @@ def contents(directory, name):
 
 
 def test_processes_with_other_evaluations_are_refused(network, tmp_path, monkeypatch):
-    """What differs is compared by parts before any file is read or written."""
+    """The parts are compared before any file is read or written."""
     parts = []
     monkeypatch.setattr(meshes, "differing", lambda values: parts.append(values) or [*values])
     job = tiny.tiny_job(network, tmp_path / "results")

@@ -208,7 +208,7 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
 
 
 def _appears(path: Path) -> bool:
-    """Whether a file exists soon: a network shows what another machine has made after a while."""
+    """Return True once a file exists: a network shows what another machine made after a while."""
     end = time.monotonic() + _DELAY
     while not path.exists():
         if time.monotonic() > end:
