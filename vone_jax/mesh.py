@@ -24,8 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 # Seconds that a process waits for the others, and between two lines on stderr that say so.
 _PATIENCE, _REPORT = 300.0, 20.0
-# The status of wrong arguments, and the seconds that a process then waits for the others.
-_WRONG_ARGUMENTS, _LEAVING = 2, 10.0
+# Exit statuses, as in ``cli``, and the seconds that wrong arguments let a process wait for others.
+_FAILED, _WRONG_ARGUMENTS, _LEAVING = 1, 2, 10.0
 # Statuses of the runtime if a connection breaks. Others are those of wrong calls and of files.
 _BROKEN = re.compile(
     "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): "
@@ -113,23 +113,23 @@ def check_processes(devices: Sequence[Any]) -> None:
 
 
 @contextlib.contextmanager
-def ending_together(alone: Sequence[int] = (1,)) -> Iterator[None]:
+def ending_together() -> Iterator[None]:
     """End all processes of a program soon after one of them fails, within a ``with`` block.
 
     JAX makes a process wait for all others before it ends. After a failure the others wait in the
     middle of a computation, so no process would ever end. Here a process that fails, or exits with
-    a status in ``alone``, ends without waiting, and the broken connection ends the others. Wrong
-    arguments are wrong for all processes, or for one that lacks a file, so with the status 2 a
-    process waits 10 s at most. With any other status all processes end at the same point.
+    the status 1, ends without waiting, and the broken connection ends the others. Wrong arguments
+    are wrong for all processes, or for one that lacks a file, so with the status 2 a process waits
+    10 s at most. With any other status all processes end at the same point.
     """
     try:
         yield
     except BaseException as error:
         if not jax.distributed.is_initialized():
             raise
-        status = 1
+        status = _FAILED
         if isinstance(error, SystemExit):
-            if not isinstance(error.code, int) or error.code not in (*alone, _WRONG_ARGUMENTS):
+            if error.code not in (_FAILED, _WRONG_ARGUMENTS):
                 raise
             status = error.code
             if status == _WRONG_ARGUMENTS:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import attacks, corruptions, data, mesh, prng, training, v1
+from vone_jax import attacks, cli, corruptions, data, mesh, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
 from vone_jax.evaluation import run
@@ -148,5 +148,8 @@ def main(what, run_dir, cluster, fault=""):
 
 
 if __name__ == "__main__":
-    with mesh.ending_together(alone=(1, 75) if sys.argv[1] == "eval" else (1,)):
-        sys.exit(main(*sys.argv[1:]))
+    with mesh.ending_together():
+        status = main(*sys.argv[1:])
+        if sys.argv[1] == "eval" and status == cli.STOPPED:
+            cli.end_at_once(status)
+        sys.exit(status)

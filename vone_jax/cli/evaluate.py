@@ -430,7 +430,7 @@ def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int
 
 def run() -> None:
     """Run the command as a program of its own."""
-    with mesh.ending_together(alone=(cli.FAILED,)):
+    with mesh.ending_together():
         status = main(sys.argv[1:])
         if status == cli.STOPPED:
             cli.end_at_once(status)
