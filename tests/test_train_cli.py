@@ -14,8 +14,9 @@ import jax
 import pytest
 
 from tests.photographs import write_photographs
-from vone_jax import cli, mesh, models, training, v1
+from vone_jax import cli, mesh, models, names, training, v1
 from vone_jax.cli import train
+from vone_jax.evaluation import Request
 from vone_jax.experiments.selection import check_patterns
 from vone_jax.experiments.state import initial_state
 from vone_jax.training import initial
@@ -58,6 +59,17 @@ def test_help_for_a_config_lists_fields_with_their_values(capsys):
     for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
         assert field in text
     assert "--model.v1.noise.scale" in text and "0.286" in text
+    assert all(name in text for name in models.NAMES if not names.front_end(name))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [Request, v1.VOneBlockConfig, v1.SurroundNormalization, v1.SubcorticalConfig, v1.NeuronalNoise],
+)
+def test_help_is_not_broken_within_a_sentence(of):
+    """The parser joins a line to the one before only if it begins with a letter."""
+    following = re.findall(r"^ {8}(\S.*)$", of.__doc__.partition("Attributes:")[2], re.MULTILINE)
+    assert following and [line for line in following if not line[0].isalpha()] == []
 
 
 def test_short_help_fits_a_screen(capsys):

@@ -12,6 +12,7 @@ from tests.report.page_reader import rendered, specs
 from tests.results import built
 from tests.results.built import STRONG, WEAK
 from vone_jax import results
+from vone_jax.neurophysiology.recording import MEDIAN_MAX
 from vone_jax.report import physiology, tuning
 
 WEAKER = dict.fromkeys(SCORES, 0.2)
@@ -89,7 +90,9 @@ def test_layers_of_few_units_do_not_lead():
     assert "It has few units: read this with care." in alone
 
 
-@pytest.mark.parametrize(("rate", "told"), [(67.0, False), (68.0, True)])
+@pytest.mark.parametrize(
+    ("rate", "told"), [(2 * MEDIAN_MAX - 0.1, False), (2 * MEDIAN_MAX + 0.1, True)]
+)
 def test_layers_without_sensible_rates_say_so_and_do_not_lead(rate, told):
     properties = {each: property_score(each, SCORES.get(each)) for each in LABELS}
     properties["max_dc"] = replace(properties["max_noise"], name="max_dc", median=rate)

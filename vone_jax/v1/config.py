@@ -40,9 +40,9 @@ class VOneBlockConfig:
       gabor_seed: seed of the bank.
       sf_min: lowest spatial frequency in cycles per degree (selects histogram bins).
       sf_max: highest spatial frequency in cycles per degree (selects histogram bins).
-      distribution: "physiological", "physiological_extended" or "uniform", see
-        ``sample_gabor_parameters``; "evnet", see ``sample_evnet_parameters``, or "evnet_published",
-        the same with the input channels of the published networks.
+      distribution: "physiological", "physiological_extended" or "uniform" of
+        the function ``sample_gabor_parameters``; "evnet" of ``sample_evnet_parameters``,
+        or "evnet_published", the same with the input channels of the published networks.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
       normalization: ``SurroundNormalization``, which comes before the noise; None for the published

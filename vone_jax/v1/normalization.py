@@ -54,8 +54,8 @@ class SurroundNormalization:
       c50: contrast of an optimal grating at which the centre alone half saturates responses, > 0.
       position_pooling: standard deviation in degrees of the positions over which complex cells
         pool, >= 0; ``largest_extent`` bounds it.
-      centre_size: standard deviation of the centre pool relative to that of the receptive field,
-        > 0.
+      centre_size: standard deviation of the centre pool, > 0, relative to that of the receptive
+        field.
       ring_size: the same for the hole of the ring, > 0.
       orientation_tuning: in [0, 1]. A cell at an angle d to the preferred orientation has the
         weight 1 + orientation_tuning cos(2 d) in the ring.
