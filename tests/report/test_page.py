@@ -200,6 +200,17 @@ def test_groups_of_results_have_titles_of_their_own():
     assert first.text.startswith("clean and 1 more") and "step" not in first.text
 
 
+def test_provenance_states_once_what_results_share():
+    shared, other = (results.Provenance({}, started=f"2026-01-0{day}") for day in (1, 2))
+    made = [built.change(one, provenance=shared) for one in built.measure("resnet18")[:2]]
+    for last, columns in ((made[1], {"started"}), (built.change(made[1], provenance=other), set())):
+        found = rendered([built.run([made[0], last])]).find(id="provenance")
+        (table,) = found.all("table")
+        header = {cell.text.lower() for cell in table.all("th")}
+        assert not columns & header and header >= {"identity", "condition"}
+        assert found.text.count("2026-01-01") == 1
+
+
 def test_the_spread_over_draws_is_told():
     made = built.accuracy(built.CLEAN, 0.9)
     spread = results.BetweenDraws((0.9, 0.9), 0.0, 0.0125)

@@ -124,10 +124,18 @@ def _training(run: Run) -> dict[str, str]:
 def _group(run: Run, members: Sequence[Entry]) -> dict[str, Any]:
     shared = _shared(members[0].result)
     config = shared.pop("config")
+    facts = {name: _text(value) for name, value in shared.items()}
+    entries = [(each, _facts(each.result)) for each in members]
+    # What all results share stands once, above their table.
+    for name, value in list(entries[0][1].items()):
+        if len(entries) > 1 and all(values[name] == value for _, values in entries):
+            facts[name] = value
+            for _, values in entries:
+                del values[name]
     return {
-        "facts": {name: _text(value) for name, value in shared.items()},
+        "facts": facts,
         "config": "" if config == run.config.get("experiment") else _pretty(config),
-        "entries": [(each, _facts(each.result)) for each in members],
+        "entries": entries,
     }
 
 
