@@ -55,12 +55,14 @@ def test_processes_with_other_experiments_or_images_are_refused(tmp_path, monkey
     data, optimizer = EXPERIMENT.data, EXPERIMENT.optimizer
     moved = replace(EXPERIMENT, data=replace(data, data_dir="here", workers=3))
     others = {
-        "experiments": [
+        "experiment.optimizer": [
             {"experiment": replace(EXPERIMENT, optimizer=replace(optimizer, learning_rate=3.0))},
-            # With other steps at which they wait for each other, processes would wait for ever.
-            {"experiment": replace(EXPERIMENT, data=replace(data, eval_batch_size=1))},
-            {"experiment": replace(EXPERIMENT, checkpoint_every=7.0)},
         ],
+        # With other steps at which they wait for each other, processes would wait for ever.
+        "experiment.data": [
+            {"experiment": replace(EXPERIMENT, data=replace(data, eval_batch_size=1))},
+        ],
+        "experiment.checkpoint_every": [{"experiment": replace(EXPERIMENT, checkpoint_every=7.0)}],
         "class names": [{"class_names": ("a", "b")}],
         "training images": [{"names_digest": "1a"}],
         "validation images": [{"validation_names_digest": "1a"}],

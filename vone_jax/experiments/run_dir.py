@@ -171,9 +171,10 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
     the directory.
     """
     # Otherwise the processes would wait for each other, or train different things unnoticed.
-    fields = flatten_dict(to_json(description.experiment), sep=".")
     shared = {what: getattr(description, name) for name, what in _SHARED.items()}
-    shared["experiments"] = {n: fields[n] for n in fields if n not in _OF_A_PROCESS}
+    for name, value in to_json(description.experiment).items():
+        fields = flatten_dict({name: value}, sep=".")
+        shared[f"experiment.{name}"] = {n: fields[n] for n in fields if n not in _OF_A_PROCESS}
     if different := meshes.differing(shared):
         raise RunDirectoryError(
             f"the processes have different {', '.join(different)}; start all of them with the same "
