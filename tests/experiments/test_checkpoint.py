@@ -58,9 +58,9 @@ def written(tmp_path):
     return write(tmp_path / "checkpoints", keep=3)
 
 
-def restore(directory, **arguments):
+def restore(directory, like=LIKE, **arguments):
     with Checkpoints(directory, read_only=True) as checkpoints:
-        return checkpoints.restore(LIKE, **arguments)
+        return checkpoints.restore(like, **arguments)
 
 
 def largest_file(directory):
@@ -81,6 +81,21 @@ def test_the_newest_is_restored_bit_for_bit(written):
     step, state, position = restore(written)
     assert step == 3 and position == POSITION
     assert_same(state, make_state(3))
+
+
+@pytest.mark.parametrize("batch_stats", [{}, {"mean": jnp.ones(3)}])
+def test_variables_are_read_from_the_checkpoint_of_any_optimiser(tmp_path, batch_stats):
+    """Evaluations need no more, and a new version of Optax may name its state in another way."""
+    saved = dataclasses.replace(make_state(1), batch_stats=batch_stats)
+    renamed = dataclasses.replace(saved, opt_state={"momentum": saved.opt_state})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, renamed, POSITION)
+        checkpoints.wait()
+        with pytest.raises(ValueError, match="belongs to another network or optimiser"):
+            checkpoints.restore(jax.eval_shape(lambda: saved))
+        step, state, position = checkpoints.restore(jax.eval_shape(lambda: saved.variables))
+    assert step == 1 and position == POSITION
+    assert_same(state.variables, jax.tree.map(np.asarray, saved.variables))
 
 
 def test_an_older_one_can_be_asked_for(written):
@@ -191,15 +206,17 @@ def as_before_there_were_lists(directory):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
 
 
-def test_a_checkpoint_without_a_list_of_digests_is_judged_by_its_content(written):
+@pytest.mark.parametrize("like", [LIKE, LIKE.variables], ids=["state", "variables"])
+def test_a_checkpoint_without_a_list_of_digests_is_judged_by_its_content(written, like):
     for step in (2, 3):
         as_before_there_were_lists(written / str(step))
-    step, state, _ = restore(written)
+    step, state, _ = restore(written, like)
     assert step == 3
-    assert_same(state, make_state(3))
+    assert_same(state.variables, make_state(3).variables)
+    assert_same(jax.tree.leaves(state), jax.tree.leaves(make_state(3)))
     flip_a_bit(largest_file(written / "3" / "state"))
     with pytest.warns(UserWarning, match="damaged, going back to step 2: .*checkpoints/3"):
-        assert restore(written)[0] == 2
+        assert restore(written, like)[0] == 2
 
 
 def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(written):
@@ -233,8 +250,9 @@ def test_another_network_is_refused_and_not_taken_for_damage(written):
             dataclasses.replace(LIKE, params=renamed),
             dataclasses.replace(LIKE, params=halved),
         ):
-            with pytest.raises(ValueError, match="belongs to another network or optimiser"):
-                checkpoints.restore(other)
+            for like in (other, other.variables):
+                with pytest.raises(ValueError, match="belongs to another network or optimiser"):
+                    checkpoints.restore(like)
 
 
 def test_damaged_checkpoints_are_set_aside_so_that_new_ones_take_their_place(written):

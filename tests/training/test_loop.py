@@ -14,6 +14,7 @@ from tiny import final_state, log, tiny_source
 
 from vone_jax import data, fast, training
 from vone_jax import mesh as meshes
+from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.checkpoint import Checkpoints
 from vone_jax.progress import Progress
 from vone_jax.training import loop, monitor, setup
@@ -697,6 +698,13 @@ def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole):
     step, *_, earlier = training.load_run(whole, step=3)
     assert step == 3
     assert np.any(earlier["params"]["conv"]["kernel"] != variables["params"]["conv"]["kernel"])
+
+
+def test_a_run_is_loaded_whatever_its_optimiser_was(whole, monkeypatch):
+    _, _, _, variables = training.load_run(whole)
+    other = run_dirs.initial_state
+    monkeypatch.setattr(run_dirs, "initial_state", lambda *a: replace(other(*a), opt_state=()))
+    jax.tree.map(np.testing.assert_array_equal, training.load_run(whole)[3], variables)
 
 
 def test_what_is_no_trained_run_is_named(tiny, tmp_path):

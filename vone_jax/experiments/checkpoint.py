@@ -33,6 +33,7 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
+from vone_jax.experiments.optimizer import PlateauState
 from vone_jax.experiments.state import TrainState
 
 # Checkpoints of format 1 have no SHA256SUMS.
@@ -152,12 +153,13 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 writing.result()
 
     def restore(
-        self, like: TrainState, step: int | None = None
+        self, like: TrainState | dict[str, Any], step: int | None = None
     ) -> tuple[int, TrainState, Position] | None:
         """Read the newest undamaged checkpoint, or the one at ``step``.
 
         A warning names damaged checkpoints. They are not changed. ``like`` has the shapes and
-        dtypes of the state, see ``jax.eval_shape``.
+        dtypes of the state, see ``jax.eval_shape``. With those of its ``variables`` alone, any
+        state of the optimiser is accepted, also one of another version of Optax.
 
         Returns:
           The step, the state (NumPy arrays, for any mesh) and the position of the checkpoint; None
@@ -229,10 +231,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return self.directory / f"{step}{_PARTIAL}"
 
     def _read(
-        self, directory: Path, like: TrainState
+        self, directory: Path, like: TrainState | dict[str, Any]
     ) -> tuple[str, tuple[TrainState, Position] | None]:
         """Return an empty string and the content of a checkpoint, or its problem and None."""
-        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        whole = isinstance(like, TrainState)
+        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like) if whole else None
         try:
             metadata = self._checkpointer.restore(
                 directory, args=self._args.Composite(metadata=self._args.JsonRestore())
@@ -244,19 +247,28 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             return _first_line(error), None
         if listed and not (directory / files.DIGESTS).exists():
             return f"{files.DIGESTS} is missing", None
-        if layout != _layout(target):
-            raise ValueError(
-                f"checkpoint {directory} belongs to another network or optimiser: "
-                "its arrays have other names, shapes or dtypes"
-            )
+        other = (
+            f"checkpoint {directory} belongs to another network or optimiser: its arrays have "
+            "other names, shapes or dtypes"
+        )
+        if whole and layout != _layout(like):
+            raise ValueError(other)
         try:
             state = self._checkpointer.restore(
                 directory, args=self._args.Composite(state=self._args.StandardRestore(target))
             )["state"]
+            if not whole:
+                # Orbax has returned dictionaries, without those that are empty.
+                plateau = PlateauState(**state.pop("plateau"))
+                state = TrainState(**{"batch_stats": {}, "opt_state": (), **state}, plateau=plateau)
         except Exception as error:
             return _first_line(error), None
-        if digest != _digest(state, metadata["position"]):
+        # In dictionaries, the state of an optimiser may have another order. The optimisers of
+        # checkpoints that SHA256SUMS does not protect have the same.
+        if (whole or not listed) and digest != _digest(state, metadata["position"]):
             return "its content does not match its digest", None
+        if not whole and _layout(state.variables) != _layout(like):
+            raise ValueError(other)
         return "", (state, position)
 
     @contextlib.contextmanager
@@ -271,7 +283,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             ) from error
 
 
-def _layout(state: TrainState) -> str:
+def _layout(state: TrainState | dict[str, Any]) -> str:
     """Return a digest of the names, shapes and dtypes of all arrays."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     text = "\n".join(f"{jax.tree_util.keystr(k)} {x.dtype} {x.shape}" for k, x in leaves)

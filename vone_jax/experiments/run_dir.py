@@ -323,7 +323,7 @@ def load_run(
     if directory.is_dir():
         with Checkpoints(directory, read_only=True) as checkpoints:
             like = jax.eval_shape(lambda: initial_state(experiment, model))
-            restored = checkpoints.restore(like, step)
+            restored = checkpoints.restore(like.variables, step)
     if restored is None:
         raise RunDirectoryError(f"{run_dir} has no checkpoint yet")
     restored_step, state, _ = restored
