@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from vone_jax import attacks, prng
 
@@ -109,6 +109,56 @@ def in_slots():
     return (lambda keys, images: images * net.scale), lambda: setattr(net, "scale", TWO)
 
 
+def of_settings(kind, before, after):
+    """A setting in an attribute, which is a number, a string or an object with numbers."""
+
+    def make():
+        net = types.SimpleNamespace(setting=before)
+
+        def function(keys, images):
+            return images * kind(net.setting)
+
+        return function, lambda: setattr(net, "setting", after)
+
+    return make
+
+
+class Fixed(linen.Module):
+    """A module with a setting in a tuple."""
+
+    scale: tuple[float, ...]
+
+    def __call__(self, images):
+        return images * self.scale[0]
+
+
+def a_linen_module():
+    net = Fixed((1.0,))
+
+    def replace():
+        nonlocal net
+        net = net.clone(scale=(2.0,))
+
+    return (lambda keys, images: net.apply({}, images)), replace
+
+
+def a_function():
+    helper = lambda images: images  # noqa: E731
+
+    def replace():
+        nonlocal helper
+        helper = lambda images: 2 * images  # noqa: E731
+
+    return (lambda keys, images: helper(images)), replace
+
+
+SETTINGS = [
+    of_settings(float, 1.0, 2.0),
+    of_settings({"low": 1, "high": 2}.get, "low", "high"),
+    of_settings(lambda setting: 2.0 if setting is None else 1.0, True, None),
+]
+
+
 def counted(traced):
     """A compiled function that calls a pytree, and counts how often it is traced."""
 
@@ -124,7 +174,7 @@ def counted(traced):
 @pytest.mark.parametrize(
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
-    + [exchanged, in_slots],
+    + [exchanged, in_slots, a_linen_module, a_function, *SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):
@@ -143,6 +193,37 @@ def counts_its_calls():
         global CALLS
         CALLS += 1
         return images
+
+    return lambda: function
+
+
+def counts_in_an_attribute():
+    class Net:
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, keys, images):
+            self.calls += 1
+            return images
+
+    net = Net()
+    return lambda: net
+
+
+def makes_modules():
+    """A bound module makes those within it anew in each call."""
+
+    class Outer(linen.Module):
+        @linen.compact
+        def __call__(self, images):
+            return linen.BatchNorm(use_running_average=True)(images)
+
+    bound = Outer().bind(Outer().init(jax.random.key(0), jnp.ones((1, 1, 1, 1))))
+    for _ in range(2):
+        bound(jnp.ones((2, 1, 1, 1)))  # The first calls make attributes of it.
+
+    def function(keys, images):
+        return bound(images)
 
     return lambda: function
 
@@ -205,7 +286,9 @@ def odd_objects():
 
 
 @pytest.mark.parametrize(
-    "make", [counts_its_calls, fetched_anew, fills_its_attributes, holds_itself, odd_objects]
+    "make",
+    [counts_its_calls, fetched_anew, fills_its_attributes, holds_itself, odd_objects]
+    + [counts_in_an_attribute, makes_modules],
 )
 def test_a_function_with_the_same_arrays_is_compiled_once(make):
     get, call = make(), counted(traced := [])

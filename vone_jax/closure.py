@@ -2,7 +2,8 @@
 
 A compiled program holds the arrays that a function closes over as constants. So a function whose
 weights were replaced must not find the program that was compiled before. ``Closure`` is a pytree
-whose structure has the identities of these arrays: it changes when one of them is replaced.
+whose structure has the identities of these arrays: it changes when one of them is replaced. The
+same holds for the functions that it calls, and for settings: numbers, strings, booleans and None.
 """
 
 import dis
@@ -14,21 +15,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.ids import FlaxId
 from jax.core import Tracer
 
-_NUMBERS = (int, float, complex, bool)
-# Types without parts, which are passed over before anything else, since lists can be long.
-_PLAIN = frozenset((str, bytes, type(None), *_NUMBERS))
+# Settings: types without parts. They are found before anything else, since lists can be long.
+_PLAIN = frozenset((str, bytes, type(None), int, float, complex, bool))
 
 
 @jax.tree_util.register_pytree_node_class
 class Closure:
     """A function as a pytree without leaves.
 
-    Its structure changes when an array is replaced in a variable of the function, of a function in
-    its module that it calls by name, or in an element or attribute of an object there. It changes
-    with a number in a variable, too. It does not change when a NumPy array is changed in place, or
-    with attributes of classes and weights of other libraries than JAX and NumPy.
+    Its structure changes when an array or a function is replaced in a variable of the function, of
+    a function in its module that it calls by name, or in an element or attribute of an object
+    there. It changes with a number, a string, a boolean or None there, too, unless it is what a
+    call of the function or the object writes. It does not change when a NumPy array is changed in
+    place, or with attributes of classes and weights of other libraries than JAX and NumPy.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -55,7 +57,10 @@ class _Version:
         self.function = function
         # Held, so that an identity stands for one object.
         self._constants = list(_constants(function))
-        self._identities = tuple(map(id, self._constants))
+        self._identities = tuple(
+            (type(value), value) if type(value) in _PLAIN else id(value)
+            for value in self._constants
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Version) or self._identities != other._identities:
@@ -71,47 +76,52 @@ class _Version:
 
 
 def _constants(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield the arrays and numbers that a function closes over, in a fixed order."""
+    """Yield the arrays, functions and settings that a function closes over, in a fixed order."""
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
     inner = inspect.unwrap(inner)
     inner = inner if hasattr(inner, "__globals__") else type(inner).__call__
     namespace = getattr(inner, "__globals__", None)
+    counters = _written(inner, ("STORE_ATTR",))
     # Objects are held while they are compared by identity.
     seen: dict[int, Any] = {}
-    waiting: list[tuple[Any, bool]] = [(function, False)]
+    waiting = [function]
     while waiting:
-        value, is_variable = waiting.pop()
+        value = waiting.pop()
         if type(value) in _PLAIN:
-            if is_variable and type(value) in _NUMBERS:
-                yield value
+            yield value
             continue
         try:
-            if is_variable and isinstance(value, np.generic):
+            # A function that is made again, for instance in each call, has the same code.
+            if isinstance(value, types.FunctionType):
+                yield value.__code__
+            if isinstance(value, np.generic):
                 yield value
-            # The tracers of a program that is being made are gone afterwards.
-            if isinstance(value, Tracer | types.ModuleType | type | np.generic):
+            # The tracers of a program that is being made are gone afterwards. Bound modules of Flax
+            # make others in each call, with other numbers.
+            if isinstance(value, Tracer | types.ModuleType | type | np.generic | FlaxId):
                 continue
             if isinstance(value, jax.Array | np.ndarray):
                 yield value
             elif id(value) not in seen:
                 seen[id(value)] = value
-                waiting += _parts(value, namespace)
+                waiting += _parts(value, namespace, counters)
         except Exception:
             # The parts of this object cannot be read; it may be a closed file.
             continue
 
 
-def _parts(value: Any, namespace: Any) -> list[tuple[Any, bool]]:
-    """Return the parts of a value, each with True for a variable of a function.
+def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:
+    """Return the parts of a value, without settings in attributes that calls of it write.
 
-    Global variables are those of functions in the module ``namespace``, not of libraries.
+    Global variables are those of functions in the module ``namespace``, not of libraries. The
+    function that is called writes the attributes ``counters``.
     """
     if isinstance(value, types.FunctionType):
         code, cells = value.__code__, value.__closure__ or ()
         # Variables that the function itself writes are counters and caches.
-        written = _written(code)
+        written = _written(value, ("STORE_DEREF", "STORE_GLOBAL"))
         shown = [
             cell.cell_contents
             for name, cell in zip(code.co_freevars, cells, strict=True)
@@ -121,29 +131,34 @@ def _parts(value: Any, namespace: Any) -> list[tuple[Any, bool]]:
             names = sorted(_names(code) & namespace.keys() - written)
             shown += [namespace[name] for name in names]
         defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        return [(part, True) for part in (*shown, *defaults)]
+        return [*shown, *defaults]
     if isinstance(value, types.MethodType):
-        return [(value.__self__, False), (value.__func__, False)]
+        return [value.__self__, value.__func__]
     if isinstance(value, functools.partial):
-        return [(value.func, False), (value.args, False), (value.keywords, False)]
+        return [value.func, value.args, value.keywords]
     if isinstance(value, dict):
-        return [(part, False) for part in value.values()]
+        return [*value.values()]
     flat = jax.tree_util.default_registry.flatten_one_level(value)
-    if flat is not None:
-        return [(part, False) for part in flat[0]]
+    parts = [] if flat is None else [*flat[0]]
     slots = (vars(cls).get("__slots__", ()) for cls in type(value).__mro__)
     names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
-    attributes = [*getattr(value, "__dict__", {}).values()]
-    attributes += [getattr(value, name, None) for name in names]
-    attributes += [type(value).__call__] if callable(value) else []
-    return [(part, False) for part in attributes]
+    attributes = {name: getattr(value, name, None) for name in names}
+    attributes |= getattr(value, "__dict__", {})
+    if callable(value):
+        parts.append(type(value).__call__)
+        counters = counters | _written(type(value).__call__, ("STORE_ATTR",))
+    return parts + [
+        part
+        for name, part in attributes.items()
+        if name not in counters or type(part) not in _PLAIN
+    ]
 
 
 @functools.lru_cache(maxsize=1024)
-def _written(code: types.CodeType) -> frozenset[str]:
-    """Return the outer variables to which a function assigns."""
-    stores = ("STORE_DEREF", "STORE_GLOBAL")
-    steps = dis.get_instructions(code)
+def _written(function: Any, stores: tuple[str, ...]) -> frozenset[str]:
+    """Return the names to which a function in Python assigns by the instructions ``stores``."""
+    code = getattr(function, "__code__", None)
+    steps = () if code is None else dis.get_instructions(code)
     return frozenset(str(step.argval) for step in steps if step.opname in stores)
 
 
