@@ -202,7 +202,9 @@ def call_with_keys(
         # The wrapped function of ``per_example`` got a single key: the note would mislead.
         if getattr(function, "func", None) is not _one_by_one:
             error.add_note(
-                f"{name} was called with one key per example, keys of shape {keys.shape}. "
-                f"If it takes a single key, adapt it: {adapter}({name})."
+                f"{name} was called as {name}(keys, images), with one key per example, keys of "
+                f"shape {keys.shape}. If it takes a single key, adapt it: {adapter}({name}). If it "
+                f"takes images first, as modules and their apply do, reorder its arguments: "
+                f"lambda keys, images: model.apply(variables, images)."
             )
         raise

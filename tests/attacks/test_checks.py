@@ -292,6 +292,18 @@ def test_a_function_of_a_single_key_is_not_adapted_in_silence():
     assert FGSM("linf", 0.1)(KEY, per_example(single), IMAGES, LABELS).shape == IMAGES.shape
 
 
+@pytest.mark.parametrize("get", [lambda net: net.apply, lambda net: net.bind({})])
+def test_a_module_that_takes_images_first_is_told_how_to_reorder(get):
+    class Net(nn.Module):
+        def __call__(self, images, train=False):
+            return logits_fn(None, images * (2.0 if train else 1.0))
+
+    with pytest.raises((TypeError, ValueError)) as raised:
+        FGSM("linf", 0.1)(KEY, get(Net()), IMAGES, LABELS)
+    (note,) = contract_notes(raised.value)
+    assert "lambda keys, images: model.apply(variables, images)" in note
+
+
 @pytest.mark.parametrize("adapted", [False, True])
 def test_a_function_of_images_alone_is_refused(adapted):
     def of_images(images):
