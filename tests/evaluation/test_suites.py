@@ -172,7 +172,8 @@ def test_frost_of_files_needs_no_photographs():
 
 def test_frost_needs_its_photographs(tmp_path):
     found = suites.conditions(["corruptions"], evaluation.Request(), NOISY)
-    assert {condition.corruption for condition in found} == {*corruptions.NAMES} - {"frost"}
+    usual = {*corruptions.SETS["common"], *corruptions.SETS["extra"]}
+    assert {condition.corruption for condition in found} == usual - {"frost"} | {"frost_procedural"}
     with pytest.raises(ValueError, match="frost_images must be given"):
         evaluation.Corrupted("frost", 1)
     with pytest.raises(ValueError, match="photographs frost_dir must name"):
