@@ -3,17 +3,20 @@
 import re
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
+
+from vone_jax import convert, models, v1
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def names_of(document):
-    """Run the Python code of a document, and return the names that it defines."""
+def names_of(document, **names):
+    """Run the Python code of a document on given names, and return all names after it."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    names: dict = {}
     exec(compile("\n".join(code), document, "exec"), names)
     return names
 
@@ -89,6 +92,50 @@ def test_the_code_of_the_neurophysiology_page_gives_its_table(tmp_path, monkeypa
         assert told == f"| {' | '.join(numbers)} | {each.neurons} |", name
     assert names["responses"].shape == (2, 36, 8, len(names["site"]))
     assert names["result"].score("v3") > 0
+
+
+@pytest.mark.extras
+def test_the_code_of_the_convert_page_runs(tmp_path, monkeypatch):
+    """On a small network in place of the published one and of a run."""
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
+    pytest.importorskip("foolbox", reason="foolbox is not installed")
+    monkeypatch.chdir(tmp_path)
+    config = v1.VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=9, stride=2)
+    model = models.create("vone_cornet_z", v1=config, width=2)
+    variables = models.init(model, jax.random.key(0))
+    convert.save_torch("voneresnet50_e70.pth.tar", model, variables)
+    convert.save_folder("runs/loud", model, variables)
+    x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    weights = np.random.default_rng(1).standard_normal((x[0].size, 1000), np.float32)
+    names = names_of(
+        "docs/convert.md",
+        images=x,
+        x=x,
+        y=np.array([3, 7]),
+        key=jax.random.key(1),
+        logits_fn=lambda keys, images: images.reshape(len(images), -1) @ weights,
+        config=config,
+        channels=3,
+        their_network=nn.Dense(5),
+    )
+    jax.tree.map(np.testing.assert_array_equal, names["variables"], variables)
+    classify = models.logits_fn(names["model"], names["variables"])
+    np.testing.assert_allclose(names["logits"], classify(names["keys"], x), atol=1e-5)
+    for found in ("clipped", "adversarial"):
+        assert abs(abs(names[found] - x).max() - 4 / 255) < 1e-6
+    keys = {"params": jax.random.key(2), "noise": jax.random.key(3)}
+    assert names["network"].init_with_output(keys, x)[0].shape == (2, 16, 16, 5)
+
+
+def test_the_code_of_the_front_ends_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = v1.VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=9, tuned=True)
+    model = models.create("vone_cornet_z", 10, v1=config, width=2)
+    variables = models.init(model, jax.random.key(0))
+    convert.save_folder("runs/tuned", *models.with_fixed_bank(model, variables))
+    names = names_of("docs/front_ends.md")
+    assert names["experiment"].model.v1.normalization.largest_extent == 0.5
+    np.testing.assert_allclose(names["learned"].sf, config.gabor_parameters().sf, rtol=1e-5)
 
 
 @pytest.mark.slow
