@@ -105,6 +105,14 @@ def test_weights_are_found_under_usual_names(write, key):
     assert "a" in read_checkpoint(write({key: weights()})).state_dict
 
 
+def test_another_state_dict_is_named(write):
+    content = {"epoch": 3, "model": weights(), "model_ema": weights()}
+    note = "left out: model_ema, another state dict"
+    assert note in read_checkpoint(write(content)).notes
+    content.pop("model_ema")
+    assert not any("left out" in each for each in read_checkpoint(write(content)).notes)
+
+
 def test_files_without_weights_say_what_they_hold(write):
     refused(write({"epoch": 3, "loss": 0.5}), match="no state dict.*its keys are: epoch, loss")
     refused(write([1, 2]), match="holds a list")

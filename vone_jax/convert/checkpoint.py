@@ -16,7 +16,7 @@ from vone_jax import files
 from vone_jax.convert.architecture import Normalisation
 from vone_jax.convert.pickle_reader import StoredTensor
 from vone_jax.convert.torch_file import open_torch_file
-from vone_jax.convert.untrusted import CheckpointError, open_regular, parse_json
+from vone_jax.convert.untrusted import CheckpointError, open_regular, parse_json, printable
 
 # Names under which training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
 # robustness and EVNet; others.
@@ -91,6 +91,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with open_torch_file(path) as file:
             holder, flags = _find_state_dict(file.content)
             tensors = {name: file.array(tensor) for name, tensor in holder.items()}
+            # A hostile file may have a million entries.
+            notes += [
+                f"left out: {printable(str(name))}, another state dict"
+                for name, value in list(file.content.items())[:20]
+                if isinstance(value, dict) and value is not holder and _tensors(value)
+            ]
             kind = file.format
     tensors = _without_prefix(tensors, notes)
     tensors, normaliser = _without_robustness_wrapper(tensors, notes)
