@@ -87,6 +87,25 @@ def test_other_weights_and_other_programs_have_other_checksums(monkeypatch):
     assert checksum("closed_over") != first
 
 
+def test_weights_that_are_replaced_in_place_have_another_checksum():
+    """Otherwise a second evaluation would find the results of the first."""
+    module = user_networks.Cnn(user_networks.nnx.Rngs(0))
+
+    def features(keys, images):
+        return module.features(images)
+
+    def logits(keys, images):
+        return features(keys, images)["logits"]
+
+    network = vone_jax.Network("trained", logits, (28, 28, 1), features=features)
+    first, kernel = network.weights, module.head.kernel[...]
+    module.head.kernel[...] = 2 * kernel
+    again = dataclasses.replace(network)
+    assert network.weights == again.weights != first
+    module.head.kernel[...] = kernel
+    assert network.weights == first
+
+
 def test_other_features_have_another_checksum():
     """Physiology records them, so its results are of another network."""
     network = vone_jax.open_network(f"{FUNCTIONS}:cnn")

@@ -193,18 +193,29 @@ class Network:
         assert self.features is not None, "the layers of this network cannot be seen"
         return Partial(_Layer(layer), prng.as_pytree(self.features, "features"))
 
-    @functools.cached_property
+    @property
     def weights(self) -> str:
         """A checksum of all weights. It differs for a network that is trained anew.
 
         For a network of functions, it also covers the traced programs of ``logits_fn`` and
         ``features``, but not what Python computes behind ``jax.pure_callback``.
         """
+        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
+        version = tuple(jax.tree.structure(prng.as_pytree(each)) for each in functions)
+        # Functions may close over other arrays than before.
+        if vars(self).get("_version") != version:
+            for name in ("_checksum", "_arrays", "_program"):
+                vars(self).pop(name, None)
+            vars(self)["_version"] = version
+        return self._checksum
+
+    @functools.cached_property
+    def _checksum(self) -> str:
         checksum = files.array_checksum(self._arrays)
         if self.model is None:
             programs = [self._program]
             if self.features is not None:
-                programs.append(jax.make_jaxpr(self.features)(*self._inputs()))
+                programs.append(_traced(self.features, *self._inputs()))
                 checksum = files.array_checksum(_constants(programs[-1]), checksum)
             for program in programs:
                 # Addresses of functions differ between processes.
@@ -243,7 +254,7 @@ class Network:
 
     @functools.cached_property
     def _program(self) -> Any:
-        return jax.make_jaxpr(self.logits_fn)(*self._inputs())
+        return _traced(self.logits_fn, *self._inputs())
 
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
@@ -260,6 +271,11 @@ class _Layer:
         layers = features(keys, images)
         arguments.choice("layer", self.layer, layers)
         return layers[self.layer]
+
+
+def _traced(function: Callable[..., Any], *inputs: Any) -> Any:
+    """The program of a function now; JAX would give a known function its first program."""
+    return jax.make_jaxpr(lambda *inputs: function(*inputs))(*inputs)
 
 
 def _constants(program: Any) -> Iterator[Any]:
