@@ -152,6 +152,16 @@ def a_function():
     return (lambda keys, images: helper(images)), replace
 
 
+def in_a_partial():
+    scale = 1.0
+
+    def replace():
+        nonlocal scale
+        scale = 2.0
+
+    return jax.tree_util.Partial(lambda weights, keys, images: images * scale, ONE), replace
+
+
 SETTINGS = [
     of_settings(float, 1.0, 2.0),
     of_settings({"low": 1, "high": 2}.get, "low", "high"),
@@ -174,7 +184,7 @@ def counted(traced):
 @pytest.mark.parametrize(
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
-    + [exchanged, in_slots, a_linen_module, a_function, *SETTINGS],
+    + [exchanged, in_slots, a_linen_module, a_function, in_a_partial, *SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):

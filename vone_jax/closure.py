@@ -75,6 +75,11 @@ class _Version:
         return hash(self._identities)
 
 
+def closes_over(function: Callable[..., Any]) -> bool:
+    """Return True for a function in Python that closes over more than its own code."""
+    return isinstance(function, types.FunctionType) and len(list(_constants(function))) > 1
+
+
 def _constants(function: Callable[..., Any]) -> Iterator[Any]:
     """Yield the arrays, functions and settings that a function closes over, in a fixed order."""
     inner: Any = function

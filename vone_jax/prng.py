@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from vone_jax.closure import Closure
+from vone_jax.closure import Closure, closes_over
 
 THREEFRY = "threefry2x32"
 
@@ -140,9 +140,10 @@ def _one_by_one(function: Partial, keys: Array, images: Array) -> Any:
 def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
 
-    A ``Partial``, for instance from ``models.logits_fn``, is returned as it is: its weights are
-    leaves, and other weights do not compile again. A plain function gets no leaves. It is compiled
-    again after an array that it closes over was replaced, see ``Closure``.
+    The weights of a ``Partial``, for instance from ``models.logits_fn``, stay leaves, and other
+    weights do not compile again. It is returned as it is, unless it is of a function that closes
+    over something. A plain function gets no leaves. A function is compiled again after an array
+    that it closes over was replaced, see ``Closure``.
 
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
@@ -178,6 +179,9 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
                 "numbers. Close over the rest, in Equinox: arrays, rest = equinox.partition(net, "
                 "equinox.is_array), and then equinox.combine(arrays, rest) in the function"
             )
+    if function.func not in (_call, _one_by_one) and closes_over(function.func):
+        arguments, keywords = function.args, function.keywords
+        return Partial(_call, Closure(function.func), *arguments, **keywords)
     return function
 
 
