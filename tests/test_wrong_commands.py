@@ -66,6 +66,10 @@ train r --weights net.pth                       | --weights    | did you mean --
 train r --resume                                | --resume     | run the same command again
 train r --gpus 2                                | --gpus       | JAX_PLATFORMS=cpu
 train r --epochs 3 --steps 9                    | --epochs     | no effect beside --steps 9
+train r --data.augment.crop-scale 0.2 1         | --data.augment.crop-scale | random-resized-crop
+train r --data.corruption-severity 3 5          | --data.corruption-severity | data.corruptions NAME
+train r --data.unreadable-limit 3               | --data.unreadable-limit | --data.unreadable skip
+train r --non-finite-limit 3                    | --non-finite-limit | without --non-finite skip
 train r --similarity.target v1                  | --similarity | is None in this config
 train v --model.v1.normalization.gain 2         | --model.v1.normalization | config file of your own
 train v --model.v1.visual-degrees 2             | --model.v1:  | beyond the Nyquist limit

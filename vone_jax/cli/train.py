@@ -43,6 +43,17 @@ _FIELDS = {
     "freeze": "patterns of parts that are not trained",
 }
 
+# Options that do nothing while another field is off -> that field, and what to type behind it.
+_OFF = ((), False, "raise", "stop")
+_NEEDS = {
+    "data.augment.crop_scale": ("data.augment.random_resized_crop", ""),
+    "data.augment.crop_ratio": ("data.augment.random_resized_crop", ""),
+    "data.corruption_severity": ("data.corruptions", " NAME"),
+    "data.corruption_probability": ("data.corruptions", " NAME"),
+    "data.unreadable_limit": ("data.unreadable", " skip"),
+    "non_finite_limit": ("non_finite", " skip"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -96,6 +107,10 @@ def main(argv: Sequence[str]) -> int:
     if "epochs" in given and experiment.steps is not None:
         message = f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
+    for name, (switch, value) in _NEEDS.items():
+        if name in given and functools.reduce(getattr, switch.split("."), experiment) in _OFF:
+            message = f"{cli.option(name)} has no effect without {cli.option(switch)}{value}"
+            return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     if "data.source" in given:
         try:
             experiment = training.for_data(experiment, given)
