@@ -200,8 +200,13 @@ def test_other_schedules_ignore_validations():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Step(epochs=()), "epochs must be positive and increasing"),
-        (lambda: Step(epochs=(20, 10)), "epochs must be positive and increasing"),
+        (lambda: Step(epochs=()), "epochs must be a tuple of positive and increasing numbers"),
+        (
+            lambda: Step(epochs=(20, 10)),
+            "epochs must be a tuple of positive and increasing numbers",
+        ),
+        (lambda: Step(epochs=[20, 40]), r"epochs must be a tuple .* got \[20, 40\]"),
+        (lambda: Step(epochs=20), "epochs must be a tuple .* such as .*, got 20"),
         (lambda: Step(epochs=(1,), decay=2.0), "decay must be .* <= 1, got 2.0"),
         (lambda: Cosine(final=-0.1), "final must be .* >= 0 and <= 1, got -0.1"),
         (lambda: OneCycle(div_factor=0.0), "div_factor must be a finite number > 0, got 0.0"),

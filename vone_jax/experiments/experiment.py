@@ -192,8 +192,11 @@ class Similarity:
                 f"path must be given for target 'neural' and for no other; got target "
                 f"{self.target!r} and path {self.path!r}"
             )
-        if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"layers must be different names, at least one, got {self.layers}")
+        layers = self.layers if isinstance(self.layers, tuple) else ()
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(
+                f"layers must be a tuple of different names, at least one, got {self.layers!r}"
+            )
         if self.source is not None and self.target == "neural":
             raise ValueError(
                 f"source must be None for target 'neural', whose file has the images, got "

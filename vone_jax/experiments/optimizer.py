@@ -46,8 +46,12 @@ class Step(_Schedule):
     decay: Share = 0.1
 
     def __post_init__(self):
-        if not self.epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] <= 0:
-            raise ValueError(f"epochs must be positive and increasing, got {self.epochs}")
+        epochs = self.epochs if isinstance(self.epochs, tuple) else ()
+        if not epochs or list(epochs) != sorted(set(epochs)) or epochs[0] <= 0:
+            raise ValueError(
+                "epochs must be a tuple of positive and increasing numbers, such as (20, 40), got "
+                f"{self.epochs!r}"
+            )
         super().__post_init__()
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
