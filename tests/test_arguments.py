@@ -1,6 +1,7 @@
 """The checks of arguments: what they accept, and what their errors say."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -103,6 +104,7 @@ class Settings:
         ("part", 3, "Part(...) or None, got 3"),
         ("either", "OtherPart", "Part(...), OtherPart(...) or None, got 'OtherPart'"),
         ("either", Part, "Part(...), OtherPart(...) or None, got <class"),
+        ("name", Path("a"), "text, for a path str(...), got "),
     ],
 )
 def test_fields_are_checked_by_their_types(field, value, message):

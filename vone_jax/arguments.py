@@ -130,9 +130,10 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
 
     An integer is at least 1, a float is finite and not negative, and a bool is True or False.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
-    ``Annotated[str, choices]``, is one of the choices. If the type is a dataclass, or a union of
-    dataclasses, the value is an instance. ``| None`` also allows None. Fields of other types and of
-    other unions are not checked. Annotations must be types, not strings.
+    ``Annotated[str, choices]``, is one of the choices; another str is text. If the type is a
+    dataclass, or a union of dataclasses, the value is an instance. ``| None`` also allows None.
+    Fields of other types and of other unions are not checked. Annotations must be types, not
+    strings.
 
     Names in messages begin with ``prefix``, such as "normalization.". ``number`` checks a float; it
     takes the arguments of the function ``number`` above.
@@ -159,6 +160,8 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
             number(name, value, *limits)
         elif limits:
             choice(name, value, limits[0])
+        elif kind is str and not isinstance(value, str):
+            raise ValueError(f"{name} must be text, for a path str(...), got {value!r}")
         elif typing.get_origin(kind) is typing.Literal:
             choice(name, value, typing.get_args(kind))
         elif dataclasses.is_dataclass(kind):

@@ -55,8 +55,8 @@ class ModelConfig:
     learned_normalization: Rule | None = None
 
     def __post_init__(self):
-        arguments.fields(self)
         arguments.choice("name", self.name, models.NAMES)
+        arguments.fields(self)
         if self.width is None:
             object.__setattr__(self, "width", models.default_width(self.name))
         front_end = models.front_end(
