@@ -1,7 +1,9 @@
 """Functions that close over arrays: when they are compiled again, and when not."""
 
 import functools
+import gc
 import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -305,6 +307,17 @@ def test_a_function_with_the_same_arrays_is_compiled_once(make):
     for _ in range(3):
         call(prng.as_pytree(get()))
     assert len(traced) == 1
+
+
+def test_a_function_and_its_weights_are_freed():
+    def known():
+        net = Scaled()
+        jax.tree.structure(prng.as_pytree(lambda keys, images: net(keys, images)))
+        return weakref.ref(net)
+
+    gone = known()
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_attack_sees_the_weights_of_now():

@@ -88,7 +88,7 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
     inner = inspect.unwrap(inner)
     inner = inner if hasattr(inner, "__globals__") else type(inner).__call__
     namespace = getattr(inner, "__globals__", None)
-    counters = _written(inner, ("STORE_ATTR",))
+    counters = _written(_code(inner), ("STORE_ATTR",))
     # Objects are held while they are compared by identity.
     seen: dict[int, Any] = {}
     waiting = [function]
@@ -126,7 +126,7 @@ def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:
     if isinstance(value, types.FunctionType):
         code, cells = value.__code__, value.__closure__ or ()
         # Variables that the function itself writes are counters and caches.
-        written = _written(value, ("STORE_DEREF", "STORE_GLOBAL"))
+        written = _written(code, ("STORE_DEREF", "STORE_GLOBAL"))
         shown = [
             cell.cell_contents
             for name, cell in zip(code.co_freevars, cells, strict=True)
@@ -151,7 +151,7 @@ def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:
     attributes |= getattr(value, "__dict__", {})
     if callable(value):
         parts.append(type(value).__call__)
-        counters = counters | _written(type(value).__call__, ("STORE_ATTR",))
+        counters = counters | _written(_code(type(value).__call__), ("STORE_ATTR",))
     return parts + [
         part
         for name, part in attributes.items()
@@ -159,11 +159,16 @@ def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:
     ]
 
 
+def _code(function: Any) -> types.CodeType:
+    """Return the code of a function; that of an empty one for a function not in Python."""
+    return getattr(function, "__code__", (lambda: None).__code__)
+
+
+# Remembered by their code: functions would keep the weights that they close over.
 @functools.lru_cache(maxsize=1024)
-def _written(function: Any, stores: tuple[str, ...]) -> frozenset[str]:
-    """Return the names to which a function in Python assigns by the instructions ``stores``."""
-    code = getattr(function, "__code__", None)
-    steps = () if code is None else dis.get_instructions(code)
+def _written(code: types.CodeType, stores: tuple[str, ...]) -> frozenset[str]:
+    """Return the names to which a function assigns by the instructions ``stores``."""
+    steps = dis.get_instructions(code)
     return frozenset(str(step.argval) for step in steps if step.opname in stores)
 
 
