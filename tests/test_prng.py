@@ -8,6 +8,9 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from vone_jax import prng
+from vone_jax.attacks import norms
+from vone_jax.corruptions import frost
+from vone_jax.experiments import augmentation, prime
 
 
 def bits(key):
@@ -98,6 +101,36 @@ def test_a_function_of_a_single_key_is_adapted():
     by_position = adapted(jax.random.key(0), images)
     np.testing.assert_array_equal(by_position["mean"], outputs["mean"])
     assert jax.tree.leaves(adapted) == [jnp.float32(2.0)]
+
+
+SHAPE = (8, 8, 3)
+DRAWS = {
+    "random signs": lambda key: norms.random_signs(key, SHAPE, jnp.float32),
+    "noise of signs": lambda key: norms.surface(key[None], SHAPE, "l2", jnp.float32, "signs"),
+    "L1 ball": lambda key: norms.sample(key[None], SHAPE, "l1", 1.0, jnp.float32),
+    "frost": lambda key: frost.draw(key[None], SHAPE, (None, None, np.array([[40, 50]] * 5))),
+    "share of noisy images": lambda key: augmentation.GaussianImageNoise(1.0, 0.5).perturb(
+        jax.random.split(key, 20), None, jnp.full((20, 1, 1, 1), 0.5, jnp.float32), None
+    ),
+    "displacements": lambda key: prime.draw_temperature(key, SHAPE, 9)[0],
+    "colours": lambda key: prime.draw_colours(key, (3, 2), 9, 0.1),
+    "chains": lambda key: prime.PRIME(chains=1)._chain(key, jnp.full(SHAPE, 0.25, jnp.float32)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_a_key_draws_the_same_where_64_bits_are_enabled(draw):
+    """JAX draws other integers, and other signs, where the type is not given."""
+    expected = [draw(jax.random.key(seed)) for seed in range(3)]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        drawn = [draw(jax.random.key(seed)) for seed in range(3)]
+    for one, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_random_signs_are_those_of_jax():
+    expected = jax.random.rademacher(jax.random.key(0), SHAPE, jnp.float32)
+    np.testing.assert_array_equal(DRAWS["random signs"](jax.random.key(0)), expected)
 
 
 def test_functions_that_do_not_fit_are_refused():

@@ -100,9 +100,9 @@ class SPSA(Attack):
                 sample_keys = prng.fold(keys, number)
                 way_keys = prng.stream(sample_keys, "direction")
                 noise_keys = prng.stream(sample_keys, "noise")
-                way = jax.vmap(
-                    lambda key: jax.random.rademacher(key, images.shape[1:], images.dtype)
-                )(way_keys)
+                way = jax.vmap(lambda key: norms.random_signs(key, images.shape[1:], images.dtype))(
+                    way_keys
+                )
                 sides = jnp.stack([point + self.delta * way, point - self.delta * way])
                 ahead, behind = jax.vmap(loss, in_axes=(0, None))(sides, noise_keys)
                 rise = (ahead - behind) / (2 * self.delta)

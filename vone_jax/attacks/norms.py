@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from vone_jax import prng
 from vone_jax.attacks.classifier import Images, Keys, Mask, Scalar, Values
@@ -142,10 +142,17 @@ def sample(keys: Keys, shape: tuple[int, ...], norm: str, eps: Scalar, dtype: DT
             return (normal[:count] / jnp.linalg.norm(normal)).reshape(shape)
         ordered = jnp.sort(jax.random.uniform(prng.stream(key, "gaps"), (count,), dtype))
         gaps = jnp.diff(ordered, prepend=jnp.zeros((1,), dtype))
-        signs = jax.random.rademacher(prng.stream(key, "signs"), (count,), dtype)
-        return (gaps * signs).reshape(shape)
+        return (gaps * random_signs(prng.stream(key, "signs"), (count,), dtype)).reshape(shape)
 
     return jax.vmap(draw)(keys) * eps
+
+
+def random_signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Return independent signs, 1 or -1 with equal probability.
+
+    They are those of ``jax.random.rademacher``, whose draws differ where 64 bits are enabled.
+    """
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(0.5), shape), 1, -1).astype(dtype)
 
 
 def surface(
@@ -155,7 +162,7 @@ def surface(
     if noise == "uniform":
         drawn = sample(keys, shape, norm, 1.0, dtype)
     else:
-        generator = {"gaussian": jax.random.normal, "signs": jax.random.rademacher}[noise]
+        generator = {"gaussian": jax.random.normal, "signs": random_signs}[noise]
         drawn = jax.vmap(lambda key: generator(key, shape, dtype))(keys)
     return drawn / size(drawn, norm)[:, None, None, None]
 

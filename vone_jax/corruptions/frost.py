@@ -145,9 +145,9 @@ def draw(keys: Keys, shape: Shape, arrays: tuple) -> Crops:
     sizes = arrays[2]
 
     def draw_one(key: jax.Array):
-        index = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(sizes))
+        index = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(sizes), jnp.int32)
         room = jnp.asarray(sizes)[index] - jnp.asarray(shape[:2], jnp.int32)
-        start = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room)
+        start = jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room, jnp.int32)
         return index, start
 
     return jax.vmap(draw_one)(keys)

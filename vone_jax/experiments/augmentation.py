@@ -45,10 +45,10 @@ def make_corruption(
     ]
 
     def corrupt(key: jax.Array, images: jax.Array, indices: jax.Array) -> jax.Array:
-        choice = jax.random.randint(prng.stream(key, "choice"), (), 0, len(branches))
+        choice = jax.random.randint(prng.stream(key, "choice"), (), 0, len(branches), jnp.int32)
         keys = prng.index_keys(key, indices)
         corrupted = jax.lax.switch(choice, branches, prng.stream(keys, "draws"), images)
-        draw = jax.vmap(lambda k: jax.random.bernoulli(k, probability))
+        draw = jax.vmap(lambda k: jax.random.bernoulli(k, jnp.float32(probability)))
         chosen = draw(prng.stream(keys, "chosen"))
         return jnp.where(chosen[:, None, None, None], corrupted, images)
 
@@ -74,7 +74,7 @@ class GaussianImageNoise:
 
         def add_noise(key: jax.Array, image: jax.Array) -> jax.Array:
             noise = jax.random.normal(prng.stream(key, "noise"), image.shape, image.dtype)
-            hit = jax.random.bernoulli(prng.stream(key, "share"), self.share)
+            hit = jax.random.bernoulli(prng.stream(key, "share"), jnp.float32(self.share))
             return jnp.where(hit, jnp.clip(image + self.scale * noise, 0.0, 1.0), image)
 
         return jax.vmap(add_noise)(keys, images)

@@ -82,9 +82,9 @@ class PRIME:
 
     def _chain(self, key: jax.Array, image: jax.Array) -> jax.Array:
         primitives = [self._filtered, self._warped, self._recoloured]
-        length = jax.random.randint(prng.stream(key, "length"), (), 1, self.depth + 1)
+        length = jax.random.randint(prng.stream(key, "length"), (), 1, self.depth + 1, jnp.int32)
         choice_key = prng.stream(key, "choices")
-        choices = jax.random.randint(choice_key, (self.depth,), 0, len(primitives))
+        choices = jax.random.randint(choice_key, (self.depth,), 0, len(primitives), jnp.int32)
         choices = jnp.where(jnp.arange(self.depth) < length, choices, len(primitives))
         keys = prng.index_keys(prng.stream(key, "steps"), jnp.arange(self.depth))
         # The branches get raw key data: under vmap, all branches read it, which JAX's check would
@@ -162,8 +162,8 @@ def draw_temperature(
     pixel (root mean square), and for the largest ones that do not fold the image. At high
     frequencies the second bound is the smaller one.
     """
-    largest = jax.random.randint(prng.stream(key, "largest"), (), 2, cutoff + 1)
-    cut = jax.random.randint(prng.stream(key, "cut"), (), 2, largest + 1)
+    largest = jax.random.randint(prng.stream(key, "largest"), (), 2, cutoff + 1, jnp.int32)
+    cut = jax.random.randint(prng.stream(key, "cut"), (), 2, largest + 1, jnp.int32)
     frequency = cut.astype(jnp.float32)
     half_pixel = 1 / (math.pi * shape[0] * shape[1] * jnp.log(frequency))
     unfolded = 4 / (math.pi**3 * frequency**2 * jnp.log(frequency))
@@ -246,8 +246,8 @@ def draw_colours(
     """
     drawn = variance * jax.random.uniform(prng.stream(key, "variance"), (), jnp.float32)
     normal = fast.standard_normal(prng.stream(key, "coefficients"), shape)
-    largest = jax.random.randint(prng.stream(key, "largest"), (), shape[1], cutoff + 1)
-    first = jax.random.randint(prng.stream(key, "first"), (), 1, largest - shape[1] + 2)
+    largest = jax.random.randint(prng.stream(key, "largest"), (), shape[1], cutoff + 1, jnp.int32)
+    first = jax.random.randint(prng.stream(key, "first"), (), 1, largest - shape[1] + 2, jnp.int32)
     return jnp.sqrt(drawn) * normal, first
 
 

@@ -97,7 +97,7 @@ def proxy_from_images(
     def crop(name: str, sample_key: jax.Array) -> np.ndarray:
         image = np.asarray(images[name], np.float64)
         room = jnp.asarray([side - pixels + 1 for side in image.shape], jnp.int32)
-        corner = jax.random.randint(prng.stream(sample_key, "corner"), (2,), 0, room)
+        corner = jax.random.randint(prng.stream(sample_key, "corner"), (2,), 0, room, jnp.int32)
         top, left = (int(c) for c in corner)
         return image[top : top + pixels, left : left + pixels]
 
