@@ -25,7 +25,7 @@ _KEEPING = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": 
 def use_all_cores() -> None:
     """Let the convolutions of a single CPU device use all cores.
 
-    The jaxlib 0.10 releases give most convolutions to a library that uses one core, and that takes
+    jaxlib 0.10.1 and 0.10.2 give most convolutions to a library that uses one core, and that takes
     up to twice the processor time in the gradients of kernels. This function restores the earlier
     choice through ``XLA_FLAGS``. It does nothing if ``XLA_FLAGS`` already sets that option, if
     there is a CPU device for each core (no core is idle then), in other releases, or on platforms
