@@ -10,6 +10,7 @@ import pytest
 
 from vone_jax import attacks, models, prng
 from vone_jax.attacks import FGSM, PGD, checks, per_example
+from vone_jax.attacks.attack import Norm, pytree
 
 KEY = jax.random.key(0)
 
@@ -371,3 +372,35 @@ def test_an_attack_prints_as_code_and_hashes():
 def test_the_command_line_finds_the_types_of_the_fields():
     hints = typing.get_type_hints(PGD)
     assert hints["norm"] is str and {"steps", "eps", "random_start"} <= hints.keys()
+
+
+@pytest.mark.parametrize(
+    ("shift", "wrong"),
+    [
+        (0.0, None),
+        (0.1, None),
+        (0.15, "from 0.65 to 0.65 and changes of norm up to 0.15;"),
+        (0.7, "from 1.2 to 1.2 and changes of norm up to 0.7;"),
+    ],
+)
+def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(shift, wrong):
+    """It would break any network."""
+
+    @pytree("eps")
+    class Shift(attacks.Attack):
+        norm: Norm
+        eps: float
+        loss: str = "cross_entropy"
+        eot_samples: int = 1
+
+        def perturb(self, keys, logits_fn, images, labels):
+            return images + shift
+
+    images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, int)
+    arguments = jax.random.key(0), lambda keys, images: images.reshape(2, -1), images, labels
+    attack = Shift("linf", 0.1)
+    if wrong is None:
+        np.testing.assert_allclose(attack(*arguments), images + shift, atol=1e-6)
+    else:
+        with pytest.raises(ValueError, match=f"images of Shift must lie in .* got values {wrong}"):
+            attack(*arguments)

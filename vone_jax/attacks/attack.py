@@ -88,8 +88,10 @@ class Attack(abc.ABC):
             labels that are not integers (N,) in range, a key that is not typed, or a classifier
             that does not return logits.
           FloatingPointError: if a gradient or the logits were not finite.
+          ValueError: if an attack of your own leaves [0, 1] or its ball.
         """
-        return checks.finite(compiled(self, *self.prepared(key, logits_fn, images, labels)))
+        inputs = self.prepared(key, logits_fn, images, labels)
+        return checks.within(self, inputs[2], compiled(self, *inputs))
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels

@@ -1,6 +1,7 @@
 """Checks of the fields and input of an attack before any compute, and of its result."""
 
 import numbers
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,12 +12,15 @@ from jaxtyping import Array
 
 from vone_jax import arguments, prng
 from vone_jax.arguments import NOT_NEGATIVE, Range
-from vone_jax.attacks import classifier
+from vone_jax.attacks import classifier, norms
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Labels, LogitsFn
 
 # How far images may lie outside [0, 1]. Resizing and decoding leave values such as -3e-8. Images of
 # eight bits that were not divided by 255 exceed 1 by far.
 BOX_TOLERANCE = 1e-6
+
+# How far the norm of a change may exceed the radius, as a share of it: sums of many values round.
+BALL_TOLERANCE = 1e-3
 
 # How far the sum of a softmax may be from 1.
 PROBABILITY_TOLERANCE = 1e-5
@@ -212,6 +216,35 @@ def _are_probabilities(logits: classifier.Logits) -> Array:
         tolerance = jnp.where(rounded, 2.0 ** -bits[1], tolerance)
     sums = jnp.sum(logits, axis=-1)
     return jnp.all(logits >= 0) & jnp.all(jnp.abs(sums - 1) < tolerance)
+
+
+def within(attack: Any, images: Images, adversarial: Images) -> Images:
+    """Return the result of an attack after a check that it is finite and one that counts.
+
+    An attack of a user may forget a projection, and would then break any network.
+
+    Raises:
+      FloatingPointError: if a value is not finite. Traced results are not checked.
+      ValueError: if an image leaves [0, 1] or the ball of the attack.
+    """
+    reach = _reach(images, finite(adversarial), attack.norm)
+    if not any(isinstance(each, Tracer) for each in (*reach, attack.eps)):
+        low, high, largest, eps = map(float, jax.device_get((*reach, attack.eps)))
+        inside = -BOX_TOLERANCE <= low and high <= 1 + BOX_TOLERANCE
+        if not inside or largest > eps * (1 + BALL_TOLERANCE) + BOX_TOLERANCE:
+            raise ValueError(
+                f"images of {type(attack).__name__} must lie in [0, 1] and in the ball of norm "
+                f"{attack.norm} with eps {eps:g}, got values from {low:g} to {high:g} and "
+                f"changes of norm up to {largest:g}; clip and project them, see attacks.norms"
+            )
+    return adversarial
+
+
+@partial(jax.jit, static_argnames="norm")
+def _reach(images: Images, adversarial: Images, norm: str) -> tuple[Array, Array, Array]:
+    """Return the smallest and the largest value, and the largest norm of a change."""
+    sizes = norms.size(adversarial - images, norm)
+    return jnp.min(adversarial), jnp.max(adversarial), jnp.max(sizes)
 
 
 def finite(adversarial: Images) -> Images:
