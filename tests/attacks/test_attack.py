@@ -94,6 +94,16 @@ def test_a_field_with_a_default_factory_may_be_missing():
     assert attacks.from_json({"name": "Own"}).strengths == (0.5,)
 
 
+def test_an_attack_that_is_no_pytree_is_told_how_to_become_one():
+    @dataclasses.dataclass(frozen=True)
+    class Forgot(attacks.RandomNoise):
+        more: float = 0.0
+
+    images, labels = problem.IMAGES, np.zeros(len(problem.IMAGES), int)
+    with pytest.raises(TypeError, match=r"Forgot must be a pytree; put @pytree\('eps'\) of"):
+        Forgot("linf", 0.1)(jax.random.key(0), problem.LOGITS_FN, images, labels)
+
+
 @pytest.mark.parametrize("prepare", [lambda cls: cls, dataclasses.dataclass(frozen=True)])
 def test_a_pytree_is_made_of_a_class_or_a_dataclass(prepare):
     class Pair:

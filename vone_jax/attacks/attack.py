@@ -97,6 +97,11 @@ class Attack(abc.ABC):
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple[Keys, Partial, Images, Labels]:
         """Return the arguments of ``compiled``, after the checks of a call."""
+        if jax.tree_util.all_leaves([self]):
+            raise TypeError(
+                f"{type(self).__name__} must be a pytree; put @pytree('eps') of "
+                "vone_jax.attacks.attack above the class"
+            )
         if jnp.ndim(self.eps):
             raise ValueError(
                 f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
