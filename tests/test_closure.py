@@ -144,6 +144,16 @@ def a_linen_module():
     return (lambda keys, images: net.apply({}, images)), replace
 
 
+def beside_odd_objects():
+    proxy, odd, scale = Proxy(), Odd(), ONE
+
+    def replace():
+        nonlocal scale
+        scale = TWO
+
+    return (lambda keys, images: images * scale if proxy and not odd.hidden else odd), replace
+
+
 def a_function():
     helper = lambda images: images  # noqa: E731
 
@@ -186,7 +196,8 @@ def counted(traced):
 @pytest.mark.parametrize(
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
-    + [exchanged, in_slots, a_linen_module, a_function, in_a_partial, *SETTINGS],
+    + [exchanged, in_slots, a_linen_module, beside_odd_objects, a_function, in_a_partial]
+    + [*SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):
@@ -240,6 +251,54 @@ def makes_modules():
     return lambda: function
 
 
+def of_a_trainer(kind):
+    """A method or function that reads some attributes of an object, of which others change."""
+
+    class Trainer:
+        def __init__(self):
+            self.net, self.steps, self.losses, self.state = Scaled(), 0, [], ONE
+
+        def logits(self, keys, images):
+            return self.net(keys, images)
+
+    def make():
+        trainer = Trainer()
+        function = kind(trainer)
+
+        def get():
+            trainer.steps += 1
+            trainer.losses.append(0.5)
+            trainer.state = ONE * trainer.steps
+            return function
+
+        return get
+
+    return make
+
+
+TRAINERS = [
+    of_a_trainer(lambda trainer: trainer.logits),
+    of_a_trainer(lambda trainer: lambda keys, images: trainer.net(keys, images)),
+    of_a_trainer(
+        lambda trainer: jax.tree_util.Partial(lambda _, keys, images: trainer.net(keys, images), 1)
+    ),
+]
+
+
+def reads_an_attribute():
+    """The attribute has the name of a global variable, which the function does not read."""
+
+    def function(keys, images):
+        return images + types.SimpleNamespace(CALLS=1).CALLS
+
+    def get():
+        global CALLS
+        CALLS += 1
+        return function
+
+    return get
+
+
 def fetched_anew():
     net = Scaled()
     return lambda: net.__call__
@@ -268,7 +327,9 @@ def holds_itself():
 
 
 class Odd:
-    """An object whose attributes cannot be read."""
+    """An object whose attributes cannot be read, but for one."""
+
+    hidden = False
 
     @property
     def __dict__(self):
@@ -300,7 +361,7 @@ def odd_objects():
 @pytest.mark.parametrize(
     "make",
     [counts_its_calls, fetched_anew, fills_its_attributes, holds_itself, odd_objects]
-    + [counts_in_an_attribute, makes_modules],
+    + [counts_in_an_attribute, makes_modules, reads_an_attribute, *TRAINERS],
 )
 def test_a_function_with_the_same_arrays_is_compiled_once(make):
     get, call = make(), counted(traced := [])

@@ -6,9 +6,12 @@ whose structure has the identities of these arrays: it changes when one of them 
 same holds for the functions that it calls, and for settings: numbers, strings, booleans and None.
 """
 
+import contextlib
 import dis
 import functools
 import inspect
+import itertools
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +23,10 @@ from jax.core import Tracer
 
 # Settings: types without parts. They are found before anything else, since lists can be long.
 _PLAIN = frozenset((str, bytes, type(None), int, float, complex, bool))
+# Instructions that read an attribute of what the instruction before them has loaded.
+_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
+# In place of the attributes of a variable: it is used as a whole.
+_WHOLE = frozenset(("",))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -29,8 +36,10 @@ class Closure:
     Its structure changes when an array or a function is replaced in a variable of the function, of
     a function in its module that it calls by name, or in an element or attribute of an object
     there. It changes with a number, a string, a boolean or None there, too, unless it is what a
-    call of the function or the object writes. It does not change when a NumPy array is changed in
-    place, or with attributes of classes and weights of other libraries than JAX and NumPy.
+    call of the function or the object writes. Where a function reads only some attributes of an
+    object, such as ``trainer.net`` or ``state.apply_fn``, the others do not matter. It does not
+    change when a NumPy array is changed in place, or with attributes of classes and weights of
+    other libraries than JAX and NumPy.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -125,20 +134,31 @@ def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:
     """
     if isinstance(value, types.FunctionType):
         code, cells = value.__code__, value.__closure__ or ()
+        reads = _reads(code)
+        variables = {
+            name: cell.cell_contents
+            for name, cell in zip(code.co_freevars, cells, strict=True)
+            if cell != types.CellType()
+        }
+        if value.__globals__ is namespace:
+            names = reads.keys() & namespace.keys() - {*code.co_varnames}
+            variables |= {name: namespace[name] for name in sorted(names)}
         # Variables that the function itself writes are counters and caches.
         written = _written(code, ("STORE_DEREF", "STORE_GLOBAL"))
         shown = [
-            cell.cell_contents
-            for name, cell in zip(code.co_freevars, cells, strict=True)
-            if name not in written and cell != types.CellType()
+            part
+            for name, content in variables.items()
+            if name not in written
+            for part in _used(content, reads.get(name, _WHOLE))
         ]
-        if value.__globals__ is namespace:
-            names = sorted(_names(code) & namespace.keys() - written)
-            shown += [namespace[name] for name in names]
         defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
         return [*shown, *defaults]
     if isinstance(value, types.MethodType):
-        return [value.__self__, value.__func__]
+        code = _code(value.__func__)
+        # super() uses the object without reading its variable.
+        whole = not code.co_argcount or "__class__" in code.co_freevars
+        reads = _WHOLE if whole else _reads(code).get(code.co_varnames[0], frozenset())
+        return [*_used(value.__self__, reads), value.__func__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     if isinstance(value, dict):
@@ -172,8 +192,32 @@ def _written(code: types.CodeType, stores: tuple[str, ...]) -> frozenset[str]:
     return frozenset(str(step.argval) for step in steps if step.opname in stores)
 
 
+def _used(value: Any, attributes: frozenset[str]) -> list[Any]:
+    """Return the parts of a variable of which a function reads the attributes."""
+    own: Any = {}
+    if not issubclass(type(value), types.ModuleType | type):
+        # Some objects have no attributes, or do not show them.
+        with contextlib.suppress(Exception):
+            own = vars(value)
+    # Methods and properties can read the other attributes.
+    return [own[name] for name in sorted(attributes)] if attributes <= own.keys() else [value]
+
+
 @functools.lru_cache(maxsize=1024)
-def _names(code: types.CodeType) -> frozenset[str]:
-    """Return the names of global variables and attributes in a function and those within it."""
-    inner = (_names(part) for part in code.co_consts if isinstance(part, types.CodeType))
-    return frozenset(code.co_names).union(*inner)
+def _reads(code: types.CodeType) -> dict[str, frozenset[str]]:
+    """Return the variables of a function, and of those within it -> the attributes it reads."""
+    reads: dict[str, frozenset[str]] = {}
+    steps = list(dis.get_instructions(code))
+    for step, following in itertools.pairwise(steps):
+        if re.search("FAST|DEREF|GLOBAL|NAME$", step.opname):
+            # Some instructions access two variables at once.
+            alone = isinstance(step.argval, str) and following.opname in _ATTRIBUTES
+            part = frozenset((following.argval,)) if alone else _WHOLE
+            for name in (step.argval,) if isinstance(step.argval, str) else step.argval:
+                reads[name] = reads.get(name, frozenset()) | part
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            for name, parts in _reads(inner).items():
+                if name not in inner.co_varnames:
+                    reads[name] = reads.get(name, frozenset()) | parts
+    return reads
