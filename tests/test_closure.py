@@ -164,6 +164,26 @@ def a_function():
     return (lambda keys, images: helper(images)), replace
 
 
+def of_another_class():
+    """The methods of a class are no attributes of its objects."""
+
+    class Net:
+        def forward(self, images):
+            return images
+
+    class Other(Net):
+        def forward(self, images):
+            return 2 * images
+
+    net = Net()
+
+    def replace():
+        nonlocal net
+        net = Other()
+
+    return (lambda keys, images: net.forward(images)), replace
+
+
 def in_a_partial():
     scale = 1.0
 
@@ -196,8 +216,8 @@ def counted(traced):
 @pytest.mark.parametrize(
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
-    + [exchanged, in_slots, a_linen_module, beside_odd_objects, a_function, in_a_partial]
-    + [*SETTINGS],
+    + [exchanged, in_slots, a_linen_module, beside_odd_objects, a_function, of_another_class]
+    + [in_a_partial, *SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):

@@ -15,6 +15,7 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import ref
 
 import jax
 import numpy as np
@@ -107,19 +108,19 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
             yield value
             continue
         try:
-            # A function that is made again, for instance in each call, has the same code.
-            if isinstance(value, types.FunctionType):
-                yield value.__code__
             if isinstance(value, np.generic):
                 yield value
             # The tracers of a program that is being made are gone afterwards. Bound modules of Flax
-            # make others in each call, with other numbers.
-            if isinstance(value, Tracer | types.ModuleType | type | np.generic | FlaxId):
+            # make others in each call, with other numbers, and keep references to them.
+            if isinstance(value, Tracer | types.ModuleType | type | np.generic | FlaxId | ref):
                 continue
             if isinstance(value, jax.Array | np.ndarray):
                 yield value
             elif id(value) not in seen:
                 seen[id(value)] = value
+                # A function that is made again, for instance in each call, has the same code. An
+                # object of another class has other methods.
+                yield value.__code__ if isinstance(value, types.FunctionType) else type(value)
                 waiting += _parts(value, namespace, counters)
         except Exception:
             # The parts of this object cannot be read; it may be a closed file.
