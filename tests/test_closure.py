@@ -194,6 +194,17 @@ def in_a_partial():
     return jax.tree_util.Partial(lambda weights, keys, images: images * scale, ONE), replace
 
 
+def a_method_in_a_partial():
+    class Net:
+        scale = 1.0
+
+        def logits(self, weights, keys, images):
+            return images * self.scale
+
+    net = Net()
+    return jax.tree_util.Partial(net.logits, ONE), lambda: setattr(net, "scale", 2.0)
+
+
 SETTINGS = [
     of_settings(float, 1.0, 2.0),
     of_settings({"low": 1, "high": 2}.get, "low", "high"),
@@ -217,7 +228,7 @@ def counted(traced):
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
     + [exchanged, in_slots, a_linen_module, beside_odd_objects, a_function, of_another_class]
-    + [in_a_partial, *SETTINGS],
+    + [in_a_partial, a_method_in_a_partial, *SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):

@@ -86,8 +86,9 @@ class _Version:
 
 
 def closes_over(function: Callable[..., Any]) -> bool:
-    """Return True for a function in Python that closes over more than its own code."""
-    return isinstance(function, types.FunctionType) and len(list(_constants(function))) > 1
+    """Return True for a function or method in Python that uses more than its own code."""
+    kinds = types.FunctionType | types.MethodType
+    return isinstance(function, kinds) and len(list(_constants(function))) > 1
 
 
 def _constants(function: Callable[..., Any]) -> Iterator[Any]:

@@ -141,9 +141,9 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
 
     The weights of a ``Partial``, for instance from ``models.logits_fn``, stay leaves, and other
-    weights do not compile again. It is returned as it is, unless it is of a function that closes
-    over something. A plain function gets no leaves. A function is compiled again after an array
-    that it closes over was replaced, see ``Closure``.
+    weights do not compile again. It is returned as it is, unless it is of a method or of a function
+    that closes over something. A plain function gets no leaves. A function is compiled again after
+    an array that it closes over was replaced, see ``Closure``.
 
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
