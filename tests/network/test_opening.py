@@ -54,6 +54,17 @@ def test_a_function_returns_a_network(spec):
     assert spec in repr(network) and len(repr(network)) < 500
 
 
+def test_a_function_gets_float32_where_64_bits_are_enabled(monkeypatch):
+    def logits(keys, images):
+        assert images.dtype == jnp.float32
+        return images.mean((1, 2))
+
+    monkeypatch.setattr(user_networks, "small", lambda: (logits, (8, 8, 3)), raising=False)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        network = vone_jax.open_network(f"{FUNCTIONS}:small")
+    assert network.num_classes == 3
+
+
 def test_functions_that_close_over_weights_are_the_same_network():
     network = vone_jax.open_network(f"{FUNCTIONS}:closed_over")
     other = vone_jax.open_network(f"{FUNCTIONS}:cnn")

@@ -346,7 +346,7 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     def keys(*seeds: int) -> jax.Array:
         return jax.vmap(jax.random.key)(jnp.array(seeds))
 
-    images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape))
+    images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape), jnp.float32)
     try:
         logits_fn = prng.as_pytree(network.logits_fn)
     except TypeError as error:
