@@ -282,7 +282,7 @@ def imagenet_class_names() -> tuple[str, ...]:
     of TensorFlow Datasets. Without that package, the function raises a FileNotFoundError.
     """
     path = "datasets/imagenet2012/labels.txt"
-    file = files.in_package("tensorflow_datasets", path, "tensorflow-datasets>=4.9.9")
+    file = files.in_package("tensorflow_datasets", path, "vone-jax")
     return tuple(file.read_text().split())
 
 
