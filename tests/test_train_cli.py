@@ -1,6 +1,7 @@
 """The command line of train.py: what it says and with which status it ends."""
 
 import errno
+import inspect
 import os
 import re
 import shlex
@@ -68,7 +69,8 @@ def test_help_for_a_config_lists_fields_with_their_values(capsys):
 )
 def test_help_is_not_broken_within_a_sentence(of):
     """The parser joins a line to the one before only if it begins with a letter."""
-    following = re.findall(r"^ {8}(\S.*)$", of.__doc__.partition("Attributes:")[2], re.MULTILINE)
+    fields = inspect.cleandoc(of.__doc__).partition("Attributes:")[2]
+    following = re.findall(r"^ {4}(\S.*)$", fields, re.MULTILINE)
     assert following and [line for line in following if not line[0].isalpha()] == []
 
 
