@@ -125,7 +125,8 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
                 waiting += _parts(value, namespace, counters)
         except Exception:
             # The parts of this object cannot be read; it may be a closed file.
-            continue
+            if type(value) in (types.FunctionType, types.MethodType):
+                raise
 
 
 def _parts(value: Any, namespace: Any, counters: frozenset[str]) -> list[Any]:

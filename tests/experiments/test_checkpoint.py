@@ -250,8 +250,8 @@ def test_another_network_is_refused_and_not_taken_for_damage(written):
             dataclasses.replace(LIKE, params=renamed),
             dataclasses.replace(LIKE, params=halved),
         ):
-            for like in (other, other.variables):
-                with pytest.raises(ValueError, match="belongs to another network or optimiser"):
+            for like, what in ((other, "network or optimiser"), (other.variables, "network")):
+                with pytest.raises(ValueError, match=f"belongs to another {what}: "):
                     checkpoints.restore(like)
 
 

@@ -248,8 +248,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if listed and not (directory / files.DIGESTS).exists():
             return f"{files.DIGESTS} is missing", None
         other = (
-            f"checkpoint {directory} belongs to another network or optimiser: its arrays have "
-            "other names, shapes or dtypes"
+            f"checkpoint {directory} belongs to another network{' or optimiser' if whole else ''}: "
+            "its arrays have other names, shapes or dtypes"
         )
         if whole and layout != _layout(like):
             raise ValueError(other)

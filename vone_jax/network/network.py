@@ -200,8 +200,9 @@ class Network:
         For a network of functions, it also covers the traced programs of ``logits_fn`` and
         ``features``, but not what Python computes behind ``jax.pure_callback``.
         """
-        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
-        version = tuple(jax.tree.structure(prng.as_pytree(each)) for each in functions)
+        version = [jax.tree.structure(prng.as_pytree(self.logits_fn))]
+        if self.features is not None:
+            version.append(jax.tree.structure(prng.as_pytree(self.features, "features")))
         # Functions may close over other arrays than before.
         if vars(self).get("_version") != version:
             for name in ("_checksum", "_arrays", "_program"):
