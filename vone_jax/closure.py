@@ -120,8 +120,9 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
             elif id(value) not in seen:
                 seen[id(value)] = value
                 # A function that is made again, for instance in each call, has the same code. An
-                # object of another class has other methods.
-                yield value.__code__ if isinstance(value, types.FunctionType) else type(value)
+                # object of another class has other methods. Of containers, the content counts.
+                if type(value) not in (list, tuple, dict):
+                    yield value.__code__ if isinstance(value, types.FunctionType) else type(value)
                 waiting += _parts(value, namespace, counters)
         except Exception:
             # The parts of this object cannot be read; it may be a closed file.
