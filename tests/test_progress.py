@@ -1,5 +1,6 @@
 """The progress report: a bar on terminals, lines anywhere else."""
 
+import errno
 import io
 import time
 
@@ -35,6 +36,32 @@ def test_a_file_has_lines_only():
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_quiet(stream):
     assert use(stream(), shown=False) == ""
+
+
+def test_work_goes_on_without_stderr(monkeypatch):
+    """A program in the background has none, and some replace it by an object that only writes."""
+    monkeypatch.setattr(module.sys, "stderr", None)
+    with Progress(1) as progress:
+        progress.line("hello")
+        progress.advance()
+    written = []
+    monkeypatch.setattr(module.sys, "stderr", type("Log", (), {"write": written.append})())
+    with Progress(1) as progress:
+        progress.line("hello")
+        progress.advance()
+    assert "".join(written) == "hello\n"
+
+
+def test_a_line_that_cannot_be_written_does_not_end_the_work():
+    """As on a terminal that was closed, in a pipe without a reader, or on a full disk."""
+
+    class Gone(Terminal):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with Progress(1, stream=Gone()) as progress:
+        progress.line("hello")
+        progress.advance()
 
 
 def test_off_a_terminal_nothing_is_silent_for_long():

@@ -31,8 +31,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         seconds: float = 30.0,
     ):
         self._stream = sys.stderr if stream is None else stream
-        self._shown = shown
-        self._terminal = self._stream.isatty()
+        # A program in the background may have no stderr, and one in its place may lack methods.
+        self._shown = shown = shown and self._stream is not None
+        self._terminal = getattr(self._stream, "isatty", bool)()
         self._total, self._first, self._done, self._unit = total, done, done, unit
         self._doing = ""
         # When the work began, and when a unit was done last.
@@ -76,9 +77,14 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._bar.refresh()
 
     def line(self, text: str) -> None:
-        """Print a line that stays, above the bar if there is one."""
+        """Print a line that stays, above the bar if there is one.
+
+        A line that cannot be written is left out, since the work matters more than the report.
+        """
         if self._shown:
-            self._bar.write(text, file=self._stream)
+            # The terminal is gone, nobody reads the pipe any more, or the disk is full.
+            with contextlib.suppress(OSError):
+                self._bar.write(text, file=self._stream)
 
     def status(self) -> str:
         """The progress in a line: units, time so far, and an estimate of the rest.
