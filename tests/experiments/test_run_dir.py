@@ -293,6 +293,13 @@ def test_a_path_in_which_checkpoints_may_be_lost_is_refused_at_once(tmp_path, na
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_is_not_in_utf_8_is_refused_at_once(tmp_path):
+    """Orbax cannot write to it, which a run found at its first checkpoint."""
+    with pytest.raises(RunDirectoryError, match=r"run-\\udcfc' is not read as UTF-8, .*PYTHONUTF8"):
+        train(EXPERIMENT, tmp_path / os.fsdecode(b"run-\xfc"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_directory_that_may_not_be_written_is_named_with_the_cure(tmp_path, monkeypatch, number):
     def mkdir(self, **options):

@@ -158,6 +158,11 @@ def check_path(run_dir: Path) -> None:
             f"{path} has one of the characters {' '.join(PATTERN_CHARACTERS)}, with which "
             "checkpoints may be lost; choose another --run-dir, or rename the directory"
         )
+    if path != path.encode(errors="replace").decode():
+        raise RunDirectoryError(
+            f"{path!a} is not read as UTF-8, so no checkpoint can be written there; choose another "
+            "--run-dir, rename the directory, or set PYTHONUTF8=1 if its name is in UTF-8"
+        )
 
 
 @contextlib.contextmanager
