@@ -144,6 +144,8 @@ train r --freeze                                | --freeze     | needs at least 
 train r --data.corruptions --epochs 1           | --data.corruptions | needs at least one value
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
+train r --initial-weights ~nosuch/w.pth         | --initial-weights | a checkpoint file (.pth
+train r --data.source folder:~nosuch/x          | --data.source | is not a directory
 train r --initial-weights text.txt              | --initial-weights | a checkpoint file (.pth
 train r --initial-weights void                  | --initial-weights | train.py makes one
 train r --data.source folder:photos --initial-weights photos | --initial-weights | makes one
@@ -157,6 +159,7 @@ eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before
 eval quickstart/resnet18                        | resnet18     | is a config: train it first
 eval nosuch                                     | nosuch       | a directory of train.py
+eval ~nosuch/run                                | ~nosuch/run  | a directory of train.py
 eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
 eval empty.pth                                  | empty.pth    | empty.pth: the file is empty
 train r --initial-weights empty.pth             | empty.pth    | empty.pth: the file is empty

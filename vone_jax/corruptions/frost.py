@@ -69,7 +69,7 @@ def load_frost(path: str | os.PathLike, verify: bool = True) -> FrostImages:
       FileNotFoundError: if a file is missing; the message lists the missing ones.
       ValueError: if a file differs from ImageNet-C's.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     missing = [name for name in MD5 if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} lacks the frost images {', '.join(missing)}")

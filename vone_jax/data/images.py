@@ -108,7 +108,7 @@ class FolderSource(Source):
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
-        root = Path(path).expanduser()
+        root = Path(os.path.expanduser(path))
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a directory")
         splits = _subfolders(root) if split != "." else ["."]

@@ -56,7 +56,7 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         return tfds_sets.TfdsSource(rest, split, data_dir)
     known = [EMBEDDED, DEMO, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
     meant = arguments.nearest(name, known, cutoff=0.6)
-    if os.sep in name or Path(name).expanduser().is_dir():
+    if os.sep in name or os.path.isdir(os.path.expanduser(name)):
         meant = f"; did you mean 'folder:{name}'?"
     raise ValueError(
         f"no data set {name!r}; accepted are {EMBEDDED!r}, {DEMO!r}, 'tfds:<name>' and "
@@ -73,7 +73,7 @@ def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
     """
     kind, rest = _kind(name, data_dir)
     if kind == "folder":
-        folder = Path(rest).expanduser()
+        folder = Path(os.path.expanduser(rest))
         return next((split for split in _EVALUATION_SPLITS if (folder / split).is_dir()), ".")
     for split in _EVALUATION_SPLITS[:-1]:
         with contextlib.suppress(ValueError):
@@ -105,11 +105,11 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
     arguments.count("severity", severity, most=5)
     kind, rest = _kind(files, data_dir)
     if kind == "folder" and rest:
-        folder = Path(rest).expanduser()
+        folder = Path(os.path.expanduser(rest))
         _check_corruption(folder, name, "/")
         return FolderSource(folder / name, str(severity))
     if kind == "npy" and rest:
-        return _rows(Path(rest).expanduser(), name, severity)
+        return _rows(Path(os.path.expanduser(rest)), name, severity)
     if kind == "tfds" and rest in _TFDS_SPLITS:
         from vone_jax.data.tfds_sets import TfdsSource
 

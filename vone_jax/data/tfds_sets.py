@@ -199,7 +199,7 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
 
 
 def _expand(data_dir: DataDir) -> Path | None:
-    return None if data_dir is None else Path(data_dir).expanduser()
+    return None if data_dir is None else Path(os.path.expanduser(data_dir))
 
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def _of_its_own(network: Network, request: Request) -> bool:
 
     def location(source: str) -> str:
         kind, _, path = source.partition(":")
-        return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else source
+        return f"folder:{Path(os.path.expanduser(path)).resolve()}" if kind == "folder" else source
 
     known, source = network.validation, request.source
     return known is not None and (source is None or location(source) == location(known.source))

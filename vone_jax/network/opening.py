@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ def open_network(
         raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
     opened = isinstance(spec, Network)
     named = spec.name if opened else str(spec)
-    path = Path(named).expanduser()
+    path = Path(os.path.expanduser(named))
     if step is not None and (opened or not (_is_run(path) or "+" in named)):
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
@@ -170,7 +171,8 @@ def _members(spec: str) -> list[str]:
 
     def exists(member: str) -> bool:
         path, _, function = member.rpartition(":")
-        return Path(path if path and "/" not in function else member).expanduser().exists()
+        member = path if path and "/" not in function else member
+        return os.path.exists(os.path.expanduser(member))
 
     parts, members = spec.split("+"), []
     while parts:
@@ -315,7 +317,7 @@ def _import(module: str) -> ModuleType:
             raise NetworkError(f"there is no module {module!r}; {error}") from error
         finally:
             sys.path[:] = before
-    path = Path(module).expanduser()
+    path = Path(os.path.expanduser(module))
     if not path.is_file():
         raise NetworkError(f"there is no file {module}")
     # A name of its own: a file random.py must not take the place of Python's module.

@@ -75,7 +75,7 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
       ValueError: if the format is another one, an array is missing or does not fit, a value is not
         finite, or an image comes twice.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     content = path.read_bytes()
     if (variables := read_netcdf(path, content)) is not None:
         arrays = {name: variable.array for name, variable in variables.items()}

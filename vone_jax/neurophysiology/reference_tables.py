@@ -109,7 +109,7 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> ReferenceTable:
         properties of several studies, values that are not numbers or out of range, or too few
         cells.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     content = path.read_bytes()
     arguments.count("min_cells", min_cells)
     variables = read_netcdf(path, content)

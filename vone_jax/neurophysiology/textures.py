@@ -218,7 +218,7 @@ def files_in(folder: str | os.PathLike) -> list[Path]:
 
     Hidden files are left out, such as those that macOS puts beside others.
     """
-    root = Path(folder).expanduser()
+    root = Path(os.path.expanduser(folder))
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a directory")
     return sorted(path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
