@@ -34,7 +34,7 @@ _ROUNDING = 1e-5
 
 
 def plan(
-    network: Network, request: Request, directory: Path | None = None, command: str = ""
+    network: Network, request: Request, directory: Path | str | None = None, command: str = ""
 ) -> list[tuple[Job, Task]]:
     """Plan the evaluation of a network. This opens its data set.
 
@@ -77,7 +77,7 @@ def plan(
         network=network,
         examples=data.Subset(source, count),
         request=request,
-        directory=directory,
+        directory=Path(directory),
         mesh=mesh,
         batch_size=batch_size,
         other=other,
