@@ -13,7 +13,7 @@ import pytest
 
 from vone_jax import cli, evaluation
 from vone_jax.attacks import PGD
-from vone_jax.cli import evaluate
+from vone_jax.cli import evaluate, train
 
 
 def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
@@ -258,3 +258,29 @@ def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
             assert busy.wait(5.0) == 128 + signal.SIGTERM
         finally:
             busy.kill()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AssertionError(), "=cuda; install JAX for these devices"),
+        (RuntimeError("cannot start 'cuda': busy\nmore"), "=cuda (cannot start 'cuda': busy); "),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "argv"), [(train, ["quickstart/resnet18"]), (evaluate, ["run", "--suite", "clean"])]
+)
+def test_devices_that_are_not_there_are_named(
+    monkeypatch, capsys, tmp_path, command, argv, error, reason
+):
+    def devices():
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    for function in ("devices", "process_count"):
+        monkeypatch.setattr(f"jax.{function}", devices)
+    assert command.main(argv) == cli.WRONG_ARGUMENTS
+    told = capsys.readouterr().err
+    assert told.startswith(f"{command.PROGRAM}: JAX finds no device with JAX_PLATFORMS=cuda")
+    assert reason in told and told.endswith("set JAX_PLATFORMS=cpu\n")

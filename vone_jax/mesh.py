@@ -77,6 +77,20 @@ def join_processes(cluster: str) -> None:
     check_processes(jax.devices())
 
 
+def check_devices() -> None:
+    """Raise a ValueError if JAX finds no device of the platforms in ``JAX_PLATFORMS``."""
+    try:
+        jax.devices()
+    # JAX asserts that one of the platforms was found.
+    except (RuntimeError, AssertionError) as error:
+        wanted = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise ValueError(
+            f"JAX finds no device with {wanted}{reason}; install JAX for these devices, or set "
+            "JAX_PLATFORMS=cpu"
+        ) from error
+
+
 @contextlib.contextmanager
 def _waiting(cluster: str) -> Iterator[None]:
     """Say on stderr that this process waits for the others, and end it if they do not come."""
@@ -154,7 +168,7 @@ def naming_failures_elsewhere() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX raises some as a ValueError. The message then begins with the runtime's status.
         known = isinstance(error, jax.errors.JaxRuntimeError) or _BROKEN.match(str(error))
-        if jax.process_count() == 1 or too_little_memory(error) or not known:
+        if not known or jax.process_count() == 1 or too_little_memory(error):
             raise
         raise ConnectionError(f"another process seems to have failed: {error}") from error
 
