@@ -10,7 +10,7 @@ import pytest
 
 from vone_jax import attacks, models, prng
 from vone_jax.attacks import FGSM, PGD, checks, per_example
-from vone_jax.attacks.attack import Norm, pytree
+from vone_jax.attacks.attack import pytree
 
 KEY = jax.random.key(0)
 
@@ -375,20 +375,22 @@ def test_the_command_line_finds_the_types_of_the_fields():
 
 
 @pytest.mark.parametrize(
-    ("shift", "wrong"),
+    ("norm", "shift", "wrong"),
     [
-        (0.0, None),
-        (0.1, None),
-        (0.15, "from 0.65 to 0.65 and changes of norm up to 0.15;"),
-        (0.7, "from 1.2 to 1.2 and changes of norm up to 0.7;"),
+        ("linf", 0.0, None),
+        ("linf", 0.1, None),
+        ("linf", 0.15, "from 0.65 to 0.65 and changes of norm up to 0.15;"),
+        ("linf", 0.7, "from 1.2 to 1.2 and changes of norm up to 0.7;"),
+        ("of one's own", 0.15, None),
+        ("of one's own", 0.7, "from 1.2 to 1.2 and"),
     ],
 )
-def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(shift, wrong):
+def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, wrong):
     """It would break any network."""
 
     @pytree("eps")
     class Shift(attacks.Attack):
-        norm: Norm
+        norm: str
         eps: float
         loss: str = "cross_entropy"
         eot_samples: int = 1
@@ -398,7 +400,7 @@ def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(shift, wrong):
 
     images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, int)
     arguments = jax.random.key(0), lambda keys, images: images.reshape(2, -1), images, labels
-    attack = Shift("linf", 0.1)
+    attack = Shift(norm, 0.1)
     if wrong is None:
         np.testing.assert_allclose(attack(*arguments), images + shift, atol=1e-6)
     else:

@@ -242,9 +242,13 @@ def within(attack: Any, images: Images, adversarial: Images) -> Images:
 
 @partial(jax.jit, static_argnames="norm")
 def _reach(images: Images, adversarial: Images, norm: str) -> tuple[Array, Array, Array]:
-    """Return the smallest and the largest value, and the largest norm of a change."""
-    sizes = norms.size(adversarial - images, norm)
-    return jnp.min(adversarial), jnp.max(adversarial), jnp.max(sizes)
+    """Return the smallest and the largest value, and the largest norm of a change.
+
+    It is 0 for a measure of a user that is none of ``NORMS``.
+    """
+    known = norm in norms.NORMS
+    largest = jnp.max(norms.size(adversarial - images, norm)) if known else jnp.zeros(())
+    return jnp.min(adversarial), jnp.max(adversarial), largest
 
 
 def finite(adversarial: Images) -> Images:
