@@ -53,7 +53,7 @@ def test_work_goes_on_without_stderr(monkeypatch):
 
 
 def test_a_line_that_cannot_be_written_does_not_end_the_work():
-    """As on a terminal that was closed, in a pipe without a reader, or on a full disk."""
+    """The terminal may be closed, the pipe without a reader, or the disk full."""
 
     class Gone(Terminal):
         def write(self, text):

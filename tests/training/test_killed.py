@@ -56,7 +56,7 @@ def test_kills_at_random_moments_leave_no_trace(tmp_path, from_weights):
         # Mostly soon after the run has got on; now and then while it starts.
         while number % 4 and process.poll() is None and newest(killed) <= before:
             time.sleep(0.005)
-        time.sleep(moments.uniform(0.0, 0.1 if number % 4 else 8.0))
+        time.sleep(moments.uniform(0.0, 0.1 if number % 4 else 4.0))
         process.kill()
         process.wait()
         reached.append(newest(killed))

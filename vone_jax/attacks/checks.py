@@ -219,7 +219,7 @@ def _are_probabilities(logits: classifier.Logits) -> Array:
 
 
 def within(attack: Any, images: Images, adversarial: Images) -> Images:
-    """Return the result of an attack after a check that it is finite and one that counts.
+    """Return the result of an attack after a check that it is finite, in [0, 1] and in its ball.
 
     An attack of a user may forget a projection, and would then break any network.
 
@@ -244,7 +244,7 @@ def within(attack: Any, images: Images, adversarial: Images) -> Images:
 def _reach(images: Images, adversarial: Images, norm: str) -> tuple[Array, Array, Array]:
     """Return the smallest and the largest value, and the largest norm of a change.
 
-    It is 0 for a measure of a user that is none of ``NORMS``.
+    The norm is 0 for a measure of a user that is none of ``NORMS``.
     """
     known = norm in norms.NORMS
     largest = jnp.max(norms.size(adversarial - images, norm)) if known else jnp.zeros(())

@@ -263,8 +263,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 state = TrainState(**{"batch_stats": {}, "opt_state": (), **state}, plateau=plateau)
         except Exception as error:
             return _first_line(error), None
-        # In dictionaries, the state of an optimiser may have another order. The optimisers of
-        # checkpoints that SHA256SUMS does not protect have the same.
+        # Dictionaries are sorted by name, so the state of an optimiser may come in another order
+        # than it was saved. It does not in checkpoints without SHA256SUMS.
         if (whole or not listed) and digest != _digest(state, metadata["position"]):
             return "its content does not match its digest", None
         if not whole and _layout(state.variables) != _layout(like):
