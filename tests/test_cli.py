@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from vone_jax import cli, evaluation
+from vone_jax import cli, evaluation, training
 from vone_jax.attacks import PGD
 from vone_jax.cli import evaluate, train
 
@@ -59,6 +59,18 @@ def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
     assert captured.out == ""
     assert captured.err.splitlines()[:2] == ["train.py: no such split", "train.py: bad"]
     assert captured.err.splitlines()[2].startswith("eval.py: stopped; ")
+
+
+def test_a_command_writes_below_the_home_directory_that_a_shell_left_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    parser = cli.Parser(prog="report")
+    parser.add_argument("--out")
+    assert parser.parse_args(["--out=~/page.html"]).out == "/home/ada/page.html"
+    words = ["quickstart/resnet18", "--run-dir=~/r", "--tensorboard"]
+    experiment = training.load_config(words[0], cli.configs())
+    arguments = train._parse(words, experiment)
+    assert str(arguments.run_dir) == "/home/ada/r" and arguments.tensorboard
+    assert cli.checked_words("", ["--eps=4/255", "a~", "-h"]) == ["--eps=4/255", "a~", "-h"]
 
 
 def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):

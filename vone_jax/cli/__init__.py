@@ -118,13 +118,16 @@ def fail(
     return status
 
 
-def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
-    """Exit with the status of wrong arguments if an option, or another word, is empty.
+def checked_words(program: str, argv: Sequence[str]) -> list[str]:
+    """Return the words of a command, in which the home directory takes the place of ``~``.
 
-    A shell passes an empty word for a quoted variable that is not set. As a path, the empty word
-    would stand for the current directory.
+    A shell leaves ``~`` as it is in ``--run-dir=~/run``. It passes an empty word for a quoted
+    variable that is not set; as a path, the empty word would stand for the current directory.
+
+    Raises:
+      SystemExit: with the status of wrong arguments, if a word or the value of an option is empty.
     """
-    name = ""
+    name, words = "", []
     for word in argv:
         value = word
         if word.startswith("--"):
@@ -135,6 +138,8 @@ def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
             if name:
                 message = f"{name} has an empty value; give one, or leave the option out"
             raise SystemExit(fail(program, message, WRONG_ARGUMENTS))
+        words.append(word.removesuffix(value) + os.path.expanduser(value))
+    return words
 
 
 class Parser(argparse.ArgumentParser):
@@ -145,8 +150,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words of a command, in which no option may be empty or unknown."""
-        refuse_empty_values(self.prog, sys.argv[1:] if args is None else args)
-        known, unknown = super().parse_known_args(args, namespace)
+        words = checked_words(self.prog, sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(words, namespace)
         if unknown:
             # The parser of a subcommand names similar options. The parser above has other options.
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

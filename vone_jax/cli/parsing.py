@@ -13,7 +13,7 @@ import tyro
 
 from vone_jax import names
 from vone_jax.arguments import nearest
-from vone_jax.cli import is_tree, option, refuse_empty_values
+from vone_jax.cli import checked_words, is_tree, option
 
 Parsed = TypeVar("Parsed")
 
@@ -36,7 +36,7 @@ def parse(
       SystemExit: with status 2 for options that do not fit, after a message on stderr.
       ValueError, TypeError: if the dataclass raises it.
     """
-    refuse_empty_values(program, argv)
+    words = checked_words(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -66,7 +66,7 @@ def parse(
 
     try:
         with contextlib.redirect_stderr(said):
-            return read(["--help" if word == "--help-all" else word for word in argv])
+            return read(["--help" if word == "--help-all" else word for word in words])
     except SystemExit:
         if said.getvalue():
             absent = [] if default is None else list(_absent(default))
