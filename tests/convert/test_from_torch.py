@@ -62,7 +62,7 @@ def test_the_bank_of_small_images_is_recognised(tmp_path):
     assert "bank: the physiological_extended one of seed 0, sf_max 11.3" in notes
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "net.", "backbone.module."])
 def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(vone, write, prefix):
     extra = {f"vone_block.div_{x}.weight": np.ones((1, 1, 3, 3), np.float32) for x in "ut"}
     path = write(vone[2] | extra, prefix=prefix)

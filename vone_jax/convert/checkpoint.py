@@ -21,7 +21,8 @@ from vone_jax.convert.untrusted import CheckpointError, open_regular, parse_json
 # Names under which training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
 # robustness and EVNet; others.
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net")
-_PREFIXES = ("module.", "_orig_mod.")
+# Names of a network within the modules of PyTorch, and within those of its users.
+_PREFIXES = ("module.", "_orig_mod.", "net.", "network.", "backbone.")
 # Two constants of the adversarially trained VOneResNet-50 that nothing reads.
 _DROPPED = ("vone_block.div_u.weight", "vone_block.div_t.weight")
 # The header of a network with 300 tensors has about 30 kB. The limit bounds the number of tensors.
@@ -150,7 +151,7 @@ def _plain_flags(flags: Any) -> dict[str, Any]:
 
 
 def _without_prefix(tensors: dict[str, np.ndarray], notes: list[str]) -> dict[str, np.ndarray]:
-    """Remove what wrappers of PyTorch put in front of every name."""
+    """Remove what modules around a network put in front of every name."""
     for prefix in _PREFIXES * 2:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
