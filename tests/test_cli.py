@@ -9,6 +9,7 @@ import sys
 import time
 import types
 
+import jax
 import pytest
 
 from vone_jax import cli, evaluation, training
@@ -296,3 +297,13 @@ def test_devices_that_are_not_there_are_named(
     told = capsys.readouterr().err
     assert told.startswith(f"{command.PROGRAM}: JAX finds no device with JAX_PLATFORMS=cuda")
     assert reason in told and told.endswith("set JAX_PLATFORMS=cpu\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"), [(train, ["quickstart/resnet18"]), (evaluate, ["run", "--suite", "clean"])]
+)
+def test_other_random_numbers_of_jax_are_refused(monkeypatch, capsys, tmp_path, command, argv):
+    monkeypatch.chdir(tmp_path)
+    with jax.threefry_partitionable(False):
+        assert command.main(argv) == cli.WRONG_ARGUMENTS
+    assert "JAX_THREEFRY_PARTITIONABLE=0 gives other random numbers" in capsys.readouterr().err

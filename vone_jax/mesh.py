@@ -77,8 +77,17 @@ def join_processes(cluster: str) -> None:
     check_processes(jax.devices())
 
 
-def check_devices() -> None:
-    """Raise a ValueError if JAX finds no device of the platforms in ``JAX_PLATFORMS``."""
+def check_jax() -> None:
+    """Check the settings of JAX: its devices are there, and a key gives the draws of its default.
+
+    Raises:
+      ValueError: if one of the settings does not fit.
+    """
+    if not jax.config.jax_threefry_partitionable:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            "JAX_THREEFRY_PARTITIONABLE=0 gives other random numbers from the same key; leave it "
+            "out, or set it to 1"
+        )
     try:
         jax.devices()
     # JAX asserts that one of the platforms was found.

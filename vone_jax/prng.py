@@ -7,7 +7,8 @@ same keys. ``fold_in`` is the only operation used, so the streams can be read as
 
 Derived keys are Threefry keys, see ``threefry``: under ``jax.vmap``, the other generators of JAX
 draw for a whole batch from its first key. So no number depends on ``JAX_DEFAULT_PRNG_IMPL``. But
-draws of ``jax.random`` depend on ``jax_threefry_partitionable``, which is True by default.
+draws of ``jax.random`` depend on ``jax_threefry_partitionable``, which is True by default; the
+commands refuse False.
 
 A classifier or a layer is a function ``(keys, images)`` of one key per example, shape (N,).
 ``per_example`` adapts a function of a single key.

@@ -164,7 +164,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         message = f"--results must be a directory, {arguments.results} is a file"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
-        mesh.check_devices()
+        mesh.check_jax()
         network = _open(arguments)
         tasks = evaluation.plan(network, arguments.request, arguments.results, command)
         directory = tasks[0][0].directory

@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     stop = cli.StopOnSignal()
     try:
         with mesh.naming_failures_elsewhere(), stop:
-            mesh.check_devices()
+            mesh.check_jax()
             if experiment.initial_weights is not None:
                 experiment = _with_front_end(argv, experiment, run_dir)
             outcome = training.train(
