@@ -79,7 +79,8 @@ def calls(root):
 
 
 def run(root, sweep, steps=("train", "evaluate"), **options):
-    return sweeps.run("lab/s", sweep, root=root, runs=root / "runs", steps=steps, **options)
+    options = sweeps.Options(runs=root / "runs", only=steps, **options)
+    return sweeps.run("lab/s", sweep, root, options)
 
 
 def ran(root, sweep, **options):
@@ -103,7 +104,8 @@ def test_only_what_is_new_runs(root):
     more = make("a", evaluations=[CLEAN, LINF])
     assert ran(root, more) == ["eval.py a --suite linf"]
     # Another sweep of the group that has the same network under the same label.
-    assert sweeps.run("lab/t", more, root=root, runs=root / "runs", steps=("train",)) == 0
+    options = sweeps.Options(runs=root / "runs", only=("train",))
+    assert sweeps.run("lab/t", more, root, options) == 0
     assert calls(root) == []
     changed = replace(more, members={"a": Member(replace(BASE, seed=99))})
     assert ran(root, changed)[0].startswith("train.py")
@@ -176,7 +178,7 @@ def test_a_network_from_another_is_known_by_any_path(root, monkeypatch):
 
     def train(members):
         sweep = make(members=members)
-        return sweeps.run("lab/s", sweep, root=root, runs=Path("runs"), steps=("train",))
+        return sweeps.run("lab/s", sweep, root, sweeps.Options(only=("train",)))
 
     assert train(first | later) == 0
     shutil.rmtree("runs/group/a")
@@ -639,7 +641,7 @@ class TestEnsembles:
         assert ran(root, self.sweep(["b", "a"])) == [call.replace("a+b", "b+a")]
 
     def test_it_is_evaluated_once_where_a_clock_was_ahead_in_training(self, root, monkeypatch):
-        run(root, self.sweep(), steps=["train"])
+        run(root, self.sweep(), steps=("train",))
         monkeypatch.setattr("time.time", lambda at=time.time: at() - 7200)
         ran(root, self.sweep())
         assert ran(root, self.sweep()) == []

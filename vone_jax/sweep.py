@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vone_jax import arguments, cli, data, files, training
 from vone_jax.evaluation import Request
@@ -179,19 +179,27 @@ class _Command(NamedTuple):
     needs: Sequence[str]
 
 
-def run(
-    name: str,
-    sweep: Sweep,
-    *,
-    root: Path | None,
-    runs: Path,
-    shard: str = "1/1",
-    steps: Sequence[str] = STEPS,
-    dry_run: bool = False,
-    weights: Path | None = None,
-    source: str | None = None,
-    split: str | None = None,
-) -> int:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is run of a sweep, and where. Every field is an option of sweep.py."""
+
+    # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
+    shard: str = "1/1"
+    # Steps to run. The report covers the networks that have results; a shard writes no report.
+    only: tuple[Literal["train", "evaluate", "report"], ...] = STEPS
+    # Directory of the files of weights, for networks of the sweep that are not trained.
+    weights: Path | None = None
+    # Data set of all evaluations, such as folder:DIR. Default: the data set of each run.
+    source: str | None = None
+    # Split of all evaluations. Default: see eval.py.
+    split: str | None = None
+    # Directory of run directories.
+    runs: Path = Path("runs")
+    # Print the commands, but do not run them.
+    dry_run: bool = False
+
+
+def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
 
     The report covers the members that have results, except those whose training has failed. With
@@ -199,16 +207,9 @@ def run(
 
     Args:
       name: name of the sweep, as train.py takes it.
-      sweep: what to run.
+      sweep: what to run. Its run directories are in ``options.runs / sweep.group``.
       root: directory of train.py and eval.py. None: the commands of the installed package.
-      runs: directory of run directories; those of this sweep are in ``runs / sweep.group``.
-      shard: which of the members, as INDEX/COUNT: "3/8" is every eighth from the third on.
-      steps: any of "train", "evaluate" and "report".
-      dry_run: print the commands that would run, and run none.
-      weights: directory of the files of ``Weights``. A network whose file is missing is named, and
-        left out.
-      source: data set of all evaluations. Default: that of each run.
-      split: split of all evaluations. Default: that of each run, or see ``evaluation_split``.
+      options: see ``Options``. A network whose file of weights is missing is named, and left out.
 
     Returns:
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
@@ -220,29 +221,32 @@ def run(
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
         report covers the networks that are trained and have results.
     """
+    steps, runs, dry_run = options.only, options.runs, options.dry_run
     if not steps or not set(steps) <= set(STEPS):
         raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
     arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    match = re.fullmatch(r"(\d+)/(\d+)", options.shard)
     index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         raise ValueError(
-            f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {shard}"
+            f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {options.shard}"
         )
     if count > 1 and set(steps) == {"report"}:
-        raise ValueError(f"shard must be left out for the report of all networks, got {shard}")
+        raise ValueError(
+            f"shard must be left out for the report of all networks, got {options.shard}"
+        )
     group = runs / sweep.group
-    opened = _weights_files(sweep, weights)
+    opened = _weights_files(sweep, options.weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
     alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
     chosen = labels if count == 1 else alone[index - 1 :: count]
     if not chosen:
-        print(f"shard {shard} has no network: there are only {len(alone)}", flush=True)
+        print(f"shard {options.shard} has no network: there are only {len(alone)}", flush=True)
     _check_runs(sweep, chosen, group)
-    given = (("source", source), ("split", split))
-    images = {field: value for field, value in given if value is not None}
+    given = {"source": options.source, "split": options.split}
+    images = {field: value for field, value in given.items() if value is not None}
     every = list(_commands(name, sweep, chosen, root, group, opened, images))
     keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]

@@ -14,8 +14,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -34,20 +33,7 @@ class Arguments:
 
     # A name below configs/, or the path of a .py file.
     sweep: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SWEEP")]
-    # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
-    shard: str = "1/1"
-    # Steps to run. The report covers the networks that have results; a shard writes no report.
-    only: tuple[Literal["train", "evaluate", "report"], ...] = sweeps.STEPS
-    # Directory of the files of weights, for networks of the sweep that are not trained.
-    weights: Path | None = None
-    # Data set of all evaluations, such as folder:DIR. Default: the data set of each run.
-    source: str | None = None
-    # Split of all evaluations. Default: see eval.py.
-    split: str | None = None
-    # Directory of run directories.
-    runs: Path = Path("runs")
-    # Print the commands, but do not run them.
-    dry_run: bool = False
+    options: Annotated[sweeps.Options, tyro.conf.arg(name="")] = sweeps.Options()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,30 +46,22 @@ def main(argv: Sequence[str]) -> int:
         if not argv:
             return status
     arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
+    options = arguments.options
     try:
         sweep = sweeps.load_sweep(arguments.sweep, configs)
         # A wrong data set or split is refused before the first training.
-        if arguments.source is not None:
-            data.load(arguments.source, arguments.split or data.evaluation_split(arguments.source))
-        elif arguments.split is not None and "evaluate" in arguments.only:
+        if options.source is not None:
+            data.load(options.source, options.split or data.evaluation_split(options.source))
+        elif options.split is not None and "evaluate" in options.only:
             for source, data_dir in _own_sources(sweep):
                 # If the data are missing, the error of the training command names the cure.
                 with contextlib.suppress(FileNotFoundError):
-                    data.load(source, arguments.split, data_dir=data_dir)
+                    data.load(source, options.split, data_dir=data_dir)
         return sweeps.run(
-            arguments.sweep,
-            sweep,
-            root=root if (root / "train.py").exists() else None,
-            runs=arguments.runs,
-            shard=arguments.shard,
-            steps=arguments.only,
-            dry_run=arguments.dry_run,
-            weights=arguments.weights,
-            source=arguments.source,
-            split=arguments.split,
+            arguments.sweep, sweep, root if (root / "train.py").exists() else None, options
         )
     except (ValueError, FileNotFoundError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (Arguments,), argv)
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (sweeps.Options,), argv)
     except BrokenPipeError:
         # A program that reads the commands, such as head, has closed the pipe.
         return cli.FINISHED
