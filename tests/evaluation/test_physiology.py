@@ -40,6 +40,11 @@ def base_network(name="resnet18", image_size=28, in_channels=1):
     return Network.of_model("tiny-run", model, variables, image_size)
 
 
+def recorded(network, **fields):
+    request = evaluation.Request(suite=("physiology",), **fields)
+    return evaluation.recording(network, request)
+
+
 @pytest.fixture(scope="module")
 def network():
     model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
@@ -61,7 +66,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recording(network, table):
-    return evaluation.recording(network, ("v1", "bottleneck"), references=[table])
+    return recorded(network, layers=("v1", "bottleneck"), references=(table,))
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +204,13 @@ def test_the_table_ranks_layers_and_a_line_tells_why_one_has_no_scores(result):
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):
-    assert evaluation.recording(base_network(name)).layers == expected
+    assert recorded(base_network(name)).layers == expected
 
 
 def test_vonenets_have_v1_or_all_stages(network):
-    assert evaluation.recording(network).layers == ("v1",)
-    assert evaluation.recording(network, ("all",)).layers == ("v1", "bottleneck")
-    assert evaluation.recording(network, ("v1.simple", "v1.simple")).layers == ("v1.simple",)
+    assert recorded(network).layers == ("v1",)
+    assert recorded(network, layers=("all",)).layers == ("v1", "bottleneck")
+    assert recorded(network, layers=("v1.simple", "v1.simple")).layers == ("v1.simple",)
 
 
 @pytest.mark.parametrize(
@@ -220,29 +225,29 @@ def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
 
 def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, tmp_path):
     with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
-        evaluation.recording(network, ("botleneck",))
+        recorded(network, layers=("botleneck",))
     flat = dataclasses.replace(
         network, model=None, features=lambda keys, images: {"code": images[:, 0, :, 0]}
     )
     with pytest.raises(ValueError, match="no convolutional stages; layers must be among code"):
-        evaluation.recording(flat)
+        recorded(flat)
     with pytest.raises(ValueError, match="physiology_trials must be an integer >= 1, got 0"):
-        evaluation.recording(network, trials=0)
+        recorded(network, physiology_trials=0)
     wrong = tmp_path / "wrong.csv"
     wrong.write_text(CELLS.replace("or_bandwidth", "or_bandwith"))
     with pytest.raises(ValueError, match=r"wrong.csv.*or_bandwith.*or_bandwidth"):
-        evaluation.recording(network, references=[wrong])
+        recorded(network, references=(wrong,))
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        evaluation.recording(network, references=[tmp_path / "nowhere.csv"])
+        recorded(network, references=(tmp_path / "nowhere.csv",))
     with pytest.raises(ValueError, match="has circular_variance, or_bandwidth, as an earlier"):
-        evaluation.recording(network, references=[table, table])
+        recorded(network, references=(table, table))
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / table.name
     other.write_text("grating_summation_field\n" + "0.5\n" * 25)
     with pytest.raises(ValueError, match=f"two files are named {table.name}; rename one"):
-        evaluation.recording(network, references=[table, other])
+        recorded(network, references=(table, other))
     with pytest.raises(ValueError, match="is a directory"):
-        evaluation.recording(network, references=[tmp_path])
+        recorded(network, references=(tmp_path,))
 
 
 @pytest.fixture(scope="module")
@@ -268,37 +273,35 @@ def test_features_that_take_one_size_only_are_told_the_size_that_is_shown():
 
     network = dataclasses.replace(base_network(), features=features)
     with pytest.raises(TypeError, match="dot_general") as raised:
-        evaluation.recording(network)
+        recorded(network)
     notes = "\n".join(raised.value.__notes__)
     assert "The error is from features of tiny-run, which did not take an image of 224 x" in notes
     assert "Return convolutional or pooled layers only" in notes
 
 
 def test_images_of_textures_come_from_a_folder(network, photographs, tmp_path):
-    known, same, new = (
-        evaluation.recording(network, textures=photographs, seed=seed) for seed in (0, 0, 1)
-    )
+    known, same, new = (recorded(network, textures=photographs, seed=seed) for seed in (0, 0, 1))
     assert known.textures.is_proxy and known.textures.families == ("sand", "tiles")
     assert texture_images(known) == texture_images(same) != texture_images(new)
     assert texture_images(known).samples == 15
     with pytest.raises(FileNotFoundError, match="textures: .*nowhere is not a directory"):
-        evaluation.recording(network, textures=tmp_path / "nowhere")
+        recorded(network, textures=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="textures: .* holds no image"):
-        evaluation.recording(network, textures=tmp_path)
+        recorded(network, textures=tmp_path)
     (tmp_path / "sand.png").write_bytes((photographs / "sand.png").read_bytes())
     with pytest.raises(ValueError, match="textures: .* at least 2 textures, .*; got sand only"):
-        evaluation.recording(network, textures=tmp_path)
+        recorded(network, textures=tmp_path)
     Image.new("L", (60, 200)).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match=r"textures: images\['small'\] .* 112 x 112"):
-        evaluation.recording(network, textures=tmp_path)
+        recorded(network, textures=tmp_path)
     Image.new("L", (8, 8)).save(tmp_path / "tex-320x320-im13-smp1.png")
     with pytest.raises(ValueError, match="textures: .* must hold 15 samples per family"):
-        evaluation.recording(network, textures=tmp_path)
+        recorded(network, textures=tmp_path)
 
 
 @pytest.mark.slow
 def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photographs):
-    recording = evaluation.recording(network, textures=photographs)
+    recording = recorded(network, textures=photographs)
     layer = evaluation.Layer(recording, "v1")
     result = evaluation.evaluate(tiny.changed(job, tag="textures"), layer)
     assert result.name == "physiology-v1-textures"
@@ -315,8 +318,8 @@ def test_stand_ins_of_textures_are_measured_and_not_scored(job, network, photogr
 
 
 def test_trials_are_for_networks_with_noise(network):
-    assert evaluation.recording(network, trials=3).trials == 3
-    assert evaluation.recording(base_network(), trials=3).trials == 1
+    assert recorded(network, physiology_trials=3).trials == 3
+    assert recorded(base_network(), physiology_trials=3).trials == 1
 
 
 def test_the_suite_has_one_task_per_layer(network, tmp_path, monkeypatch):
@@ -358,7 +361,7 @@ def test_noise_that_cannot_be_switched_off_is_told(job):
 
     noisy = Network("noisy", lambda keys, x: x[:, :10, 0, 0], (28, 28, 1), stochastic=True)
     noisy = dataclasses.replace(noisy, features=features)
-    layer = evaluation.Layer(evaluation.recording(noisy, ("v1",)), "v1")
+    layer = evaluation.Layer(recorded(noisy, layers=("v1",)), "v1")
     measured, _ = layer.make(dataclasses.replace(job, network=noisy), [])
     assert measured.status == (
         "not scored: the layer draws noise that cannot be switched off; record one before it"
@@ -367,7 +370,7 @@ def test_noise_that_cannot_be_switched_off_is_told(job):
 
 @pytest.mark.slow
 def test_trials_with_noise_are_recorded_as_such(job, network):
-    noisy = evaluation.recording(network, ("v1",), trials=2)
+    noisy = recorded(network, layers=("v1",), physiology_trials=2)
     result = evaluation.evaluate(tiny.changed(job, tag="noisy"), evaluation.Layer(noisy, "v1"))
     assert (result.condition.trials, result.condition.noise) == (2, "on")
     assert result.measured.scores.trials == 2

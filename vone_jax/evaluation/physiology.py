@@ -17,6 +17,7 @@ import numpy as np
 from vone_jax import arguments, models, neurophysiology, prng, results
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.physiology_experiments import experiments, median
+from vone_jax.evaluation.request import Request
 from vone_jax.evaluation.run import Figure
 from vone_jax.network import Network
 from vone_jax.neurophysiology import reference_tables, stimuli, texture_proxies
@@ -50,43 +51,27 @@ class Recording:
     textures: TextureSet | None = None
 
 
-def recording(
-    network: Network,
-    layers: Sequence[str] = (),
-    trials: int = 1,
-    references: Sequence[Path] = (),
-    textures: Path | None = None,
-    seed: int = 0,
-) -> Recording:
-    """Check a request for recordings, and read the files that it names.
+def recording(network: Network, request: Request) -> Recording:
+    """Check a request for recordings of a network, and read the files that it names.
 
-    Args:
-      network: the network.
-      layers: names. Default: V1 of a VOneNet, all convolutional stages of another network.
-        "all" stands for all convolutional stages of either.
-      trials: presentations of each grating; a network without noise is shown each grating once.
-      references: tables of the properties of neurons, see ``reference_tables``.
-      textures: folder of images for the texture properties, see
-        ``neurophysiology.texture_proxies.load``.
-      seed: seed of the crops of texture images.
+    A network without noise is shown each grating once.
 
     Raises:
-      ValueError: for an unknown layer (the nearest is named), trials below 1, or a table or
-        images that cannot be used.
+      ValueError: for an unknown layer (the nearest is named), or a table or images that cannot be
+        used.
       FileNotFoundError: for a table or folder that does not exist.
     """
-    arguments.count("physiology_trials", trials)
     if network.features is None:
         raise ValueError(
             f"suite physiology records layers, but {network.name} has none to record; give its "
             "Network a function features(keys, images) -> {name: array}"
         )
-    shown = display(network)
+    shown, layers = display(network), request.layers
     shapes = _feature_shapes(network, shown)
     stages = tuple(name for name, shape in shapes.items() if len(shape) == 4 and "." not in name)
     if not layers:
         layers = stages if network.v1 is None else ("v1",)
-    elif tuple(layers) == ("all",):
+    elif layers == ("all",):
         layers = stages
     if not layers:
         raise ValueError(
@@ -98,18 +83,18 @@ def recording(
                 f"layers must be among {', '.join(shapes)} of {network.name}, or all; "
                 f"got {name!r}{arguments.nearest(name, shapes, cutoff=0.4)}"
             )
-    values, tables = _load_references(references)
+    values, tables = _load_references(request.references)
     images = None
-    if textures is not None:
+    if request.textures is not None:
         try:
-            key = prng.stream(jax.random.key(seed), "texture images")
-            images = texture_proxies.load(textures, key)
+            key = prng.stream(jax.random.key(request.seed), "texture images")
+            images = texture_proxies.load(request.textures, key)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"textures: {error}") from error
     return Recording(
         layers=tuple(dict.fromkeys(layers)),
         display=shown,
-        trials=trials if network.stochastic else 1,
+        trials=request.physiology_trials if network.stochastic else 1,
         references=values,
         tables=tables,
         textures=images,

@@ -268,14 +268,7 @@ def _figures(job: Job, suite: Sequence[str], attack_noise: AttackNoise) -> list[
         shown = min(request.gallery_images, len(job.examples))
         tasks.append(figures.Gallery(condition, shown))
     if requests.PHYSIOLOGY in suite:
-        recording = physiology.recording(
-            job.network,
-            request.layers,
-            request.physiology_trials,
-            request.references,
-            request.textures,
-            request.seed,
-        )
+        recording = physiology.recording(job.network, request)
         tasks += [physiology.Layer(recording, layer) for layer in recording.layers]
     if requests.FRONT_END in suite:
         if job.network.v1 is not None:
