@@ -68,13 +68,11 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     For the name and errors see ``load_config``. A variable that is not a ``cls`` is an error, too.
     """
     names = config_names(configs, variable)
-    path = configs / f"{name}.py" if name in names else Path(name)
+    # A config that defines the other variable has a message of its own, below.
+    known = {*config_names(configs), *config_names(configs, "sweep")}
+    path = configs / f"{name}.py" if name in known else Path(name)
     arguments.in_reach("CONFIG", path)
     if path.suffix != ".py" or not os.path.isfile(path):
-        if variable == "experiment" and name in config_names(configs, "sweep"):
-            raise ValueError(_is_a_sweep(name, load(name, configs, "sweep")))
-        if variable == "sweep" and name in config_names(configs):
-            raise ValueError(_is_no_sweep(name))
         if path.suffix == ".py":
             raise ValueError(f"there is no file {name}")
         raise ValueError(
@@ -91,26 +89,18 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
         raise ValueError(_message(error, str(path))) from error
     value = defined.get(variable)
     if value is None and variable == "experiment" and hasattr(defined.get("sweep"), "members"):
-        raise ValueError(_is_a_sweep(name, defined["sweep"]))
+        raise ValueError(
+            f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
+            f"python train.py {name}:LABEL trains one; its labels are "
+            f"{', '.join(defined['sweep'].members)}"
+        )
     if value is None and variable == "sweep" and "experiment" in defined:
-        raise ValueError(_is_no_sweep(name))
+        raise ValueError(f"{name} is not a sweep; python train.py {name} trains this network")
     if value is None or (cls is not None and not isinstance(value, cls)):
         raise ValueError(
             f"{name} must define {variable} = {variable.capitalize()}(...), it has {value!r:.80}"
         )
     return value
-
-
-def _is_a_sweep(name: str, sweep: Any) -> str:
-    return (
-        f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
-        f"python train.py {name}:LABEL trains one; its labels are "
-        f"{', '.join(sweep.members)}"
-    )
-
-
-def _is_no_sweep(name: str) -> str:
-    return f"{name} is not a sweep; python train.py {name} trains this network"
 
 
 def _message(error: BaseException, path: str) -> str:
