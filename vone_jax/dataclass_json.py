@@ -5,11 +5,10 @@ object also names the class under ``"kind"``.
 """
 
 import dataclasses
-import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ def encode(value: Any, forms: Forms | None = None) -> Any:
     if forms and type(value) in forms:
         return forms[type(value)](value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints, encoded = _hints(type(value)), {}
+        hints, encoded = typing.get_type_hints(type(value)), {}
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
             encoded[field.name] = encode(item, forms)
@@ -80,7 +79,7 @@ def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: s
     if kind not in classes:
         raise ValueError(f"{path}.{KIND} must be one of {', '.join(classes)}, got {kind!r}")
     cls = classes[kind]
-    hints = _hints(cls)
+    hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {}
     for name, item in content.items():
@@ -103,14 +102,3 @@ def _classes(hint: Any) -> dict[str, type]:
     """Return the dataclasses among the options, by name."""
     options = [option for option in union_members(hint) if isinstance(option, type)]
     return {cls.__name__: cls for cls in options if dataclasses.is_dataclass(cls)}
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    """Return the types of the fields, also of a dataclass with ``__no_type_check__``."""
-    hints: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        hints |= inspect.get_annotations(base, eval_str=True)
-    return {
-        name: typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-        for name, hint in hints.items()
-    }
