@@ -142,6 +142,7 @@ train r --optimizer.rates back_end/fc=10        | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
 train r --freeze                                | --freeze     | needs at least one value
 train r --data.corruptions --epochs 1           | --data.corruptions | needs at least one value
+train r --freeze v1 --freeze=bottleneck         | --freeze     | given twice; give all values after
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights ~nosuch/w.pth         | --initial-weights | a checkpoint file (.pth

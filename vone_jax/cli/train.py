@@ -89,8 +89,8 @@ def main(argv: Sequence[str]) -> int:
             print(_short_help(argv[0], experiment))
             return cli.FINISHED
         arguments = _parse(argv, experiment)
-        if name := _without_value(argv, experiment):
-            raise ValueError(f"{name} needs at least one value")
+        if message := _wrong_list(argv, experiment):
+            raise ValueError(message)
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
@@ -183,14 +183,21 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _without_value(argv: Sequence[str], experiment: training.Experiment) -> str:
-    """The option of a list that gets no values and has none in the config; empty if none does."""
+def _wrong_list(argv: Sequence[str], experiment: training.Experiment) -> str:
+    """The error about a list option without a value, or given twice; empty if there is none.
+
+    Without a value, an option makes a list of the config empty.
+    """
+    options = [word.partition("=")[0].replace("_", "-") for word in argv]
     for path, word in _given(argv).items():
         value = functools.reduce(
             lambda at, name: getattr(at, name, None), path.split("."), experiment
         )
+        name = cli.option(path)
         if value == () and (not word or word.startswith("--")):
-            return cli.option(path)
+            return f"{name} needs at least one value"
+        if isinstance(value, tuple) and options.count(name) > 1:
+            return f"{name} is given twice; give all values after one {name}"
     return ""
 
 
