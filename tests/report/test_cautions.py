@@ -258,6 +258,19 @@ def test_weak_attacks():
     warned([run], made[2].name, "moved an image by 0.5, beyond its radius 0.0156863")
 
 
+@pytest.mark.parametrize(
+    ("eps", "still", "told"), [(0.1, 20, True), (0.1, 10, False), (0.0, 20, False)]
+)
+def test_an_attack_that_does_not_move_images(eps, still, told):
+    made = built.accuracy(built.attacked("linf", eps), 0.5)
+    # Images that are wrong already need no change.
+    wrong = made.arrays["probability_correct"] == 0
+    made.arrays["distance"] = np.where(wrong, 0.0, eps)
+    made.arrays["distance"][np.flatnonzero(~wrong)[:still]] = 0.0
+    text = "1 attack did not move images that the network has right, 20.0\u202f% of all"
+    (warned if told else silent)([built.run([made])], text)
+
+
 def test_the_rounding_of_pixels_does_not_leave_a_tiny_radius():
     made = built.accuracy(built.attacked("linf", 1 / 4080), 0.5)
     made.arrays["distance"] = np.full(100, 1 / 4080 + 1e-7)
