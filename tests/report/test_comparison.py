@@ -696,8 +696,8 @@ def test_forms_of_corrupted_images_are_named():
         assert "severities 1 and 3, 8 bits, floating point" in str(figure.spec)
     jpeg = judged("resnet18", (built.corrupted("fog", 1, "jpeg85"), 0.3, "a"), label="b")
     floats = judged("resnet18", (built.corrupted("fog", 1), 0.6, "a"), label="a")
-    assert "at severity 1, in JPEG 85; by category" in " ".join(scores.table([jpeg]).notes)
-    assert "at severity 1; by category" in " ".join(scores.table([floats]).notes)
+    assert "at severity 1, in JPEG 85." in " ".join(scores.table([jpeg]).notes)
+    assert "at severity 1." in " ".join(scores.table([floats]).notes)
     told = "in other forms: JPEG 85 for b and floating point for a"
     assert any(told in each for each in cautions.cautions([floats, jpeg]))
 

@@ -77,8 +77,8 @@ def test_a_drawn_texture_in_the_place_of_frost_is_named():
         for name, label in (("frost", "a"), ("frost_procedural", "b"))
     ]
     mean = "the mean over 1 of the 15 common ones at severity 1, with a drawn texture in the place"
-    assert f"{mean} of frost for b; by category" in " ".join(scores.table(runs).notes)
-    assert f"{mean} of frost; by category" in " ".join(scores.table(runs[1:]).notes)
+    assert f"{mean} of frost for b." in " ".join(scores.table(runs).notes)
+    assert f"{mean} of frost." in " ".join(scores.table(runs[1:]).notes)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -90,7 +90,7 @@ def test_a_drawn_texture_in_one_of_two_lines_is_named(order):
     ]
     table = scores.table([judged("vone_resnet18", *measured[::order])])
     assert len(table.lines) == 2
-    assert "with a drawn texture in the place of frost; by category" in " ".join(table.notes)
+    assert "with a drawn texture in the place of frost." in " ".join(table.notes)
 
 
 def test_a_drawn_texture_in_no_mean_is_not_named():
@@ -226,6 +226,16 @@ def test_notes_are_of_columns_that_are_there():
     assert {"linf", "l2"} <= table.columns.keys() and "white_box" not in table.columns
     text = " ".join(table.notes)
     assert "L2 mean: " in text and "White box" not in text and "All: " not in text
+    assert "A mean is left out where" in text
+
+
+@pytest.mark.parametrize(("corruptions", "told"), [(("fog",), False), (built.COMMON, True)])
+def test_notes_on_one_complete_line(corruptions, told):
+    made = built.measure("resnet18", {"clean": 0.9}, corruptions=corruptions)
+    table = scores.table([built.run(made)])
+    text = " ".join(table.notes)
+    assert ("by category: " in text) == ("categories" in table.columns) == told
+    assert "left out" not in text
 
 
 def test_a_norm_of_one_network_does_not_take_the_means_of_the_others():

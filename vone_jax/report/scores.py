@@ -8,7 +8,7 @@ VOneNets is not published, so the parts and two means are given, by both rules f
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -238,7 +238,7 @@ def table(runs: Sequence[Run]) -> Table:
     radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
     notes = ["No network has a score."]
     if lines:
-        notes = list(_notes(ladders, joined, corrupted, columns, drawn))
+        notes = list(_notes(ladders, joined, corrupted, columns, drawn, lines))
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -358,8 +358,9 @@ def _notes(
     ladders: Mapping[str, tuple[str, ...]],
     joined: Sequence[str],
     corrupted: tuple,
-    columns: Collection[str],
+    columns: Mapping[str, str],
     drawn: Mapping[str, bool],
+    lines: Sequence[Line],
 ) -> Iterator[str]:
     """The conditions that the means in the columns are over."""
     for norm, ladder in ladders.items():
@@ -380,16 +381,16 @@ def _notes(
         if frost and not all(drawn.values()):
             frost += f" for {listing([label for label, is_drawn in drawn.items() if is_drawn])}"
         forms = listing(comparison.form_labels(form for *_, form in corrupted))
+        means = f"the mean of the means of {listing(list(CORRUPTION_CATEGORIES))} corruptions"
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}"
-            f"{f', in {forms}' if forms else ''}{frost}; by category: the mean of the means of "
-            f"{listing(list(CORRUPTION_CATEGORIES))} corruptions."
+            f"{f', in {forms}' if forms else ''}{frost}"
+            f"{f'; by category: {means}' if 'categories' in columns else ''}."
         )
     if "robust" in columns:
         yield "White box and corruptions: the mean of the two."
     if norms and "overall" in columns:
         yield f"All: the mean of {listing(['clean', *norms, 'corruptions'])}."
-    yield (
-        "A mean is left out where a line lacks conditions that most networks have. "
-        "Intervals: 95 % over images (Agresti and Coull); they do not cover another training seed."
-    )
+    if any(columns.keys() - line.scores.keys() for line in lines):
+        yield "A mean is left out where a line lacks conditions that most networks have."
+    yield "Intervals: 95 % over images (Agresti and Coull), not over training seeds."
