@@ -52,7 +52,9 @@ def test_differences_without_their_images_fit_a_phone(tab, run_dirs, tmp_path):
 
 def test_a_long_name_of_one_word_fits(tab, tmp_path):
     name = "resnet18_" + 6 * "rate0.1_decay0.0005_"
-    runs = [built.run(built.measure("resnet18"), label=label) for label in (name, "other")]
+    models = ("resnet18", "vone_resnet18", "resnet50")
+    labels = (f"{name}a", f"{name}b", "other")
+    runs = [built.run(built.measure(m), label=n) for m, n in zip(models, labels, strict=True)]
     page = report.write(results.Runs(runs), tmp_path / "report.html")
     root = "document.documentElement"
     for width in (390, 1270):
