@@ -596,6 +596,7 @@ def test_one_radius_makes_no_line():
     (spec,) = specs(tree, tree.find(id="attacks")).values()
     marks = [layer["mark"]["type"] for layer in spec["layer"]]
     assert "line" not in marks and "area" not in marks and "point" in marks
+    assert "Whiskers and bands are 95 % intervals" in tree.find(id="attacks").text
 
 
 @pytest.mark.parametrize(("kinds", "marks"), [((), []), (("resume",), []),
