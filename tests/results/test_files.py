@@ -283,6 +283,7 @@ def test_a_result_measures_what_its_condition_says(directory):
             ["0.905000", "not of one evaluation"],
         ),
         ("clean", {"label": np.array(["a"] * 100)}, ["label must be numbers"]),
+        ("attack", {"distance": np.zeros(7)}, ["distance", "shape (100)", "(7,)"]),
         ("gallery", {"images": np.full((6, 4, 4, 1), 2.0)}, ["adversarial", "shape"]),
         ("gallery", {"label": np.zeros(4, int)}, ["label", "shape (3)"]),
         ("v1", {"image": np.full((4, 4, 1), -1.0)}, ["image must be in [0, 1]"]),

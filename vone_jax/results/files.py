@@ -189,7 +189,8 @@ def _check_arrays(result: Result) -> None:
     if not arrays:
         return
     if isinstance(result.measured, Accuracy):
-        _check_shapes(arrays, _EXAMPLES)
+        of_attack = {"distance": "n"} if "distance" in arrays else {}
+        _check_shapes(arrays, _EXAMPLES | of_attack)
         _check_examples(arrays["index"], arrays["probability_correct"], result.measured)
     elif result.kind == "gallery":
         _check_shapes(arrays, _GALLERY)
