@@ -259,6 +259,14 @@ def test_weak_attacks():
 
 
 @pytest.mark.parametrize(
+    "fields", [{"steps": "many"}, {"steps": 0, "step_size": None, "step_rule": "2.5*eps/steps"}]
+)
+def test_unknown_fields_of_an_attack_tell_nothing_of_its_reach(fields):
+    made = built.accuracy(built.attacked("linf", 4 / 255, **fields), 0.5)
+    silent([built.run([made])], "the whole radius")
+
+
+@pytest.mark.parametrize(
     ("eps", "still", "told"), [(0.1, 20, True), (0.1, 10, False), (0.0, 20, False)]
 )
 def test_an_attack_that_does_not_move_images(eps, still, told):

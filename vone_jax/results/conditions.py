@@ -95,9 +95,9 @@ class Attack:
             step, steps = self.fields.get("step_size"), self.fields["steps"]
             if step is None:
                 step = names.STEP_RULES[self.fields["step_rule"]](self.eps, steps)
-        except (KeyError, TypeError):
+            return steps * step / self.eps
+        except (KeyError, TypeError, ZeroDivisionError):
             return math.inf  # A file may have other fields than the attack of this version.
-        return steps * step / self.eps
 
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
