@@ -26,6 +26,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
 
 
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe cannot be written: it is a device or a pipe"):
+        files.replace(tmp_path / "pipe", lambda file: file.write(b"page"))
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError):
         files.replace_json(tmp_path / "x.json", float("nan"))
