@@ -315,6 +315,12 @@ def test_a_theme_of_altair_does_not_change_a_chart(theme):
 EVIL = '<script>alert(1)</script>"\'&$x^$ {{ 7*7 }}\x00\x1b</style> id="a" #010210'
 
 
+def test_a_page_without_accuracies_says_so(first_format):
+    (vone,) = results.load([first_format / "vone"])
+    tree = rendered([built.run(vone.of_kind("masking"))])
+    assert "No accuracies among these results." in tree.find(id="numbers").text
+
+
 def test_texts_of_result_files_are_escaped(tmp_path, first_format):
     (tiny,) = results.load([first_format / "tiny"])
     of = built.network("vone_resnet18", label=EVIL, weights=EVIL, config={EVIL: [EVIL, "\udcff"]})
