@@ -23,6 +23,8 @@ from vone_jax.report import page as pages
 
 MEASURED = ("clean", "attack", "corruption")
 KINDS = {*MEASURED, "masking", "gallery", "v1", "training"}
+# The part of the config.json of a run that other networks lack.
+CONFIG = {"command": "python train.py"}
 
 
 def measured(run_dirs):
@@ -366,7 +368,7 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
         if one.kind != missing
     ]
     log = () if missing == "training" else built.log(0)
-    tree = rendered([built.run(made, "a/run", log=log)])
+    tree = rendered([built.run(made, "a/run", log=log, config=CONFIG)])
     (note,) = tree.of_class("missing")
     command = next(note.all("code")).text
     assert command.startswith(
@@ -376,7 +378,7 @@ def test_a_missing_kind_leaves_a_note_with_its_command(missing, first_format):
 
 def test_an_installed_command_names_its_siblings(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/vone-report"])
-    tree = rendered([built.run(built.measure("resnet18"), "a/run")])
+    tree = rendered([built.run(built.measure("resnet18"), "a/run", config=CONFIG)])
     codes = [code.text for code in tree.all("code")]
     assert {"vone-eval a/run --suite masking", "vone-train", "vone-report"} <= {*codes}
     assert not [code for code in codes if code.startswith("python ")]
@@ -389,9 +391,13 @@ def test_a_network_without_v1_has_no_command_for_its_views():
     assert "No views of V1 among these results." in tree.find(id="v1").text
 
 
-def test_a_note_leaves_the_place_of_a_network_that_is_no_run_to_its_user():
-    made = [built.change(each, source="function my.py:net") for each in built.measure("resnet18")]
-    tree = rendered([built.run(made, "runs/net")])
+@pytest.mark.parametrize(
+    ("source", "config"), [("function my.py:net", {}), ("", {"experiment": {"data": {}}})]
+)
+def test_a_note_leaves_the_place_of_a_network_to_its_user(source, config):
+    """No run made the network, or the results of a run are in another directory."""
+    made = [built.change(each, source=source) for each in built.measure("resnet18")]
+    tree = rendered([built.run(made, "runs/net", config=config)])
     codes = [code.text for code in tree.all("code")]
     assert "python eval.py NETWORK --suite masking" in codes
     assert not any(code.startswith("python eval.py runs/net") for code in codes)

@@ -258,7 +258,7 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
     for kind, suite in SUITES.items():
         run = next(iter(vones if kind == "v1" else runs), None)
         if run is not None and kind not in present:
-            # The result does not contain the path of a network that was opened from a file.
-            spec = "NETWORK" if run.results[0].network.source else run.path
+            # Results that are no part of a run do not contain the place of their network.
+            spec = run.path if "command" in run.config else "NETWORK"
             commands[kind] = f"{names.command('eval.py')} {spec} --suite {suite}"
     return commands
