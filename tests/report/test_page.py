@@ -733,6 +733,16 @@ def test_a_folder_without_splits_has_its_name():
     assert "folder:/data/photos, 100 images" in tree.find(id="provenance").text
 
 
+def test_networks_on_the_same_images_may_have_nothing_to_compare():
+    frozen = judged(
+        "vone_resnet18", (built.CLEAN, 0.8, "clean", {"protocol": results.Protocol("frozen", 1)})
+    )
+    section = rendered([judged("resnet18", (built.CLEAN, 0.9, "clean")), frozen]).find(
+        id="differences"
+    )
+    assert "VOneResNet-18 and ResNet-18 have no results to compare." in section.text
+
+
 def test_one_network_alone_has_no_comparison():
     tree = rendered([built.run(built.measure("resnet18", WEAK))])
     assert not tree.of_class("verdict")
