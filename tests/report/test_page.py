@@ -458,6 +458,18 @@ def test_means_over_corruptions():
         assert part in text
 
 
+def test_means_over_categories_that_the_first_network_lacks_are_shown():
+    condition = results.CorruptionMeansCondition("float", ("fog",), (1,), True)
+    runs = [
+        built.run(
+            [built.result(condition, results.CorruptionMeans(0.4, 0.4, each, None, None, ""))], name
+        )
+        for name, each in (("a", {"weather": 0.4}), ("b", {"noise": 0.123, "weather": 0.5}))
+    ]
+    text = rendered(runs).find(id="corruptions").words
+    assert "NoiseWeathermCE" in text and "12.3 %50.0 %" in text
+
+
 def test_several_means_of_a_network_are_told_apart():
     means = results.CorruptionMeans(0.4, 0.4, {}, None, None, "")
     condition = results.CorruptionMeansCondition("float", ("fog",), (1, 3), True)

@@ -96,6 +96,8 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         datasets = {f"published images of {r.dataset.name.rpartition('/')[0]}" for r in published}
     methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
     banks = _banks(runs)
+    means = [r.measured for run in runs for r in run.of_kind("corruption_means")]
+    categories = {n for m in means if isinstance(m, results.CorruptionMeans) for n in m.categories}
     return {
         "runs": runs,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
@@ -119,6 +121,7 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         "masking": entries(runs, "masking"),
         "distances": entries(runs, "minimal"),
         "corruption_means": entries(runs, "corruption_means"),
+        "categories": [name for name in names.CORRUPTION_CATEGORIES if name in categories],
         "scores": table,
         "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
         "galleries": images.galleries(runs),
