@@ -615,6 +615,12 @@ def test_a_corruption_outside_the_means_of_one_network_is_named():
     assert "leave out the extra ones: Gaussian blur." in text
 
 
+def test_settings_of_an_attack_name_all_networks_that_share_them():
+    runs = [built.run(built.measure("resnet18", {"linf": (0.5,)}), label=n) for n in "AB"]
+    section = rendered(runs).find(id="attacks")
+    assert "A and B" in section.words and section.words.count("PGD(steps=64") == 1
+
+
 def test_one_radius_makes_no_line():
     tree = rendered([built.run(built.measure("resnet18", {"clean": 0.9, "l1": (0.2,)}))])
     (spec,) = specs(tree, tree.find(id="attacks")).values()

@@ -148,14 +148,14 @@ def _whole(text: str) -> Markup:
 
 
 def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(network, attack with its noise draws), for each way in which a network was attacked."""
-    settings: dict[tuple[str, str], None] = {}
+    """(networks, attack with its noise draws), for each way in which networks were attacked."""
+    settings: dict[str, dict[str, None]] = {}
     for _, run, result in entries(runs, "attack"):
         draws = comparison.attack_condition(result).eot_samples
         mean = f"gradient averaged over {draws} noise draws" if draws > 1 else ""
         parts = filter(None, (comparison.attack_settings(result), result.attack_noise_label, mean))
-        settings[run.label, ", ".join(parts)] = None
-    return list(settings)
+        settings.setdefault(", ".join(parts), {})[run.label] = None
+    return [(wording.listing(list(labels)), attack) for attack, labels in settings.items()]
 
 
 def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
