@@ -62,6 +62,18 @@ def test_a_long_name_of_one_word_fits(tab, tmp_path):
         assert tab.evaluate(f"{root}.scrollWidth") == tab.evaluate(f"{root}.clientWidth")
 
 
+def test_conditions_stay_beside_the_numbers_of_many_networks(tab, tmp_path):
+    runs = [built.run(built.measure("resnet18"), label=f"ResNet-18 (seed {i})") for i in range(12)]
+    tab.open(report.write(results.Runs(runs), tmp_path / "report.html"), 1270)
+    moved = tab.evaluate(
+        "(() => { const table = document.querySelector('#numbers .scroll');"
+        " table.scrollLeft = 100; const left = (element) => element.getBoundingClientRect().left;"
+        " const headings = [...table.querySelectorAll('th:first-child')];"
+        " return [table.scrollLeft, ...headings.map((each) => left(each) - left(table))]; })()"
+    )
+    assert moved == [100, 0, 0]
+
+
 def test_the_numbers_are_those_of_the_files(tab, path, run_dirs):
     tab.open(path, 1300)
     shown = tab.evaluate(
