@@ -154,6 +154,17 @@ def test_images_of_a_folder_that_changed_are_not_compared():
     assert item.sentence == "VOneResNet-18 and ResNet-18 were attacked on different images."
 
 
+def test_means_without_values_of_images_support_no_verdict():
+    corrupted = [(built.corrupted(name, 3), name) for name in ("fog", "snow")]
+    base, vone = (
+        judged(model, *((condition, share, name) for condition, name in corrupted))
+        for model, share in (("resnet18", 0.2), ("vone_resnet18", 0.9))
+    )
+    assert verdicts(paired.comparisons([base, vone])[0], "corruption") == ["more robust"]
+    unknown = [built.change(run, arrays={}) for run in (base, vone)]
+    assert verdicts(paired.comparisons(unknown)[0], "corruption") == ["no interval"]
+
+
 def test_few_images_support_no_verdict():
     item = compare(WEAK, STRONG, examples=20)
     assert "Too few images" in item.sentence

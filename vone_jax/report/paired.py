@@ -1,6 +1,7 @@
 """A VOneNet beside its base network: the paired differences, and one sentence about them."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -108,6 +109,7 @@ class Comparison:
 BROKEN = "both at chance or below"
 TOO_FEW = "too few images"
 ALIKE = "cannot be told apart"
+UNKNOWN = "no interval"
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
@@ -162,7 +164,8 @@ def _line(kind: str, label: str, base: list[Result], vone: list[Result]) -> Line
     item = results.difference(base, vone)
     better = {"clean": "accurate"}.get(kind, "robust")
     verdicts = {1: (f"more {better}", "good"), -1: (f"less {better}", "bad")}
-    verdict, tone = verdicts.get(item.sign, (ALIKE, "neutral"))
+    unclear = UNKNOWN if math.isinf(item.low) else ALIKE
+    verdict, tone = verdicts.get(item.sign, (unclear, "neutral"))
     if item.images < comparison.FEW_IMAGES:
         verdict, tone = TOO_FEW, "neutral"
     # Where attacks break both networks, a stochastic one is still right now and then by chance.
