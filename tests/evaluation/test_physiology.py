@@ -271,7 +271,7 @@ def test_features_that_take_one_size_only_are_told_the_size_that_is_shown():
         flat = images.reshape(images.shape[0], -1)
         return {"conv": images, "head": flat @ jnp.ones((28 * 28, 10))}
 
-    network = dataclasses.replace(base_network(), features=features)
+    network = dataclasses.replace(base_network(), features=features, model=None)
     with pytest.raises(TypeError, match="dot_general") as raised:
         recorded(network)
     notes = "\n".join(raised.value.__notes__)

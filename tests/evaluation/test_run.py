@@ -377,7 +377,7 @@ def test_jobs_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="so none carry over"):
         tiny.tiny_job(network, tmp_path, other=colour)
     fewer = dataclasses.replace(
-        network, logits_fn=lambda *inputs: network.logits_fn(*inputs)[:, :2]
+        network, logits_fn=lambda *inputs: network.logits_fn(*inputs)[:, :2], model=None
     )
     with pytest.raises(ValueError, match="has 2 classes, .* no adversarial images carry over"):
         tiny.tiny_job(network, tmp_path, other=fewer)

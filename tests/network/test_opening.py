@@ -499,15 +499,30 @@ def test_members_with_other_maps_or_functions_keep_their_own(vone):
     coarse = model.clone(v1=dataclasses.replace(model.v1, stride=8))
     coarse = Network.of_model("coarse", coarse, models.init(coarse, jax.random.key(1)))
     silent = dataclasses.replace(
-        plain, logits_fn=lambda keys, images: 0 * plain.logits_fn(keys, images)
+        plain, logits_fn=lambda keys, images: 0 * plain.logits_fn(keys, images), model=None
     )
-    weights = models.init(model, jax.random.key(2))
-    replaced = dataclasses.replace(plain, logits_fn=models.logits_fn(model, weights))
     keys, images = keys_and_images(plain)
-    for other in (coarse, silent, replaced):
+    for other in (coarse, silent):
         found = ensemble([plain, other]).logits_fn(keys, images)
         logits = [m.logits_fn(prng.fold(keys, i), images) for i, m in enumerate((plain, other))]
         np.testing.assert_allclose(found, (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_with_a_module_has_its_functions(vone):
+    """They are made again from the module, with weights on devices or other noise."""
+    model, variables = vone
+    network = Network.of_model("plain", model, variables)
+    changed = {
+        "logits_fn": lambda keys, images: 0 * network.logits_fn(keys, images),
+        "features": lambda keys, images: {"v1": images},
+        "variables": jax.tree.map(lambda leaf: 0 * leaf, variables),
+    }
+    for field, value in changed.items():
+        with pytest.raises(ValueError, match="must be that of the model and variables of plain"):
+            dataclasses.replace(network, **{field: value})
+    own = dataclasses.replace(network, logits_fn=changed["logits_fn"], model=None)
+    logits = own.placed(lambda tree: tree).logits_fn(*keys_and_images(network))
+    assert not logits.any() and own.weights != network.weights
 
 
 def test_a_tuned_bank_is_opened_as_a_fixed_one(tmp_path):

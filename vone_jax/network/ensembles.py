@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import models, prng
+from vone_jax import prng
 from vone_jax.models import VOneNet
 from vone_jax.network.network import Network
 
@@ -45,7 +45,6 @@ class _MeanOfVariants:
 
 def _mean(members: Sequence[Network]) -> Partial:
     """The function of an ensemble, with all weights as leaves."""
-    functions = tuple(prng.as_pytree(member.logits_fn) for member in members)
     variants = [member.model for member in members if isinstance(member.model, VOneNet)]
     # Members share the part behind V1 if all of these are equal.
     back_ends = [
@@ -54,16 +53,13 @@ def _mean(members: Sequence[Network]) -> Partial:
             member.model.v1.stride,
             jax.tree.map(jnp.shape, member.variables),
         )
-        for member, function in zip(members, functions, strict=True)
-        # A user may have replaced the ``logits_fn`` of a network that has a module.
+        for member in members
         if isinstance(member.model, VOneNet)
-        and function.func == models.logits_fn(member.model, member.variables).func
-        and function.args[0] is member.variables
     ]
     if len(back_ends) == len(members) and all(each == back_ends[0] for each in back_ends):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         return Partial(_MeanOfVariants(tuple(variants)), stacked)
-    return Partial(_mean_of_each, functions)
+    return Partial(_mean_of_each, tuple(prng.as_pytree(member.logits_fn) for member in members))
 
 
 def ensemble(members: Sequence[Network]) -> Network:

@@ -49,7 +49,7 @@ class Network:
         None for a network whose layers cannot be seen.
       preprocessing: the method that brings images of a data set to the network's size.
       model: its module, for networks of ``vone_jax.models``; else None. Only such a network can get
-        other noise.
+        other noise. Its functions are those of the module, so functions of one's own need None.
       variables: of the module, ``{"params": ..., "batch_stats": ...}``.
       architecture: one of ``models.NAMES``; empty for other networks.
       source: its origin in words; empty for a run.
@@ -63,8 +63,8 @@ class Network:
       members: the networks of an ensemble.
 
     Raises:
-      ValueError: for a name that cannot name a directory, or an image shape that is not
-        (H, H, C).
+      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C), or
+        functions that are not those of the model and its variables.
     """
 
     name: str
@@ -97,6 +97,18 @@ class Network:
         whole = all(isinstance(side, int) and side > 0 for side in shape)
         if len(shape) != 3 or not whole or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
+        if self.model is None:
+            return
+        for field, make in (("logits_fn", models.logits_fn), ("features", models.features_fn)):
+            given: Any = getattr(self, field)
+            own = make(self.model, self.variables)
+            made = isinstance(given, Partial) and given.func == own.func
+            if given is not None and not (made and given.args[0] is self.variables):
+                raise ValueError(
+                    f"{field} must be that of the model and variables of {self.name}; add "
+                    "model=None for a function of your own, or use Network.of_model for other "
+                    "variables"
+                )
 
     @classmethod
     def of_model(
