@@ -208,6 +208,16 @@ def test_images_of_one_class_are_told(run_dir, capsys, monkeypatch):
         assert capsys.readouterr().err.count(told) == times
 
 
+def test_attacks_that_do_not_move_images_are_told(run_dir, capsys, monkeypatch):
+    blind, moving = (built.accuracy(built.attacked("linf", eps), 0.5) for eps in (0.1, 0.2))
+    blind.arrays["distance"] = np.zeros(len(blind.arrays["index"]))
+    moving.arrays["distance"] = np.full(len(moving.arrays["index"]), 0.2)
+    monkeypatch.setattr(program, "_run", lambda tasks: [blind, moving])
+    assert program.main([str(run_dir), "--suite", "linf", *FAST]) == 0
+    told = f"eval.py: {blind.name}: the attack did not move images that the network has right, 50%"
+    assert told in capsys.readouterr().err
+
+
 def test_published_images_are_one_table(run_dir, tmp_path, capsys):
     for name in ("fog", "contrast"):
         np.save(tmp_path / f"{name}.npy", np.zeros((50, 12, 12, 1), np.uint8))

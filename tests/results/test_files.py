@@ -10,7 +10,15 @@ import pytest
 from tests.report import layers
 from tests.results import built
 from tests.results.built import CLEAN
-from vone_jax import results
+from vone_jax import attacks, results
+
+MINIMAL = [
+    cls
+    for cls in vars(attacks).values()
+    if isinstance(cls, type)
+    and issubclass(cls, attacks.MinimalNormAttack)
+    and cls is not attacks.MinimalNormAttack
+]
 
 ATTACK = built.attacked("linf", 4 / 255, draws=10, inner={"name": "FGSM", "loss": "margin"})
 
@@ -407,11 +415,18 @@ def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
     assert results.Attack("PGD", "linf", 5e-324, {}).eps_label == "4.941e-324"
 
 
+@pytest.mark.parametrize("name", ["PGD", *(cls.__name__ for cls in MINIMAL)])
+def test_only_attacks_for_minimal_changes_may_leave_images_where_they_are(name):
+    made = built.accuracy(built.attacked("linf", 0.1, name=name), 0.5)
+    made.arrays["distance"] = np.zeros(100)
+    assert made.unmoved == (0.5 if name == "PGD" else 0.0)
+
+
 def test_a_radius_that_was_computed_in_two_ways_is_one():
     in_double, in_single = 4 / 255, float(np.float32(4) / np.float32(255))
     assert in_double != in_single
-    attacks = [results.Attack("PGD", "linf", eps, {}) for eps in (in_double, in_single)]
-    assert attacks[0].radius == attacks[1].radius
+    made = [results.Attack("PGD", "linf", eps, {}) for eps in (in_double, in_single)]
+    assert made[0].radius == made[1].radius
 
 
 @pytest.mark.parametrize("kind", ["m8[s]", "c8", "U3", "?"])

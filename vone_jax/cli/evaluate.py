@@ -259,8 +259,15 @@ def _before(
             break
 
 
-def _after(finished: Iterable[results.Result]) -> Iterator[str]:
-    """Yield a warning if all images have one class, while the data set has several classes."""
+def _after(finished: Sequence[results.Result]) -> Iterator[str]:
+    """Yield warnings: images of one class out of several, and attacks that do not move images."""
+    blind = [result for result in finished if result.unmoved > results.BLIND]
+    if blind:
+        yield (
+            f"{', '.join(result.name for result in blind)}: the attack did not move images that "
+            f"the network has right, {max(r.unmoved for r in blind):.0%} of all; the gradients "
+            "there are probably zero, see --suite masking"
+        )
     for result in finished:
         labels = np.unique(result.arrays.get("label", ()))
         judged = isinstance(result.measured, results.Accuracy)

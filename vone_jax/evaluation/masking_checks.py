@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy
 
-from vone_jax.results import VERDICTS, Verdict, wilson
+from vone_jax.results import BLIND, VERDICTS, Verdict, wilson
 
 # Standard errors for many images; see ``_quantile`` for few images.
 WARN, FAIL = 2.0, 3.0
@@ -29,8 +29,6 @@ PLATEAU = 0.02
 MISSED = 0.05
 # Near its maximum, the loss swings by up to this share of its whole rise, as steps do not shrink.
 SWING = 0.02
-# The check of the gradients fails if more than this share of the images has a gradient of zero.
-BLIND = 0.1
 # AutoAttack's bound for outputs that are random.
 RANDOM_SPREAD = 1e-4
 # How far the sum of probabilities may be from 1, if they are rounded to bfloat16.

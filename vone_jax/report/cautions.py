@@ -9,14 +9,12 @@ from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison, paired, physiology
 from vone_jax.report.wording import count, dataset, listing, percent
-from vone_jax.results import Result, Run
+from vone_jax.results import Run
 from vone_jax.results.runs import ranked_sets
 from vone_jax.results.statistics import image_sets
 
 # A perturbation may exceed its radius by float32 rounding only.
 NORM_SLACK = 1e-4
-# An attack is blind if it does not move more than this share of the images.
-_BLIND = 0.1
 # A warning about more networks or results than this gives their number instead of their names.
 _LISTED = 3
 
@@ -214,7 +212,7 @@ def _attack_strength(run: Run) -> Iterator[str]:
             f"steps together reach {percent(reach)} of it. Its robust accuracy is an upper bound: "
             f"take more steps, or longer ones (--step-rule 2.5*eps/steps)."
         )
-    unmoved = [share for r in run.of_kind("attack") if (share := _not_moved(r)) > _BLIND]
+    unmoved = [r.unmoved for r in run.results if r.unmoved > results.BLIND]
     if unmoved:
         yield (
             f"{run.label}: {count(len(unmoved), 'attack')} did not move images that the network "
@@ -239,14 +237,6 @@ def _attack_strength(run: Run) -> Iterator[str]:
                     f"accuracy than a smaller one ({small}), {percent(strong.accuracy)} against "
                     f"{percent(weak.accuracy)}. The attack misses adversarial images."
                 )
-
-
-def _not_moved(result: Result) -> float:
-    """The share of images that are right although an attack with a radius did not move them."""
-    if "distance" not in result.arrays or result.attack.eps == 0:
-        return 0.0
-    right = result.arrays["probability_correct"] > 0
-    return float(np.mean(right & (result.arrays["distance"] == 0)))
 
 
 def _unbroken(runs: Sequence[Run]) -> Iterator[str]:

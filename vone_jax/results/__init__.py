@@ -47,6 +47,7 @@ from vone_jax.results.format import (
     to_json,
 )
 from vone_jax.results.measured import (
+    BLIND,
     SCORED,
     VERDICTS,
     WILSON,

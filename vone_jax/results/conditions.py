@@ -103,6 +103,9 @@ class Attack:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
 
 
+# Attacks that return the image itself where they find no adversarial one within the radius.
+KEEPING_ATTACKS = ("CW", "DDN", "DeepFool", "FAB", "FMN")
+
 # The noise of the network while it is attacked. "same": as at evaluation. "none": switched off,
 # and on again for the judgement. "frozen": one draw for each image, new draws for the judgement.
 AttackNoise = Literal["same", "none", "frozen"] | Noise

@@ -19,12 +19,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vone_jax.names import WITHOUT_EFFECT
 from vone_jax.results.conditions import (
+    KEEPING_ATTACKS,
     STRICT,
     Attack,
     AttackCondition,
@@ -274,6 +276,19 @@ class Result(Identity):
         """The attack of a result of any kind that has one."""
         condition: Any = self.condition
         return condition.attack
+
+    @property
+    def unmoved(self) -> float:
+        """The share of images that are right although an attack with a radius did not move them.
+
+        It is 0 for the attacks that return the image itself where they find no adversarial one.
+        """
+        if self.kind != "attack" or self.attack.eps == 0 or self.attack.name in KEEPING_ATTACKS:
+            return 0.0
+        if "distance" not in self.arrays:
+            return 0.0
+        right = self.arrays["probability_correct"] > 0
+        return float(np.mean(right & (self.arrays["distance"] == 0)))
 
     @property
     def scores(self) -> LayerScores | None:

@@ -13,6 +13,10 @@ Interval = tuple[Share, Share]
 Verdict = Literal["pass", "warning", "fail"]
 VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
 
+# Gradients are taken to be missing if more than this share of the images has a gradient of zero, or
+# is right and not moved by an attack.
+BLIND = 0.1
+
 SCORED = "scored"
 WILSON = "Wilson 95 % over images"
 
