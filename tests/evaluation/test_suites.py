@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.network import user_networks
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
@@ -304,10 +305,24 @@ def test_images_with_other_channels_are_refused_when_planned(tmp_path):
         evaluation.plan(network, request, tmp_path / "results")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (user_networks.unstated, "network unstated: the logits depend on the keys"),
+        (user_networks.wrong_names, "2 names of classes for its 10 logits"),
+    ],
+)
+def test_a_network_that_was_not_opened_keeps_the_contract_too(make, message, tmp_path):
+    """Without a stated noise, it was attacked and judged as if it had none."""
+    request = evaluation.Request(suite=("clean",), source="fashion_mnist_small")
+    with pytest.raises(ValueError, match=message):
+        evaluation.plan(make(), request, tmp_path)
+
+
 def test_one_class_is_refused_when_planned(tmp_path):
     write_photographs(tmp_path, "val/a/a.png")
     network = Network("one", lambda keys, x: x.mean(axis=(1, 2))[:, :1], (8, 8, 3))
-    network = dataclasses.replace(network, class_names=("a",))
+    network = dataclasses.replace(network, class_names=("a",), source="a file")
     request = evaluation.Request(suite=("clean",), source=f"folder:{tmp_path}", split="val")
     with pytest.raises(ValueError, match="clean, which needs at least 2 classes, and one has 1"):
         evaluation.plan(network, request, tmp_path / "results")

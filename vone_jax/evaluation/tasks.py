@@ -50,11 +50,13 @@ def plan(
 
     Raises:
       ValueError, TypeError: for a request that cannot be met; the message names the field.
+      NetworkError: (a ValueError) for a network of functions that do not keep their contract.
       FileNotFoundError: for data that do not exist.
       training.RunDirectoryError, training.CheckpointError: for ``transfer_from``, see
         ``open_network``.
     """
     suite = requests.expand(request.suite)
+    network = open_network(network)  # Checks functions of the user.
     trained = network.noise
     if request.test_noise != TRAINED:
         network = network.with_noise(parse_noise("test_noise", request.test_noise, trained))

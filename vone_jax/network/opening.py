@@ -77,7 +77,8 @@ def open_network(
           returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
           left out,
         - several of these joined by "+", for the mean of their logits, see ``ensemble``,
-        - a ``Network``, which is returned with ``class_names``.
+        - a ``Network``, which is returned with ``class_names``; one of your own functions is
+          checked as those of ``module:function`` are.
       step: training step of a run's checkpoint. Default: the last.
       class_names: names of the classes in the order of the logits. Default: the names that the
         network has.
@@ -102,6 +103,9 @@ def open_network(
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1_fields is for checkpoint files, got {dict(v1_fields)} with {named}")
     network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
+    # Networks that were opened before have their source in words.
+    if opened and network.model is None and not network.source:
+        _checked(network, f"network {named}", states_noise=True)
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
