@@ -377,6 +377,11 @@ def test_an_ensemble_has_the_noise_of_any_member_and_the_images_of_all():
     assert ensemble([seen, other]).validation is None
 
 
+def test_a_network_without_features_has_no_layers():
+    with pytest.raises(ValueError, match=r"layers of cnn\+cnn cannot be seen, it has no features"):
+        ensemble([user_networks.cnn()] * 2).response_fn("first")
+
+
 def test_members_that_see_other_parts_of_an_image_are_refused():
     network = vone_jax.open_network(f"{FUNCTIONS}:cnn")
     cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(0.5))

@@ -201,8 +201,13 @@ class Network:
         return dataclasses.replace(self, **{name: getattr(made, name) for name in names})
 
     def response_fn(self, layer: str) -> Partial:
-        """The function ``(keys, images) -> responses`` of a layer of ``features``."""
-        assert self.features is not None, "the layers of this network cannot be seen"
+        """The function ``(keys, images) -> responses`` of a layer of ``features``.
+
+        Raises:
+          ValueError: for a network without ``features``.
+        """
+        if self.features is None:
+            raise ValueError(f"the layers of {self.name} cannot be seen, it has no features")
         return Partial(_Layer(layer), prng.as_pytree(self.features, "features"))
 
     @property
