@@ -100,10 +100,11 @@ def test_values_may_be_a_list():
 
 def test_keys_decide_the_bootstrap():
     arguments = (np.array([3, 4, 5]), 2, np.array([5, 4, 3]), 0)
-    first, again, other = (
-        similarity(jax.random.key(seed), *arguments, bootstraps=50) for seed in (0, 0, 1)
+    first, again, same, other = (
+        similarity(jax.random.key(seed, impl=implementation), *arguments, bootstraps=50)
+        for seed, implementation in ((1, None), (1, None), (1, "rbg"), (2, None))
     )
-    assert first == again != other
+    assert first == again == same != other
 
 
 def test_mostly_undefined_populations_have_no_similarity():

@@ -93,8 +93,8 @@ def similarity(
     arguments.count("bootstraps", bootstraps)
     if counts.sum() + undefined < 1 or reference_counts.sum() < 1:
         raise ValueError("counts and reference_counts must not be empty")
-    prng.check_key(key)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    words = jax.random.key_data(prng.threefry(key))
+    generator = np.random.default_rng(np.asarray(words).ravel().tolist())
     # A draw of units with replacement, counted in bins, is a multinomial draw.
     population = np.append(counts, undefined).astype(np.float64)
     size = int(reference_counts.sum() + reference_undefined)
