@@ -374,6 +374,29 @@ def test_the_command_line_finds_the_types_of_the_fields():
     assert hints["norm"] is str and {"steps", "eps", "random_start"} <= hints.keys()
 
 
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda images: images[:1], r"float32 \(1, 4, 4, 1\)"),
+        (lambda images: images.astype(jnp.bfloat16), r"bfloat16 \(2, 4, 4, 1\)"),
+        (lambda images: None, "None None"),
+    ],
+)
+def test_an_attack_of_ones_own_returns_images_like_those_it_gets(change, got):
+    @pytree("eps")
+    class Other(attacks.Attack):
+        eps: float
+        norm: str = "linf"
+
+        def perturb(self, keys, logits_fn, images, labels):
+            return change(images)
+
+    images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, int)
+    with pytest.raises(TypeError, match=f"perturb of Other .* float32 .*, got {got}"):
+        Other(0.1)(jax.random.key(0), lambda keys, x: x.reshape(2, -1), images, labels)
+
+
 @pytest.mark.parametrize(
     ("norm", "shift", "wrong"),
     [

@@ -89,6 +89,7 @@ class Attack(abc.ABC):
             that does not return logits.
           FloatingPointError: if a gradient or the logits were not finite.
           ValueError: if an attack of your own leaves [0, 1] or its ball.
+          TypeError: if it returns another shape or dtype than that of the images.
         """
         inputs = self.prepared(key, logits_fn, images, labels)
         return checks.within(self, inputs[2], compiled(self, *inputs))
@@ -184,7 +185,14 @@ def compiled(
 ) -> Images:
     """Run an attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
-    return jax.lax.stop_gradient(attack.perturb(keys, logits_fn, images, labels))
+    adversarial = attack.perturb(keys, logits_fn, images, labels)
+    shape, dtype = (getattr(adversarial, name, None) for name in ("shape", "dtype"))
+    if (shape, dtype) != (images.shape, images.dtype):
+        raise TypeError(
+            f"perturb of {type(attack).__name__} must return an array like the images, "
+            f"{images.dtype} {images.shape}, got {dtype} {shape}"
+        )
+    return jax.lax.stop_gradient(adversarial)
 
 
 def to_json(attack: Attack) -> dict[str, Any]:
