@@ -4,6 +4,7 @@ import functools
 import gc
 import types
 import weakref
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,16 @@ class Fixed(linen.Module):
         return images * self.scale[0]
 
 
+def a_reloaded_module():
+    """A module of the user that is loaded again after it was edited."""
+    net: Any = types.ModuleType("net")
+    net.forward = lambda images: images * ONE
+    return (
+        lambda keys, images: net.forward(images),
+        lambda: setattr(net, "forward", lambda images: images * TWO),
+    )
+
+
 def a_linen_module():
     net = Fixed((1.0,))
 
@@ -228,7 +239,7 @@ def counted(traced):
     "make",
     [closed_over, a_number, a_global, a_default, a_module, an_object, a_method, applied, nested]
     + [exchanged, in_slots, a_linen_module, beside_odd_objects, a_function, of_another_class]
-    + [in_a_partial, a_method_in_a_partial, *SETTINGS],
+    + [in_a_partial, a_method_in_a_partial, a_reloaded_module, *SETTINGS],
 )
 @pytest.mark.parametrize("adapt", [prng.as_pytree, prng.per_example])
 def test_replaced_weights_are_noticed_also_by_a_pytree_made_before(make, adapt):

@@ -36,11 +36,12 @@ class Closure:
 
     Its structure changes when an array or a function is replaced in a variable of the function, of
     a function in its module that it calls by name, or in an element or attribute of an object
-    there. It changes with a number, a string, a boolean or None there, too, unless it is what a
-    call of the function or the object writes. Where a function reads only some attributes of an
-    object, such as ``trainer.net`` or ``state.apply_fn``, the others do not matter. It does not
-    change when a NumPy array is changed in place, or with attributes of classes and weights of
-    other libraries than JAX and NumPy.
+    there, such as ``net.forward`` of a module ``net`` that is loaded again. It changes with a
+    number, a string, a boolean or None there, too, unless it is what a call of the function or the
+    object writes. Where a function reads only some attributes of an object, such as ``trainer.net``
+    or ``state.apply_fn``, the others do not matter. It does not change when a NumPy array is
+    changed in place, or with attributes of classes and of installed modules, with weights of other
+    libraries than JAX and NumPy, or with what a function of another module reads there.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -199,7 +200,10 @@ def _written(code: types.CodeType, stores: tuple[str, ...]) -> frozenset[str]:
 def _used(value: Any, attributes: frozenset[str]) -> list[Any]:
     """Return the parts of a variable of which a function reads the attributes."""
     own: Any = {}
-    if not issubclass(type(value), types.ModuleType | type):
+    is_module = issubclass(type(value), types.ModuleType)
+    # Installed packages stay as they are.
+    installed = is_module and "-packages" in str(vars(value).get("__file__"))
+    if not installed and not issubclass(type(value), type):
         # Some objects have no attributes, or do not show them.
         with contextlib.suppress(Exception):
             own = vars(value)
