@@ -1,5 +1,7 @@
 """Sampled parameters and kernels against the original (tests/golden) and their equations."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -148,6 +150,12 @@ def test_parameters_are_checked_read_only_and_compared_by_value():
         GaborParameters(*[np.ones(512)] * 5, channel=np.arange(512) - 1)
     with pytest.raises(ValueError, match="ny must be an array of shape"):
         GaborParameters(*[np.ones(2)] * 4, ny=np.ones(3), channel=np.array([0, 1]))
+
+
+@pytest.mark.untyped
+def test_traced_parameters_are_refused():
+    with pytest.raises(TypeError, match="sf must be known numbers, .* v1.LearnableGabor has"):
+        jax.grad(lambda sf: GaborParameters(sf, *[np.ones(2)] * 4, np.arange(2)))(jnp.ones(2))
 
 
 @pytest.mark.untyped  # The code has lists.

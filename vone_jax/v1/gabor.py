@@ -10,6 +10,7 @@ import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float32
 
 from vone_jax import arguments
@@ -35,6 +36,7 @@ class GaborParameters:
 
     Raises:
       ValueError: if shapes differ, or if a value is out of range or not finite.
+      TypeError: if an array is traced.
     """
 
     sf: np.ndarray
@@ -50,6 +52,11 @@ class GaborParameters:
             object.__setattr__(self, "channel_quadrature", self.channel)
         n = np.size(self.sf)
         for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), Tracer):
+                raise TypeError(
+                    f"{field.name} must be known numbers, got a traced array; a bank is a constant "
+                    "within jit, grad and vmap, v1.LearnableGabor has traced parameters"
+                )
             values = np.asarray(getattr(self, field.name))
             if values.shape != (n,) or n == 0:
                 raise ValueError(
