@@ -56,6 +56,19 @@ class TestArraySource:
         with pytest.raises(ValueError, match=message):
             data.ArraySource(images, labels, class_names=("a", "b"))
 
+    def test_other_images_or_labels_have_another_checksum(self):
+        images, labels = np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1])
+
+        def checksum(images=images, labels=labels, count=None):
+            source = data.ArraySource(images, labels, class_names=("a", "b"))
+            return data.Subset(source, count).checksum
+
+        assert checksum() == checksum(images.copy(), labels.astype(np.uint8))
+        changed = images + np.uint8(1) * (np.arange(4) == 3)[:, None, None, None]
+        assert len({checksum(), checksum(changed), checksum(labels=labels[::-1])}) == 3
+        # The last image is not among the chosen ones.
+        assert checksum(count=2) == checksum(changed, count=2) != checksum()
+
 
 @pytest.mark.parametrize(("count", "stride"), [(20, 5), (100, 1), (60, 100 / 60), (99, 100 / 99)])
 def test_a_subset_has_every_class_of_a_sorted_set(count, stride):

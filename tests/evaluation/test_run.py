@@ -104,7 +104,8 @@ def test_a_result_says_what_was_measured(network, tmp_path):
         config={"seed": 0, "preprocessing": dataclasses.asdict(data.Preprocessing())},
         image_size=12,
     )
-    assert result.dataset == results.Dataset("tiny", "test", 5, 2, 10, ("a", "b", "c"))
+    checksum = data.Subset(tiny.tiny_source(), 5).checksum
+    assert result.dataset == results.Dataset("tiny", "test", 5, 2, 10, ("a", "b", "c"), checksum)
     assert str(result.condition.attacks[0]) == repr(ATTACKED.attack)
     assert (result.condition.eot_samples, result.condition.estimator) == (2, "mean_loss")
     assert (result.condition.attack_noise, result.attack.eps_label) == ("same", "0.05")

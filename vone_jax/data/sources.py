@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import unicodedata
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,6 +107,13 @@ class ArraySource(Source):
         self._images = images
         self._labels = labels
 
+    def checksum_of(self, indices: np.ndarray) -> str:
+        """A hash of the images and labels with these indices."""
+        value = zlib.crc32(self._labels[indices].astype(np.int64).tobytes())
+        for index in indices:
+            value = zlib.crc32(self._images[index].tobytes(), value)
+        return f"{value:08x}"
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -142,7 +150,7 @@ class Subset(Source):
 
     @functools.cached_property
     def checksum(self) -> str | None:
-        """A hash of the files in a folder, or of the images of a file; None for other sources."""
+        """A hash of the files in a folder, or of arrays; None for other sources."""
         checksum_of = getattr(self._source, "checksum_of", None)
         return None if checksum_of is None else checksum_of(self.indices)
 

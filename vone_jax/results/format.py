@@ -116,8 +116,8 @@ class Dataset:
       stride: mean distance of neighbours in the split.
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
-      checksum: a checksum of the names and sizes of the image files in a folder, or of the images
-        in a file; None for other sets.
+      checksum: a checksum of the names and sizes of the image files in a folder, or of images and
+        labels in arrays; None for other sets.
     """
 
     name: str
