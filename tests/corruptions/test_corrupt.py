@@ -344,6 +344,15 @@ def test_a_severity_that_is_known_on_the_device_chooses_a_branch(photographs):
         jax.jit(lambda: corruptions.corrupt(KEY, bright, "contrast", 1))()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(corruptions.CORRUPTIONS.keys() - {"frost"}))
+def test_five_corruptions_have_no_gradient(name):
+    images = jax.random.uniform(jax.random.key(1), (1, 24, 24, 3), minval=0.4, maxval=0.6)
+    slope = jax.grad(lambda x: corruptions.corrupt(KEY, x, name, 3).sum())(images)
+    counted = {"shot_noise", "glass_blur", "motion_blur", "pixelate", "jpeg_compression"}
+    assert np.any(slope) == (name not in counted)
+
+
 @pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur", "zoom_blur", "contrast"])
 def test_gradients_pass_through_what_is_linear(name):
     """<y, A x> = <A' y, x>, with the transpose that reverse mode finds."""
