@@ -428,9 +428,13 @@ def test_a_run_directory_that_holds_none(tmp_path):
         vone_jax.open_network(tmp_path)
 
 
-def test_names_that_no_directory_can_have():
+def test_names_and_shapes_that_a_network_cannot_have():
     with pytest.raises(ValueError, match="name must be usable as the name of a directory"):
         dataclasses.replace(user_networks.cnn(), name="../escape")
+    with pytest.raises(ValueError, match=r"image_shape must be \(H, W, C\) with H = W, got 28"):
+        Network("net", print, 28)
+    with pytest.raises(ValueError, match="class_names must be a tuple of names, got 'abc'"):
+        Network("net", print, (28, 28, 1), "abc")
 
 
 def test_the_example_of_the_page_runs(tmp_path):

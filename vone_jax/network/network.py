@@ -63,8 +63,8 @@ class Network:
       members: the networks of an ensemble.
 
     Raises:
-      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C), or
-        functions that are not those of the model and its variables.
+      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C),
+        class names in one text, or functions that are not those of the model and its variables.
     """
 
     name: str
@@ -90,13 +90,16 @@ class Network:
     members: tuple["Network", ...] = ()
 
     def __post_init__(self):
-        shape: Any = tuple(s.item() if isinstance(s, np.integer) else s for s in self.image_shape)
-        object.__setattr__(self, "image_shape", shape)
+        given: Any = self.image_shape if np.ndim(self.image_shape) == 1 else ()
+        shape = tuple(side.item() if isinstance(side, np.integer) else side for side in given)
+        if isinstance(self.class_names, str):
+            raise ValueError(f"class_names must be a tuple of names, got {self.class_names!r}")
         object.__setattr__(self, "class_names", tuple(self.class_names))
         arguments.directory_name("name", self.name)
         whole = all(isinstance(side, int) and side > 0 for side in shape)
         if len(shape) != 3 or not whole or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
+        object.__setattr__(self, "image_shape", shape)
         if self.model is None:
             return
         for field, make in (("logits_fn", models.logits_fn), ("features", models.features_fn)):
