@@ -74,6 +74,16 @@ def test_conditions_stay_beside_the_numbers_of_many_networks(tab, tmp_path):
     assert moved == [100, 0, 0]
 
 
+def test_numbers_of_many_networks_fit_a_printed_page(tab, tmp_path):
+    runs = [built.run(built.measure("resnet18"), label=f"ResNet-18 (seed {i})") for i in range(12)]
+    tab.open(report.write(results.Runs(runs), tmp_path / "report.html"), 718)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    root = "document.documentElement"
+    widths = [tab.evaluate(f"{root}.{name}") for name in ("scrollWidth", "clientWidth")]
+    tab.call("Emulation.setEmulatedMedia", media="")
+    assert widths[0] == widths[1]
+
+
 def test_the_numbers_are_those_of_the_files(tab, path, run_dirs):
     tab.open(path, 1300)
     shown = tab.evaluate(
