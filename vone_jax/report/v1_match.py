@@ -92,11 +92,12 @@ class Match:
             f"{self.images}",
             markdown(("Correlation", "Value", "95 % interval", "p"), correlations),
             "\n".join(f"{NORM_LABELS[n]}: `{settings}`." for n, settings in self.attacks.items()),
-            f"p: {RESAMPLES} permutations of the networks, seed {SEED}, or all if they are fewer. "
-            "Intervals: Fisher's. Both assume that the networks are independent. Networks of one "
-            "kind with other seeds are not, so p is too small if a few kinds have many seeds. With "
-            "more layers, the score of the best one is larger by chance. Units: the least number "
-            f"behind a score of the layer; with fewer than {physiology.FEW_UNITS} it is uncertain.",
+            f"p: twice the smaller tail of {RESAMPLES} permutations of the networks, seed {SEED}, "
+            "or of all if they are fewer. Intervals: Fisher's. Both assume that the networks are "
+            "independent. Networks of one kind with other seeds are not, so p is too small if a "
+            "few kinds have many seeds. With more layers, the score of the best one is larger by "
+            "chance. Units: the least number behind a score of the layer; with fewer than "
+            f"{physiology.FEW_UNITS} it is uncertain.",
             markdown(_HEADINGS, rows),
         ]
         return "\n\n".join(parts) + "\n"
@@ -227,7 +228,7 @@ def _different_images(attacked: Sequence[Sequence[Result]]) -> str:
 def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[Correlation, ...]:
     """Pearson's and Spearman's correlation of two numbers of each network, at least four networks.
 
-    The p value is that of permutations: of all of them, or of ``RESAMPLES`` for many networks. The
+    The p value is twice the smaller tail of all permutations, or of ``RESAMPLES`` of them. The
     interval is Fisher's, with the variance of Bonett and Wright (Psychometrika 65, 2000) for ranks.
     For a perfect correlation, it is that of the next largest one that so many ranks can have.
 
