@@ -58,8 +58,8 @@ _NOT_SCORED = (
     "family_variance",
 )
 
-# Smallest and largest accepted values. They detect a wrong unit (radians, percent, octaves) or a
-# wrong column; unusual cells pass.
+# Smallest and largest accepted values. They detect a wrong unit (percent) or a wrong column;
+# unusual cells pass.
 RANGES: dict[str, tuple[float, float]] = dict.fromkeys(PROPERTIES, (0.0, 1.0)) | {
     "pref_or": (-22.5, 157.5),
     "or_bandwidth": (0.0, 90.0),
@@ -79,6 +79,12 @@ RANGES: dict[str, tuple[float, float]] = dict.fromkeys(PROPERTIES, (0.0, 1.0)) |
     "max_noise": (0.0, 1000.0),
 }
 _HINTS = {"pref_or": "; subtract 180 degrees from orientations of 157.5 and above"}
+# Values of another unit lie within the range, too. Then no cell exceeds this value.
+_OTHER_UNITS = {
+    "pref_or": (np.pi, "radians"),
+    "or_bandwidth": (np.pi / 2, "radians"),
+    "sf_bandwidth": (8.0, "octaves or shares; 100 x low/high is accepted, 50 for one octave"),
+}
 _YES_NO = ("or_selective", "sf_selective")
 # Rounding in a file, relative to the range.
 _SLACK = 1e-6
@@ -214,6 +220,12 @@ def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -
             f"{path}: {name} must lie in [{low:g}, {high:g}] {PROPERTIES[name].unit}".rstrip()
             + f", got {column[bad[0]]:g} for cell {bad[0] + 1}"
             + _HINTS.get(name, "")
+        )
+    largest = np.abs(defined).max()
+    if name in _OTHER_UNITS and 0 < largest <= _OTHER_UNITS[name][0]:
+        raise ValueError(
+            f"{path}: {name} must be in {PROPERTIES[name].unit}, but no cell exceeds {largest:g}, "
+            f"as if the values were {_OTHER_UNITS[name][1]}"
         )
     if name in _YES_NO and not np.isin(defined, (0.0, 1.0)).all():
         raise ValueError(
