@@ -123,6 +123,13 @@ class TestFolder:
         )
         assert [val[place]["label"] for place in range(2)] == [0, 1]
 
+    def test_one_class_in_both_forms_of_unicode_is_refused(self, tmp_path):
+        """It was one class, and another one had no images."""
+        for name in ("caf\u00e9", "cafe\u0301"):
+            save(tmp_path / name / "a.png")
+        with pytest.raises(ValueError, match="several folders of the class 'caf\u00e9'"):
+            data.load(f"folder:{tmp_path}", ".")
+
     def test_class_that_train_lacks(self, folder):
         save(folder / "val/newt/x.png")
         with pytest.raises(ValueError, match="'newt'"):

@@ -103,8 +103,8 @@ class FolderSource(Source):
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
         to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, if
-        splits would be taken for classes, if a symbolic link leads out of ``path``, or if links put
-        one file into two classes.
+        splits would be taken for classes, if a symbolic link leads out of ``path``, if links put
+        one file into two classes, or if two classes have one name in two forms of Unicode.
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
@@ -137,6 +137,12 @@ class FolderSource(Source):
         self.split = split
         known = _subfolders(root / "train") if "train" in splits else classes
         self.class_names = tuple(map(composed, known))
+        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{root} has several folders of the class {twice[0]!r}, whose names differ in the "
+                f"form of Unicode; move their images into one folder"
+            )
         self.image_shape = (None, None, 3)
         unknown = sorted(set(map(composed, classes)) - set(self.class_names))
         if unknown:
