@@ -244,21 +244,31 @@ def test_recordings_from_npz(tmp_path):
     assert loaded.sha1 == hashlib.sha1((tmp_path / "r.npz").read_bytes()).hexdigest()
 
 
-def test_recordings_from_netcdf_3(tmp_path):
-    arrays = recorded()
-    with netcdf_file(tmp_path / "r.nc", "w") as file:
-        for name, size in (("image", 6), ("repetition", 4), ("neuron", 3), ("string", 7)):
+def write_recordings(path, arrays, dims=("image", "repetition", "neuron")):
+    with netcdf_file(path, "w") as file:
+        for name, size in (*zip(dims, arrays["responses"].shape, strict=True), ("string", 7)):
             file.createDimension(name, size)
-        dims = ("image", "repetition", "neuron")
         file.createVariable("responses", "f4", dims)[:] = arrays["responses"]
         text = np.array([list(s.ljust(7, "\0")) for s in arrays["strata"]], "S1")
         file.createVariable("strata", "S1", ("image", "string"))[:] = text
         file.createVariable("image_ids", "i4", ("image",))[:] = arrays["image_ids"]
         file.createVariable("projection", "S1", ())[...] = b"m"
+
+
+def test_recordings_from_netcdf_3(tmp_path):
+    arrays = recorded()
+    write_recordings(tmp_path / "r.nc", arrays)
     loaded = load_recordings(tmp_path / "r.nc")
     np.testing.assert_array_equal(loaded.responses, arrays["responses"])
     np.testing.assert_array_equal(loaded.strata, arrays["strata"])
     assert loaded.image_ids.dtype.isnative
+
+
+def test_neurons_in_the_place_of_repetitions_are_refused(tmp_path):
+    """Where neurons are alike, the result looked like that of recordings."""
+    write_recordings(tmp_path / "r.nc", recorded(), ("image", "neuroid", "repetition"))
+    with pytest.raises(ValueError, match=r"must have the dimensions .*, got \('image', 'neuroid'"):
+        load_recordings(tmp_path / "r.nc")
 
 
 @pytest.mark.extras

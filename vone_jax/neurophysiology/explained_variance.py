@@ -30,6 +30,8 @@ from vone_jax import arguments, files
 from vone_jax.neurophysiology.netcdf import read_netcdf
 
 VERSIONS = ("v1-v2", "v3")
+# Names of the dimensions of responses in NetCDF files -> their place.
+_PLACES = {"repetition": 1, "repetitions": 1, "neuroid": 2, "neuron": 2, "neurons": 2}
 # Columns that are reduced at a time, so that a layer of millions of units needs little memory.
 _CHUNK = 8192
 # Number of shuffled recordings, without signal. By chance, the ceiling is above all 39 once in 40.
@@ -72,13 +74,15 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     Raises:
       FileNotFoundError: if there is no such file.
       ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
-      ValueError: if the format is another one, an array is missing or does not fit, a value is not
-        finite, or an image comes twice.
+      ValueError: if the format is another one, an array is missing or does not fit, the dimensions
+        of a NetCDF file are in another order, a value is not finite, or an image comes twice.
     """
     path = Path(os.path.expanduser(path))
     content = path.read_bytes()
+    dimensions: tuple[str, ...] = ()
     if (variables := read_netcdf(path, content)) is not None:
         arrays = {name: variable.array for name, variable in variables.items()}
+        dimensions = variables["responses"].dimensions if "responses" in variables else ()
     elif content[:2] == b"PK":
         arrays = files.read_npz(path)
     else:
@@ -89,6 +93,11 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     responses = arrays["responses"]
     if responses.dtype.kind not in "fiu":
         raise ValueError(f"responses in {path} must be real numbers, got {responses.dtype}")
+    if any(_PLACES.get(name, place) != place for place, name in enumerate(dimensions)):
+        raise ValueError(
+            f"responses in {path} must have the dimensions (images, repetitions, neurons), got "
+            f"{dimensions}; transpose them"
+        )
     sha1 = hashlib.sha1(content).hexdigest()
     return Recordings(responses.astype(np.float64), arrays["strata"], arrays["image_ids"], sha1)
 
