@@ -154,6 +154,9 @@ def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
     if len(header) == 1:
         # In a single column, an empty line is an empty field: a cell without a value.
         rows = [row or [""] for row in rows]
+    if "cell" in header:
+        # Spreadsheets write rows of commas below a table. They are no cells.
+        rows = [row if any(map(str.strip, row)) else [] for row in rows]
     numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if row]
     if not header or not numbered:
         raise ValueError(f"{path} must have a header line and one row per cell")
