@@ -120,6 +120,12 @@ def test_own_set_without_code(own_set):
     assert source[1]["label"] == 1
 
 
+def test_the_version_stands_for_the_images(own_set):
+    """A run went on with a new version of its set, and results of the old one were used again."""
+    source = own_set(png())
+    assert source.names_digest == data.Subset(source).checksum == "oddities/1.0.0"
+
+
 def test_a_damaged_description_is_named(own_set, tmp_path):
     own_set(png())
     (tmp_path / "oddities" / "1.0.0" / "dataset_info.json").write_text("{")

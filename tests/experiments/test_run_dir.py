@@ -110,10 +110,7 @@ def test_a_run_knows_the_names_of_its_latest_validation_images(tmp_path):
     [
         ("similarity_digest", "sha256 of similarity.path"),
         ("teacher_weights", "weights of distillation.teacher"),
-        (
-            "names_digest",
-            "names of the training images .files were added, removed or renamed., sha256",
-        ),
+        ("names_digest", "training images .files were .*, or the version of the TFDS set .*"),
     ],
 )
 def test_a_run_keeps_what_it_depends_on(tmp_path, field, what):

@@ -150,7 +150,7 @@ class Subset(Source):
 
     @functools.cached_property
     def checksum(self) -> str | None:
-        """A hash of the files in a folder, or of arrays; None for other sources."""
+        """A hash of the files in a folder or of arrays, or a TFDS set with its version."""
         checksum_of = getattr(self._source, "checksum_of", None)
         return None if checksum_of is None else checksum_of(self.indices)
 

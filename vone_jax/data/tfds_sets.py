@@ -9,7 +9,7 @@ import io
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,18 @@ class TfdsSource(Source):
         image = builder.info.features[self._image_key]
         self.image_shape = tuple(image.shape)
         self.class_names = tuple(builder.info.features[self._label_key].names)
+        # With the version, such as "cifar10/3.0.2". It stands for the names of files in a folder.
+        self.names_digest: str = builder.info.full_name
         try:
             self._records = builder.as_data_source(split=split)
         except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
             raise _explain(error, name, split, builder, data_dir) from error
         # Set afterwards: with decoders as an argument, TFDS's mock_data needs TensorFlow.
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
+
+    def checksum_of(self, indices: Iterable[int]) -> str:
+        """The set with its version, which changes with the images."""
+        return self.names_digest
 
     def __len__(self) -> int:
         return len(self._records)

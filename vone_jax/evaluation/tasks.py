@@ -179,7 +179,8 @@ def _images(
     if split == known.split and known.names_digest not in (None, names):
         raise ValueError(
             f"source {source}: {split} has other images than those on which {network.name} was "
-            f"validated: it is another folder, or files were added, removed or renamed; {cure}"
+            f"validated: it is another folder or version, or files were added, removed or renamed; "
+            f"{cure}"
         )
     return images, data_dir
 

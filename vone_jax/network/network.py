@@ -27,8 +27,8 @@ class Split:
     source: str
     split: str
     data_dir: str | None = None
-    # A hash of the names of its files; None for data that is no folder. Runs of earlier versions do
-    # not record it, so it is not compared.
+    # A hash of the names of files in a folder, or a TFDS set with its version; None for other data.
+    # Runs of earlier versions do not record it, so it is not compared.
     names_digest: str | None = dataclasses.field(default=None, compare=False)
 
 

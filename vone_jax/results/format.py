@@ -117,7 +117,7 @@ class Dataset:
       total: size of the split; None if it is not known.
       class_names: names of the classes, in the order of the labels; may be empty.
       checksum: a checksum of the names and sizes of the image files in a folder, or of images and
-        labels in arrays; None for other sets.
+        labels in arrays; the set with its version for TFDS; None for other sets.
     """
 
     name: str
