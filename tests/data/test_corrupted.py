@@ -3,7 +3,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vone_jax import data
+from vone_jax import data, names
 from vone_jax.data import load_corrupted
 
 
@@ -68,7 +68,10 @@ def test_images_of_another_shape_have_no_names_of_cifar_10(cifar_10_c):
 def test_sets_of_tfds(name):
     with tfds.testing.mock_data(num_examples=3):
         source = load_corrupted(f"tfds:{name}", "gaussian_noise", 3)
-    assert source.name == f"tfds:{name}/gaussian_noise_3" and len(source) == 3
+        assert source.name == f"tfds:{name}/gaussian_noise_3" and len(source) == 3
+        # TFDS has two corruptions of CIFAR-10-C under names of its own.
+        for corruption in (*names.COMMON_CORRUPTIONS, *names.EXTRA_CORRUPTIONS):
+            assert len(load_corrupted(f"tfds:{name}", corruption, 5)) == 3
 
 
 def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):

@@ -21,6 +21,8 @@ _MOST_CLASSES = 100_000
 _EVALUATION_SPLITS = ("validation", "val", "valid", "test")
 # Corrupted sets of TFDS and the only split of each.
 _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "test"}
+# Corruptions of CIFAR-10-C -> their names in TFDS.
+_TFDS_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 
 
 def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
@@ -112,6 +114,8 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
     if kind == "tfds" and rest in _TFDS_SPLITS:
         from vone_jax.data.tfds_sets import TfdsSource
 
+        if rest == "cifar10_corrupted":
+            name = _TFDS_NAMES.get(name, name)
         return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
     raise ValueError(
         f"no corrupted images {files!r}; accepted are 'folder:<path>', 'npy:<path>', "
