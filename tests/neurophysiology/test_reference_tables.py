@@ -312,7 +312,7 @@ def test_recordings_from_netcdf_4(tmp_path, stored):
         ({"responses": np.ones((6, 1, 3))}, "repetitions >= 2"),
         (
             {"responses": np.full((6, 2, 3), np.nan)},
-            r"responses must be finite; neurons \[0, 1, 2\] are not",
+            r"responses must be finite; neurons \[0, 1, 2\] are not. If repetitions are missing, ",
         ),
         ({"responses": np.full((6, 2, 3), "a")}, "must be real numbers, got <U1"),
         (

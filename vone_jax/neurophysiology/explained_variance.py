@@ -372,7 +372,10 @@ def _check_recordings(name: str, recordings: np.ndarray) -> None:
         raise ValueError(f"{name} must have shape (images, repetitions >= 2, neurons), got {shape}")
     bad = np.flatnonzero(~np.isfinite(recordings).all(axis=(0, 1)))
     if bad.size:
-        raise ValueError(f"{name} must be finite; neurons {bad[:8].tolist()} are not")
+        raise ValueError(
+            f"{name} must be finite; neurons {bad[:8].tolist()} are not. If repetitions are "
+            f"missing, keep as many as every neuron has of every image"
+        )
 
 
 def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
