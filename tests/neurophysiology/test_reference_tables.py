@@ -116,6 +116,12 @@ def test_an_empty_line_of_a_single_column_is_a_cell_without_a_value(tmp_path):
     assert len(values) == 41 and np.isnan(values).sum() == 21
 
 
+def test_a_first_column_without_a_name_is_that_of_cells(tmp_path):
+    path = tmp_path / "pandas.csv"
+    path.write_text(",max_dc\n" + "".join(f"{i},5\n" for i in range(20)))
+    assert list(reference_tables.load(path).values) == ["max_dc"]
+
+
 def test_rows_of_commas_are_no_cells_where_cells_have_names(tmp_path):
     path = tmp_path / "excel.csv"
     path.write_text("cell,max_dc\n" + "".join(f"c{i},5\n" for i in range(20)) + "c20,\n,\n ,\n")

@@ -4,7 +4,7 @@ Formats:
 
   CSV: comma-separated UTF-8 with a header line of property names and one row for every cell of the
     sample. An empty field or NaN means that the property is undefined for the cell. A column named
-    ``cell`` may hold the names of the cells.
+    ``cell``, or a first column without a name, as pandas writes it, may hold names of the cells.
   NetCDF, as Brain-Score stores it: one variable over the dimensions ``neuroid`` and
     ``neuronal_property``, and the names in the coordinate ``neuronal_property``. NetCDF 4 needs the
     packages h5netcdf and h5py.
@@ -154,6 +154,8 @@ def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
     if len(header) == 1:
         # In a single column, an empty line is an empty field: a cell without a value.
         rows = [row or [""] for row in rows]
+    if len(header) > 1 and not header[0]:
+        header[0] = "cell"
     if "cell" in header:
         # Spreadsheets write rows of commas below a table. They are no cells.
         rows = [row if any(map(str.strip, row)) else [] for row in rows]
