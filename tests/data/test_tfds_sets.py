@@ -120,6 +120,14 @@ def test_own_set_without_code(own_set):
     assert source[1]["label"] == 1
 
 
+def test_a_set_with_one_split_has_parts_of_it(own_set, tmp_path):
+    own_set(*[png()] * 5)
+    message = r"its splits are test, and parts of them, such as 'test\[80%:\]'"
+    with pytest.raises(ValueError, match=message):
+        data.load("tfds:oddities", "train", data_dir=tmp_path)
+    assert len(data.load("tfds:oddities", "test[80%:]", data_dir=tmp_path)) == 1
+
+
 def test_the_version_stands_for_the_images(own_set):
     """A run went on with a new version of its set, and results of the old one were used again."""
     source = own_set(png())

@@ -248,9 +248,10 @@ def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: Da
             f"which has no random access; prepare it again with "
             f"python -m vone_jax.data.prepare tfds {name} --data-dir ANOTHER_DIRECTORY"
         )
-    if split.partition("[")[0] not in builder.info.splits:
+    known = list(builder.info.splits)
+    if split.partition("[")[0] not in known:
         return ValueError(
-            f"TFDS set {name!r} has no split {split!r}; "
-            f"its splits are {', '.join(builder.info.splits)}"
+            f"TFDS set {name!r} has no split {split!r}; its splits are {', '.join(known)}, and "
+            f"parts of them, such as '{known[0]}[80%:]'"
         )
     return ValueError(f"cannot open split {split!r} of TFDS set {name!r}: {error}")
