@@ -147,6 +147,21 @@ def from_files(planned, files, data_dir=None, **fields):
     return tasks._from_files(planned, evaluation.Request(corrupted_files=files, **fields), data_dir)
 
 
+def test_extra_corruptions_that_the_files_lack_are_left_out(files, tmp_path):
+    """Tiny-ImageNet-C has the common ones alone."""
+    module = tiny.tiny_network(noise=None, classes=10)
+    network = tiny.tiny_trained(module=module)
+    job = tiny.tiny_job(network, tmp_path / "results", examples=5)
+    planned = [(job, evaluation.Corrupted(name, 3)) for name in ("fog", "spatter", "saturate")]
+    with pytest.warns(UserWarning, match="left out: npy:.* has no spatter, saturate$"):
+        replaced = from_files(planned, f"npy:{files}")
+    assert [task.corruption for _, task in replaced] == ["fog"]
+    with pytest.raises(FileNotFoundError, match="has no corruption 'spatter'"):
+        from_files(planned, f"npy:{files}", corruptions=("fog", "spatter"))
+    with pytest.raises(FileNotFoundError, match="has no corruption 'snow'"):
+        from_files([(job, evaluation.Corrupted("snow", 3))], f"npy:{files}")
+
+
 @pytest.mark.slow
 def test_the_images_are_those_of_the_files(files, tmp_path):
     model, variables = tiny.tiny_network(noise=None, classes=10)

@@ -82,6 +82,10 @@ def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
     return load(name, _EVALUATION_SPLITS[-1], data_dir=data_dir).split
 
 
+class MissingCorruptionError(FileNotFoundError):
+    """Published images of other corruptions are there, but not those of the one that is asked."""
+
+
 def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = None) -> Source:
     """Open the published images of one corruption at one severity.
 
@@ -100,6 +104,7 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
 
     Raises:
       FileNotFoundError: if a directory or file is missing; the message has the most similar name.
+        It is a ``MissingCorruptionError`` if only the corruption is missing.
       ValueError: if ``files`` or the severity is wrong, or an array does not have the published
         layout.
     """
@@ -185,7 +190,7 @@ def _check_corruption(folder: Path, name: str, ending: str) -> None:
     if ending == ".npy":
         existing = [found for found in existing if found != "labels"]
     if name not in existing:
-        raise FileNotFoundError(
+        raise MissingCorruptionError(
             f"{folder} has no corruption {name!r}{arguments.nearest(name, existing) or '.'} "
             f"It has {', '.join(existing) or 'none'}; ask for one of these"
         )

@@ -131,7 +131,7 @@ class Request:
         used under its own name, "frost_procedural".
       corrupted_files: Published corrupted images, to use instead of images made in memory. They
         are "tfds:imagenet2012_corrupted", "tfds:cifar10_corrupted", "folder:PATH" (as ImageNet-C)
-        or "npy:PATH" (as CIFAR-10-C).
+        or "npy:PATH" (as CIFAR-10-C). Extra corruptions that they lack are left out.
       masking_images: Images for the checks for masked gradients.
       transfer_from: Another network, given in one of the forms of NETWORK. The masking checks carry
         its adversarial images over.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from vone_jax import data, names
 from vone_jax import mesh as meshes
-from vone_jax.data import load_corrupted
+from vone_jax.data.loading import MissingCorruptionError, load_corrupted
 from vone_jax.evaluation import figures, physiology, suites
 from vone_jax.evaluation import request as requests
 from vone_jax.evaluation.conditions import Attacked, Condition, Corrupted, Minimal, WorstOf
@@ -224,7 +225,10 @@ def _attack_noise(
 def _from_files(
     tasks: Sequence[tuple[Job, Task]], request: Request, data_dir: str | None
 ) -> list[tuple[Job, Task]]:
-    """The tasks, with the same number of corrupted images from files, which are not cropped."""
+    """The tasks, with the same number of corrupted images from files, which are not cropped.
+
+    Of the corruptions that the request does not name, the extra ones may be missing.
+    """
     if request.form != "float":
         raise ValueError(
             f"form is for images that are made in memory, got {request.form!r} with "
@@ -234,14 +238,23 @@ def _from_files(
     # Placed once: jobs whose variables are on the devices share them.
     placed = job.network.placed(functools.partial(meshes.replicate, job.mesh))
     network = dataclasses.replace(placed, preprocessing=data.Preprocessing(1.0))
-    replaced: list[tuple[Job, Task]] = []
+    replaced, missing = list[tuple[Job, Task]](), dict[str, None]()
     for job, task in tasks:
         if isinstance(task, Corrupted):
-            source = _published(request, task.corruption, task.severity, data_dir)
+            try:
+                source = _published(request, task.corruption, task.severity, data_dir)
+            except MissingCorruptionError:
+                if request.corruptions or task.corruption not in names.EXTRA_CORRUPTIONS:
+                    raise
+                missing[task.corruption] = None
+                continue
             examples = data.Subset(source, min(len(job.examples), len(source)))
             job = dataclasses.replace(job, network=network, examples=examples)
             task = Corrupted(_name_in_files(task.corruption), task.severity, "published")
         replaced.append((job, task))
+    if missing:
+        left_out = ", ".join(missing)
+        warnings.warn(f"left out: {request.corrupted_files} has no {left_out}", stacklevel=2)
     return replaced
 
 
