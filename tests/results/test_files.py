@@ -420,6 +420,17 @@ def test_only_attacks_for_minimal_changes_may_leave_images_where_they_are(name):
     made = built.accuracy(built.attacked("linf", 0.1, name=name), 0.5)
     made.arrays["distance"] = np.zeros(100)
     assert made.unmoved == (0.5 if name == "PGD" else 0.0)
+    transfer = built.attacked("linf", 0.1, name="Transfer", attack={"name": name})
+    within = built.accuracy(transfer, 0.5)
+    within.arrays["distance"] = np.zeros(100)
+    assert within.unmoved == made.unmoved
+
+
+def test_images_that_are_wrong_in_some_draws_may_stay_where_they_are():
+    condition = built.attacked("linf", 0.1, early_stop=True)
+    made = built.accuracy(condition, [0.9] * 30 + [1.0] * 70)
+    made.arrays["distance"] = np.repeat([0.0, 0.1], [40, 60])
+    assert made.unmoved == 0.1
 
 
 def test_a_radius_that_was_computed_in_two_ways_is_one():

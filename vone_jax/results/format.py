@@ -279,15 +279,18 @@ class Result(Identity):
 
     @property
     def unmoved(self) -> float:
-        """The share of images that are right although an attack with a radius did not move them.
+        """The share of images that are right in all draws although an attack did not move them.
 
-        It is 0 for the attacks that return the image itself where they find no adversarial one.
+        It is 0 for a radius of 0, and for the attacks that return the image itself where they find
+        no adversarial one.
         """
-        if self.kind != "attack" or self.attack.eps == 0 or self.attack.name in KEEPING_ATTACKS:
+        if self.kind != "attack" or self.attack.eps == 0 or "distance" not in self.arrays:
             return 0.0
-        if "distance" not in self.arrays:
+        # The text has the names of inner attacks, too, such as that of Transfer.
+        if re.search(rf"\b({'|'.join(KEEPING_ATTACKS)})\b", str(self.attack)):
             return 0.0
-        right = self.arrays["probability_correct"] > 0
+        # An attack may stop at an image that is wrong in its own draws, and right in some others.
+        right = self.arrays["probability_correct"] == 1
         return float(np.mean(right & (self.arrays["distance"] == 0)))
 
     @property
