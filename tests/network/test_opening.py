@@ -529,6 +529,8 @@ def test_a_network_with_a_module_has_its_functions(vone):
     for field, value in changed.items():
         with pytest.raises(ValueError, match="must be that of the model and variables of plain"):
             dataclasses.replace(network, **{field: value})
+    with pytest.raises(ValueError, match="stochastic must be True, as the model of plain is"):
+        dataclasses.replace(network, stochastic=False)
     own = dataclasses.replace(network, logits_fn=changed["logits_fn"], model=None)
     logits = own.placed(lambda tree: tree).logits_fn(*keys_and_images(network))
     assert not logits.any() and own.weights != network.weights

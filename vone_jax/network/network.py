@@ -64,7 +64,7 @@ class Network:
 
     Raises:
       ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C),
-        class names in one text, or functions that are not those of the model and its variables.
+        class names in one text, or functions or noise that are not those of the model.
     """
 
     name: str
@@ -102,6 +102,11 @@ class Network:
         object.__setattr__(self, "image_shape", shape)
         if self.model is None:
             return
+        if self.stochastic != (noisy := models.is_stochastic(self.model)):
+            raise ValueError(
+                f"stochastic must be {noisy}, as the model of {self.name} is, got "
+                f"{self.stochastic}; Network.of_model takes it from the model"
+            )
         for field, make in (("logits_fn", models.logits_fn), ("features", models.features_fn)):
             given: Any = getattr(self, field)
             own = make(self.model, self.variables)
