@@ -527,7 +527,7 @@ def test_a_network_with_a_module_has_its_functions(vone):
         "variables": jax.tree.map(lambda leaf: 0 * leaf, variables),
     }
     for field, value in changed.items():
-        with pytest.raises(ValueError, match="must be that of the model and variables of plain"):
+        with pytest.raises(ValueError, match="and variables of plain; make a new Network of a"):
             dataclasses.replace(network, **{field: value})
     with pytest.raises(ValueError, match="stochastic must be True, as the model of plain is"):
         dataclasses.replace(network, stochastic=False)

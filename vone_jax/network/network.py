@@ -113,8 +113,8 @@ class Network:
             made = isinstance(given, Partial) and given.func == own.func
             if given is not None and not (made and given.args[0] is self.variables):
                 raise ValueError(
-                    f"{field} must be that of the model and variables of {self.name}; add "
-                    "model=None for a function of your own, or use Network.of_model for other "
+                    f"{field} must be that of the model and variables of {self.name}; make a new "
+                    "Network of a function of your own, and use Network.of_model for other "
                     "variables"
                 )
 
