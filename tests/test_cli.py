@@ -71,6 +71,9 @@ def test_a_command_writes_below_the_home_directory_that_a_shell_left_as_it_is(mo
     experiment = training.load_config(words[0], cli.configs())
     arguments = train._parse(words, experiment)
     assert str(arguments.run_dir) == "/home/ada/r" and arguments.tensorboard
+    # Runs record it as it was typed, and are continued by the same command.
+    arguments = train._parse([words[0], "--initial-weights=~/w.pth"], experiment)
+    assert arguments.experiment.initial_weights == "~/w.pth"
     assert cli.checked_words("", ["--eps=4/255", "a~", "-h"]) == ["--eps=4/255", "a~", "-h"]
 
 

@@ -9,6 +9,8 @@ import sys
 import jax
 import pytest
 
+from vone_jax import fast
+
 CONVOLUTION = """
 import jax, numpy as np
 from vone_jax import fast
@@ -106,3 +108,13 @@ def test_memory_is_kept_for_the_next_use():
     first, *later = faults("keep")
     assert first > pages // 2 and max(later) < pages // 100
     assert min(faults("leave")) > pages // 2
+
+
+def test_compiled_programs_may_be_kept_below_the_home_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        fast.keep_compiled("~/cache")
+    finally:
+        fast.keep_compiled(before)
+    assert (tmp_path / "cache").is_dir()

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -36,7 +38,7 @@ def parse(
       SystemExit: with status 2 for options that do not fit, after a message on stderr.
       ValueError, TypeError: if the dataclass raises it.
     """
-    words = checked_words(program, argv)
+    checked_words(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -48,6 +50,19 @@ def parse(
             metavar="FLOAT",
             instance_from_str=lambda words: _number(words[0]),
             is_instance=lambda value: isinstance(value, float | int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.primitive_rule
+    def path(info: tyro.constructors.PrimitiveTypeInfo):
+        if info.type is not Path:
+            return None
+        # Texts with paths stay as they are typed: runs and their results record them.
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: Path(os.path.expanduser(words[0])),
+            is_instance=lambda value: isinstance(value, Path),
             str_from_instance=lambda value: [str(value)],
         )
 
@@ -66,7 +81,7 @@ def parse(
 
     try:
         with contextlib.redirect_stderr(said):
-            return read(["--help" if word == "--help-all" else word for word in words])
+            return read(["--help" if word == "--help-all" else word for word in argv])
     except SystemExit:
         if said.getvalue():
             absent = [] if default is None else list(_absent(default))

@@ -62,7 +62,7 @@ def keep_compiled(directory: str | os.PathLike | None) -> None:
     Raises:
       ValueError: if ``directory`` is a file, or cannot be made or written.
     """
-    path = None if directory is None else os.path.abspath(directory)
+    path = None if directory is None else os.path.abspath(os.path.expanduser(directory))
     if path is not None:
         try:
             os.makedirs(path, exist_ok=True)
