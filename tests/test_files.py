@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,9 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     with pytest.raises(OSError, match="pipe cannot be written: it is a device or a pipe"):
         files.replace(tmp_path / "pipe", lambda file: file.write(b"page"))
     assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+    # A link, to a file if the output of a command is one.
+    with pytest.raises(OSError, match="/dev/stdout cannot be written: it is a device or a pipe"):
+        files.replace(Path("/dev/stdout"), lambda file: file.write(b"page"))
 
 
 def test_json_has_no_nan(tmp_path):

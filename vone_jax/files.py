@@ -53,8 +53,9 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            # The superuser would replace a device such as /dev/null for all programs.
+        special = path.exists() and not (path.is_file() or path.is_dir())
+        if special or path.parent == Path("/dev"):
+            # The superuser would replace /dev/null, or the link /dev/stdout, for all programs.
             raise OSError(errno.EINVAL, "it is a device or a pipe")
         try:
             with open(temporary, "wb") as file:
