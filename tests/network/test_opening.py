@@ -531,6 +531,8 @@ def test_a_network_with_a_module_has_its_functions(vone):
             dataclasses.replace(network, **{field: value})
     with pytest.raises(ValueError, match="stochastic must be True, as the model of plain is"):
         dataclasses.replace(network, stochastic=False)
+    with pytest.raises(ValueError, match="run_dir must be None for functions of your own, got r"):
+        dataclasses.replace(network, model=None, run_dir=Path("runs/vone"))
     own = dataclasses.replace(network, logits_fn=changed["logits_fn"], model=None)
     logits = own.placed(lambda tree: tree).logits_fn(*keys_and_images(network))
     assert not logits.any() and own.weights != network.weights

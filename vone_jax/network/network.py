@@ -64,7 +64,8 @@ class Network:
 
     Raises:
       ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C),
-        class names in one text, or functions or noise that are not those of the model.
+        class names in one text, functions or noise that are not those of the model, or a run
+        directory without a model.
     """
 
     name: str
@@ -101,6 +102,11 @@ class Network:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
         object.__setattr__(self, "image_shape", shape)
         if self.model is None:
+            if self.run_dir is not None:
+                raise ValueError(
+                    f"run_dir must be None for functions of your own, got {self.run_dir}, whose "
+                    "results are of its own network; make a new Network"
+                )
             return
         if self.stochastic != (noisy := models.is_stochastic(self.model)):
             raise ValueError(
