@@ -142,7 +142,7 @@ train r --optimizer.rates back_end/fc=10        | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
 train r --freeze                                | --freeze     | needs at least one value
 train r --data.corruptions --epochs 1           | --data.corruptions | needs at least one value
-train r --freeze v1 --freeze=bottleneck         | --freeze     | given twice; give all values after
+train r --freeze v1 --freeze=bottleneck         | --freeze     | is given twice; give it once
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights ~nosuch/w.pth         | --initial-weights | a checkpoint file (.pth
@@ -213,9 +213,9 @@ eval net --batch-size 3                         | --batch-size | a positive mult
 eval net --points 3                             | --points     | one of 9, 4, 2
 eval net --suite linf --eps --examples 9        | --eps        | needs at least one value
 eval net --suite corruptions --severities       | --severities | needs at least one value
-eval net --suite clean --suite linf             | --suite      | give all values after one --suite
-eval net --suite=clean --suite linf             | --suite      | give all values after one --suite
-eval net --suite linf --eps 0.1 --eps=0.2       | --eps        | give all values after one --eps
+eval net --suite clean --suite linf             | --suite      | give it once, with all values
+eval net --suite=clean --suite linf             | --suite      | give it once, with all values
+eval net --suite linf --eps 0.1 --eps=0.2       | --eps        | give it once, with all values
 eval net --suite corruptions --severities 1-5   | --severities | integers with spaces between them
 eval net --suite l2 --eps 1e30                  | --eps        | at most 28 in norm l2
 eval net --gallery-norm l1 --gallery-eps 1e9    | --gallery-eps | at most 784 in norm l1

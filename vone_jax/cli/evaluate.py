@@ -152,7 +152,7 @@ def _wrong_list(argv: Sequence[str]) -> str:
             if name != "--suite" and not value and following.startswith("--"):
                 return f"{name} needs at least one value"
             if name in seen:
-                return f"{name} is given twice; give all values after one {name}"
+                return f"{name} is given twice; give it once, with all values"
             seen.add(name)
     return ""
 

@@ -197,7 +197,7 @@ def _wrong_list(argv: Sequence[str], experiment: training.Experiment) -> str:
         if value == () and (not word or word.startswith("--")):
             return f"{name} needs at least one value"
         if isinstance(value, tuple) and options.count(name) > 1:
-            return f"{name} is given twice; give all values after one {name}"
+            return f"{name} is given twice; give it once, with all values"
     return ""
 
 
