@@ -96,7 +96,7 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
         ``<path>/<name>/<severity>/<class>/<image>``; ``"npy:<path>"``, a directory in the layout of
         CIFAR-10-C, ``<path>/<name>.npy`` and ``<path>/labels.npy``; or
         ``"tfds:imagenet2012_corrupted"`` or ``"tfds:cifar10_corrupted"``, if prepared. For NPY
-        files, up to ten classes of 32 x 32 colour images get CIFAR-10's names; other classes are
+        files of the size of CIFAR-10-C, up to ten classes get CIFAR-10's names; other classes are
         numbered. TFDS makes its ImageNet-C itself, with other pixels than the published files.
       name: name of the corruption, as in the files.
       severity: 1 to 5.
@@ -163,8 +163,8 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
             f"{folder}/labels.npy must hold labels from 0 to {_MOST_CLASSES - 1}, got "
             f"{labels.min()} to {labels.max()}"
         )
-    # The files hold no names. Other sets of ten classes are kept in this layout, too.
-    cifar = classes <= len(_CIFAR10) and images.shape[1:] == (32, 32, 3)
+    # The files hold no names. Other sets are kept in this layout, too.
+    cifar = classes <= len(_CIFAR10) and images.shape == (50_000, 32, 32, 3)
     return ArraySource(
         images[rows],
         labels[rows],
