@@ -82,3 +82,12 @@ def test_a_small_set_is_a_batch_of_equal_parts(tiny, asked, parts, taken):
 def test_validation_sends_bytes_too(tiny):
     with contextlib.closing(prepare(tiny, meshes.data_mesh()).eval_batches()) as batches:
         assert next(batches)["image"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("split", ["train", "train[80%:]"])
+def test_validation_on_training_images_is_told(tiny, monkeypatch, split):
+    images = data.load(tiny.data.source, "train")
+    monkeypatch.setattr(data, "load", lambda source, name, data_dir: images)
+    config = dataclasses.replace(tiny.data, eval_split=split)
+    with pytest.warns(UserWarning, match="validates on images of the training split train; its"):
+        prepare(dataclasses.replace(tiny, data=config), meshes.data_mesh())

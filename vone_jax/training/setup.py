@@ -1,6 +1,7 @@
 """The parts of a run: data, network, compiled functions, and when to validate and to save."""
 
 import dataclasses
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
@@ -194,6 +195,12 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
     meshes.check_batch_size(mesh, part_size, "data.batch_size / accumulation_steps")
     meshes.check_batch_size(mesh, config.eval_batch_size, "data.eval_batch_size")
     train_source, eval_source = _load(config, "train_split"), _load(config, "eval_split")
+    if config.eval_split.partition("[")[0] == config.train_split:
+        warnings.warn(
+            f"data.eval_split {config.eval_split} validates on images of the training split "
+            f"{config.train_split}; its accuracy says nothing about new images",
+            stacklevel=2,
+        )
     part = mesh.size * experiment.accumulation_steps
     if part > len(train_source) and experiment.accumulation_steps > 1:
         raise ValueError(
