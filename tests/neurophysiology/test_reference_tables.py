@@ -127,6 +127,9 @@ def test_rows_of_commas_are_no_cells_where_cells_have_names(tmp_path):
     path.write_text("cell,max_dc\n" + "".join(f"c{i},5\n" for i in range(20)) + "c20,\n,\n ,\n")
     values = reference_tables.load(path).values["max_dc"]
     assert len(values) == 21 and np.isnan(values).sum() == 1
+    # In a table that begins in the second column of a spreadsheet, they are cells without a value.
+    path.write_text(",max_dc\n" + ",5\n" * 20 + ",\n")
+    assert len(reference_tables.load(path).values["max_dc"]) == 21
 
 
 def test_values_become_references(tmp_path):

@@ -157,8 +157,10 @@ def _csv_columns(path: Path, content: bytes) -> list[tuple[str, np.ndarray]]:
     if len(header) > 1 and not header[0]:
         header[0] = "cell"
     if "cell" in header:
-        # Spreadsheets write rows of commas below a table. They are no cells.
-        rows = [row if any(map(str.strip, row)) else [] for row in rows]
+        place = header.index("cell")
+        # Spreadsheets write rows of commas below a table. They are no cells if cells have names.
+        if any("".join(row[place : place + 1]).strip() for row in rows[1:]):
+            rows = [row if any(map(str.strip, row)) else [] for row in rows]
     numbered = [(line, row) for line, row in enumerate(rows[1:], 2) if row]
     if not header or not numbered:
         raise ValueError(f"{path} must have a header line and one row per cell")
