@@ -146,6 +146,16 @@ def test_a_measured_matrix_is_read(tmp_path):
         similarity.make_targets(experiment(image_size=32, **fields))
 
 
+@pytest.mark.slow
+def test_a_matrix_below_the_home_directory(tmp_path, monkeypatch):
+    """Runs record the path as it was typed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    matrix(tmp_path)
+    measured = experiment(target="neural", path="~/matrix.npz", images=6, batch=4)
+    training.train(measured, tmp_path / "run", stop=lambda: True)
+    assert training.read_run(tmp_path / "run").experiment.similarity == measured.similarity
+
+
 def test_pixels_that_are_opposite_are_not_taken_for_unlike():
     image = np.random.default_rng(0).random((8, 8, 1), np.float32)
     config = Similarity("pixels", images=2, batch=2, threshold=0.5)

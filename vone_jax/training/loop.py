@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ def train(
     configured_size = experiment.data.batch_size
     setup = prepare(experiment, mesh)
     experiment = setup.experiment
-    similarities = None if experiment.similarity is None else experiment.similarity.path
+    similarity_digest = None
+    if experiment.similarity is not None and experiment.similarity.path is not None:
+        similarity_digest = files.digest(Path(os.path.expanduser(experiment.similarity.path)))
     weights = None
     # A run that resumes has its weights in a checkpoint. The source may be gone.
     if experiment.initial_weights is not None and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
@@ -121,7 +124,7 @@ def train(
             command=command,
             initial_digest=None if weights is None else weights.digest,
             teacher_weights=setup.teacher_weights,
-            similarity_digest=None if similarities is None else files.digest(Path(similarities)),
+            similarity_digest=similarity_digest,
             names_digest=getattr(setup.train_source, "names_digest", None),
             validation_names_digest=getattr(setup.eval_source, "names_digest", None),
         )

@@ -14,6 +14,7 @@ References:
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -164,7 +165,7 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
       ValueError: if an array does not have this form.
       FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of similarities {path}")
     arrays = files.read_npz(path)
