@@ -171,7 +171,10 @@ def _images(
         )
     if request.source is not None or known is None:
         return data.load(source, split, data_dir=data_dir), data_dir
-    cure = f"evaluate where {network.name} was trained, or name the images: --source folder:DIR"
+    cure = (
+        f"evaluate where {network.name} was trained, or name the images: --source folder:DIR or "
+        "tfds:NAME:VERSION"
+    )
     try:
         images = data.load(source, split, data_dir=data_dir)
     except FileNotFoundError as error:
