@@ -83,7 +83,7 @@ def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
 
 
 class MissingCorruptionError(FileNotFoundError):
-    """Published images of other corruptions are there, but not those of the one that is asked."""
+    """The published images lack the corruption that was asked for."""
 
 
 def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = None) -> Source:

@@ -98,8 +98,8 @@ _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
 _CHECKED = {
     "teacher_weights": "weights of distillation.teacher",
     "similarity_digest": "sha256 of similarity.path",
-    "names_digest": "training images (files were added, removed or renamed, or the version of the "
-    "TFDS set is another)",
+    "names_digest": "training images (files were added, removed or renamed, or the TFDS set has "
+    "another version)",
 }
 # Fields that must be the same in all processes of a program -> names of them in messages.
 _SHARED = {

@@ -104,8 +104,8 @@ class Network:
         if self.model is None:
             if self.run_dir is not None:
                 raise ValueError(
-                    f"run_dir must be None for functions of your own, got {self.run_dir}, whose "
-                    "results are of its own network; make a new Network"
+                    f"run_dir must be None for functions of your own, got {self.run_dir}, which "
+                    "has the results of another network; make a new Network"
                 )
             return
         if self.stochastic != (noisy := models.is_stochastic(self.model)):

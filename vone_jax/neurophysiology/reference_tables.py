@@ -79,7 +79,7 @@ RANGES: dict[str, tuple[float, float]] = dict.fromkeys(PROPERTIES, (0.0, 1.0)) |
     "max_noise": (0.0, 1000.0),
 }
 _HINTS = {"pref_or": "; subtract 180 degrees from orientations of 157.5 and above"}
-# Values of another unit lie within the range, too. Then no cell exceeds this value.
+# Values of another unit lie within the range, too, but none of them exceeds this value.
 _OTHER_UNITS = {
     "pref_or": (np.pi, "radians"),
     "or_bandwidth": (np.pi / 2, "radians"),
