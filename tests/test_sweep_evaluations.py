@@ -72,6 +72,11 @@ def test_the_command_line_of_an_evaluation_gives_its_request():
         assert parsed.request == request
 
 
+def _class_names(number):
+    """Those of the images that are put in, and others."""
+    return ("a", "b", *map(str, range(2, number)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tmp_path):
@@ -87,10 +92,12 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
     for label, (experiment, wanted) in members.items():
         if isinstance(experiment, sweeps.Weights):
             mocked["classes"], mocked["image"] = 1000, (224, 3)
-            network = Network("file", sum, (224, 224, 3), ("a", "b"), stochastic=True)
+            known = {"class_names": _class_names(1000), "stochastic": True, "source": "a file"}
+            network = Network("file", sum, (224, 224, 3), **known)
         elif isinstance(experiment, sweeps.Ensemble):
             mocked["classes"], mocked["image"] = 10, (28, 1)
-            network = Network("ensemble", sum, (28, 28, 1), ("a", "b"), stochastic=True)
+            known = {"class_names": _class_names(10), "stochastic": True, "source": "two runs"}
+            network = Network("ensemble", sum, (28, 28, 1), **known)
         else:
             # Networks of one shape share a trace.
             if experiment.model not in restored:
