@@ -424,6 +424,10 @@ def test_only_attacks_for_minimal_changes_may_leave_images_where_they_are(name):
     within = built.accuracy(transfer, 0.5)
     within.arrays["distance"] = np.zeros(100)
     assert within.unmoved == made.unmoved
+    for other, kept in ((name, name != "PGD"), ("APGD", False)):
+        inner = [{"name": name}, {"name": other}]
+        several = built.attacked("linf", 0.1, name="AutoAttack", attacks=inner)
+        assert several.attack.may_keep == kept
 
 
 def test_images_that_are_wrong_in_some_draws_may_stay_where_they_are():

@@ -14,6 +14,8 @@ from vone_jax import arguments, names
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 Norm = Literal["linf", "l2", "l1"]
+# Attacks that look for the smallest change of an image.
+_FOR_MINIMAL_CHANGES = ("CW", "DDN", "DeepFool", "FAB", "FMN")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,12 +101,17 @@ class Attack:
         except (KeyError, TypeError, ZeroDivisionError):
             return math.inf  # A file may have other fields than the attack of this version.
 
+    @property
+    def may_keep(self) -> bool:
+        """True if it returns the image itself where it finds no adversarial one in the radius.
+
+        An attack of others does so if all of them do.
+        """
+        return _may_keep({"name": self.name, **self.fields})
+
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
 
-
-# Attacks that return the image itself where they find no adversarial one within the radius.
-KEEPING_ATTACKS = ("CW", "DDN", "DeepFool", "FAB", "FMN")
 
 # The noise of the network while it is attacked. "same": as at evaluation. "none": switched off,
 # and on again for the judgement. "frozen": one draw for each image, new draws for the judgement.
@@ -363,6 +370,12 @@ Condition = Annotated[
     | PhysiologyCondition,
     Field(discriminator="kind"),
 ]
+
+
+def _may_keep(attack: dict[str, Any]) -> bool:
+    parts = [part for item in attack.values() for part in (item if type(item) is list else [item])]
+    inner = [part for part in parts if isinstance(part, dict) and "name" in part]
+    return all(map(_may_keep, inner)) if inner else attack["name"] in _FOR_MINIMAL_CHANGES
 
 
 def _code(value: Any) -> str:

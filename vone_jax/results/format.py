@@ -26,7 +26,6 @@ from pydantic.dataclasses import dataclass
 
 from vone_jax.names import WITHOUT_EFFECT
 from vone_jax.results.conditions import (
-    KEEPING_ATTACKS,
     STRICT,
     Attack,
     AttackCondition,
@@ -284,10 +283,9 @@ class Result(Identity):
         It is 0 for a radius of 0, and for the attacks that return the image itself where they find
         no adversarial one.
         """
-        if self.kind != "attack" or self.attack.eps == 0 or "distance" not in self.arrays:
+        if self.kind != "attack" or "distance" not in self.arrays:
             return 0.0
-        # The text has the names of inner attacks, too, such as that of Transfer.
-        if re.search(rf"\b({'|'.join(KEEPING_ATTACKS)})\b", str(self.attack)):
+        if self.attack.eps == 0 or self.attack.may_keep:
             return 0.0
         # An attack may stop at an image that is wrong in its own draws, and right in some others.
         right = self.arrays["probability_correct"] == 1
