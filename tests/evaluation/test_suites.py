@@ -1,5 +1,6 @@
 """Suites of conditions, the radii of their attacks, and the names of both."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -360,6 +361,23 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
     with pytest.raises(FileNotFoundError, match="is not a directory; evaluate where run was"):
         examples()
     assert len(examples(source="folder:moved", split="validation")) == 2
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_all_splits_of_a_tfds_set_have_the_version_of_the_training(tmp_path, monkeypatch, split):
+    zeros, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2
+    images = data.ArraySource(zeros, labels, class_names=("a", "b"))
+    monkeypatch.setattr(data, "load", lambda source, name, data_dir: images)
+    known = Split("tfds:set", "test", names_digest="set/1.0.0")
+    network = Network(
+        "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), ("a", "b"), validation=known
+    )
+    request = evaluation.Request(suite=("clean",), split=split)
+    for version, fits in (("set/1.0.0", True), ("set/1.1.0", False)):
+        images.names_digest = version
+        refused = pytest.raises(ValueError, match=f"tfds:set: {split} has other images than")
+        with contextlib.nullcontext() if fits else refused:
+            evaluation.plan(network, request, tmp_path)
 
 
 def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):
