@@ -181,7 +181,7 @@ class _Command(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is run of a sweep, and where. Every field is an option of sweep.py."""
+    """The parts of a sweep to run, and where. Every field is an option of sweep.py."""
 
     # Every COUNT-th network from the INDEX-th on, counted from 1: a job array runs 1/8 to 8/8.
     shard: str = "1/1"

@@ -41,28 +41,22 @@ def parse(
     checked_words(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
 
-    @registry.primitive_rule
-    def fraction(info: tyro.constructors.PrimitiveTypeInfo):
-        if info.type is not float:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="FLOAT",
-            instance_from_str=lambda words: _number(words[0]),
-            is_instance=lambda value: isinstance(value, float | int),
-            str_from_instance=lambda value: [str(value)],
-        )
+    # Texts with paths stay as they are typed: runs and their results record them.
+    rules: dict[Any, tuple[str, Callable[[str], Any], Any]] = {
+        float: ("FLOAT", _number, float | int),
+        Path: ("PATH", lambda word: Path(os.path.expanduser(word)), Path),
+    }
 
     @registry.primitive_rule
-    def path(info: tyro.constructors.PrimitiveTypeInfo):
-        if info.type is not Path:
+    def one_word(info: tyro.constructors.PrimitiveTypeInfo):
+        if info.type not in rules:
             return None
-        # Texts with paths stay as they are typed: runs and their results record them.
+        metavar, from_word, kinds = rules[info.type]
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="PATH",
-            instance_from_str=lambda words: Path(os.path.expanduser(words[0])),
-            is_instance=lambda value: isinstance(value, Path),
+            metavar=metavar,
+            instance_from_str=lambda words: from_word(words[0]),
+            is_instance=lambda value: isinstance(value, kinds),
             str_from_instance=lambda value: [str(value)],
         )
 
