@@ -118,16 +118,13 @@ def fail(
     return status
 
 
-def checked_words(program: str, argv: Sequence[str]) -> list[str]:
-    """Return the words of a command, in which the home directory takes the place of ``~``.
+def refuse_empty_values(program: str, argv: Sequence[str]) -> None:
+    """Exit with the status of wrong arguments if an option, or another word, is empty.
 
-    A shell leaves ``~`` as it is in ``--run-dir=~/run``. It passes an empty word for a quoted
-    variable that is not set; as a path, the empty word would stand for the current directory.
-
-    Raises:
-      SystemExit: with the status of wrong arguments, if a word or the value of an option is empty.
+    A shell passes an empty word for a quoted variable that is not set. As a path, the empty word
+    would stand for the current directory.
     """
-    name, words = "", []
+    name = ""
     for word in argv:
         value = word
         if word.startswith("--"):
@@ -138,8 +135,6 @@ def checked_words(program: str, argv: Sequence[str]) -> list[str]:
             if name:
                 message = f"{name} has an empty value; give one, or leave the option out"
             raise SystemExit(fail(program, message, WRONG_ARGUMENTS))
-        words.append(word.removesuffix(value) + os.path.expanduser(value))
-    return words
 
 
 class Parser(argparse.ArgumentParser):
@@ -150,7 +145,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words of a command, in which no option may be empty or unknown."""
-        words = checked_words(self.prog, sys.argv[1:] if args is None else args)
+        words = sys.argv[1:] if args is None else args
+        refuse_empty_values(self.prog, words)
+        # A shell leaves ~ as it is in --out=~/page.html.
+        words = [re.sub("(?<==)~.*|^~.*", lambda m: os.path.expanduser(m[0]), w) for w in words]
         known, unknown = super().parse_known_args(words, namespace)
         if unknown:
             # The parser of a subcommand names similar options. The parser above has other options.

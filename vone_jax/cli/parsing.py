@@ -15,7 +15,7 @@ import tyro
 
 from vone_jax import names
 from vone_jax.arguments import nearest
-from vone_jax.cli import checked_words, is_tree, option
+from vone_jax.cli import is_tree, option, refuse_empty_values
 
 Parsed = TypeVar("Parsed")
 
@@ -38,10 +38,11 @@ def parse(
       SystemExit: with status 2 for options that do not fit, after a message on stderr.
       ValueError, TypeError: if the dataclass raises it.
     """
-    checked_words(program, argv)
+    refuse_empty_values(program, argv)
     registry = tyro.constructors.ConstructorRegistry()
 
-    # Texts with paths stay as they are typed: runs and their results record them.
+    # A shell leaves ~ as it is in --run-dir=~/run. Texts with paths stay as they are typed, since
+    # runs and their results record them.
     rules: dict[Any, tuple[str, Callable[[str], Any], Any]] = {
         float: ("FLOAT", _number, float | int),
         Path: ("PATH", lambda word: Path(os.path.expanduser(word)), Path),
