@@ -380,7 +380,7 @@ def test_the_command_line_finds_the_types_of_the_fields():
     [
         (lambda images: images[:1], r"float32 \(1, 4, 4, 1\)"),
         (lambda images: images.astype(jnp.bfloat16), r"bfloat16 \(2, 4, 4, 1\)"),
-        (lambda images: None, "None None"),
+        (lambda images: None, "NoneType"),
     ],
 )
 def test_an_attack_of_ones_own_returns_images_like_those_it_gets(change, got):

@@ -186,11 +186,13 @@ def compiled(
     """Run an attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
     adversarial = attack.perturb(keys, logits_fn, images, labels)
-    shape, dtype = (getattr(adversarial, name, None) for name in ("shape", "dtype"))
-    if (shape, dtype) != (images.shape, images.dtype):
+    expected = f"{images.dtype} {images.shape}"
+    is_array = isinstance(adversarial, jax.Array | np.ndarray)
+    got = f"{adversarial.dtype} {adversarial.shape}" if is_array else type(adversarial).__name__
+    if got != expected:
         raise TypeError(
-            f"perturb of {type(attack).__name__} must return an array like the images, "
-            f"{images.dtype} {images.shape}, got {dtype} {shape}"
+            f"perturb of {type(attack).__name__} must return an array like the images, {expected}, "
+            f"got {got}"
         )
     return jax.lax.stop_gradient(adversarial)
 

@@ -102,12 +102,12 @@ class Attack:
             return math.inf  # A file may have other fields than the attack of this version.
 
     @property
-    def may_keep(self) -> bool:
-        """True if it returns the image itself where it finds no adversarial one in the radius.
+    def keeps_unbroken(self) -> bool:
+        """True if the attack returns the image itself where it finds no adversarial one.
 
-        An attack of others does so if all of them do.
+        An attack that consists of others does so if all of them do.
         """
-        return _may_keep({"name": self.name, **self.fields})
+        return _keeps_unbroken({"name": self.name, **self.fields})
 
     def __str__(self) -> str:
         return _code({"name": self.name, "norm": self.norm, "eps": self.eps, **self.fields})
@@ -372,10 +372,10 @@ Condition = Annotated[
 ]
 
 
-def _may_keep(attack: dict[str, Any]) -> bool:
+def _keeps_unbroken(attack: dict[str, Any]) -> bool:
     parts = [part for item in attack.values() for part in (item if type(item) is list else [item])]
     inner = [part for part in parts if isinstance(part, dict) and "name" in part]
-    return all(map(_may_keep, inner)) if inner else attack["name"] in _FOR_MINIMAL_CHANGES
+    return all(map(_keeps_unbroken, inner)) if inner else attack["name"] in _FOR_MINIMAL_CHANGES
 
 
 def _code(value: Any) -> str:

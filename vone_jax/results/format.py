@@ -285,7 +285,7 @@ class Result(Identity):
         """
         if self.kind != "attack" or "distance" not in self.arrays:
             return 0.0
-        if self.attack.eps == 0 or self.attack.may_keep:
+        if self.attack.eps == 0 or self.attack.keeps_unbroken:
             return 0.0
         # An attack may stop at an image that is wrong in its own draws, and right in some others.
         right = self.arrays["probability_correct"] == 1
