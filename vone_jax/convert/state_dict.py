@@ -18,8 +18,7 @@ from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import FRONT_END, Model, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
-from vone_jax.models.cornet_s import CORnetSBackEnd
-from vone_jax.models.cornet_z import CORnetZBackEnd
+from vone_jax.models.cornet import CORnetSBackEnd, CORnetZBackEnd
 from vone_jax.models.efficientnet import STAGES, EfficientNetBackEnd
 
 _COUNTER = "num_batches_tracked"

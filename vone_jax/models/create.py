@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, names
 from vone_jax.models.alexnet import AlexNetBackEnd, AlexNetStem
-from vone_jax.models.cornet_s import CORnetSBackEnd, CORnetV1
-from vone_jax.models.cornet_z import CORnetZBackEnd, CORnetZV1
+from vone_jax.models.cornet import CORnetSBackEnd, CORnetSV1, CORnetZBackEnd, CORnetZV1
 from vone_jax.models.defaults import (
     FULL_SIZE,
     default_normalisation,
@@ -34,7 +33,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
     "resnet18": (ResNetStem, partial(ResNetBackEnd, False, (2, 2, 2, 2))),
     "resnet50": (ResNetStem, partial(ResNetBackEnd, True, (3, 4, 6, 3))),
     "alexnet": (AlexNetStem, AlexNetBackEnd),
-    "cornet_s": (CORnetV1, CORnetSBackEnd),
+    "cornet_s": (CORnetSV1, CORnetSBackEnd),
     "cornet_z": (CORnetZV1, CORnetZBackEnd),
     "efficientnet_b0": (
         partial(EfficientNetStem, lite=False), partial(EfficientNetBackEnd, lite=False),

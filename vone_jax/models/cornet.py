@@ -1,7 +1,9 @@
-"""CORnet-S (Kubilius, Schrimpf et al. 2019): one recurrent block per visual area V2, V4, IT.
+"""CORnet-S and CORnet-Z: networks with the visual areas V1, V2, V4 and IT.
 
-The network is cut behind its V1 stage, which the VOneBlock and its bottleneck replace.
-Submodules carry the original's names, so that checkpoints convert by rule.
+CORnet-S (Kubilius, Schrimpf et al. 2019) has a recurrent block for each of V2, V4 and IT, CORnet-Z
+(Kubilius, Schrimpf et al. 2018) one convolution for each area. The networks are cut behind their V1
+stages, which the VOneBlock and its bottleneck replace. Submodules carry the originals' names, so
+that checkpoints convert by rule.
 """
 
 import flax.linen as nn
@@ -12,8 +14,8 @@ from vone_jax.fast import convolve
 from vone_jax.models import layers
 
 
-class CORnetV1(layers.Stem):
-    """The learned V1 stage of the base network: two convolutions."""
+class CORnetSV1(layers.Stem):
+    """The learned V1 stage of CORnet-S: two convolutions."""
 
     @nn.compact
     def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
@@ -39,7 +41,7 @@ class SteppedConv(nn.Module):
 
 
 class CORblockS(nn.Module):
-    """One area: the same convolutions applied ``steps`` times, each time with its own batch norms.
+    """One area of CORnet-S: the same convolutions ``steps`` times, each time with new batch norms.
 
     The first step halves the height and the width of the map.
     """
@@ -75,7 +77,7 @@ AREAS = {"V2": (2, 2), "V4": (4, 4), "IT": (8, 2)}
 
 
 class CORnetSBackEnd(nn.Module):
-    """V2, V4, IT and the decoder. ``width`` is the number of features of V1.
+    """V2, V4, IT and the decoder of CORnet-S. ``width`` is the number of features of V1.
 
     The layers are named after the areas (their last step); ``V4.step0`` and so on are the
     outputs of the single steps.
@@ -94,4 +96,54 @@ class CORnetSBackEnd(nn.Module):
             x = activations[area] = outputs[-1]
         x = activations["avgpool"] = layers.global_average_pool(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="linear", dtype=self.dtype)
+        return activations | {"logits": last(x)}
+
+
+class CORblockZ(nn.Module):
+    """One area of CORnet-Z: a convolution with bias, ReLU, and, if ``pool``, a 3x3 max pool.
+
+    The pool has stride 2.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    pool: bool = True
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: layers.Maps) -> Float[Array, "n h2 w2 c2"]:
+        x = layers.conv(
+            self.features, self.kernel, self.stride, use_bias=True, dtype=self.dtype, name="conv",
+            kernel_init=nn.initializers.xavier_uniform(),
+        )(x)  # fmt: skip
+        x = nn.relu(x)
+        return layers.max_pool(x, padding=1) if self.pool else x
+
+
+class CORnetZV1(layers.Stem):
+    """The learned V1 stage of CORnet-Z."""
+
+    @nn.compact
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        area = CORblockZ(self.features, self.kernel, self.stride, self.pool, self.dtype, name="V1")
+        return {"V1": area(x)}
+
+
+class CORnetZBackEnd(nn.Module):
+    """V2, V4, IT and the decoder of CORnet-Z. ``width`` is the number of features of V1."""
+
+    num_classes: int
+    width: int = 64
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+        activations = {}
+        for area, widening in (("V2", 2), ("V4", 4), ("IT", 8)):
+            block = CORblockZ(widening * self.width, dtype=self.dtype, name=area)
+            x = activations[area] = block(x)
+        x = activations["avgpool"] = layers.global_average_pool(x)
+        xavier = nn.initializers.xavier_uniform()
+        last = nn.Dense(self.num_classes, kernel_init=xavier, dtype=self.dtype, name="linear")
         return activations | {"logits": last(x)}
