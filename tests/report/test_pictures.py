@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,8 @@ def test_a_gallery_without_its_arrays_is_left_out():
     assert images.galleries([run]) == []
     # It can be made again.
     assert "--suite gallery" in pages._missing([run], True)["gallery"]
+    spaced = dataclasses.replace(run, path=Path("a b"), config={"command": "train.py"})
+    assert "eval.py 'a b' --suite" in pages._missing([spaced], True)["gallery"]
     assert "gallery" not in pages._missing([built.run([made])], True)
 
 

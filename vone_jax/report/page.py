@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -262,6 +263,6 @@ def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
         run = next(iter(vones if kind == "v1" else runs), None)
         if run is not None and kind not in present:
             # Results that are no part of a run do not contain the place of their network.
-            spec = run.path if "command" in run.config else "NETWORK"
+            spec = shlex.quote(str(run.path)) if "command" in run.config else "NETWORK"
             commands[kind] = f"{names.command('eval.py')} {spec} --suite {suite}"
     return commands

@@ -6,6 +6,7 @@ variance of V1 neurons with accuracy under white-box attacks).
 """
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -258,7 +259,7 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
     if paths:
         raise ResultError(
             f"v1_match: {lacking} among the results of {listing(paths)}; make them with "
-            f"{command('eval.py')} {paths[0]} --suite {suite}"
+            f"{command('eval.py')} {shlex.quote(paths[0])} --suite {suite}"
         )
 
 
