@@ -500,6 +500,8 @@ def test_wrong_sweeps_are_refused(root):
         Sweep("s", "g", {})
     with pytest.raises(ValueError, match="name of a directory, got 'a/b'"):
         Sweep("s", "g", {"a/b": Member(BASE)})
+    with pytest.raises(ValueError, match="name of a directory, got 1; such a name is a text"):
+        Sweep("s", "g", {seed: Member(BASE) for seed in (1, 2)})  # pyright: ignore
     for label in ("a:2", "a+c", "a[1]", "a\n"):
         with pytest.raises(
             ValueError, match=re.escape(f"without any of : + * ? [ \\, got {label!r}")
@@ -525,6 +527,9 @@ def test_wrong_sweeps_are_refused(root):
         make(members={"a": Member(BASE, CLEAN)})  # pyright: ignore
     with pytest.raises(ValueError, match="only must be among train, evaluate, report"):
         run(root, make(), steps=("trian",))
+    for field in ("runs", "weights"):
+        with pytest.raises(ValueError, match=rf"^{field} must be Path\(...\).*, got 'a'"):
+            sweeps.Options(**{field: "a"})  # pyright: ignore
 
 
 def test_a_member_is_a_config(tmp_path):

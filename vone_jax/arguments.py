@@ -80,12 +80,13 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
         raise ValueError(f"{name} must be an integer >= {least}{limit}, got {value!r}")
 
 
-def directory_name(name: str, value: str) -> None:
+def directory_name(name: str, value: Any) -> None:
     """Check that ``value`` can name a directory, and does not look like an option of a command."""
-    if not value or "/" in value or value.startswith((".", "-")):
+    text = isinstance(value, str)
+    if not text or not value or "/" in value or value.startswith((".", "-")):
         raise ValueError(
-            f"{name} must be usable as the name of a directory, got {value!r}; such a name is not "
-            "empty, has no /, and does not begin with . or -"
+            f"{name} must be usable as the name of a directory, got {value!r}; such a name is a "
+            "text that is not empty, has no /, and does not begin with . or -"
         )
 
 

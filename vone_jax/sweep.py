@@ -198,6 +198,11 @@ class Options:
     # Print the commands, but do not run them.
     dry_run: bool = False
 
+    def __post_init__(self):
+        arguments.fields(self)
+        arguments.instance("runs", self.runs, Path)
+        arguments.instance("weights", self.weights, Path | None)
+
 
 def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     """Train or open the members of a shard, evaluate them, then write the report.
