@@ -184,7 +184,7 @@ def test_other_devices_of_a_small_set_are_named(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     with opened(tmp_path):
-        with pytest.raises(RunDirectoryError, match=f"is training in .*: process {os.getpid()} on"):
+        with pytest.raises(RunDirectoryError, match=f"wait for it, .* process {os.getpid()} on"):
             describe(tmp_path)
     describe(tmp_path)
 

@@ -197,7 +197,10 @@ def open_run(run_dir: Path, description: RunDescription) -> Iterator[None]:
                 stack.enter_context(files.locked(run_dir / "lock"))
                 _describe(run_dir, description)
             except files.LockedError as error:
-                problem = RunDirectoryError(f"another process is training in {run_dir}: {error}")
+                problem = RunDirectoryError(
+                    f"another process is training in {run_dir}; wait for it, or choose another "
+                    f"--run-dir: {error}"
+                )
             except (OSError, RunDirectoryError) as error:
                 problem = error
                 if isinstance(error, OSError) and error.errno in files.NOT_PERMITTED:
