@@ -593,6 +593,19 @@ class TestOpenedNetworks:
         assert self.run(root, split="val") == 0
         assert [each.split()[1] for each in calls(root)] == ["/weights/b.pt"]
 
+    def test_names_of_classes_are_read_again_where_they_change(self, root):
+        names = root / "names.txt"
+        members = {"a": Member(Weights("a_e70.pth*", str(names)))}
+        for text in ("cat", "dog"):
+            names.write_text(text)
+            assert run(root, make(members=members), weights=root / "weights") == 0
+            (call,) = calls(root)
+            assert call.endswith("--results a/results --class-names /names.txt --suite clean")
+        assert run(root, make(members=members), weights=root / "weights") == 0
+        assert calls(root) == []
+        with pytest.raises(ValueError, match="class_names must be text, for a path str"):
+            Weights("a", names)  # pyright: ignore
+
     def test_the_report_is_of_the_networks_that_are_there(self, root, monkeypatch):
         assert self.run(root) == 0
         reports = []

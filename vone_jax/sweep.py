@@ -31,7 +31,8 @@ _RECORD = "sweep.jsonl"
 # Cures of errors of a command, for those who have typed the sweep and not the command.
 _IN_A_SWEEP = {
     "train": "; where train.py says --run-dir, choose another label, group or --runs",
-    "evaluate": "; an option that eval.py names is a field of Request, such as overwrite=True",
+    "evaluate": "; an option that eval.py names is a field of Request, such as overwrite=True, "
+    "and --class-names one of Weights",
 }
 
 
@@ -45,17 +46,21 @@ class Weights:
 
     Attributes:
       pattern: pattern of the file's name, such as ``"voneresnet50_e70.pth*"``.
+      class_names: path of a file with the name of each logit, see ``eval.py --class-names``.
 
     Raises:
-      ValueError: for a pattern that is empty, no text, or that of an absolute path.
+      ValueError: for a pattern that is empty, no text, or that of an absolute path, and for a path
+        that is no text.
     """
 
     pattern: str
+    class_names: str | None = None
 
     def __post_init__(self):
         pattern = self.pattern
         if not isinstance(pattern, str) or not pattern or Path(pattern).is_absolute():
             raise ValueError(f"pattern must be a relative pattern of file names, got {pattern!r}")
+        arguments.fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,6 +439,9 @@ def _commands(
             file = files_by_label[label]
             assert file is not None
             opened, key = str(file), files.digest(file)
+            if network.class_names is not None:
+                results += ("--class-names", network.class_names)
+                key += files.digest(Path(network.class_names))
         keys[label] = key
         for request in sweep.evaluations_of(label):
             options = dataclasses.replace(request, **images).to_arguments()
