@@ -38,6 +38,18 @@ def test_networks_of_a_sweep_are_counted():
     assert "Larger radii would show where these networks break." in text
 
 
+@pytest.mark.parametrize(("number", "who"), [
+    (1, "r0 is near"), (2, "Each of r0 and r1 is near"), (4, "Each of 4 networks is near"),
+])  # fmt: skip
+def test_networks_with_the_same_warning_share_it(number, who):
+    made = built.accuracy(built.CLEAN, built.answers(0.1, 400), class_names=tuple("abcdefghij"))
+    runs = [built.run([made], f"r{i}") for i in range(number)]
+    runs = [dataclasses.replace(run, label=f"r{i}") for i, run in enumerate(runs)]
+    other = built.run(built.measure("vone_resnet18", {"clean": 0.9}), "other")
+    (text,) = (text for text in cautions([*runs, other]) if "chance" in text)
+    assert text.startswith(f"{who} chance: it is right on 10.0")
+
+
 def test_mixed_datasets():
     base, vone = pair()
     runs = [base, built.change(vone, dataset="others")]

@@ -1,7 +1,7 @@
 """Warnings for the top of the page: reasons to read its numbers with care."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -29,9 +29,21 @@ def cautions(runs: Sequence[Run]) -> list[str]:
         *_classes(runs),
         *_sizes(runs),
         *(warning for run in runs for warning in (*run.gaps, *run.warnings)),
-        *(warning for check in of_each for run in runs for warning in check(run)),
+        *(warning for check in of_each for warning in _merged(check, runs)),
         *(warning for check in of_all for warning in check(runs)),
     ]
+
+
+def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Iterator[str]:
+    """The warnings of a check of each network, once where they differ in its label alone."""
+    labels: dict[str, list[str]] = {}
+    for run in runs:
+        for warning in check(run):
+            labels.setdefault(warning.replace(run.label, "\0", 1), []).append(run.label)
+    for warning, of in labels.items():
+        who = listing(of) if len(of) <= _LISTED else f"{len(of)} networks"
+        each = who if len(of) == 1 else f"{'E' if warning[0] == chr(0) else 'e'}ach of {who}"
+        yield warning.replace("\0", each)
 
 
 def _datasets(runs: Sequence[Run]) -> Iterator[str]:
