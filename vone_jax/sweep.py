@@ -306,8 +306,9 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     if "report" in steps and count == 1:
         needs = {command.label: command.needs for command in every}
         refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
-        without = [label for label in labels if not dry_run and not _result_files(group / label)]
-        shown = [label for label in labels if label not in {*refused, *without}]
+        shown = [label for label in labels if label not in refused]
+        without = [label for label in shown if not dry_run and not _result_files(group / label)]
+        shown = [label for label in shown if label not in without]
         for reason, left_out in (("without results", without), ("not trained", refused)):
             if shown and left_out:
                 print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
