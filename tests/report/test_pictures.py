@@ -178,7 +178,9 @@ def test_filters_of_a_channel_that_images_lack_are_grey(v1):
 
 def test_histogram_shares(v1):
     """The share of each bin is read out; orientations wrap around 180 degrees."""
-    label = tuning.bank_histogram(v1, "theta").description
+    figure = tuning.bank_histogram(v1, "theta")
+    label = figure.description
+    assert "112.5" in figure.svg and "67.5 to 112.5: " in label
     edges, bins = v1["published_theta_edges"], []
     theta = edges[0] + np.mod(v1["theta"] - edges[0], 180)
     for count in np.histogram(theta, edges)[0]:

@@ -268,7 +268,7 @@ def _relative_axis(field: str, floor: float, top: float = 1.08) -> alt.Y:
 def _x(places: np.ndarray, title: str, logarithmic: bool, ticks: np.ndarray | None = None) -> alt.X:
     """An axis from the first to the last place, with powers of 2 or 4, or some of ``ticks``."""
     scale: dict[str, Any] = {"domain": [float(places.min()), float(places.max())], "nice": False}
-    axis: dict[str, Any] = {"title": title or None, "format": ".3~g", "tickCount": 5}
+    axis: dict[str, Any] = {"title": title or None, "format": ".4~g", "tickCount": 5}
     if logarithmic:
         scale |= {"type": "log", "base": 2}
         low, high = np.ceil(np.log2(places.min())), np.floor(np.log2(places.max()))
@@ -313,7 +313,7 @@ def _shares() -> alt.Y:
 def _bins(edges: np.ndarray, shares: Sequence[float]) -> list[tuple[float, float, float, str]]:
     """(low, high, share, all three in words) of each bin."""
     bins = zip(map(float, edges), map(float, edges[1:]), map(float, shares), strict=False)
-    return [(a, b, share, f"{a:.3g} to {b:.3g}: {100 * share:.0f} %") for a, b, share in bins]
+    return [(a, b, share, f"{a:.4g} to {b:.4g}: {100 * share:.0f} %") for a, b, share in bins]
 
 
 def _spoken(edges: np.ndarray, shares: Sequence[float]) -> str:
