@@ -405,6 +405,20 @@ def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
     assert run(root, make("a"), steps=("report",)) == 75
 
 
+def test_the_report_is_written_where_the_v1_match_fails(root, monkeypatch):
+    run(root, make("a"))
+    written = []
+
+    def execute(command, root):
+        written.append("--v1-match" not in command)
+        return 0 if written[-1] else 2
+
+    monkeypatch.setattr(sweeps, "_execute", execute)
+    with pytest.raises(SweepError, match=r"^failed:\n  the V1 match \(exit status 2\)$"):
+        run(root, make("a", v1_match=True), steps=("report",))
+    assert written == [False, True]
+
+
 def test_a_report_with_gaps_is_no_failure(root, monkeypatch):
     run(root, make("a"))
     monkeypatch.setattr(sweeps, "_execute", lambda command, root: 3)
