@@ -11,6 +11,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import sys
 import traceback
 import types
@@ -117,6 +118,10 @@ def _message(error: BaseException, path: str) -> str:
     refused = Path(frames[-1].filename).resolve().is_relative_to(package)
     if not refused or not isinstance(error, ValueError | TypeError):
         message = f"{type(error).__name__}: {message}"
+    if isinstance(error, ModuleNotFoundError):
+        file = Path(path)
+        beside = shlex.quote(str(file.parent))
+        message += f"; if it lies beside {file.name}, start the command with PYTHONPATH={beside}"
     return f"{path}: {message}" if line is None else f"{path}:{line}: {message}"
 
 
