@@ -170,6 +170,14 @@ def test_jpeg_compression_is_exact_at_odd_sizes_and_on_noise(shape):
         assert errors(ours, [references.jpeg(noise[0], parameters)]).max() < 1e-3
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
+def test_jpeg_compression_is_exact_on_narrow_images(width):
+    """libjpeg smooths chroma from three columns on, those of images of 5 pixels."""
+    noise = np.random.default_rng(2).integers(0, 256, (1, 9, width, 3)) / 255
+    quality, _, ours = run("jpeg_compression", "imagenet", 3, noise)
+    assert errors(ours, [references.jpeg(noise[0], quality)]).max() < 1e-3
+
+
 @pytest.mark.parametrize("table", corruptions.TABLES)
 @pytest.mark.parametrize("severity", [4, 5])
 def test_mud(images, table, severity):

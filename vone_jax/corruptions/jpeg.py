@@ -81,7 +81,9 @@ def compress(draws: Any, images: Images, tables: Int[Array, "2 8 8"]) -> Images:
     def enlarged(*chroma):
         # The blocks cover pixels outside the image, which this filter does not read.
         size = slice(-(-height // 2)), slice(-(-width // 2))
-        return [_doubled(plane[:, *size])[:, :height, :width, None] for plane in chroma]
+        # libjpeg has no filter for one or two columns.
+        double = _doubled if width > 4 else _repeated
+        return [double(plane[:, *size])[:, :height, :width, None] for plane in chroma]
 
     blueness, redness = fast.stage(enlarged, *(_coded(plane, tables[1]) for plane in planes[1:]))
     coded = luma[:, :height, :width, None] + blueness * _fixed(_FROM_BLUENESS)
@@ -139,6 +141,11 @@ def _doubled(plane: jax.Array) -> jax.Array:
     right = (3 * rows + padded[:, :, 2:] + 7) >> 4
     doubled = jnp.stack([left, right], axis=3).reshape(count, 2 * height, 2 * width)
     return doubled.astype(jnp.float32)
+
+
+def _repeated(plane: jax.Array) -> jax.Array:
+    """Double both sides: each value four times."""
+    return jnp.repeat(jnp.repeat(plane, 2, axis=1), 2, axis=2)
 
 
 def _coded(plane: jax.Array, table: jax.Array) -> jax.Array:
