@@ -29,6 +29,17 @@ def test_losses_equal_their_definitions(logits):
                 np.testing.assert_allclose(ours, value, rtol=1e-4, atol=1e-5)
 
 
+def test_cross_entropy_of_a_confident_classifier_does_not_round_to_nothing():
+    z = np.array([[25.0, 3.0, -2.0, 4.5]])
+    rest = np.exp(z[0, 1:] - z[0, 0])
+    value, slope = jax.value_and_grad(lambda z: losses.cross_entropy(z, LABELS[:1])[0])(
+        jnp.asarray(z, jnp.float32)
+    )
+    np.testing.assert_allclose(value, np.log1p(rest.sum()), rtol=1e-5)
+    expected = np.append(-rest.sum(), rest) / (1 + rest.sum())
+    np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
+
+
 def test_averages_equal_their_definitions(logits):
     z = np.asarray(logits, np.float64)
     y = np.asarray(LABELS)

@@ -17,7 +17,11 @@ AnyValues = Float[Array, "*draws n"]
 
 def cross_entropy(logits: AnyLogits, labels: Labels) -> AnyValues:
     """Return the cross-entropy of logits to labels."""
-    return jax.nn.logsumexp(logits, axis=-1) - _at(logits, labels)
+    # This is logsumexp(logits) - label. Where the label leads by 17 or more, that rounds to 0, and
+    # its gradient loses the part of the label.
+    label = _at(logits, labels)
+    ahead = jax.nn.logsumexp(_others(logits - label[..., None], labels), axis=-1)
+    return jnp.where(jnp.isfinite(label), jax.nn.softplus(ahead), jnp.nan)
 
 
 def margin(logits: AnyLogits, labels: Labels) -> AnyValues:
