@@ -29,15 +29,25 @@ def test_losses_equal_their_definitions(logits):
                 np.testing.assert_allclose(ours, value, rtol=1e-4, atol=1e-5)
 
 
-def test_cross_entropy_of_a_confident_classifier_does_not_round_to_nothing():
-    z = np.array([[25.0, 3.0, -2.0, 4.5]])
-    rest = np.exp(z[0, 1:] - z[0, 0])
+@pytest.mark.parametrize("label", [25.0, -1e4])
+def test_cross_entropy_keeps_its_digits_where_the_label_is_far_from_the_others(label):
+    others = np.array([3.1, -2.3, 4.7])
     value, slope = jax.value_and_grad(lambda z: losses.cross_entropy(z, LABELS[:1])[0])(
-        jnp.asarray(z, jnp.float32)
+        jnp.asarray([[label, *others]], jnp.float32)
     )
-    np.testing.assert_allclose(value, np.log1p(rest.sum()), rtol=1e-5)
-    expected = np.append(-rest.sum(), rest) / (1 + rest.sum())
+    ahead = np.log(np.exp(others).sum()) - label
+    np.testing.assert_allclose(value, np.logaddexp(0, ahead), rtol=1e-5)
+    wrong = np.exp(-np.logaddexp(0, -ahead))
+    expected = wrong * np.array([-1, *np.exp(others) / np.exp(others).sum()])
     np.testing.assert_allclose(slope[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label", [np.inf, -np.inf])
+def test_cross_entropy_to_an_infinite_label_is_nan(label):
+    value, slope = jax.jit(jax.value_and_grad(lambda z: losses.cross_entropy(z, LABELS[:1])[0]))(
+        jnp.array([[label, 0.0, 1.0]])
+    )
+    assert np.isnan(value) and np.isnan(slope).all()
 
 
 def test_averages_equal_their_definitions(logits):

@@ -20,8 +20,9 @@ def cross_entropy(logits: AnyLogits, labels: Labels) -> AnyValues:
     # This is logsumexp(logits) - label. Where the label leads by 17 or more, that rounds to 0, and
     # its gradient loses the part of the label.
     label = _at(logits, labels)
-    ahead = jax.nn.logsumexp(_others(logits - label[..., None], labels), axis=-1)
-    return jnp.where(jnp.isfinite(label), jax.nn.softplus(ahead), jnp.nan)
+    ahead = jax.nn.logsumexp(_others(logits, labels), axis=-1) - label
+    # Where the label is infinite, the product is NaN.
+    return jax.nn.softplus(ahead + 0 * label)
 
 
 def margin(logits: AnyLogits, labels: Labels) -> AnyValues:
