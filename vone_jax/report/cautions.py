@@ -38,10 +38,12 @@ def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Itera
     """The warnings of a check of each network, once where they differ in its label alone."""
     labels: dict[str, list[str]] = {}
     for run in runs:
-        for warning in check(run):
+        for warning in dict.fromkeys(check(run)):
             labels.setdefault(warning.replace(run.label, "\0", 1), []).append(run.label)
     for warning, of in labels.items():
-        who = listing(of) if len(of) <= _LISTED else f"{len(of)} networks"
+        # Where some networks have a warning and others not, a number would not tell which.
+        many = _LISTED < len(of) == len(runs)
+        who = f"the {len(of)} networks" if many else listing(of)
         each = who if len(of) == 1 else f"{'E' if warning[0] == chr(0) else 'e'}ach of {who}"
         yield warning.replace("\0", each)
 
