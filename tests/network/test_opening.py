@@ -172,8 +172,9 @@ def test_noise_is_found_or_must_be_stated():
         vone_jax.open_network(f"{FUNCTIONS}:unstated")
     with pytest.raises(ValueError, match="noise of noisy cannot be changed, .* leave test_noise"):
         network.with_noise(None)
-    # Made in Python, also as a member of an ensemble.
-    for made in (user_networks.unstated(), ensemble([user_networks.unstated()] * 2)):
+    # Made in Python, also as a member of an ensemble, or of an ensemble of ensembles.
+    pair = ensemble([user_networks.unstated()] * 2)
+    for made in (user_networks.unstated(), pair, ensemble([pair] * 2)):
         with pytest.raises(NetworkError, match="network unstated: the logits depend on the keys"):
             vone_jax.open_network(made)
 

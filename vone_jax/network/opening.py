@@ -104,9 +104,11 @@ def open_network(
         raise NetworkError(f"v1_fields is for checkpoint files, got {dict(v1_fields)} with {named}")
     network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
     # Networks that were opened before have their source in words.
-    for member in (network.members or (network,)) if opened else ():
-        if member.model is None and not member.source:
-            _checked(member, f"network {member.name}", states_noise=True)
+    unknown = [network] if opened else []
+    for each in unknown:
+        unknown += each.members
+        if each.model is None and not each.source:
+            _checked(each, f"network {each.name}", states_noise=True)
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
