@@ -619,6 +619,11 @@ class TestOpenedNetworks:
             assert call.endswith("--results a/results --class-names /names.txt --suite clean")
         assert run(root, make(members=members), weights=root / "weights") == 0
         assert calls(root) == []
+        names.unlink()
+        with pytest.raises(
+            ValueError, match="class_names of a must be a file, there is none at .*names.txt'"
+        ):
+            run(root, make(members=members), weights=root / "weights")
         with pytest.raises(ValueError, match="class_names must be text, for a path str"):
             Weights("a", names)  # pyright: ignore
 

@@ -445,8 +445,13 @@ def _commands(
             assert file is not None
             opened, key = str(file), files.digest(file)
             if network.class_names is not None:
-                results += ("--class-names", network.class_names)
-                key += files.digest(Path(network.class_names))
+                names = Path(network.class_names)
+                if not names.is_file():
+                    raise ValueError(
+                        f"class_names of {label} must be a file, there is none at {str(names)!r}"
+                    )
+                results += ("--class-names", str(names))
+                key += files.digest(names)
         keys[label] = key
         for request in sweep.evaluations_of(label):
             options = dataclasses.replace(request, **images).to_arguments()
