@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from tests.attacks import toy
 from vone_jax import evaluation, prng
-from vone_jax.attacks import FMN, PGD, InBatches, Square, Transfer
+from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Square, Transfer
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -110,6 +110,26 @@ def test_moved_images_stay_within_the_pixels_and_wrong_ones_where_they_are():
     assert [rung.accuracy for rung in distances.ladder] == [0.5, 0.0]
     assert arrays["distance"][0] == 0 and jnp.array_equal(shown[-1][0], images[0])
     assert 0 <= jnp.min(shown[-1]) and jnp.max(shown[-1]) <= 1
+
+
+def test_attacks_from_random_points_say_where_there_is_no_gradient():
+    weights = jax.random.normal(jax.random.key(3), (64, 4))
+    images = jax.random.uniform(jax.random.key(4), (4, 8, 8, 1))
+    labels = jnp.argmax(toy.linear(weights, KEY, images), axis=-1).astype(jnp.int32)
+
+    def half(weights, keys, images):
+        """Without a gradient where the first pixel is bright."""
+        seen = jnp.where(images[:, :1, :1] > 0.5, jax.lax.stop_gradient(images), images)
+        return toy.linear(weights, keys, seen)
+
+    images = images.at[:, 0, 0, 0].set(jnp.array([0.2, 0.8, 0.1, 0.9]))
+    apgd = APGD("linf", 0.01, steps=2)
+    custom = AutoAttack("linf", 0.01, "custom", (apgd,))
+    # PGD begins at the image, so its distance says it.
+    flat = [False, True, False, True]
+    for attack, told in ((apgd, flat), (custom, flat), (PGD("linf", 0.01, 2), None)):
+        _, arrays = measured(evaluation.Attacked(attack), Partial(half, weights), images, labels)
+        assert (arrays["flat"].tolist() if "flat" in arrays else None) == told
 
 
 def test_the_draws_of_an_attack_within_another_are_recorded():

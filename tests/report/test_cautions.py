@@ -292,7 +292,7 @@ def test_an_attack_that_does_not_move_images(eps, still, told):
     wrong = made.arrays["probability_correct"] == 0
     made.arrays["distance"] = np.where(wrong, 0.0, eps)
     made.arrays["distance"][np.flatnonzero(~wrong)[:still]] = 0.0
-    text = "1 attack did not move images that the network has right, 20.0\u202f% of all"
+    text = "had no gradient there, 20.0\u202f% of all"
     (warned if told else silent)([built.run([made])], text)
 
 

@@ -419,22 +419,45 @@ def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
 def test_only_attacks_for_minimal_changes_may_leave_images_where_they_are(name):
     made = built.accuracy(built.attacked("linf", 0.1, name=name), 0.5)
     made.arrays["distance"] = np.zeros(100)
-    assert made.unmoved == (0.5 if name == "PGD" else 0.0)
+    assert made.blind == (0.5 if name == "PGD" else 0.0)
     transfer = built.attacked("linf", 0.1, name="Transfer", attack={"name": name})
     within = built.accuracy(transfer, 0.5)
     within.arrays["distance"] = np.zeros(100)
-    assert within.unmoved == made.unmoved
+    assert within.blind == made.blind
     for other, kept in ((name, name != "PGD"), ("APGD", False)):
         inner = [{"name": name}, {"name": other}]
         several = built.attacked("linf", 0.1, name="AutoAttack", attacks=inner)
         assert several.attack.keeps_unbroken == kept
 
 
+@pytest.mark.parametrize(
+    ("fields", "array", "blind"),
+    [
+        ({"loss": "cross_entropy"}, {"loss": 0.0}, 0.5),  # saturated: p - 1 is nothing but rounding
+        ({"loss": "cross_entropy"}, {"loss": 1e-7}, 0.0),
+        ({"loss": "margin"}, {"loss": 0.0}, 0.0),
+        ({"name": "APGD"}, {"flat": True}, 0.5),
+        ({"name": "APGD"}, {"flat": False}, 0.0),
+    ],
+)
+def test_an_attack_that_moves_images_may_have_no_gradient(fields, array, blind):
+    made = built.accuracy(built.attacked("linf", 0.1, **fields), 0.5)
+    made.arrays["distance"] = np.full(100, 0.1)
+    made.arrays.update({name: np.full(100, value) for name, value in array.items()})
+    assert made.blind == blind
+
+
+def test_images_without_a_smallest_change_were_not_moved():
+    condition = results.MinimalCondition(built.attacked("linf", 0.1, name="FMN").attack, (0.1,))
+    arrays = {"distance": np.repeat([np.inf, 0.1], [30, 70])}
+    assert built.result(condition, results.Distances(100, 70, 0.1, ()), arrays).blind == 0.3
+
+
 def test_images_that_are_wrong_in_some_draws_may_stay_where_they_are():
     condition = built.attacked("linf", 0.1, early_stop=True)
     made = built.accuracy(condition, [0.9] * 30 + [1.0] * 70)
     made.arrays["distance"] = np.repeat([0.0, 0.1], [40, 60])
-    assert made.unmoved == 0.1
+    assert made.blind == 0.1
 
 
 def test_a_radius_that_was_computed_in_two_ways_is_one():

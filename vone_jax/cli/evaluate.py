@@ -261,12 +261,12 @@ def _before(
 
 def _after(finished: Sequence[results.Result]) -> Iterator[str]:
     """Yield warnings: images of one class out of several, and attacks that do not move images."""
-    blind = [result for result in finished if result.unmoved > results.BLIND]
+    blind = [result for result in finished if result.blind > results.BLIND]
     if blind:
         yield (
             f"{', '.join(result.name for result in blind)}: the attack did not move images that "
-            f"the network has right, {max(r.unmoved for r in blind):.0%} of all; the gradients "
-            "there are probably zero, see --suite masking"
+            f"the network has right, or had no gradient there, {max(r.blind for r in blind):.0%} "
+            "of all; the accuracy is an upper bound, see --suite masking"
         )
     for result in finished:
         labels = np.unique(result.arrays.get("label", ()))

@@ -12,12 +12,15 @@ import numpy as np
 from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
+    APGD,
     Attack,
     AutoAttack,
     InBatches,
     MinimalNormAttack,
     Transfer,
     checks,
+    classifier,
+    losses,
     norms,
 )
 from vone_jax.attacks.attack import compiled
@@ -134,7 +137,20 @@ class Attacked(Judged):
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
+        if isinstance(self.attack, APGD | AutoAttack):
+            # They start at random points, so the distance does not say whether a gradient led them.
+            stored["flat"] = _flat(attacked, trial.keys("flat"), trial.images, trial.labels)
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
+
+
+@jax.jit
+def _flat(
+    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """True for the images (N,) at which the margin has no gradient."""
+    call = classifier.checked(logits_fn, keys, images)
+    slope = jax.grad(lambda images: jnp.sum(losses.margin(call(keys, images), labels)))(images)
+    return jnp.all(slope == 0, axis=(1, 2, 3))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,9 +54,9 @@ def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
     return noise if isinstance(noise, str) else noise_record(noise) or "none"
 
 
-# The purposes of random numbers: what an attack draws, the choice of the worst of several attacks,
-# the judgement, and image corruptions.
-Purpose = Literal["attack", "choice", "judge", "corruption"]
+# The purposes of random numbers: what an attack draws, the gradient that tells whether it is flat,
+# the choice of the worst of several attacks, the judgement, and image corruptions.
+Purpose = Literal["attack", "flat", "choice", "judge", "corruption"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

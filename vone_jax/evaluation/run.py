@@ -22,8 +22,8 @@ from vone_jax.results import ResultError
 # The array of a chunk that holds the names of the others.
 _FIELDS = "fields"
 # Arrays that a chunk of an earlier call may lack. One call may want a gallery and another not, and
-# earlier versions did not store the predictions.
-_OPTIONAL = ("adversarial", "kept", "predicted")
+# earlier versions did not store the predictions, or where there is no gradient.
+_OPTIONAL = ("adversarial", "kept", "predicted", "flat")
 
 
 class OtherEvaluationError(ResultError):

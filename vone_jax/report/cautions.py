@@ -226,12 +226,12 @@ def _attack_strength(run: Run) -> Iterator[str]:
             f"steps together reach {percent(reach)} of it. Its robust accuracy is an upper bound: "
             f"take more steps, or longer ones (--step-rule 2.5*eps/steps)."
         )
-    unmoved = [r.unmoved for r in run.results if r.unmoved > results.BLIND]
-    if unmoved:
+    blind = [result.blind for result in run.results if result.blind > results.BLIND]
+    if blind:
         yield (
-            f"{run.label}: {count(len(unmoved), 'attack')} did not move images that the network "
-            f"has right, {percent(max(unmoved))} of all. The gradients there are probably zero, so "
-            "the robust accuracy is an upper bound."
+            f"{run.label}: {count(len(blind), 'attack')} did not move images that the network has "
+            f"right, or had no gradient there, {percent(max(blind))} of all. The robust accuracy "
+            "is an upper bound."
         )
     for result in run.of_kind("attack"):
         largest = float(np.max(result.arrays.get("distance", 0.0), initial=0.0))

@@ -5,8 +5,9 @@ A JSON file stands for a complete result: it is written last, and whole. The arr
 clean, attack,     index (N,) in the data set, label (N,), probability_correct (N,),
 corruption         right (N, R) decisions, loss (N,), key (N, 2); predicted (N,), the class of the
                    highest mean probability, which results of earlier versions lack
-attack             also distance (N,); winner (N,) where several attacks compete; adversarial
-                   (K, H, W, C), the images for a gallery, and kept (K,), their indices
+attack             also distance (N,); winner (N,) where several attacks compete; flat (N,), True
+                   where the margin has no gradient, of attacks that start at random points;
+                   adversarial (K, H, W, C), the images for a gallery, and kept (K,), their indices
 gallery            images, adversarial (N, H, W, C); label, predicted_clean,
                    predicted_adversarial (N,); eps
 v1                 kernels, parameters and responses of the Gabor bank

@@ -277,19 +277,26 @@ class Result(Identity):
         return condition.attack
 
     @property
-    def unmoved(self) -> float:
-        """The share of images that are right in all draws although an attack did not move them.
+    def blind(self) -> float:
+        """The share of images that are right in all draws where an attack had nothing to follow.
 
-        It is 0 for a radius of 0, and for the attacks that return the image itself where they find
-        no adversarial one.
+        It did not move them, or the margin has no gradient there, or it follows the cross-entropy,
+        which is exactly 0 in float32. Of a search for the smallest change it is the share of images
+        for which none was found. It is 0 for a radius of 0, and for the attacks that return the
+        image itself where they find no adversarial one.
         """
-        if self.kind != "attack" or "distance" not in self.arrays:
+        if "distance" not in self.arrays:
             return 0.0
-        if self.attack.eps == 0 or self.attack.keeps_unbroken:
+        if self.kind == "minimal":
+            return float(np.mean(np.isinf(self.arrays["distance"])))
+        if self.kind != "attack" or self.attack.eps == 0 or self.attack.keeps_unbroken:
             return 0.0
+        blind = (self.arrays["distance"] == 0) | self.arrays.get("flat", False)
+        condition: Any = self.condition
+        if all(each.fields.get("loss") == "cross_entropy" for each in condition.attacks):
+            blind = blind | (self.arrays.get("loss", np.inf) == 0)
         # An attack may stop at an image that is wrong in its own draws, and right in some others.
-        right = self.arrays["probability_correct"] == 1
-        return float(np.mean(right & (self.arrays["distance"] == 0)))
+        return float(np.mean(blind & (self.arrays["probability_correct"] == 1)))
 
     @property
     def scores(self) -> LayerScores | None:
