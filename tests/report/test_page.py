@@ -434,7 +434,7 @@ def test_checks_are_shown_with_verdict_question_and_numbers():
 def test_smallest_changes():
     rungs = tuple(results.Rung(r, 0.9 / r, (0.0, 1.0)) for r in (1, 2))
     condition = results.MinimalCondition(results.Attack("FMN", "l2", 1.0, {}), (1.0, 2.0))
-    for median, told in ((0.125, "median distance 0.125"), (None, "no median distance, since")):
+    for median, told in ((0.125, "median distance 0.125"), (None, "none was found for half")):
         made = built.result(condition, results.Distances(100, 90, median, rungs))
         text = rendered([built.run([made])]).find(id="attacks").text
         for part in (told, "FMN", "45.0\u202f%", "90 of 100 images"):
