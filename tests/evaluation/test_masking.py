@@ -123,6 +123,7 @@ def test_probabilities_in_the_place_of_logits_fail(batch):
 
     found = examine(Partial(probabilities, batch[0]), batch)
     assert found["logits"].verdict == "fail"
+    assert "return the values before the softmax" in found["logits"].meaning
     assert found["logits"].numbers["largest distance of a sum from 1"] < 1e-5
 
 

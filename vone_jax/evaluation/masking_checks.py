@@ -247,7 +247,10 @@ def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> F
     if not np.isfinite([low, high, error]).all():
         return Finding("fail", numbers, "Some outputs are not finite.")
     if low >= 0 and high <= 1 and error < PROBABILITY_SLACK:
-        meaning = "A second softmax inside the losses flattens their gradients."
+        meaning = (
+            "The outputs are probabilities, and a second softmax inside the losses flattens their "
+            "gradients: return the values before the softmax."
+        )
         return Finding("fail", numbers, meaning)
     return Finding("pass", numbers, "The outputs are logits.")
 
