@@ -251,6 +251,22 @@ def test_gradients_are_of_both_losses_and_at_three_greys():
     np.testing.assert_allclose(found["gradient constant"], constant, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("gap", "zero"), [(80.0, False), (95.0, True), (1e6, True)])
+def test_the_rounding_of_a_saturated_softmax_is_no_gradient(batch, gap, zero):
+    """The other classes have probabilities up to exp(-gap), which float32 holds to exp(-87)."""
+    weights, images, labels = batch
+
+    def scaled(images, keys, others):
+        logits = toy.linear(weights, keys, others)
+        rivals = jnp.sort(toy.linear(weights, keys, images), axis=-1)
+        return logits * gap / (rivals[:, -1:] - rivals[:, -2:-1])
+
+    keys = jax.random.split(jax.random.key(1), len(labels))
+    found = masking.diagnose(Partial(scaled, images), keys, images, labels)
+    assert np.all((found["gradient cross_entropy"] == 0) == zero)
+    assert np.all(found["gradient margin"] > 0)
+
+
 def test_one_gradient_that_is_no_number_is_seen_in_a_large_image():
     gradients = jnp.full((2, 40, 40, 3), -0.5).at[1, 20, 20, 1].set(jnp.nan)
     np.testing.assert_array_equal(masking._largest(gradients), [0.5, np.nan])
