@@ -103,12 +103,11 @@ def open_network(
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1_fields is for checkpoint files, got {dict(v1_fields)} with {named}")
     network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
+    for member in network.members if opened else ():
+        open_network(member)
     # Networks that were opened before have their source in words.
-    unknown = [network] if opened else []
-    for each in unknown:
-        unknown += each.members
-        if each.model is None and not each.source:
-            _checked(each, f"network {each.name}", states_noise=True)
+    if opened and network.model is None and not network.source:
+        _checked(network, f"network {named}", states_noise=True)
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
