@@ -1,5 +1,6 @@
 """Conditions beside closed forms: the smallest changes, and the worst of several attacks."""
 
+import dataclasses
 import types
 
 import jax
@@ -126,9 +127,12 @@ def test_attacks_from_random_points_say_where_there_is_no_gradient():
     apgd = APGD("linf", 0.01, steps=2)
     custom = AutoAttack("linf", 0.01, "custom", (apgd,))
     # PGD begins at the image, so its distance says it.
-    flat = [False, True, False, True]
-    for attack, told in ((apgd, flat), (custom, flat), (PGD("linf", 0.01, 2), None)):
-        _, arrays = measured(evaluation.Attacked(attack), Partial(half, weights), images, labels)
+    pgd = PGD("linf", 0.01, 2)
+    started = dataclasses.replace(pgd, random_start=True)
+    conditions = [evaluation.Attacked(attack) for attack in (pgd, apgd, custom, started)]
+    for condition in (*conditions, evaluation.WorstOf((pgd, started))):
+        _, arrays = measured(condition, Partial(half, weights), images, labels)
+        told = None if condition is conditions[0] else [False, True, False, True]
         assert (arrays["flat"].tolist() if "flat" in arrays else None) == told
 
 

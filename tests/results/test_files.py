@@ -447,6 +447,16 @@ def test_an_attack_that_moves_images_may_have_no_gradient(fields, array, blind):
     assert made.blind == blind
 
 
+def test_of_several_attacks_one_without_a_gradient_may_win_a_tie():
+    """Where all images have the cross-entropy 0, the first attack wins, which cannot move them."""
+    first, second = (built.attacked("linf", 0.1, loss=loss) for loss in ("cross_entropy", "margin"))
+    made = built.accuracy(results.AttackCondition((first.attack, second.attack)), 0.5)
+    made.arrays.update(distance=np.zeros(100), loss=np.zeros(100))
+    assert made.blind == 0.5
+    made.arrays["flat"] = np.zeros(100, bool)
+    assert made.blind == 0.0
+
+
 def test_images_without_a_smallest_change_were_not_moved():
     condition = results.MinimalCondition(built.attacked("linf", 0.1, name="FMN").attack, (0.1,))
     arrays = {"distance": np.repeat([np.inf, 0.1], [30, 70])}

@@ -137,8 +137,8 @@ class Attacked(Judged):
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
-        if isinstance(self.attack, APGD | AutoAttack):
-            # They start at random points, so the distance does not say whether a gradient led them.
+        # From a random point, the distance does not say whether a gradient led the attack.
+        if getattr(self.attack, "random_start", isinstance(self.attack, APGD | AutoAttack)):
             stored["flat"] = _flat(attacked, trial.keys("flat"), trial.images, trial.labels)
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
 
@@ -196,10 +196,8 @@ class WorstOf(Judged):
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         # Each attack gets the keys that it would get alone. The image itself comes last, so that an
         # attack wins a tie.
-        candidates = [
-            *(Attacked(attack).perturb(trial)[0] for attack in self.attacks),
-            trial.images,
-        ]
+        perturbed = [Attacked(attack).perturb(trial) for attack in self.attacks]
+        candidates = [*(images for images, _ in perturbed), trial.images]
         judged = [trial.judge(images, "choice") for images in candidates]
         right = jnp.stack([jnp.sum(each["right"], axis=1, dtype=jnp.int32) for each in judged])
         loss = jnp.stack([each["loss"] for each in judged])
@@ -208,7 +206,9 @@ class WorstOf(Judged):
         rows = jnp.arange(len(trial.labels))
         worst = jnp.stack(candidates)[winner, rows]
         distance = norms.size(worst - trial.images, self.attacks[0].norm)
-        return worst, {"distance": distance, "winner": winner}
+        flat = [stored["flat"] for _, stored in perturbed if "flat" in stored]
+        told = {"flat": flat[0]} if flat else {}
+        return worst, {"distance": distance, "winner": winner, **told}
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
         won = Counter(arrays["winner"].tolist())

@@ -291,8 +291,12 @@ class Result(Identity):
             return float(np.mean(np.isinf(self.arrays["distance"])))
         if self.kind != "attack" or self.attack.eps == 0 or self.attack.keeps_unbroken:
             return 0.0
-        blind = (self.arrays["distance"] == 0) | self.arrays.get("flat", False)
         condition: Any = self.condition
+        still = self.arrays["distance"] == 0
+        blind = self.arrays.get("flat", still)
+        if len(condition.attacks) == 1:
+            # Of several attacks, one that has no gradient may win a tie with one that has.
+            blind = blind | still
         if all(each.fields.get("loss") == "cross_entropy" for each in condition.attacks):
             blind = blind | (self.arrays.get("loss", np.inf) == 0)
         # An attack may stop at an image that is wrong in its own draws, and right in some others.
