@@ -136,6 +136,22 @@ def test_attacks_from_random_points_say_where_there_is_no_gradient():
         assert (arrays["flat"].tolist() if "flat" in arrays else None) == told
 
 
+def test_noise_that_hides_the_gradient_in_some_draws_alone_is_not_flat():
+    weights = jax.random.normal(jax.random.key(3), (64, 4))
+    images = jax.random.uniform(jax.random.key(4), (8, 8, 8, 1))
+
+    def sometimes(weights, keys, images):
+        hidden = jax.vmap(jax.random.bernoulli)(keys)[:, None, None, None]
+        seen = jnp.where(hidden, jax.lax.stop_gradient(images), images)
+        return toy.linear(weights, keys, seen)
+
+    labels = jnp.argmax(toy.linear(weights, KEY, images), axis=-1).astype(jnp.int32)
+    for draws, some in ((1, True), (20, False)):
+        attack = evaluation.Attacked(APGD("linf", 0.01, steps=2, eot_samples=draws))
+        _, arrays = measured(attack, Partial(sometimes, weights), images, labels)
+        assert arrays["flat"].any() == some
+
+
 def test_the_draws_of_an_attack_within_another_are_recorded():
     inner = PGD("linf", 0.1, eot_samples=3, estimator="mean_logits")
     for attack in (InBatches(inner, 4), Transfer(inner, lambda keys, images: images)):

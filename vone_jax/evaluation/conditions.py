@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections import Counter
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, attacks, corruptions, results
+from vone_jax import arguments, attacks, corruptions, prng, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     APGD,
@@ -139,18 +140,29 @@ class Attacked(Judged):
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
         # From a random point, the distance does not say whether a gradient led the attack.
         if getattr(self.attack, "random_start", isinstance(self.attack, APGD | AutoAttack)):
-            stored["flat"] = _flat(attacked, trial.keys("flat"), trial.images, trial.labels)
+            draws = averaging(self.attack)["eot_samples"]
+            stored["flat"] = _flat(attacked, trial.keys("flat"), trial.images, trial.labels, draws)
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="draws")
 def _flat(
-    logits_fn: classifier.LogitsFn, keys: jax.Array, images: jax.Array, labels: jax.Array
+    logits_fn: classifier.LogitsFn,
+    keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    draws: int,
 ) -> jax.Array:
-    """True for the images (N,) at which the margin has no gradient."""
+    """True for the images (N,) at which the margin has no gradient in any of several draws."""
     call = classifier.checked(logits_fn, keys, images)
-    slope = jax.grad(lambda images: jnp.sum(losses.margin(call(keys, images), labels)))(images)
-    return jnp.all(slope == 0, axis=(1, 2, 3))
+
+    def one_draw(number):
+        draw_keys = prng.fold(keys, number)
+        slope = jax.grad(lambda x: jnp.sum(losses.margin(call(draw_keys, x), labels)))(images)
+        return jnp.all(slope == 0, axis=(1, 2, 3))
+
+    # One after the other: an attack in small batches must not need more memory for this.
+    return jnp.all(jax.lax.map(one_draw, jnp.arange(draws, dtype=jnp.uint32)), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
