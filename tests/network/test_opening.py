@@ -259,7 +259,7 @@ def test_a_module_of_the_working_directory_is_found(tmp_path, monkeypatch):
     (tmp_path / "nested" / "front.py").write_text("from beside_it import net\n")
     with pytest.raises(ModuleNotFoundError) as raised:
         vone_jax.open_network("nested/front.py:net")
-    hint = "If it lies beside front.py, start the command with PYTHONPATH=nested"
+    hint = "if the module lies beside front.py, start the command with PYTHONPATH=nested"
     assert hint in raised.value.__notes__
 
 

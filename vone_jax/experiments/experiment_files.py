@@ -119,10 +119,14 @@ def _message(error: BaseException, path: str) -> str:
     if not refused or not isinstance(error, ValueError | TypeError):
         message = f"{type(error).__name__}: {message}"
     if isinstance(error, ModuleNotFoundError):
-        file = Path(path)
-        beside = shlex.quote(str(file.parent))
-        message += f"; if it lies beside {file.name}, start the command with PYTHONPATH={beside}"
+        message += f"; {import_hint(Path(path))}"
     return f"{path}: {message}" if line is None else f"{path}:{line}: {message}"
+
+
+def import_hint(path: Path) -> str:
+    """The cure for a file of the user that does not find a module."""
+    beside = shlex.quote(str(path.parent))
+    return f"if the module lies beside {path.name}, start the command with PYTHONPATH={beside}"
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from vone_jax import arguments, convert, files, models, prng
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.experiment_files import to_json
+from vone_jax.experiments.experiment_files import import_hint, to_json
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
 
@@ -336,8 +335,7 @@ def _import(module: str) -> ModuleType:
     try:
         described.loader.exec_module(loaded)
     except ModuleNotFoundError as error:
-        beside = shlex.quote(str(path.parent))
-        error.add_note(f"If it lies beside {path.name}, start the command with PYTHONPATH={beside}")
+        error.add_note(import_hint(path))
         raise
     return loaded
 
