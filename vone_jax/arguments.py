@@ -82,8 +82,7 @@ def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None
 
 def directory_name(name: str, value: Any) -> None:
     """Check that ``value`` can name a directory, and does not look like an option of a command."""
-    text = isinstance(value, str)
-    if not text or not value or "/" in value or value.startswith((".", "-")):
+    if not isinstance(value, str) or not value or "/" in value or value.startswith((".", "-")):
         raise ValueError(
             f"{name} must be usable as the name of a directory, got {value!r}; such a name is a "
             "text that is not empty, has no /, and does not begin with . or -"

@@ -42,10 +42,12 @@ def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Itera
             labels.setdefault(warning.replace(run.label, "\0", 1), []).append(run.label)
     for warning, of in labels.items():
         # Where some networks have a warning and others not, a number would not tell which.
-        many = _LISTED < len(of) == len(runs)
-        who = f"the {len(of)} networks" if many else listing(of)
-        each = who if len(of) == 1 else f"{'E' if warning[0] == chr(0) else 'e'}ach of {who}"
-        yield warning.replace("\0", each)
+        who = f"the {len(of)} networks" if _LISTED < len(of) == len(runs) else listing(of)
+        if len(of) == 1:
+            yield warning.replace("\0", who)
+        else:
+            shared = warning.replace("\0", f"each of {who}")
+            yield shared[0].upper() + shared[1:]
 
 
 def _datasets(runs: Sequence[Run]) -> Iterator[str]:
