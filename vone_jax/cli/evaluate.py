@@ -260,7 +260,7 @@ def _before(
 
 
 def _after(finished: Sequence[results.Result]) -> Iterator[str]:
-    """Yield warnings: images of one class out of several, and attacks that do not move images."""
+    """Yield warnings: attacks that had nothing to follow, and images of one class of several."""
     blind = [result for result in finished if result.blind > results.BLIND]
     if blind:
         yield (

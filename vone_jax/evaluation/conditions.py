@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 from collections import Counter
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, attacks, corruptions, prng, results
+from vone_jax import arguments, attacks, corruptions, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     APGD,
@@ -20,8 +19,6 @@ from vone_jax.attacks import (
     MinimalNormAttack,
     Transfer,
     checks,
-    classifier,
-    losses,
     norms,
 )
 from vone_jax.attacks.attack import compiled
@@ -141,28 +138,8 @@ class Attacked(Judged):
         # From a random point, the distance does not say whether a gradient led the attack.
         if getattr(self.attack, "random_start", isinstance(self.attack, APGD | AutoAttack)):
             draws = averaging(self.attack)["eot_samples"]
-            stored["flat"] = _flat(attacked, trial.keys("flat"), trial.images, trial.labels, draws)
+            stored["flat"] = trial.flat(attacked, draws)
         return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
-
-
-@functools.partial(jax.jit, static_argnames="draws")
-def _flat(
-    logits_fn: classifier.LogitsFn,
-    keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    draws: int,
-) -> jax.Array:
-    """True for the images (N,) at which the margin has no gradient in any of several draws."""
-    call = classifier.checked(logits_fn, keys, images)
-
-    def one_draw(number):
-        draw_keys = prng.fold(keys, number)
-        slope = jax.grad(lambda x: jnp.sum(losses.margin(call(draw_keys, x), labels)))(images)
-        return jnp.all(slope == 0, axis=(1, 2, 3))
-
-    # One after the other: an attack in small batches must not need more memory for this.
-    return jnp.all(jax.lax.map(one_draw, jnp.arange(draws, dtype=jnp.uint32)), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,9 +195,10 @@ class WorstOf(Judged):
         rows = jnp.arange(len(trial.labels))
         worst = jnp.stack(candidates)[winner, rows]
         distance = norms.size(worst - trial.images, self.attacks[0].norm)
-        flat = [stored["flat"] for _, stored in perturbed if "flat" in stored]
-        told = {"flat": flat[0]} if flat else {}
-        return worst, {"distance": distance, "winner": winner, **told}
+        stored: dict[str, jax.Array] = {}
+        for _, arrays in perturbed:
+            stored |= arrays  # Each attack finds the same images flat.
+        return worst, stored | {"distance": distance, "winner": winner}
 
     def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
         won = Counter(arrays["winner"].tolist())

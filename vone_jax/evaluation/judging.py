@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import Partial
 
 from vone_jax import fast, prng, results, v1
@@ -54,8 +55,8 @@ def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
     return noise if isinstance(noise, str) else noise_record(noise) or "none"
 
 
-# The purposes of random numbers: what an attack draws, the gradient that tells whether it is flat,
-# the choice of the worst of several attacks, the judgement, and image corruptions.
+# The purposes of random numbers: what an attack draws, the search for a gradient, the choice of the
+# worst of several attacks, the judgement, and image corruptions.
 Purpose = Literal["attack", "flat", "choice", "judge", "corruption"]
 
 
@@ -113,6 +114,25 @@ class Trial:
         keys = self.keys(purpose)
         right, loss, predicted = judge(self.classifier(), keys, images, self.labels, self.protocol)
         return {"right": right, "loss": loss, "predicted": predicted}
+
+    def flat(self, classifier: LogitsFn, draws: int) -> jax.Array:
+        """Booleans (N,), true where the margin of a classifier has no gradient in several draws."""
+        return _flat(classifier, self.keys("flat"), self.images, self.labels, draws)
+
+
+@functools.partial(jax.jit, static_argnames="draws")
+def _flat(
+    logits_fn: LogitsFn, keys: jax.Array, images: jax.Array, labels: jax.Array, draws: int
+) -> jax.Array:
+    call = checked(logits_fn, keys, images)
+
+    def one_draw(number):
+        draw_keys = prng.fold(keys, number)
+        slope = jax.grad(lambda x: jnp.sum(losses.margin(call(draw_keys, x), labels)))(images)
+        return jnp.all(slope == 0, axis=(1, 2, 3))
+
+    # One after the other: an attack in small batches must not need more memory for this.
+    return jnp.all(lax.map(one_draw, jnp.arange(draws, dtype=jnp.uint32)), axis=0)
 
 
 def _one_draw(logits_fn, example_keys, keys, images):

@@ -278,12 +278,13 @@ class Result(Identity):
 
     @property
     def blind(self) -> float:
-        """The share of images that are right in all draws where an attack had nothing to follow.
+        """The share of images that are right in all draws, where an attack had nothing to follow.
 
-        It did not move them, or the margin has no gradient there, or it follows the cross-entropy,
-        which is exactly 0 in float32. Of a search for the smallest change it is the share of images
-        for which none was found. It is 0 for a radius of 0, and for the attacks that return the
-        image itself where they find no adversarial one.
+        There the margin has no gradient (the array ``flat``), or, if this was not measured, the
+        attack did not move the image. For an attack on the cross-entropy, this loss may also be 0.
+        For a search for the smallest change, it is the share of images for which none was found.
+        It is 0 for a radius of 0, and for the attacks that return the image itself where they find
+        no adversarial one.
         """
         if "distance" not in self.arrays:
             return 0.0
@@ -292,11 +293,7 @@ class Result(Identity):
         if self.kind != "attack" or self.attack.eps == 0 or self.attack.keeps_unbroken:
             return 0.0
         condition: Any = self.condition
-        still = self.arrays["distance"] == 0
-        blind = self.arrays.get("flat", still)
-        if len(condition.attacks) == 1:
-            # Of several attacks, one that has no gradient may win a tie with one that has.
-            blind = blind | still
+        blind = self.arrays.get("flat", self.arrays["distance"] == 0)
         if all(each.fields.get("loss") == "cross_entropy" for each in condition.attacks):
             blind = blind | (self.arrays.get("loss", np.inf) == 0)
         # An attack may stop at an image that is wrong in its own draws, and right in some others.
