@@ -170,6 +170,22 @@ def test_art_estimator(art, quiet, noisy, images):
 
 
 @pytest.mark.extras
+def test_art_loss_keeps_its_gradient_where_the_label_leads_by_far(art):
+    """The gradient of logsumexp(z) - z[label] is 0 in float32 there."""
+
+    def leading(key, images):
+        value = images.sum((1, 2, 3))
+        return jnp.stack([30 - value, 0 * value], axis=1)
+
+    estimator = art(leading, jax.random.key(0), (2, 2, 1), 2)
+    images = np.full((1, 2, 2, 1), 0.25, np.float32)
+    # softplus(-29) and its slope.
+    np.testing.assert_allclose(estimator.compute_loss(images, [0]), np.exp(-29), rtol=1e-5)
+    gradient = estimator.loss_gradient(images, np.array([0]))
+    np.testing.assert_allclose(gradient, np.full_like(images, np.exp(-29)), rtol=1e-5)
+
+
+@pytest.mark.extras
 def test_art_attack_on_a_noisy_network(art, noisy, images):
     from art.attacks.evasion import FastGradientMethod
 

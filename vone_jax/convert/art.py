@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from jax import Array
 
 from vone_jax import arguments, prng
+from vone_jax.attacks import losses
 from vone_jax.convert.tools import CallKeys, LogitsFn, Noise, classify
 
 
@@ -98,11 +98,11 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
     ) -> tuple[Any, Array, np.ndarray, np.ndarray]:
         """The arguments of ``_losses`` in this call."""
         images, labels = np.asarray(x, np.float32), np.asarray(y)
-        if labels.ndim == 1 or labels.shape[1] == 1:
-            labels = np.eye(self.nb_classes)[labels.astype(int).ravel()]
+        if labels.ndim > 1 and labels.shape[1] > 1:
+            labels = np.argmax(labels, axis=1)
         key = self._keys.next()
         keys = jnp.stack([prng.fold(key, draw) for draw in range(self._draws)])
-        return self.model, keys, images, labels.astype(np.float32)
+        return self.model, keys, images, labels.astype(np.int32).ravel()
 
     def class_gradient(
         self, x: np.ndarray, label: int | list[int] | np.ndarray | None = None, **kwargs: Any
@@ -129,7 +129,7 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
 
 def _losses(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
     logits = jax.vmap(lambda key: classify(f, key, images))(draws)
-    return jnp.mean(optax.losses.softmax_cross_entropy(logits, labels[None]), axis=0)
+    return jnp.mean(losses.cross_entropy(logits, labels), axis=0)
 
 
 def _loss_gradient(f: LogitsFn, draws: Array, images: Array, labels: Array) -> Array:
