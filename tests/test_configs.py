@@ -1,11 +1,13 @@
 """Every config builds, says what it should, and gives the shapes of a training step."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,12 @@ import tensorflow_datasets as tfds
 from jax.tree_util import Partial
 
 from tests.photographs import write_photographs
+from vone_jax import data, training
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
-from vone_jax import training
 from vone_jax.experiments.state import initial_state
 from vone_jax.training.step import make_train_step
+from vone_jax.v1.images import normalise
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS)
@@ -199,6 +202,33 @@ def test_imagenet_networks_have_the_published_number_of_parameters():
         model = experiment.build()
         params = jax.eval_shape(lambda e=experiment, m=model: initial_state(e, m)).params
         assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sweep", "label", "source", "split"),
+    [
+        ("laboratory/training", "base-stem-noise", "fashion_mnist_small", "test"),
+        pytest.param(
+            "benchmark/vonenet", "stem-noise", "demo", "validation", marks=pytest.mark.extras
+        ),
+    ],
+)
+def test_noise_behind_a_stem_meets_the_mean_response_that_it_assumes(sweep, label, source, split):
+    """In V1 it is about 1. With another one, the control would have more or less noise than V1."""
+    if source == "demo":
+        pytest.importorskip("foolbox")
+    network = sweeps.load_sweep(sweep, CONFIGS).members[label].network
+    assert isinstance(network, training.Experiment)
+    size, model = network.model.image_size, dataclasses.replace(network.model, num_classes=10)
+    batches = data.eval_batches(data.load(source, split), batch_size=16, image_size=size)
+    with contextlib.closing(batches):
+        images = jnp.asarray(next(batches)["image"])
+    built: Any = model.build()
+    normal = normalise(images, built.mean, built.std)
+    stem = built.stem.clone(parent=None)
+    layers, _ = jax.jit(lambda key: stem.init_with_output(key, normal, True))(jax.random.key(0))
+    assert built.stem_noise is not None
+    assert float(built.stem_gain * jnp.mean(layers["stem"])) == pytest.approx(1.0, abs=0.1)
 
 
 def test_an_unknown_name_lists_the_names():

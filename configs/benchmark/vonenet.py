@@ -42,8 +42,13 @@ sweep = Sweep(
             )
         ),
         "gaussian": Member(replace(base, perturbation=GaussianImageNoise(0.5))),
+        # Before training, the gain makes the mean response of the stem to photographs about 1, that
+        # of V1.
         "stem-noise": Member(
-            replace(base, model=replace(base.model, stem_noise=NeuronalNoise(0.35, 0.07)))
+            replace(
+                base,
+                model=replace(base.model, stem_noise=NeuronalNoise(0.35, 0.07), stem_gain=1.4),
+            )
         ),
     },
     evaluations=[
