@@ -31,7 +31,7 @@ _base = replace(
     epochs=3,
 )
 _vone = replace(_base, name="laboratory-vone", model=quickstart_vone.model)
-# The gains are the published ones: the mean response of this V1 to these images is 1.25.
+# The gains are the published ones: the mean response of this V1 to these images is 1.2.
 _ev = replace(
     _base,
     name="laboratory-ev",
@@ -97,11 +97,11 @@ NETWORKS: dict[str, Experiment] = {
     **_seeds("vone-complex", _v1(simple_channels=0, complex_channels=64)),
     # Half the gain gives complex cells the mean response of simple ones.
     **_seeds("vone-complex-gain-7.5", _v1(simple_channels=0, complex_channels=64, k_exc=7.5)),
-    # A third and three times the gain: mean responses of about 0.3 and 3. The variance of the noise
+    # A third and three times the gain: mean responses of about 0.4 and 3. The variance of the noise
     # follows the mean, so relative to the response it is stronger and weaker.
     "vone-gain-5": _v1(k_exc=5.0),
     "vone-gain-45": _v1(k_exc=45.0),
-    # Stochasticity. The gain behind the stem makes its mean response about 1, that of V1.
+    # Stochasticity. Before training, the gain makes the mean response of the stem 1, that of V1.
     **_seeds("vone-quiet", _v1(noise=None)),
     **_seeds("vone-noise-0.5", _v1(noise=NeuronalNoise(strength=0.5))),
     **_seeds("vone-noise-2", _v1(noise=NeuronalNoise(strength=2.0))),
