@@ -217,7 +217,9 @@ class Distillation:
 
     The loss is (1 - weight) times the cross-entropy of the labels plus weight times the divergence
     KL(teacher || network) of the softmax of logits / temperature. The defaults are those of Baidya
-    et al. (2021), who distil an ensemble of V1 variants into one VOneNet without noise.
+    et al. (2021), who distil an ensemble of V1 variants into one VOneNet without noise. But their
+    ensemble is the sum of the logits of K members, and ours the mean. So the same temperature gives
+    a flatter softmax here: that of their teacher at K times the temperature.
     """
 
     # Anything that vone_jax.open_network accepts, also an ensemble: "runs/a+runs/b". A run needs

@@ -1,4 +1,8 @@
-"""Ensembles: the mean of the logits of several networks (Baidya et al. 2021, arXiv:2110.10645)."""
+"""Ensembles: the mean of the logits of several networks.
+
+Baidya et al. (2021), arXiv:2110.10645, add the logits. Their answers are the same. What depends on
+the scale of logits differs: losses, probabilities, and the softmax that a network learns from.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -63,7 +67,7 @@ def _mean(members: Sequence[Network]) -> Partial:
 
 
 def ensemble(members: Sequence[Network]) -> Network:
-    """The mean of the logits of several networks, the ensembles of Baidya et al. (2021).
+    """The mean of the logits of several networks.
 
     An attack uses the gradients of all members. Each member draws noise of its own. The layers of
     the members are not available, and their noise cannot be changed. VOneNets with the same back
