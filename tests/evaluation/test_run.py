@@ -120,6 +120,20 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     ]  # fmt: skip
 
 
+def test_the_seconds_of_a_result_include_the_loading_of_images(network, tmp_path):
+    class Slow(data.Subset):
+        def __getitem__(self, index):
+            time.sleep(0.5 * (index == 0))
+            return super().__getitem__(index)
+
+    job = tiny.tiny_job(network, tmp_path, tag="compiled")
+    evaluation.evaluate(job, evaluation.Clean())
+    job = tiny.changed(job, tag="slow", examples=Slow(tiny.tiny_source()))
+    started = time.perf_counter()
+    seconds = evaluation.evaluate(job, evaluation.Clean()).provenance.wall_seconds
+    assert 0.5 <= seconds <= time.perf_counter() - started
+
+
 def test_numbers_are_those_of_the_arrays(network, tmp_path):
     """The same examples through ``robust_accuracy``, with the keys of their indices."""
     job = tiny.tiny_job(network, tmp_path)

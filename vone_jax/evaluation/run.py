@@ -355,9 +355,9 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
     """A chunk of arrays for each batch from the position ``start`` on."""
     kept = condition.kept if isinstance(condition, Attacked) else 0
     for_gallery = job.examples.indices[job.spread(kept)]
+    since = time.perf_counter()
     with contextlib.closing(batches(job, start=start, workers=job.request.workers)) as parts:
         for part in parts:
-            since = time.perf_counter()
             placed, trial = place(job, part)
             batch = mesh.fetch(placed)
             try:
@@ -377,4 +377,6 @@ def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str
                 shown = np.isin(index, for_gallery)
                 arrays |= {"adversarial": arrays["adversarial"][shown], "kept": index[shown]}
             chunk = {"index": index, "label": batch["label"][mask], **arrays}
-            yield chunk | {"seconds": np.array([time.perf_counter() - since])}
+            now = time.perf_counter()
+            yield chunk | {"seconds": np.array([now - since])}
+            since = now
