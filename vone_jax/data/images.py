@@ -150,6 +150,7 @@ class FolderSource(Source):
         self._root = folder
         self._files: list[str] = []
         self._labels: list[int] = []
+        numbers = {name: number for number, name in enumerate(self.class_names)}
         owners: dict[str, str] = {}
         left_out: Counter[str] = Counter()
         for name in classes:
@@ -166,7 +167,7 @@ class FolderSource(Source):
             if divided:
                 chosen = _part(chosen, split, folder / name, undecoded)
             self._files.extend(chosen)
-            self._labels.extend([self.class_names.index(composed(name))] * len(chosen))
+            self._labels.extend([numbers[composed(name)]] * len(chosen))
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
