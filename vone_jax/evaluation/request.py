@@ -151,7 +151,8 @@ class Request:
         data set of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.
-      workers: Processes that decode images. 0: threads of this process.
+      workers: Processes that decode images. They start anew for each condition, which takes some 3
+        seconds. 0: threads of this process, up to four.
       tag: Text at the end of the names of the results, to keep them beside other results.
       overwrite: Replace results of other settings that have the same name. A finished result of the
         same settings is used again; delete its file to measure anew.
