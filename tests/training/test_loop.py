@@ -616,6 +616,20 @@ def test_compiled_programs_are_kept_where_it_is_said(tiny, tmp_path):
     assert any("train_step" in path.name for path in cache.iterdir())
 
 
+def test_a_validation_does_not_run_ahead_of_the_devices(tiny, monkeypatch):
+    """Images that wait for a slow network fill the memory."""
+    ready, events = prepare(tiny, meshes.data_mesh(ONE)), []
+
+    def step(variables, batch):
+        events.append("step")
+        return ready.eval_step(variables, batch)
+
+    slow = replace(ready, eval_step=step)
+    monkeypatch.setattr(jax, "block_until_ready", lambda sums: events.extend("wait" for _ in sums))
+    loop.validate(slow, ready.initial_state(), monitor.Stop(lambda: False))
+    assert events == ["step", "step", "wait", "step", "wait"]
+
+
 def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
     result = {"loss": float("nan"), "accuracy": 0.0, "seen": 10, "largest_class": 0.5}
     monkeypatch.setattr(training.loop, "validate", lambda setup, state, stop: result)

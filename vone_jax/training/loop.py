@@ -314,6 +314,8 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
                     return None
                 labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
                 batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
+                # Images that load faster than the network works must not pile up on the devices.
+                jax.block_until_ready(batch_sums[-2:-1])
         except ChildProcessError:
             # For the reason see the same error in ``train``.
             if jax.process_count() > 1 or not stop.poll():
