@@ -201,11 +201,13 @@ class Job:
         """
         examples, total = self.examples, len(self.examples)
         count = min(count, total)
+        # The positions that may be read, if all of the others are chosen.
+        span = min(_READ_PER_IMAGE + count, total)
         positions: list[int] = []
         classes: set[int] = set()
         for part in range(count):
             start = part * total // count
-            free = [p % total for p in range(start, start + total) if p % total not in positions]
+            free = [p % total for p in range(start, start + span) if p % total not in positions]
             candidates = free[:_READ_PER_IMAGE]
             labels = [int(examples[candidates[0]]["label"])]
             while labels[-1] in classes and len(labels) < len(candidates):
