@@ -14,6 +14,7 @@ A classifier or a layer is a function ``(keys, images)`` of one key per example,
 ``per_example`` adapts a function of a single key.
 """
 
+import functools
 import inspect
 import zlib
 from collections.abc import Callable
@@ -78,11 +79,16 @@ def fold(key: AnyShape, number: Array | int) -> AnyShape:
     Raises:
       TypeError: if ``key`` is not a typed key.
     """
-    key = threefry(key)
+    return _fold(threefry(key), jnp.asarray(number, jnp.uint32))
+
+
+# Compiled, because ``vmap`` takes half a millisecond from Python for a few keys.
+@functools.partial(jax.jit, inline=True)
+def _fold(key: AnyShape, number: Array) -> AnyShape:
     fold_in = jax.random.fold_in
     for _ in range(key.ndim):
         fold_in = jax.vmap(fold_in, in_axes=(0, None))
-    return fold_in(key, jnp.asarray(number, jnp.uint32))
+    return fold_in(key, number)
 
 
 def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
@@ -109,8 +115,12 @@ def example_keys(key: Key[Array, ""] | Keys, num_examples: int) -> Keys:
 
 def index_keys(key: Key[Array, ""], indices: ArrayLike) -> Keys:
     """Return the keys of examples by index in the dataset: batches can be cut anywhere."""
-    indices = jnp.asarray(indices, jnp.uint32)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(threefry(key), indices)
+    return _index(threefry(key), jnp.asarray(indices, jnp.uint32))
+
+
+@functools.partial(jax.jit, inline=True)
+def _index(key: Key[Array, ""], indices: Array) -> Keys:
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 
 def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Partial:

@@ -222,10 +222,7 @@ class Job:
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """One key for each example by its dataset index, the root of all its random numbers."""
         root = prng.stream(jax.random.key(self.request.seed), "evaluation")
-        return _index_keys(root, indices)
-
-
-_index_keys = jax.jit(prng.index_keys)
+        return prng.index_keys(root, indices)
 
 
 def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
