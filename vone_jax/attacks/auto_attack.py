@@ -131,7 +131,8 @@ class AutoAttack(Attack):
         """
         # The input is checked before anything is computed.
         images, labels = checks.arrays(key, logits_fn, images, labels)
-        members = self.members(checks.classes(key, logits_fn, images))
+        keys = prng.example_keys(key, images.shape[0])
+        members = self.members(classifier.classes(logits_fn, keys, images))
         keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
         # The logits are traced within ``jit``, and if anything that the classifier uses is traced.
         logits = classifier.checked(logits_fn, keys, images)(keys, images)

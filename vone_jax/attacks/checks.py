@@ -140,7 +140,7 @@ def arrays(
     ranges = _ranges(images, labels)
     if not isinstance(ranges[0], Tracer):
         inside, first, last = jax.device_get(ranges)
-        number = classes(keys, logits_fn, images)
+        number = classifier.classes(logits_fn, keys, images)
         if not inside:
             # On the devices, since a process may hold a part of the images only.
             extremes = jnp.min(images), jnp.max(images), jnp.any(jnp.isnan(images))
@@ -174,12 +174,6 @@ def _array(name: str, value: Any) -> Array:
         # JAX would wrap labels beyond 32 bits, which may then be in range.
         array = array.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
     return jnp.asarray(array)
-
-
-def classes(key: AnyKey, logits_fn: LogitsFn, images: Images) -> int:
-    """Return the number of classes of a classifier, which is traced and not run."""
-    keys = prng.example_keys(key, images.shape[0])
-    return jax.eval_shape(classifier.checked(logits_fn, keys, images), keys, images).shape[-1]
 
 
 @jax.jit

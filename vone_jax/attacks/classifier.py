@@ -34,14 +34,21 @@ LogitsFn = Callable[[Keys, Images], Logits]
 def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
     """Return the classifier as a compiled function, after a check of the shape of its logits.
 
-    The function returns logits with the dtype of the images.
+    The function returns logits with the dtype of the images. See ``classes`` for what is raised.
+    """
+    logits_fn = prng.as_pytree(logits_fn)
+    classes(logits_fn, keys, images)
+    return functools.partial(_logits, logits_fn)
+
+
+def classes(logits_fn: LogitsFn, keys: Keys, images: Images) -> int:
+    """Return the number of classes of a classifier, which is traced and not run.
 
     Raises:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
     """
-    call = functools.partial(_logits, prng.as_pytree(logits_fn))
-    logits = jax.eval_shape(call, keys, images)
+    logits = _logits.eval_shape(prng.as_pytree(logits_fn), keys, images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2:
         raise ValueError(
@@ -50,7 +57,7 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(f"logits_fn must return floating-point logits, got {logits.dtype}")
-    return call
+    return shape[1]
 
 
 # Compiled, although attacks call this while they are traced themselves: JAX then traces a
