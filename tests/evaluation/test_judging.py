@@ -175,7 +175,7 @@ def test_protocols_that_make_no_sense_are_refused(fields, message):
 
 
 def test_a_network_in_another_layout_is_judged_in_the_fast_one():
-    """Draws are judged in a loop, where XLA would compute these convolutions slowly on CPUs."""
+    """Draws follow each other in loops, where XLA computes these convolutions slowly on CPUs."""
     kernel = jax.random.normal(jax.random.key(2), (4, 1, 3, 3))
 
     def logits_fn(keys, images):
@@ -189,7 +189,8 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
 
     def judged(images):
         protocol = results.Protocol("fresh", 3)
-        return judging.judge(Partial(logits_fn), keys, images, labels, protocol)
+        trial = judging.Trial(protocol, keys, Partial(logits_fn), images, labels)
+        return trial.judge(images), trial.flat(trial.logits_fn, 3)
 
     program = jax.jit(judged).lower(images).as_text()
     layouts = re.findall(r"dim_numbers = (.*?), window", program)

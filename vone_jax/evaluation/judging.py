@@ -126,6 +126,7 @@ def _flat(
 ) -> jax.Array:
     call = checked(logits_fn, keys, images)
 
+    @fast.in_fast_layout
     def one_draw(number):
         draw_keys = prng.fold(keys, number)
         slope = jax.grad(lambda x: jnp.sum(losses.margin(call(draw_keys, x), labels)))(images)
