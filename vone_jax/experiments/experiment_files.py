@@ -89,13 +89,13 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     except (Exception, SystemExit) as error:
         raise ValueError(_message(error, str(path))) from error
     value = defined.get(variable)
-    if value is None and variable == "experiment" and hasattr(defined.get("sweep"), "members"):
+    if value is None and hasattr(defined.get("sweep"), "members"):
         raise ValueError(
             f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
             f"python train.py {name}:LABEL trains one; its labels are "
             f"{', '.join(defined['sweep'].members)}"
         )
-    if value is None and variable == "sweep" and "experiment" in defined:
+    if value is None and defined.get("experiment"):
         raise ValueError(f"{name} is not a sweep; python train.py {name} trains this network")
     if value is None or (cls is not None and not isinstance(value, cls)):
         raise ValueError(

@@ -41,7 +41,7 @@ CHECKPOINTS = "checkpoints"
 BANKS = "banks"
 # Orbax looks for its files with patterns that begin with the directory. With these characters it
 # may find none, or those of another directory.
-PATTERN_CHARACTERS = tuple("*?[\\".replace(os.sep, ""))
+PATTERN_CHARACTERS = "*?[\\".replace(os.sep, "")
 # Seconds after which a file is visible on all machines. NFS keeps what it knows for up to 60 s.
 _DELAY = 70.0
 _FORMAT = 1
