@@ -245,7 +245,9 @@ class TestFolder:
         for name in ("cat/1.HEIC", "cat/deeper/2.heic", "dog/3.dng", "dog/._4.heic", "dog/5.txt"):
             (folder / "train" / name).touch()
         (folder / "train/dog/6.heif").symlink_to("3.dng")  # the same photograph
-        message = "are left out: 1 .dng, 2 .heic; convert them to JPEG"
+        (folder / "7.heic").touch()
+        (folder / "train/dog/7.heic").symlink_to("../../7.heic")
+        message = "are left out: 1 .dng, 3 .heic; convert them to JPEG"
         with pytest.warns(UserWarning, match=re.escape(message)):
             source = data.load(f"folder:{folder}", "train")
         assert len(source) == 3

@@ -283,6 +283,10 @@ def test_the_data_frame_has_one_row_for_each_number(run, first_format):
     rungs = frame[(frame["kind"] == "minimal") & (frame["quantity"] == "accuracy")]
     assert len(rungs) == 9 and rungs.iloc[0]["eps_label"] == "1/4080"
     assert rungs.iloc[0]["eps"] == pytest.approx(1 / 4080)
+    found = frame[frame["kind"] == "masking"].set_index("quantity")["value"]
+    checks = next(r.measured.checks for r in loaded[3].results if r.kind == "masking")
+    numbers = {f"{c.name}: {name}": value for c in checks for name, value in c.numbers.items()}
+    assert len(numbers) > 20 and dict(found) == numbers
     noises = frame[frame["kind"] == "attack"]["attack_noise"]
     assert set(noises) == {"same", "none", "frozen", "neuronal-0.35-0.07-1"}
 
