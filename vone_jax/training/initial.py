@@ -176,7 +176,7 @@ def open_source(spec: str) -> "Network":
     from vone_jax.network import open_network
 
     network = open_network(spec)
-    if network.model is None or network.variables is None:
+    if network.model is None:
         raise ValueError(
             f"initial_weights: only functions of {spec} are known, so its weights cannot be taken; "
             "give a run directory, a folder of vone_jax.convert, or a checkpoint file"
