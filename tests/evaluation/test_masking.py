@@ -402,6 +402,7 @@ def test_on_few_images_an_attack_is_not_called_too_weak():
         (masking_checks.loss_rises({"0": SAME, "9": SAME + 1, "10": SAME + 0.99}), "pass"),
         (masking_checks.loss_rises({"0": SAME, "9": SAME + 2, "10": SAME + 1}), "fail"),
         (masking_checks.loss_rises({"0": SAME, "10": SAME}), "fail"),
+        (masking_checks.loss_rises({"0": SAME, "10": SAME + few(20)}), "fail"),  # of too few images
         (masking_checks.zero_radius({"a": SAME, "b": SAME}), "pass"),
         (masking_checks.zero_radius({"a": few(1), "b": LOW}), "fail"),
         (masking_checks.randomness(np.full(5, 1e-5), False), "pass"),

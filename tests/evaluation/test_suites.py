@@ -77,6 +77,7 @@ def test_suites_expand_to_conditions():
     quick = suites.conditions(requests.expand(["quick"]), evaluation.Request(), NOISY)
     both = suites.conditions(requests.expand(["quick", "corruptions"]), evaluation.Request(), NOISY)
     assert quick[1].attack == evaluation.vonenet_pgd("linf", 1 / 1020)
+    assert {condition.severity for condition in quick[5:]} == {3}
     assert len(quick) == 1 + 4 + 9 and len(both) == 1 + 4 + 5 * 19
     # Draws of a network without noise are all the same.
     (attacked,) = suites.conditions(["linf"], evaluation.Request(eps=(0.1,)), QUIET)
