@@ -57,6 +57,12 @@ def test_hostile_json_is_a_value_error(text, message):
     }
 
 
+def test_a_digest_of_json_does_not_depend_on_the_order_of_keys():
+    value, reordered = {"a": {"b": 1, "c": 2}, "d": [3]}, {"d": [3], "a": {"c": 2, "b": 1}}
+    assert files.json_digest(value) == files.json_digest(reordered)
+    assert files.json_digest(value) != files.json_digest(value | {"d": [4]})
+
+
 def test_a_lock_is_exclusive_and_ends_with_its_process(tmp_path):
     path = tmp_path / "lock"
     program = (
