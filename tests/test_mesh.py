@@ -65,6 +65,8 @@ def test_fetched_arrays_survive_the_donation_of_the_originals(mesh):
 def test_a_batch_that_does_not_divide_is_refused_by_name(mesh, size):
     with pytest.raises(ValueError, match=f"data.batch_size .* number of devices, 4,.* got {size}"):
         meshes.check_batch_size(mesh, size, "data.batch_size")
+    meshes.check_batch_size(mesh, 4)
+    meshes.check_batch_size(meshes.data_mesh(jax.devices()[:1]), 1)
 
 
 def test_a_batch_that_does_not_divide_is_not_placed(mesh):
