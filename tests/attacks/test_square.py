@@ -78,6 +78,14 @@ def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
     np.testing.assert_allclose(turned, padded, atol=1e-6)
 
 
+def test_the_tiles_of_a_start_are_centred_and_fill_what_they_can():
+    """Of 17 x 19 pixels, 5 x 6 tiles with a side of 3 leave two rows and a column."""
+    start = np.asarray(square.tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
+    tiles = start[1:16, :18].reshape(5, 3, 6, 3, 2)
+    np.testing.assert_allclose(np.linalg.norm(tiles, axis=(1, 3)), 1.0, rtol=1e-5)
+    assert not start[[0, 16]].any() and not start[:, 18].any()
+
+
 def test_squares_shrink_as_the_paper_says():
     """Halved after query 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10000."""
     queries = [1, 10, 11, 50, 51, 200, 201, 501, 1001, 2001, 4001, 6001, 8000, 8001]
