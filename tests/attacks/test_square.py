@@ -78,6 +78,14 @@ def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
     np.testing.assert_allclose(turned, padded, atol=1e-6)
 
 
+def test_the_stripes_of_a_start_have_either_sign_as_often():
+    start = np.asarray(square.stripes(jax.random.key(0), (2, 1000, 3), 0.1, jnp.float32))
+    np.testing.assert_allclose(np.abs(start), 0.1)
+    np.testing.assert_array_equal(*start)
+    # Four standard deviations of the mean of 3000 signs.
+    assert abs(start.mean()) < 0.1 * 4 / np.sqrt(3000)
+
+
 def test_the_tiles_of_a_start_are_centred_and_fill_what_they_can():
     """Of 17 x 19 pixels, 5 x 6 tiles with a side of 3 leave two rows and a column."""
     start = np.asarray(square.tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
