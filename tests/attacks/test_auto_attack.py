@@ -256,7 +256,8 @@ def test_members_of_a_custom_version_decide_on_the_classes():
     assert attack.least_classes == 5
     with pytest.raises(ValueError, match="at least 5 classes"):
         attack.members(4)
-    assert AutoAttack("linf", 0.1, "custom", (FGSM("linf", 0.1),)).least_classes == 2
+    members = (FGSM("linf", 0.1), FAB("linf", 0.1))
+    assert AutoAttack("linf", 0.1, "custom", members).least_classes == 2
 
 
 @pytest.mark.parametrize(

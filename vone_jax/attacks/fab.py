@@ -87,7 +87,7 @@ class FAB(LinearisedAttack):
 
     @property
     def least_classes(self) -> int:
-        return max(2, (self.targets or 0) + 1)
+        return (self.targets or 1) + 1
 
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
