@@ -248,37 +248,36 @@ def test_other_types_of_numbers_stay(photographs):
     assert half.dtype == jnp.bfloat16
 
 
-# The sums of the numbers in make_tinyimagenet_c.py and make_cifar_c.py, in the repository of the
-# paper, each times its severity.
+# The sums of the numbers in make_imagenet_c.py, make_tinyimagenet_c.py and make_cifar_c.py, in the
+# repository of the paper, each times its severity.
 SUMS = {
-    "gaussian_noise": (2.06, 1.26),
-    "shot_noise": (795, 1850),
-    "impulse_noise": (1.22, 0.69),
-    "defocus_blur": (33.64, 18.6),
-    "glass_blur": (57.2, 43.75),
-    "motion_blur": (195, 143.5),
-    "zoom_blur": (18.05, 18.05),
-    "snow": (332.95, 335.7),
-    "frost": (18.9, 18.7),
-    "frost_procedural": (18.9, 18.7),
-    "fog": (54.05, 48.2),
-    "brightness": (5.5, 3),
-    "contrast": (2.25, 4.9),
-    "elastic_transform": (211.84, 92.16),
-    "pixelate": (9.5, 11.55),
-    "jpeg_compression": (616, 784),
-    "speckle_noise": (4.25, 2.26),
-    "gaussian_blur": (17.5, 11.9),
-    "spatter": (50.66, 50.15),
-    "saturate": (177.9, 26.9),
+    "gaussian_noise": (3.8, 2.06, 1.26),
+    "shot_noise": (181, 795, 1850),
+    "impulse_noise": (2.45, 1.22, 0.69),
+    "defocus_blur": (118.1, 33.64, 18.6),
+    "glass_blur": (91.4, 57.2, 43.75),
+    "motion_blur": (405, 195, 143.5),
+    "zoom_blur": (18.97, 18.05, 18.05),
+    "snow": (388.6, 332.95, 335.7),
+    "frost": (20.55, 18.9, 18.7),
+    "frost_procedural": (20.55, 18.9, 18.7),
+    "fog": (62.1, 54.05, 48.2),
+    "brightness": (5.5, 5.5, 3),
+    "contrast": (2.25, 2.25, 4.9),
+    "elastic_transform": (2135, 211.84, 92.16),
+    "pixelate": (5.25, 9.5, 11.55),
+    "jpeg_compression": (181, 616, 784),
+    "speckle_noise": (6.4, 4.25, 2.26),
+    "gaussian_blur": (60, 17.5, 11.9),
+    "spatter": (75.59, 50.66, 50.15),
+    "saturate": (127.9, 177.9, 26.9),
 }
 
 
-def test_the_tables_of_small_images_have_the_published_numbers():
-    """Those of ImageNet-C are compared with imagecorruptions, see test_other_tools.py."""
+def test_the_tables_have_the_published_numbers():
     assert {*corruptions.SETS["common"], *corruptions.SETS["extra"]} <= SUMS.keys()
     for name, sums in SUMS.items():
-        for table, total in zip(("tiny", "cifar"), sums, strict=True):
+        for table, total in zip(corruptions.TABLES, sums, strict=True):
             numbers = np.reshape(tables.PARAMETERS[name][table], (5, -1))
             assert (np.arange(1, 6) @ numbers).sum() == pytest.approx(total, abs=1e-6), name
 
@@ -295,7 +294,7 @@ def test_the_tables_of_small_images_have_the_published_numbers():
     ],
 )
 def test_the_size_chooses_the_table(side, table):
-    assert corruptions.table_for(side, side) == table
+    assert corruptions.table_for(side, side) == corruptions.table_for(side, 20) == table
 
 
 @pytest.mark.untyped
