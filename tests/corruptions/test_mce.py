@@ -15,6 +15,9 @@ ALEXNET = table(lambda name: mce.ALEXNET_ERRORS[name])
 
 
 def test_alexnet_itself_has_100():
+    # The sum of the published errors, each times its place in the table.
+    errors = enumerate(mce.ALEXNET_ERRORS.values(), 1)
+    assert sum(place * error for place, error in errors) == pytest.approx(89.720216)
     assert mce.mean_corruption_error(ALEXNET) == pytest.approx(100, abs=1e-9)
     assert mce.relative_mean_corruption_error(ALEXNET, 0.4348) == pytest.approx(100, abs=1e-9)
 

@@ -210,6 +210,10 @@ def test_incomplete_and_other_files_are_refused(freeman_ziemba, tmp_path):
     with pytest.raises(ValueError, match="two files for texture 13, sample 1"):
         textures.load_freeman_ziemba(tmp_path)
     (tmp_path / "tex-99x99-im13-smp1.png").unlink()
+    for path in tmp_path.iterdir():
+        Image.fromarray(np.zeros((8, 9), np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"squares of one size, got \[\(8, 9\)\]"):
+        textures.load_freeman_ziemba(tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "tex-320x320-im13-smp16.png")
     with pytest.raises(ValueError, match="15 samples per family"):
         textures.load_freeman_ziemba(tmp_path)
