@@ -44,6 +44,14 @@ def test_a_table_of_too_few_values_is_refused():
     assert np.isfinite(scores["max_dc"].score)
 
 
+@pytest.mark.parametrize(
+    ("counts", "undefined"), [((0, 0), 3), ((-1, 3), 0), ((1, 2), -1)], ids=str
+)
+def test_counts_that_no_sample_has_are_refused(counts, undefined):
+    with pytest.raises(ValueError, match="counts must be >= 0 with at least one neuron"):
+        neurophysiology.Reference(np.array(counts), undefined, "user table")
+
+
 @pytest.mark.untyped
 def test_counts_may_be_numbers_of_numpy():
     """Such as a sum of NaNs. A result holds plain integers."""
