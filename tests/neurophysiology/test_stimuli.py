@@ -135,9 +135,11 @@ def test_displays_that_cannot_show_the_stimuli_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ({"radius": 0.0}, "must be > 0"),
-        ({"contrast": 1.5}, "contrast"),
-        ({"contrast": -0.5}, "contrast must lie in .* from -0.5 to -0.5"),
+        # One of several values is enough.
+        ({"radius": np.array([1.0, 0.0])}, "must be > 0"),
+        ({"spatial_frequency": np.array([1.0, 0.0])}, "must be > 0"),
+        ({"contrast": np.array([0.5, 1.5])}, "contrast must lie in .* from 0.5 to 1.5"),
+        ({"contrast": np.array([-0.5, 0.5])}, "contrast must lie in .* from -0.5 to 0.5"),
         ({"radius": 5.6}, "within 6.0 degrees"),
         ({"x": -5.5}, "within 6.0 degrees .* got 6.5"),
         ({"y": 5.5}, "within 6.0 degrees .* got 6.5"),
