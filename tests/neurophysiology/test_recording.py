@@ -75,6 +75,8 @@ def test_few_units_are_seen_through_a_smaller_crop(small_site):
     edge = dataclasses.replace(few, row=few.row - few.row.min(), col=few.col)
     wide = dataclasses.replace(edge, window=SMALL_DISPLAY.whole())
     assert cropped(small_layer, KEY, wide).window.top == 0
+    apart = dataclasses.replace(wide, row=np.where(np.arange(len(wide)) % 2, 63, 0))
+    assert cropped(small_layer, KEY, apart) is apart
 
 
 def test_layers_that_see_everything_are_not_cropped():
