@@ -139,6 +139,8 @@ def test_contrast_responses_are_those_of_albrecht_and_hamilton():
     bank, kernels = config.gabor_parameters(), config.gabor_kernels()
     cells = np.arange(24)
     amplitude = 25.0 * surround._drive(bank, kernels, cells >= 12, 28.0)
+    # No grating of another cell drives a cell more than its own.
+    np.testing.assert_allclose(np.diag(amplitude), amplitude.max(axis=0), rtol=0.01)
     maps = np.broadcast_to(amplitude[:, None, None], (24, 28, 28, 24)).astype(np.float32)
 
     def response(contrast):
