@@ -67,6 +67,13 @@ def test_without_normalisation_the_block_is_the_published_one(images):
     assert v1.VOneBlockConfig().normalization is None
 
 
+@pytest.mark.parametrize("kind", ["simple_channels", "complex_channels"])
+def test_cells_of_one_kind_have_a_surround(images, kind):
+    config = dataclasses.replace(SMALL, **{kind: 0})
+    responses = jax.eval_shape(partial(v1.noise_free_responses, config), images)
+    assert responses.shape == (2, 28, 28, 12)
+
+
 @pytest.mark.parametrize("platform", [pytest.param("cpu", marks=pytest.mark.slow), "tpu"])
 def test_responses_equal_a_direct_computation(images, platform):
     """Pools by another library, cell by cell, in the order of the bank."""
