@@ -182,6 +182,9 @@ def test_a_given_configuration_wins_but_for_the_bank(vone, write):
     model, _ = convert.from_torch(write(vone[2]), v1=config)
     assert (model.v1.simple_channels, model.v1.k_exc, model.v1.noise) == (16, 3.0, None)
     np.testing.assert_array_equal(model.v1.gabor_kernels()[0], vone[0].v1.gabor_kernels()[0])
+    # The number of filters gives the other number, whatever the flags say.
+    config = convert.read(write(vone[2]), v1={"simple_channels": 6}).model.v1
+    assert (config.simple_channels, config.complex_channels) == (6, 10)
 
 
 def test_a_given_configuration_wins_over_the_normalisation_of_the_flags(vone, write):
