@@ -624,6 +624,9 @@ def test_replaced_noise_at_the_attack_counts_only_where_it_is_stronger():
     alone = judged("vone_resnet18", (surrogate, 0.3, "s"))
     assert comparison.curve(alone, "linf") == {} and comparison.norms([alone]) == []
     assert comparison.norms([alone], deployed=False) == ["linf"]
+    frozen = {"protocol": results.Protocol("frozen", 1)}
+    judgement = judged("vone_resnet18", (linf(0.2), 0.3, "frozen", frozen))
+    assert comparison.norms([judgement]) == []
     for share, name in ((0.3, "s"), (0.7, "usual"), (0.6, "usual")):
         both = judged("vone_resnet18", (surrogate, share, "s"), (linf(0.2), 0.6, "usual"))
         (result,) = comparison.curve(both, "linf").values()

@@ -81,7 +81,7 @@ def _pretty(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None or value in ("", {}, []):
+    if value in (None, "", {}, []):
         return _UNKNOWN
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
