@@ -317,7 +317,7 @@ def test_images_that_an_earlier_version_judged_where_they_were_found(model, move
     if told:
         warned([run], "in minimal-fmn-l2 are far too high", "--overwrite")
     else:
-        silent([run], "judged its images where they were found")
+        silent([run], "far too high")
 
 
 def _worst_of_two():

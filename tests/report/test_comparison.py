@@ -145,6 +145,9 @@ def test_each_network_has_the_chance_of_its_classes():
     assert verdicts(item) == ["more robust"]
     (item,) = paired.comparisons([base, other])
     assert verdicts(item) == [paired.BROKEN]
+    # Without names of classes, chance is not known, and no accuracy is a guess.
+    assert comparison.guessing(base.results[1])
+    assert not comparison.guessing(built.change(base, class_names=()).results[1])
 
 
 def test_images_of_a_folder_that_changed_are_not_compared():
