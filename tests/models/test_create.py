@@ -153,6 +153,22 @@ def test_non_square_images():
     assert count(variables) == count(abstract(model, 32, 3)[0])
 
 
+def test_the_default_front_ends_are_the_published_ones():
+    """Those of Tiny ImageNet (arXiv:2110.10645) and of EVNets (arXiv:2506.03089)."""
+    assert models.v1_config(64, 3) == v1.VOneBlockConfig(
+        image_size=64, visual_degrees=2.0, stride=2, sf_max=11.3, k_exc=23.5,
+        distribution="physiological_extended", noise=v1.NeuronalNoise(scale=0.286, level=0.071),
+    )  # fmt: skip
+    assert models.v1_config(224, 4, "ev_resnet50") == v1.VOneBlockConfig(
+        image_size=224, visual_degrees=7.0, in_channels=4, kernel_size=31, gabor_seed=42,
+        sf_max=8.0, k_exc=5.3, distribution="evnet", noise=v1.FanoNoise(), image_mean=0.0,
+        image_std=1.0,
+    )  # fmt: skip
+    # An EfficientNet has half of the cells and half of the stride, from 112 pixels on.
+    small = models.v1_config(112, 3, "vone_efficientnet_b0")
+    assert (small.stride, small.simple_channels, small.complex_channels) == (2, 128, 128)
+
+
 def test_the_default_width_is_the_published_one():
     assert models.create("resnet18") == models.create("resnet18", width=64)
     assert models.create("efficientnet_b0") == models.create("efficientnet_b0", width=32)

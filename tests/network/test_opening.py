@@ -433,6 +433,11 @@ def test_a_run_directory_that_holds_none(tmp_path):
         vone_jax.open_network(tmp_path)
 
 
+def test_a_shape_becomes_a_tuple_of_integers():
+    shape = dataclasses.replace(user_networks.cnn(), image_shape=np.array([28, 28, 1])).image_shape
+    assert shape == (28, 28, 1) and {type(side) for side in shape} == {int}
+
+
 def test_names_and_shapes_that_a_network_cannot_have():
     with pytest.raises(ValueError, match="name must be usable as the name of a directory"):
         dataclasses.replace(user_networks.cnn(), name="../escape")
