@@ -87,7 +87,7 @@ def test_the_stripes_of_a_start_have_either_sign_as_often():
 
 
 def test_the_tiles_of_a_start_are_centred_and_fill_what_they_can():
-    """Of 17 x 19 pixels, 5 x 6 tiles with a side of 3 leave two rows and a column."""
+    """17 x 19 pixels hold 5 x 6 tiles with a side of 3. Two rows and a column are left."""
     start = np.asarray(square.tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
     tiles = start[1:16, :18].reshape(5, 3, 6, 3, 2)
     np.testing.assert_allclose(np.linalg.norm(tiles, axis=(1, 3)), 1.0, rtol=1e-5)

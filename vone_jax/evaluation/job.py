@@ -201,7 +201,7 @@ class Job:
         """
         examples, total = self.examples, len(self.examples)
         count = min(count, total)
-        # The positions that may be read, if all of the others are chosen.
+        # Enough positions, even if all the images that are chosen already lie among them.
         span = min(_READ_PER_IMAGE + count, total)
         positions: list[int] = []
         classes: set[int] = set()

@@ -185,19 +185,15 @@ def _by_image(results: Sequence[Result]) -> np.ndarray:
         len(results) * result.arrays["index"] + number
         for result, number in zip(results, sets, strict=True)
     ]
-    # Most results have the same images. Sorting those of each one takes nearly all of the time.
-    distinct: list[np.ndarray] = []
-    places: list[int] = []
-    for index in indices:
-        same = (i for i, known in enumerate(distinct) if np.array_equal(index, known))
-        places.append(next(same, len(distinct)))
-        if places[-1] == len(distinct):
-            distinct.append(index)
-    images = functools.reduce(np.union1d, distinct[1:], np.sort(distinct[0]))
-    rows = [np.searchsorted(images, index) for index in distinct]
+    # Most results have the same images. Sorting those of each one would take most of the time.
+    contents = [index.tobytes() for index in indices]
+    distinct = dict(zip(contents, indices, strict=True))
+    first, *others = distinct.values()
+    images = functools.reduce(np.union1d, others, np.sort(first))
+    rows = {content: np.searchsorted(images, index) for content, index in distinct.items()}
     values = np.full((len(images), len(results)), np.nan)
-    for column, (result, place) in enumerate(zip(results, places, strict=True)):
-        values[rows[place], column] = result.arrays["probability_correct"]
+    for column, (result, content) in enumerate(zip(results, contents, strict=True)):
+        values[rows[content], column] = result.arrays["probability_correct"]
     return values
 
 
