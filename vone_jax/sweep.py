@@ -207,6 +207,25 @@ class Options:
         arguments.fields(self)
         arguments.instance("runs", self.runs, Path)
         arguments.instance("weights", self.weights, Path | None)
+        if not self.only or not set(self.only) <= set(STEPS):
+            raise ValueError(
+                f"only must be among {', '.join(STEPS)}; got {' '.join(self.only) or 'none'}"
+            )
+        index, count = self.part
+        if not 1 <= index <= count:
+            raise ValueError(
+                f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {self.shard}"
+            )
+        if count > 1 and set(self.only) == {"report"}:
+            raise ValueError(
+                f"shard must be left out for the report of all networks, got {self.shard}"
+            )
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The two numbers of ``shard``; zeros if it has another form."""
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
@@ -225,28 +244,16 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
       0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
 
     Raises:
-      ValueError: for an unknown step or shard, if networks are to be opened and ``weights`` is no
-        directory or holds none of them, or if a run directory holds another experiment than its
-        member.
+      ValueError: if networks are to be opened and ``weights`` is no directory or holds none of
+        them, or if a run directory holds another experiment than its member.
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
         report covers the networks that are trained and have results.
     """
     steps, runs, dry_run = options.only, options.runs, options.dry_run
-    if not steps or not set(steps) <= set(STEPS):
-        raise ValueError(f"only must be among {', '.join(STEPS)}; got {' '.join(steps) or 'none'}")
     arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
-    match = re.fullmatch(r"(\d+)/(\d+)", options.shard)
-    index, count = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= index <= count:
-        raise ValueError(
-            f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {options.shard}"
-        )
-    if count > 1 and set(steps) == {"report"}:
-        raise ValueError(
-            f"shard must be left out for the report of all networks, got {options.shard}"
-        )
+    index, count = options.part
     group = runs / sweep.group
     opened = _weights_files(sweep, options.weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
@@ -306,31 +313,57 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     if "report" in steps and count == 1:
         needs = {command.label: command.needs for command in every}
         refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
-        shown = [label for label in labels if label not in refused]
-        without = [label for label in shown if not dry_run and not _result_files(group / label)]
-        shown = [label for label in shown if label not in without]
-        for reason, left_out in (("without results", without), ("not trained", refused)):
-            if shown and left_out:
-                print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
-        report = ["-m", "vone_jax.report", *(str(group / label) for label in shown)]
-        report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
-        report += ["--v1-match"] if sweep.v1_match else []
-        if dry_run:
-            print(shlex.join(["python", *report]), flush=True)
-        elif shown:
-            status = _execute([sys.executable, *report], root)
-            if status == cli.WRONG_ARGUMENTS and sweep.v1_match:
-                # A network lacks what the V1 match needs. The page does not need it.
-                failures.append(f"the V1 match (exit status {status})")
-                status = _execute([sys.executable, *report[:-1]], root)
-            if status == cli.STOPPED:
-                return cli.STOPPED
-            if status not in (cli.FINISHED, cli.WITH_GAPS):
-                failures.append(f"the report (exit status {status})")
-        elif not failures:
-            failures.append("the report: no network has results")
+        status = _report(sweep, labels, refused, root, group, dry_run, failures)
+        if status == cli.STOPPED:
+            return status
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
+    return cli.FINISHED
+
+
+def _report(
+    sweep: Sweep,
+    labels: Sequence[str],
+    refused: Sequence[str],
+    root: Path | None,
+    group: Path,
+    dry_run: bool,
+    failures: list[str],
+) -> int:
+    """Write the report of the members that have results, or print its command.
+
+    Args:
+      labels: the members.
+      refused: those that are left out, since their training has failed.
+      failures: gets what has failed.
+
+    Returns:
+      0, or 75 if the report was stopped.
+    """
+    shown = [label for label in labels if label not in refused]
+    without = [label for label in shown if not dry_run and not _result_files(group / label)]
+    shown = [label for label in shown if label not in without]
+    for reason, left_out in (("without results", without), ("not trained", refused)):
+        if shown and left_out:
+            print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
+    report = ["-m", "vone_jax.report", *(str(group / label) for label in shown)]
+    report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
+    report += ["--v1-match"] if sweep.v1_match else []
+    if dry_run:
+        print(shlex.join(["python", *report]), flush=True)
+        return cli.FINISHED
+    if not shown:
+        failures += [] if failures else ["the report: no network has results"]
+        return cli.FINISHED
+    status = _execute([sys.executable, *report], root)
+    if status == cli.WRONG_ARGUMENTS and sweep.v1_match:
+        # A network lacks what the V1 match needs. The page does not need it.
+        failures.append(f"the V1 match (exit status {status})")
+        status = _execute([sys.executable, *report[:-1]], root)
+    if status == cli.STOPPED:
+        return status
+    if status not in (cli.FINISHED, cli.WITH_GAPS):
+        failures.append(f"the report (exit status {status})")
     return cli.FINISHED
 
 

@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> int:
         status = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py", argv)
         if not argv:
             return status
-    arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
-    options = arguments.options
     try:
+        arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
+        options = arguments.options
         sweep = sweeps.load_sweep(arguments.sweep, configs)
         # A wrong data set or split is refused before the first training.
         if options.source is not None:
