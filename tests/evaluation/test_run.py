@@ -120,6 +120,16 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_seed_gives_the_same_numbers_as_before(network, tmp_path):
+    """Expected are those of the commit fa2ef183, see ``tests/test_reproduction.py``."""
+    job = tiny.tiny_job(network, tmp_path)
+    measured = [evaluation.evaluate(job, each) for each in (evaluation.Clean(), ATTACKED, NOISE)]
+    for result in measured:
+        assert result.arrays["key"][3].tolist() == [1905052781, 3706272737]
+    losses = [result.arrays["loss"].mean() for result in measured]
+    np.testing.assert_allclose(losses, [1.446953, 1.568251, 1.442419], rtol=1e-5)
+
+
 def test_the_seconds_of_a_result_include_the_loading_of_images(network, tmp_path):
     class Slow(data.Subset):
         def __getitem__(self, index):

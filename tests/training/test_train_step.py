@@ -122,6 +122,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_step_other_noise(one):
     assert shifted.sums.loss != unshifted.sums.loss
 
 
+def test_a_seed_gives_the_same_losses_as_before(one):
+    """Expected are those of the commit fa2ef183, see ``tests/test_reproduction.py``."""
+    assert run(one, 3)[1].sums.loss == pytest.approx(8.196278, rel=1e-5)
+    batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
+    validated = one.eval_step(one.start().variables, batch)
+    assert validated.loss == pytest.approx(8.519140, rel=1e-5)
+
+
 def test_noise_belongs_to_examples_not_to_rows(one):
     """Without dropout, whose masks depend on the row, the order of a batch only reorders sums."""
     order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
