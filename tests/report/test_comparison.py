@@ -76,6 +76,11 @@ def test_headlines_are_of_conditions_that_most_networks_have():
     several.append(network("d", ("brightness",)))
     kept = [{name for name, _ in shown.corrupted} for shown in comparison.headlines(several)]
     assert kept == [{"fog"}, {"fog"}, {"fog"}, set()]
+    # Any two of these three share another one, too, which only they have.
+    pairs = [("snow", "contrast"), ("snow", "pixelate"), ("contrast", "pixelate")]
+    several[:3] = [network(str(pair), ("fog", *pair)) for pair in pairs]
+    kept = [{name for name, _ in shown.corrupted} for shown in comparison.headlines(several)]
+    assert kept == [{"fog"}, {"fog"}, {"fog"}, set()]
     # Without common ones, each has its own, and a caution tells it.
     apart = [network("a", ("fog",)), network("b", ("snow",))]
     assert all(shown.corrupted for shown in comparison.headlines(apart))

@@ -196,8 +196,13 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
 def _of_most(measured: Sequence[Mapping[_Key, Result]]) -> frozenset[_Key]:
     """The longest list of conditions that most networks have; empty if there is none."""
     lists = [frozenset(each) for each in measured if each]
-    candidates = {one & other for one in lists for other in lists}
-    candidates |= {frozenset.intersection(*lists)} if lists else set()
+    counts = Counter(key for each in lists for key in each)
+    shared = frozenset(key for key, number in counts.items() if 2 * number > len(lists))
+    # What any number of the lists have in common. There are few of these intersections, because
+    # lists lack whole corruptions, severities or radii, and mostly the same ones.
+    candidates = {shared}
+    for one in set(lists):
+        candidates |= {one & other for other in candidates}
     most = [c for c in candidates if 2 * sum(c <= each for each in lists) > len(lists)]
     return max(most, key=lambda each: (len(each), sorted(map(str, each))), default=frozenset())
 
