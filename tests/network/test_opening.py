@@ -596,12 +596,11 @@ def test_a_folder_without_its_weights_is_no_run(vone, tmp_path):
         vone_jax.open_network(tmp_path / "net")
 
 
-@pytest.mark.parametrize("spec", ["folder", "network"])
+@pytest.mark.parametrize("spec", ["folder", "network", "a.net.pth+b.net.pth"])
 def test_what_is_for_other_networks_is_refused(vone, tmp_path, spec):
-    network = Network.of_model("net", *vone)
+    network = Network.of_model("net", *vone) if spec == "network" else spec
     if spec == "folder":
-        convert.save_folder(tmp_path / "net", *vone)
-        network = tmp_path / "net"
+        network = convert.save_folder(tmp_path / "net", *vone)
     with pytest.raises(NetworkError, match="step is for a directory of train.py, got 7 with .*net"):
         vone_jax.open_network(network, step=7)
     with pytest.raises(NetworkError, match="v1_fields is for checkpoint files"):
