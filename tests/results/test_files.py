@@ -41,6 +41,17 @@ def fails(path, *parts):
     return str(caught.value)
 
 
+def with_arrays(source, directory, change):
+    """The path in a directory of a copy of a result with other arrays; None removes one."""
+    path = directory / source.name
+    path.write_bytes(source.read_bytes())
+    with np.load(source.with_suffix(".npz")) as stored:
+        arrays = dict(stored) | change
+    kept = {name: value for name, value in arrays.items() if value is not None}
+    np.savez(path.with_suffix(".npz"), **kept)
+    return path
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -297,7 +308,7 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("v1", {"image": np.full((4, 4, 1), -1.0)}, ["image must be in [0, 1]"]),
         ("v1", {"image": np.zeros((4, 4, 2))}, ["1 or 3 channels"]),
         ("v1", {"sf": np.ones(3)}, ["sf", "shape (8)"]),
-        ("v1", {"simple_channels": np.int64(17)}, ["simple_channels", "17"]),
+        ("v1", {"simple_channels": np.int64(9)}, ["simple_channels must be in [0, 8], got 9"]),
         ("v1", {"published_sf_edges": np.ones(8)}, ["published_sf_edges"]),
         ("v1", {"published_nx_weights": np.ones(99)}, ["published_nx_edges", "shape (100)"]),
         (
@@ -313,15 +324,16 @@ def test_a_result_measures_what_its_condition_says(directory):
     ],
 )
 def test_arrays_out_of_range(directory, first_format, name, change, parts):
-    if name == "v1":
-        for suffix in (".json", ".npz"):
-            source = first_format / "tiny" / "results" / f"v1{suffix}"
-            (directory / source.name).write_bytes(source.read_bytes())
-    archive = directory / f"{name}.npz"
-    with np.load(archive) as stored:
-        arrays = dict(stored) | change
-    np.savez(archive, **{key: value for key, value in arrays.items() if value is not None})
-    fails(directory / f"{name}.json", archive, *parts)
+    source = first_format / "tiny" / "results" if name == "v1" else directory
+    path = with_arrays(source / f"{name}.json", directory, change)
+    fails(path, path.with_suffix(".npz"), *parts)
+
+
+@pytest.mark.parametrize("simple", [0, 8])
+def test_a_bank_with_one_kind_of_cells(directory, first_format, simple):
+    source = first_format / "tiny" / "results" / "v1.json"
+    path = with_arrays(source, directory, {"simple_channels": np.int64(simple)})
+    assert results.read(path).arrays["simple_channels"] == simple
 
 
 def test_lone_surrogates_become_replacement_characters(directory):
