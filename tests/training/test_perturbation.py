@@ -117,6 +117,8 @@ def test_gaussian_image_noise_has_its_scale_and_share():
         GaussianImageNoise(0.1, share=1.5)
     with pytest.raises(ValueError, match="scale must be"):
         GaussianImageNoise(0.0)
+    # Rusak et al., 2020: half of the images stay clean.
+    assert GaussianImageNoise(0.1).share == 0.5
 
 
 TARGETS = {
