@@ -105,7 +105,7 @@ def open_network(
     for member in network.members if opened else ():
         open_network(member)
     # Networks that were opened before have their source in words.
-    if opened and network.model is None and not network.source:
+    if network.model is None and not network.source:
         _checked(network, f"network {named}", states_noise=True)
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
