@@ -1,8 +1,10 @@
 """Arrays survive the way to a mesh and back; batches that do not fit are refused."""
 
+import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -74,9 +76,15 @@ def test_a_batch_that_does_not_divide_is_not_placed(mesh):
         meshes.shard_batch(mesh, np.zeros((6, 2), np.float32))
 
 
-def test_one_process_speaks_for_itself():
+def test_one_process_speaks_for_itself_and_any_of_two_for_both(monkeypatch):
     assert meshes.any_process(True) is True
     assert meshes.any_process(False) is False
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for other in (True, False):
+        gather = partial(np.append, other)
+        monkeypatch.setattr(meshes.multihost_utils, "process_allgather", gather)
+        assert meshes.any_process(True) is True
+        assert meshes.any_process(False) is other
 
 
 def test_values_that_differ_between_processes_are_named(monkeypatch):
@@ -199,6 +207,18 @@ def test_wrong_arguments_of_one_process_do_not_wait_for_the_others(free_port):
         for process in (first, second):
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize(("status", "calls"), [(2, ["shutdown", 2]), (1, [1])])
+def test_a_process_takes_leave_after_wrong_arguments_only(monkeypatch, status, calls):
+    """After a failure the others wait in the middle of a computation, and would not answer."""
+    made = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: made.append("shutdown"))
+    monkeypatch.setattr(os, "_exit", made.append)
+    with meshes.ending_together():
+        sys.exit(status)
+    assert made == calls
 
 
 @pytest.fixture
