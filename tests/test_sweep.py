@@ -119,9 +119,9 @@ def test_a_member_may_have_evaluations_of_its_own(root):
 def test_shards_share_out_the_members(root):
     shards = {"1/2": "ace", "2/2": "bd", "1/3": "ad", "2/3": "be", "3/3": "c"}
     for number, (shard, labels) in enumerate(shards.items()):
-        # Of a group of its own, where nothing is finished.
+        # Of a group of its own, where nothing is finished. A shard writes no report.
         sweep = replace(make("abcde"), group=f"group-{number}")
-        assert run(root, sweep, shard=shard, steps=("train",)) == 0
+        assert run(root, sweep, shard=shard, steps=("train", "report")) == 0
         assert "".join(call[-1] for call in calls(root)) == labels
 
 
@@ -417,6 +417,8 @@ def test_the_report_is_written_where_the_v1_match_fails(root, monkeypatch):
     with pytest.raises(SweepError, match=r"^failed:\n  the V1 match \(exit status 2\)$"):
         run(root, make("a", v1_match=True), steps=("report",))
     assert written == [False, True]
+    assert run(root, make("a"), steps=("report",)) == 0
+    assert written == [False, True, True]
 
 
 def test_a_report_with_gaps_is_no_failure(root, monkeypatch):
