@@ -18,7 +18,7 @@ from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.report import layers
 from tests.results import built
-from vone_jax import evaluation, mesh, training
+from vone_jax import evaluation, mesh, results, training
 from vone_jax.cli import evaluate as program
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models import create
@@ -229,6 +229,44 @@ def test_published_images_are_one_table(run_dir, tmp_path, capsys):
     assert printed.count("VOneResNet-18 (tiny") == 1
     assert f"on 8 published images of npy:{tmp_path};" in printed
     assert len(re.findall("^(fog|contrast), published ", printed, re.MULTILINE)) == 4, printed
+
+
+def test_checks_and_distances_in_words():
+    attack = results.Attack("PGD", "linf", 4 / 255, {})
+    verdicts = {"zero_radius": "pass", "steps": "warning", "eps": "pass"}
+    checks = tuple(results.Check(*(name, "?", told), {}, "!") for name, told in verdicts.items())
+    rungs = [(1, 0.875, (0.8, 0.95)), (16, 0.0, (0.0, 0.0625))]
+    ladder = tuple(results.Rung(eps / 255, *shares) for eps, *shares in rungs)
+    of_attack, smallest = results.MaskingCondition(attack, {}), results.MinimalCondition(attack, ())
+    made = [
+        built.result(of_attack, results.Checks(checks, 50), name="masking"),
+        built.result(smallest, results.Distances(100, 90, 0.0123456, ladder), name="minimal"),
+        built.result(smallest, results.Distances(100, 40, None, ladder[:1]), name="other"),
+    ]
+    assert [program.line(each) for each in made] == [
+        "masking: 2 pass, 1 warning, 0 fail, 12.5 s",
+        "minimal: 90 of 100 broken, 12.5 s",
+        "other: 40 of 100 broken, 12.5 s",
+    ]
+    assert program.summary(made).splitlines() == [
+        "checks at linf 4/255, 50 images",
+        "verdict  check        meaning",
+        "-----------------------------",
+        "pass     zero_radius  !",
+        "warning  steps        !",
+        "pass     eps          !",
+        "",
+        "minimal: 90 of 100 broken at any distance, median distance 0.01235",
+        "radius  accuracy %  95 % interval",
+        "---------------------------------",
+        "1/255         87.5   80.0 to 95.0",
+        "16/255         0.0     0.0 to 6.2",
+        "",
+        "other: 40 of 100 broken at any distance, none for half of them",
+        "radius  accuracy %  95 % interval",
+        "---------------------------------",
+        "1/255         87.5   80.0 to 95.0",
+    ]
 
 
 @pytest.mark.slow
