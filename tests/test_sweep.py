@@ -501,9 +501,12 @@ def test_the_command_shows_every_command_in_a_dry_run(tmp_path, capsys):
 def test_a_split_is_checked_before_the_first_training(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(_SWEEP_FILE)
-    assert program.main([str(path), "--runs", str(tmp_path), "--dry-run", "--split", "train"]) == 0
-    assert program.main([str(path), "--runs", str(tmp_path), "--dry-run", "--split", "tests"]) == 2
-    assert re.search("--split tests: .* 'tests'", capsys.readouterr().err)
+    dry = [str(path), "--runs", str(tmp_path), "--dry-run"]
+    source = ["--source", "fashion_mnist_small"]
+    for given, named in (([], "--split tests"), (source, " ".join(source))):
+        assert program.main([*dry, *given, "--split", "train"]) == 0
+        assert program.main([*dry, *given, "--split", "tests"]) == 2
+        assert re.search(f"{named}: .* 'tests'", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0"])
