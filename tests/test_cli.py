@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 
 import jax
 import pytest
 
-from vone_jax import cli, evaluation, training
+from vone_jax import cli, evaluation, fast, training
 from vone_jax.attacks import PGD
 from vone_jax.cli import evaluate, train
 
@@ -301,6 +302,21 @@ def test_devices_that_are_not_there_are_named(
     told = capsys.readouterr().err
     assert told.startswith(f"{command.PROGRAM}: JAX finds no device with JAX_PLATFORMS=cuda")
     assert reason in told and told.endswith("set JAX_PLATFORMS=cpu\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "expected"),
+    [
+        (train, ["quickstart/resnet18"], ["use_all_cores", "keep_memory"]),
+        (evaluate, ["run"], ["keep_memory"]),
+    ],
+)
+def test_settings_of_the_process_are_made_before_all_else(monkeypatch, command, argv, expected):
+    made = []
+    for name in ("use_all_cores", "keep_memory"):
+        monkeypatch.setattr(fast, name, partial(made.append, name))
+    assert command.main([*argv, "--distributed", "wrong"]) == cli.WRONG_ARGUMENTS
+    assert made == expected
 
 
 @pytest.mark.parametrize(
