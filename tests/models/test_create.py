@@ -51,6 +51,23 @@ def test_parameter_counts_are_the_published_ones(name, parameters):
 
 
 @pytest.mark.parametrize(
+    "name", ["vone_resnet18", *models.list_models(exclude_filters=["vone_*", "ev_*"])]
+)
+def test_every_layer_of_a_network_is_computed_in_bfloat16(name):
+    """The modules of Flax are all but V1 and the last cast of the logits."""
+    model = models.create(name, 10, 32, width=4, dtype=jnp.bfloat16)
+    images, key = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32), jax.random.key(0)
+    _, variables = jax.eval_shape(
+        lambda x: model.init_with_output(
+            key, x, noise_key=key, method="features", capture_intermediates=True, mutable=True
+        ),
+        images,
+    )
+    outputs = jax.tree.leaves(variables["intermediates"])
+    assert len(outputs) > 10 and {output.dtype for output in outputs} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize(
     ("name", "size", "classes", "parameters"),
     [
         ("resnet18", 32, 10, 11_173_962),
