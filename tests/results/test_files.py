@@ -378,6 +378,7 @@ def test_arrays_of_a_layer_are_checked(tmp_path):
         ({"unit/row": None}, "unit/row is missing"),
         ({"value/pref_or": np.full(layers.UNITS, np.inf)}, "infinite"),
         ({"field/map": np.zeros((20, 21, 30)), "axis/position": np.arange(20.0)}, "field/map"),
+        ({"axis/radius": np.zeros(0), "curve/size": np.zeros((0, layers.UNITS))}, "is empty"),
         ({"variability/spike_mean": None}, "variability/spike_mean is missing"),
     ):
         path = results.write(tmp_path, made)
