@@ -310,6 +310,8 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("v1", {"sf": np.ones(3)}, ["sf", "shape (8)"]),
         ("v1", {"simple_channels": np.int64(9)}, ["simple_channels must be in [0, 8], got 9"]),
         ("v1", {"published_sf_edges": np.ones(8)}, ["published_sf_edges"]),
+        ("v1", {"published_nx_edges": None}, ["the array published_nx_edges is missing"]),
+        ("v1", {"published_nx_weights": None}, ["the array published_nx_weights is missing"]),
         ("v1", {"published_nx_weights": np.ones(99)}, ["published_nx_edges", "shape (100)"]),
         (
             "v1",
