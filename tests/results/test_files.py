@@ -304,6 +304,7 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("clean", {"label": np.array(["a"] * 100)}, ["label must be numbers"]),
         ("attack", {"distance": np.zeros(7)}, ["distance", "shape (100)", "(7,)"]),
         ("gallery", {"images": np.full((6, 4, 4, 1), 2.0)}, ["adversarial", "shape"]),
+        ("gallery", {"images": np.full((3, 12, 12, 3), 2.0)}, ["images must be in [0, 1]"]),
         ("gallery", {"label": np.zeros(4, int)}, ["label", "shape (3)"]),
         ("v1", {"image": np.full((4, 4, 1), -1.0)}, ["image must be in [0, 1]"]),
         ("v1", {"image": np.zeros((4, 4, 2))}, ["1 or 3 channels"]),
@@ -334,8 +335,14 @@ def test_arrays_out_of_range(directory, first_format, name, change, parts):
 @pytest.mark.parametrize("simple", [0, 8])
 def test_a_bank_with_one_kind_of_cells(directory, first_format, simple):
     source = first_format / "tiny" / "results" / "v1.json"
-    path = with_arrays(source, directory, {"simple_channels": np.int64(simple)})
-    assert results.read(path).arrays["simple_channels"] == simple
+    # Nor need there be published distributions of its parameters.
+    published = [
+        f"published_{name}_{part}"
+        for name in ("sf", "theta", "nx", "ny")
+        for part in ("edges", "weights")
+    ]
+    change = dict.fromkeys(published) | {"simple_channels": np.int64(simple)}
+    assert results.read(with_arrays(source, directory, change)).arrays["simple_channels"] == simple
 
 
 def test_lone_surrogates_become_replacement_characters(directory):
