@@ -201,6 +201,7 @@ def test_a_key_gives_the_same_parameters_where_double_precision_is_on(responses,
     ("make", "message"),
     [
         (lambda: v1.OrientedPools(4), "size must be odd, got 4"),
+        (lambda: v1.OrientedPools(-3), "size must be an integer >= 1, got -3"),
         (lambda: v1.NeighbouringChannels(spread=0.0), "spread"),
         (lambda: v1.GDN(gamma=-1.0), "gamma"),
         (lambda: v1.GDN(gamma=0.0), "gamma must be a finite number > 0"),
