@@ -430,6 +430,13 @@ def test_values_that_no_evaluation_writes_are_refused(directory, path, value):
     fails(file, "attack.json")
 
 
+def test_the_reach_of_an_attack_is_not_short_by_rounding():
+    eps, steps = 3 / 255, 45
+    assert steps * (eps / steps) / eps < 1
+    fields = {"steps": steps, "step_size": eps / steps}
+    assert results.Attack("PGD", "linf", eps, fields).reach == 1
+
+
 def test_odd_fields_of_an_attack_have_no_reach_and_tiny_radii_a_label():
     assert results.Attack("PGD", "linf", 0.1, {"steps": "x", "step_size": None}).reach == np.inf
     started = {"steps": 1, "step_size": 0.01, "random_start": True}

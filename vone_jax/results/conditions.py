@@ -97,7 +97,8 @@ class Attack:
             step, steps = self.fields.get("step_size"), self.fields["steps"]
             if step is None:
                 step = names.STEP_RULES[self.fields["step_rule"]](self.eps, steps)
-            return steps * step / self.eps
+            # Steps of eps / 45 reach all of the radius in 45 steps, whatever their rounding.
+            return float(f"{steps * step / self.eps:.6g}")
         except (KeyError, TypeError, ZeroDivisionError):
             return math.inf  # A file may have other fields than the attack of this version.
 
