@@ -23,6 +23,14 @@ def silent(runs, part):
     assert not [text for text in cautions(runs) if part in text]
 
 
+def test_an_attack_on_other_images_than_its_control_is_no_ladder():
+    """The control is on the usual data set and hides it, but is no attack by itself."""
+    clean, attack = built.measure("vone_resnet18", {"clean": 0.9, "linf": (0.5,)})
+    control = built.change(attack, attack_noise="none", name="control")
+    run = built.run([clean, control, built.change(attack, dataset="others")])
+    assert comparison.norms([run]) == ["linf"] and comparison.ladders(run) == []
+
+
 def test_good_runs_raise_one_caution():
     (text,) = cautions(pair())
     assert text.startswith("Not every ladder of radii reaches chance: ResNet-18 keeps 20.0")
@@ -74,6 +82,11 @@ def test_a_folder_that_changed_between_evaluations():
         )
         warned([mixed], "changed between evaluations", *parts)
     silent([of_folder(one, "a"), of_folder(other, None)], "changed")
+    # Before and after a change, no index means the same image.
+    few = of_folder(built.run(built.measure("vone_resnet18", examples=50), "few"), None)
+    whole = built.change(of_folder(one, None), total=1000)
+    for total, told in ((1000, warned), (999, silent)):
+        told([whole, built.change(few, total=total)], "tested on different images (100 and 50)")
 
 
 def test_networks_with_other_numbers_of_classes():
@@ -260,7 +273,7 @@ def test_weak_attacks():
     for steps, told in ((3, warned), (32, silent)):
         condition = built.attacked("linf", 4 / 255, steps=steps, step_rule="eps/32")
         few = built.accuracy(condition, 0.3, name=made[2].name)
-        told([built.run([*made[:2], few, *made[3:]])], "all steps together reach 9.4")
+        told([built.run([*made[:2], few, *made[3:]])], "cannot use the whole radius")
         # Of several such attacks the least weak one is named.
         condition = built.attacked("linf", 1 / 255, steps=1, step_rule="eps/32")
         weaker = built.accuracy(condition, 0.5, name=made[1].name)

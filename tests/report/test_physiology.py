@@ -342,8 +342,11 @@ def test_pairs_without_variance_are_left_out_and_ratios_have_a_median():
         "variability/mean": np.array([[1.0, 2.0], [8.0, 5.0]]),
         "variability/variance": np.array([[3.0, 2.0], [4.0, 0.0]]),
     }
-    text = tuning.variability_chart(arrays, False, 0).description
+    chart = tuning.variability_chart(arrays, False, 0)
+    text = chart.description
     assert "of responses of 3 pairs" in text and "the median ratio is 1.00" in text
+    # The points and the line of equality have the same axes.
+    assert [set("xy") - set(layer["encoding"]) for layer in chart.spec["layer"]] == [set(), set()]
     arrays["variability/variance"][:] = 0
     assert tuning.variability_chart(arrays, False, 0) is None
 

@@ -167,6 +167,23 @@ def test_mosaics_show_each_filter_in_its_channel(v1):
     assert pixels(images.strip(v1)).shape[1] > 32 * 40
 
 
+def test_a_second_row_of_a_mosaic_stands_below_the_first(v1):
+    """Each row has 8 tiles, and grey lines of 2 pixels around them."""
+    many = {name: np.repeat(v1[name][:4], 3, axis=0) for name in ("sf", "theta", "channel")}
+    many["kernels_in_phase"] = np.ones((12, *v1["kernels_in_phase"].shape[1:]))
+    (simple,) = images.mosaics(v1 | many | {"simple_channels": 12})
+    shown = pixels(simple["uri"])
+    side = (shown.shape[1] - 2) // 8
+    assert shown.shape == (2 * side + 2, 8 * side + 2, 3)
+    tiles = np.zeros((2, 8), bool)
+    tiles[0], tiles[1, :4] = True, True
+    inside = (np.arange(8 * side + 2) % side) >= 2
+    expected = np.outer(inside[: 2 * side + 2], inside) & np.pad(
+        tiles.repeat(side, 0).repeat(side, 1), (0, 2)
+    )
+    np.testing.assert_array_equal((shown != 128).any(axis=-1), expected)
+
+
 def test_filters_of_a_channel_that_images_lack_are_grey(v1):
     """The M cells of an EVNet are channel 3."""
     simple, _ = images.mosaics(v1 | {"channel": np.full(8, 3)})
