@@ -448,14 +448,18 @@ def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
     assert len(again) == number - 1
 
 
-def test_a_validation_that_fails_loses_no_training(tiny, whole, tmp_path, deaths):
+def test_a_validation_that_fails_loses_no_training(tiny, whole, tmp_path, deaths, capsys):
     """The run saves where it wanted to validate, although no step is due to be saved."""
     seldom = replace(tiny, checkpoint_every=100.0)
-    deaths.append(None)
-    with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
-        train(seldom, tmp_path)
-    step, _, position = final_state(seldom, tmp_path)
-    assert (step, position.validated) == (3, 0)
+    # What was saved at the first failure is not saved again at the second.
+    for saved in (True, False):
+        deaths.append(None)
+        with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
+            train(seldom, tmp_path, progress=True)
+        step, _, position = final_state(seldom, tmp_path)
+        assert (step, position.validated) == (3, 0)
+        told = capsys.readouterr().err
+        assert ("saved at step 3, the validation failed" in told) == ("saved" in told) == saved
     assert train(seldom, tmp_path).finished
     assert_same_run(tiny, tmp_path, whole)
 
