@@ -63,3 +63,11 @@ def test_the_package_for_tensorboard_is_named_before_anything_is_written(
     assert train.main([*TINY, "--tensorboard", "--run-dir", str(run_dir)]) == 2
     wanted = '--tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"\n'
     assert capsys.readouterr().err.endswith(wanted) and not run_dir.exists()
+
+    def prepare(*arguments):
+        raise KeyError("prepared")
+
+    # Only that option needs it.
+    monkeypatch.setattr("vone_jax.training.loop.prepare", prepare)
+    with pytest.raises(KeyError, match="prepared"):
+        train.main([*TINY, "--run-dir", str(run_dir)])
