@@ -500,6 +500,30 @@ def test_worker_processes(tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.filterwarnings("ignore:.*starting it again")
+@pytest.mark.parametrize(("unreadable", "most"), [("raise", 0), ("skip", 3)])
+def test_a_dead_worker_is_started_again_where_examples_are_skipped(
+    source, monkeypatch, unreadable, most
+):
+    """Three times in a row, and the batches stay the same."""
+    expected, read, left = take(train(source), 2), data.Batches._read, []
+
+    def die(self):
+        if left:
+            left.pop()
+            raise ChildProcessError("a data worker died")
+        return read(self)
+
+    monkeypatch.setattr(data.Batches, "_read", die)
+    left += [None] * most
+    found = take(train(source, unreadable=unreadable), 2)
+    np.testing.assert_array_equal(indices(found), indices(expected))
+    left += [None] * (most + 1)
+    with pytest.raises(ChildProcessError, match="a data worker died"):
+        next(train(source, unreadable=unreadable))
+    assert not left
+
+
 @pytest.mark.slow
 def test_worker_that_is_killed(tmp_path):
     """The error names a killed worker; with restarts, the batches stay the same. Both in training
