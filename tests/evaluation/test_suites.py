@@ -362,6 +362,8 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
     with pytest.raises(FileNotFoundError, match="is not a directory; evaluate where run was"):
         examples()
     assert len(examples(source="folder:moved", split="validation")) == 2
+    # Nothing says that the network has learned images of a folder of another name.
+    assert len(examples(source="folder:moved")) == 10
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
