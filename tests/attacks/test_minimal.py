@@ -161,10 +161,12 @@ def test_noisy_logits_fool_from_two_standard_errors_on():
     """Four draws of a margin, of which two lie 1 above and two 1 below the mean.
 
     Their standard deviation is sqrt(4 / 3), and the standard error of the mean is half of that.
+    What both logits have in common does not count.
     """
     errors = np.array([-2.1, 1.9, 2.1]) * np.sqrt(4 / 3) / 2
     margins = np.float32(errors + np.array([1, -1, -1, 1])[:, None])
-    logits = jnp.stack([jnp.zeros_like(margins), margins], axis=-1)
+    common = np.float32([[0], [8], [-4], [1]])
+    logits = jnp.stack([common + 0 * margins, common + margins], axis=-1)
     images = jnp.zeros((3, 1, 1, 1))
     attack = DDN("l2", 1.0, eot_samples=4)
     nothing = minimal.Closest(images, jnp.full(3, jnp.inf))
