@@ -100,6 +100,7 @@ def test_fields_of_each_attack_out_of_range_are_refused(attack, fields, message)
         (dict(eps=np.asarray([0.1, 2.0])), ValueError, "got 2; did you mean 2/255"),
         (dict(eps="8/255"), TypeError, "eps must be a number"),
         (dict(eps=None), TypeError, "eps must be a number"),
+        (dict(eps=True), ValueError, "eps must be a finite number >= 0, got True"),
         (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
         (dict(steps=2.5), ValueError, "steps must be an integer"),
         (dict(steps=True), ValueError, "steps must be an integer"),
