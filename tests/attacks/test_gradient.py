@@ -401,11 +401,12 @@ def test_an_image_that_has_stopped_does_not_go_on():
     assert 0.002 < np.mean(norms.size(moved, "linf")) < 0.01
 
 
-def test_an_image_without_finite_logits_is_not_taken_for_misclassified():
-    """It is NaN, so that a call reports it."""
+@pytest.mark.parametrize("lost", [np.nan, -np.inf])
+def test_an_image_without_finite_logits_is_not_taken_for_misclassified(lost):
+    """It is NaN, so that a call reports it. Its loss is finite where a logit is -infinity."""
 
     def broken(keys, images):
-        return problem.LOGITS_FN(keys, images).at[1, 2].set(jnp.nan)
+        return problem.LOGITS_FN(keys, images).at[1, 2].set(lost)
 
     labels = jnp.zeros(16, jnp.int32)
     adversarial = dataclasses.replace(ATTACK, steps=2).perturb(KEYS, broken, problem.IMAGES, labels)
