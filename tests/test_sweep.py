@@ -430,6 +430,13 @@ def test_a_report_with_gaps_is_no_failure(root, monkeypatch):
         run(root, make("a"), steps=("report",))
 
 
+def test_commands_of_a_checkout_find_its_package_from_any_directory(root, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    program = "import os, sys; sys.exit(os.environ['PYTHONPATH'] != sys.argv[1])"
+    for checkout, path in ((root, f"{root}{os.pathsep}elsewhere"), (None, "elsewhere")):
+        assert sweeps._execute([sys.executable, "-c", program, path], checkout) == 0
+
+
 def start(root):
     """Start a sweep in a process of its own, and wait for its first command."""
     text = "import sys, pathlib; from tests.test_sweep import make, run\n"
