@@ -500,7 +500,9 @@ def test_the_command_shows_every_command_in_a_dry_run(tmp_path, capsys):
     shown = capsys.readouterr().out.replace(f"{CONFIGS.parent}/", "")
     sweep = sweeps.load_sweep(name, CONFIGS)
     commands = sum(1 + len(sweep.evaluations_of(label)) for label in sweep.members)
-    assert len(shown.splitlines()) == commands + 1  # The report.
+    assert len(shown.splitlines()) == commands + 1  # The report, of all that will have results.
+    report = shown.splitlines()[-1]
+    assert all(f" {tmp_path / sweep.group / label} " in report for label in sweep.members)
     assert f"train.py {name}:base-similar-v1 --run-dir" in shown
     assert not list(tmp_path.iterdir())
 
