@@ -45,13 +45,16 @@ def test_errors_are_short_and_complete(file, capsys):
 
 def test_a_file_that_cannot_be_read_is_a_failure(file, monkeypatch, capsys):
     """Not a wrong argument: it may be there the next time."""
+    given = {}
 
-    def read(*args, **fields):
+    def read(path, **fields):
+        given.update(fields)
         raise PermissionError(13, "Permission denied", str(file))
 
     monkeypatch.setattr(convert, "read", read)
-    assert main([str(file)]) == 1
+    assert main([str(file), "--name", "resnet18", "--image-size", "64"]) == 1
     assert "Permission denied" in capsys.readouterr().err
+    assert (given["name"], given["image_size"]) == ("resnet18", 64)
 
 
 @pytest.mark.slow
