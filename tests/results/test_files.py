@@ -304,7 +304,10 @@ def test_a_result_measures_what_its_condition_says(directory):
         ("clean", {"label": np.array(["a"] * 100)}, ["label must be numbers"]),
         ("attack", {"distance": np.zeros(7)}, ["distance", "shape (100)", "(7,)"]),
         ("gallery", {"images": np.full((6, 4, 4, 1), 2.0)}, ["adversarial", "shape"]),
-        ("gallery", {"images": np.full((3, 12, 12, 3), 2.0)}, ["images must be in [0, 1]"]),
+        *(
+            ("gallery", {name: np.full((3, 12, 12, 3), 2.0)}, [f"{name} must be in [0, 1]"])
+            for name in ("images", "adversarial")
+        ),
         ("gallery", {"label": np.zeros(4, int)}, ["label", "shape (3)"]),
         ("v1", {"image": np.full((4, 4, 1), -1.0)}, ["image must be in [0, 1]"]),
         ("v1", {"image": np.zeros((4, 4, 2))}, ["1 or 3 channels"]),

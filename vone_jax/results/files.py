@@ -195,7 +195,8 @@ def _check_arrays(result: Result) -> None:
         _check_examples(arrays["index"], arrays["probability_correct"], result.measured)
     elif result.kind == "gallery":
         _check_shapes(arrays, _GALLERY)
-        _check_image("images", arrays["images"])
+        for name in ("images", "adversarial"):
+            _check_image(name, arrays[name])
     elif result.kind == "v1":
         _check_shapes(arrays, _FRONT_END)
         _check_front_end(arrays)
