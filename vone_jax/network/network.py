@@ -176,8 +176,9 @@ class Network:
     def with_noise(self, noise: Noise) -> "Network":
         """The network with other noise in V1, or behind the stem of a base network, or none.
 
-        Given the noise of training, see ``models.noise_of``, the network is restored as it was
-        trained. See ``models.with_noise`` for EVNets, which have two noises.
+        Other changes of its noise are undone: given the noise of training, see ``models.noise_of``,
+        the network is as it was trained. See ``models.with_noise`` for EVNets, which have two
+        noises.
 
         Raises:
           ValueError: for a network whose noise is not known.
