@@ -76,6 +76,28 @@ def test_over_radii(attack):
     assert np.any(ladder[1] != ladder[2])
 
 
+@each_attack
+def test_radii_of_64_bits_on_images_of_32(attack):
+    """Where 64 bits are enabled, NumPy and ``vmap`` give the search a radius of 64 bits."""
+    alone = attack(0.02, problem.LOGITS_FN)
+    with jax.enable_x64(True):
+        number = attack(np.float64(0.02), problem.LOGITS_FN)
+        (mapped,) = jax.vmap(lambda eps: attack(eps, problem.LOGITS_FN))(np.array([0.02]))
+    for result in (number, mapped):
+        assert result.dtype == alone.dtype
+        np.testing.assert_allclose(result, alone, atol=1e-6)
+
+
+def test_a_setting_of_64_bits_on_images_of_32():
+    def distance(gamma):
+        attack = DDN("l2", 1.0, steps=2, gamma=gamma)
+        return attack.minimal(KEY, problem.LOGITS_FN, IMAGES, LABELS).distance
+
+    alone = distance(0.05)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(distance(np.float64(0.05)), alone, atol=1e-6)
+
+
 def test_an_outer_gradient_stops_at_the_images_and_not_at_the_search():
     labels = problem.labels(problem.TWO_CLASSES)
     keys = prng.example_keys(KEY, len(IMAGES))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from vone_jax import arguments, fast, prng
@@ -21,6 +22,7 @@ from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Ke
 from vone_jax.names import NORMS
 
 Class = TypeVar("Class", bound=type)
+AnyAttack = TypeVar("AnyAttack", bound="Attack")
 
 # Types of fields with the accepted values, see ``arguments.fields``.
 Norm = Annotated[str, NORMS]
@@ -185,7 +187,7 @@ def compiled(
 ) -> Images:
     """Run an attack as one compiled function, on checked input, with one key per example."""
     logits_fn = classifier.checked(logits_fn, keys, images)
-    adversarial = attack.perturb(keys, logits_fn, images, labels)
+    adversarial = in_dtype(attack, images.dtype).perturb(keys, logits_fn, images, labels)
     expected = f"{images.dtype} {images.shape}"
     is_array = isinstance(adversarial, jax.Array | np.ndarray)
     got = f"{adversarial.dtype} {adversarial.shape}" if is_array else type(adversarial).__name__
@@ -195,6 +197,28 @@ def compiled(
             f"got {got}"
         )
     return jax.lax.stop_gradient(adversarial)
+
+
+def in_dtype(attack: AnyAttack, dtype: DTypeLike) -> AnyAttack:
+    """Return an attack whose radius and other floating-point numbers have the dtype of images.
+
+    A radius of 64 bits, as NumPy makes them, would turn images of 32 bits into 64 within the loop
+    of an attack where 64 bits are enabled. The weights of a surrogate stay as they are.
+    """
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, Attack):
+            return in_dtype(value, dtype)
+        if isinstance(value, tuple):
+            return tuple(map(converted, value))
+        is_array = isinstance(value, Array | np.ndarray | np.generic)
+        if is_array and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.floating):
+            return jnp.asarray(value, dtype)
+        return value
+
+    fields = dataclasses.fields(cast(Any, attack))
+    changes = {each.name: converted(getattr(attack, each.name)) for each in fields if each.init}
+    return dataclasses.replace(cast(Any, attack), **changes)
 
 
 def to_json(attack: Attack) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from vone_jax import fast, prng
 from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks.attack import Attack, in_dtype, pytree
 from vone_jax.attacks.classifier import (
     AnyImages,
     AnyKey,
@@ -166,4 +166,5 @@ def _compiled(
     attack: MinimalNormAttack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> MinimalPerturbation:
     logits_fn = classifier.checked(logits_fn, keys, images)
+    attack = in_dtype(attack, images.dtype)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))
