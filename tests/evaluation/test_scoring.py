@@ -232,10 +232,21 @@ def test_accuracy_cannot_be_compiled(batch):
     def compiled(images):
         return evaluation.accuracy(KEY, logits_fn, images, batch[1]).accuracy
 
-    with pytest.raises(TypeError, match="cannot be called within jit or grad; call them"):
+    with pytest.raises(TypeError, match="cannot be called within jit, grad or vmap; call"):
         compiled(batch[0])
-    with pytest.raises(TypeError, match="cannot be called within jit or grad"):
+    with pytest.raises(TypeError, match="cannot be called within jit, grad or vmap"):
         jax.jit(lambda: evaluation.accuracy(KEY, logits_fn, *batch).accuracy)()
+
+
+def test_accuracy_cannot_be_mapped_over_networks(batch):
+    """Only the weights are traced, so the images do not show it."""
+
+    def of_weights(weights):
+        return evaluation.accuracy(KEY, Partial(toy.linear, weights), *batch, draws=1).accuracy
+
+    for transformed in (jax.vmap(of_weights), jax.grad(lambda weights: of_weights(weights[0]))):
+        with pytest.raises(TypeError, match="cannot be called within jit, grad or vmap"):
+            transformed(jnp.ones((2, 64, 4)))
 
 
 def test_the_authors_attack_is_the_default(monkeypatch, batch):

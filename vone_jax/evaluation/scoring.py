@@ -79,7 +79,7 @@ def accuracy(
       batch_size: examples at a time; it changes memory and speed only. Default: all.
 
     Raises:
-      TypeError: within ``jit`` or ``grad``.
+      TypeError: within ``jit``, ``grad`` or ``vmap``.
       TypeError, ValueError: for input that does not fit, see ``attacks.Attack``.
       FloatingPointError: if logits are not finite.
     """
@@ -216,11 +216,7 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         trial = dataclasses.replace(
             whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
         )
-        if isinstance(trial.images, Tracer):
-            raise TypeError(
-                "accuracy, robust_accuracy and examine return numbers of Python and NumPy, so they "
-                "cannot be called within jit or grad; call them outside, they compile by themselves"
-            )
+        _check_known(trial.images)
         if start == 0 and isinstance(condition, Judged):
             call = classifier.checked(logits_fn, trial.example_keys, trial.images)
             check_keys = prng.stream(trial.example_keys, "check")
@@ -230,8 +226,20 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         except FloatingPointError as error:
             error.args = (f"{error}; the batch begins at example {start}",)
             raise
+        # The images may be known where weights or a radius are traced, as under ``vmap``.
+        _check_known(*part.values())
         parts.append({name: np.asarray(value) for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def _check_known(*arrays: jax.Array | np.ndarray) -> None:
+    """Raise a TypeError if the values of an array are not known, since JAX traces it."""
+    if any(isinstance(array, Tracer) for array in arrays):
+        raise TypeError(
+            "accuracy, robust_accuracy and examine return numbers of Python and NumPy, so they "
+            "cannot be called within jit, grad or vmap; call them outside, they compile by "
+            "themselves"
+        )
 
 
 def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
