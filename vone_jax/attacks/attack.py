@@ -200,10 +200,10 @@ def compiled(
 
 
 def in_dtype(attack: AnyAttack, dtype: DTypeLike) -> AnyAttack:
-    """Return an attack whose radius and other floating-point numbers have the dtype of images.
+    """Return an attack whose radius and other numbers of 64 bits have the dtype of the images.
 
-    A radius of 64 bits, as NumPy makes them, would turn images of 32 bits into 64 within the loop
-    of an attack where 64 bits are enabled. The weights of a surrogate stay as they are.
+    Where 64 bits are enabled, a radius of NumPy would turn images of 32 bits into 64 within the
+    loop of an attack. The weights of a surrogate stay as they are.
     """
 
     def converted(value: Any) -> Any:
@@ -212,7 +212,7 @@ def in_dtype(attack: AnyAttack, dtype: DTypeLike) -> AnyAttack:
         if isinstance(value, tuple):
             return tuple(map(converted, value))
         is_array = isinstance(value, Array | np.ndarray | np.generic)
-        if is_array and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.floating):
+        if is_array and value.ndim == 0 and value.dtype == np.float64:
             return jnp.asarray(value, dtype)
         return value
 
