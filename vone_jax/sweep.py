@@ -211,7 +211,7 @@ class Options:
             raise ValueError(
                 f"only must be among {', '.join(STEPS)}; got {' '.join(self.only) or 'none'}"
             )
-        index, count = self.part
+        index, count = self.shard_numbers
         if not 1 <= index <= count:
             raise ValueError(
                 f"shard must be INDEX/COUNT such as 3/8, with 1 <= INDEX <= COUNT, got {self.shard}"
@@ -222,8 +222,8 @@ class Options:
             )
 
     @property
-    def part(self) -> tuple[int, int]:
-        """The two numbers of ``shard``; zeros if it has another form."""
+    def shard_numbers(self) -> tuple[int, int]:
+        """INDEX and COUNT of ``shard``; zeros if it has another form."""
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -253,7 +253,7 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
-    index, count = options.part
+    index, count = options.shard_numbers
     group = runs / sweep.group
     opened = _weights_files(sweep, options.weights)
     labels = [label for label in sweep.members if opened.get(label, True)]
@@ -313,9 +313,18 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     if "report" in steps and count == 1:
         needs = {command.label: command.needs for command in every}
         refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
-        status = _report(sweep, labels, refused, root, group, dry_run, failures)
-        if status == cli.STOPPED:
-            return status
+        shown = [label for label in labels if label not in refused]
+        without = [label for label in shown if not dry_run and not _result_files(group / label)]
+        shown = [label for label in shown if label not in without]
+        for reason, left_out in (("without results", without), ("not trained", refused)):
+            if shown and left_out:
+                print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
+        if not shown and not failures:
+            failures.append("the report: no network has results")
+        failed = _report(sweep, shown, root, group, dry_run) if shown else []
+        if failed is None:
+            return cli.STOPPED
+        failures += failed
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
     return cli.FINISHED
@@ -324,47 +333,32 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
 def _report(
     sweep: Sweep,
     labels: Sequence[str],
-    refused: Sequence[str],
     root: Path | None,
     group: Path,
     dry_run: bool,
-    failures: list[str],
-) -> int:
-    """Write the report of the members that have results, or print its command.
-
-    Args:
-      labels: the members.
-      refused: those that are left out, since their training has failed.
-      failures: gets what has failed.
+) -> list[str] | None:
+    """Write the report of some members, or print its command.
 
     Returns:
-      0, or 75 if the report was stopped.
+      What has failed, one line each; None if the report was stopped.
     """
-    shown = [label for label in labels if label not in refused]
-    without = [label for label in shown if not dry_run and not _result_files(group / label)]
-    shown = [label for label in shown if label not in without]
-    for reason, left_out in (("without results", without), ("not trained", refused)):
-        if shown and left_out:
-            print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
-    report = ["-m", "vone_jax.report", *(str(group / label) for label in shown)]
+    report = ["-m", "vone_jax.report", *(str(group / label) for label in labels)]
     report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
     report += ["--v1-match"] if sweep.v1_match else []
     if dry_run:
         print(shlex.join(["python", *report]), flush=True)
-        return cli.FINISHED
-    if not shown:
-        failures += [] if failures else ["the report: no network has results"]
-        return cli.FINISHED
+        return []
+    failures = []
     status = _execute([sys.executable, *report], root)
     if status == cli.WRONG_ARGUMENTS and sweep.v1_match:
         # A network lacks what the V1 match needs. The page does not need it.
         failures.append(f"the V1 match (exit status {status})")
         status = _execute([sys.executable, *report[:-1]], root)
     if status == cli.STOPPED:
-        return status
+        return None
     if status not in (cli.FINISHED, cli.WITH_GAPS):
         failures.append(f"the report (exit status {status})")
-    return cli.FINISHED
+    return failures
 
 
 def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]:

@@ -200,25 +200,17 @@ def compiled(
 
 
 def in_dtype(attack: AnyAttack, dtype: DTypeLike) -> AnyAttack:
-    """Return an attack whose radius and other numbers of 64 bits have the dtype of the images.
+    """Return an attack whose radius and other single numbers of 64 bits have the images' dtype.
 
     Where 64 bits are enabled, a radius of NumPy would turn images of 32 bits into 64 within the
-    loop of an attack. The weights of a surrogate stay as they are.
+    loop of an attack.
     """
 
-    def converted(value: Any) -> Any:
-        if isinstance(value, Attack):
-            return in_dtype(value, dtype)
-        if isinstance(value, tuple):
-            return tuple(map(converted, value))
-        is_array = isinstance(value, Array | np.ndarray | np.generic)
-        if is_array and value.ndim == 0 and value.dtype == np.float64:
-            return jnp.asarray(value, dtype)
-        return value
+    def converted(leaf: Any) -> Any:
+        wide = getattr(leaf, "dtype", None) == np.float64 and leaf.ndim == 0
+        return jnp.asarray(leaf, dtype) if wide else leaf
 
-    fields = dataclasses.fields(cast(Any, attack))
-    changes = {each.name: converted(getattr(attack, each.name)) for each in fields if each.init}
-    return dataclasses.replace(cast(Any, attack), **changes)
+    return jax.tree.map(converted, attack)
 
 
 def to_json(attack: Attack) -> dict[str, Any]:
