@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import data
+from vone_jax.data.sources import KeptImages
 
 # Everything random at once.
 AUGMENT = data.Augment(
@@ -181,6 +182,37 @@ class TestEvaluation:
             expected = source[index]["image"].astype(np.float32) / np.float32(255)
             np.testing.assert_array_equal(batch["image"][index], expected)
             assert batch["label"][index] == index % 7
+
+    @pytest.mark.parametrize("process", range(2))
+    def test_kept_images_are_read_and_prepared_once(self, source, process):
+        reads = []
+
+        class Counted(data.Subset):
+            def __getitem__(self, index):
+                reads.append(index)
+                return super().__getitem__(index)
+
+        counted = Counted(source)
+        kept = KeptImages(counted, 8)
+
+        def batches(start=0, batch_size=6, **options):
+            fields = {"image_size": 8, "process_index": process, "process_count": 2} | options
+            return data.eval_batches(counted, batch_size=batch_size, start=start, **fields)
+
+        all_equal(list(batches(6, kept=kept)), list(batches(6)))
+        assert len(reads) == 2 * len(set(reads))  # what another start leaves out is missing
+        reads.clear()
+        all_equal(list(batches(kept=kept)), list(batches()))
+        assert len(reads) == 2 * len(set(reads))
+        expected = [list(batches(start, as_bytes=True)) for start in (0, 12)]
+        reads.clear()
+        # Workers would have to read the images again.
+        for start, batch in zip((0, 12), expected, strict=True):
+            all_equal(list(batches(start, as_bytes=True, workers=1, kept=kept)), batch)
+        assert not reads
+        # Another part of the images for this process.
+        all_equal(list(batches(batch_size=8, kept=kept)), list(batches(batch_size=8)))
+        assert reads
 
     def test_start_at_the_end_gives_nothing(self, source):
         assert not list(data.eval_batches(source, batch_size=4, image_size=12, start=23))

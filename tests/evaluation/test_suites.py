@@ -11,8 +11,9 @@ from tests.network import user_networks
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
+from vone_jax.data import images
+from vone_jax.evaluation import job, suites
 from vone_jax.evaluation import request as requests
-from vone_jax.evaluation import suites
 from vone_jax.network import Network, Split
 
 FULL = (224, 224, 3)
@@ -381,6 +382,36 @@ def test_all_splits_of_a_tfds_set_have_the_version_of_the_training(tmp_path, mon
         refused = pytest.raises(ValueError, match=f"tfds:set: {split} has other images than")
         with contextlib.nullcontext() if fits else refused:
             evaluation.plan(network, request, tmp_path)
+
+
+def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
+    write_photographs(tmp_path, *(f"val/{'abc'[i % 3]}/{i}.png" for i in range(6)))
+    network = Network("mean", lambda keys, x: x.mean((1, 2)), (8, 8, 3), class_names=tuple("abc"))
+    decode, decoded = images.decode_image, []
+
+    def counted(path, channels):
+        decoded.append(path)
+        return decode(path, channels)
+
+    monkeypatch.setattr(images, "decode_image", counted)
+
+    def losses(name, *suite, **fields):
+        decoded.clear()
+        source = f"folder:{tmp_path}"
+        request = evaluation.Request(suite=suite, source=source, split="val", **fields)
+        finished = []
+        for each, task in evaluation.plan(network, request, tmp_path / name):
+            finished.append(evaluation.evaluate(each, task, finished))
+        return [result.arrays["loss"].tolist() for result in finished]
+
+    few = {"corruptions": ("contrast",), "severities": (1, 2)}
+    once = losses("once", "clean", "corruptions_quick", **few)
+    assert len(decoded) == 6
+    # A single condition needs them once, and these would not fit.
+    assert losses("one", "clean") == once[:1]
+    monkeypatch.setattr(job, "_memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
+    assert losses("again", "clean", "corruptions_quick", **few) == once
+    assert len(decoded) == 3 * 6
 
 
 def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 
 from vone_jax import arguments
 from vone_jax.data import workers as worker_processes
-from vone_jax.data.sources import Source
+from vone_jax.data.sources import KeptImages, Source
 from vone_jax.data.transforms import Augment, Preprocessing
 from vone_jax.data.workers import Batch, EvalBatch, TrainBatch
 
@@ -115,6 +115,7 @@ def eval_batches(
     as_bytes: bool = False,
     process_index: int = 0,
     process_count: int = 1,
+    kept: KeptImages | None = None,
 ) -> "Batches":
     """Return batches that contain every example once, in the order of the set.
 
@@ -131,6 +132,8 @@ def eval_batches(
       start: index of the first example, in [0, len(source)], to continue an evaluation.
       restart_workers: restart a worker process that dies, with a warning, up to three times in a
         row. The batches stay the same. By default it ends the iteration.
+      kept: a place in memory for the images of ``source``, prepared in this way. The batches fill
+        it. Once it has all images that a call needs, the call reads them from there.
 
     Returns:
       An iterator of the batches of ``train_batches``, with ``"mask"``: bool (b,) in addition.
@@ -139,10 +142,15 @@ def eval_batches(
       ValueError: if an argument is out of its range. The iterator raises the errors of
         ``train_batches``; it never skips an example.
     """
-    make = EvalBatch(
-        **_images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
-    )
+    fields = _images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
     arguments.count("start", start, 0, most=len(source))
+    if kept is not None:
+        places = np.arange(len(source) - start)
+        rows = range(batch_size)[fields["rows"]]
+        if kept.has(start + places[np.isin(places % batch_size, rows)]):
+            fields |= {"source": kept, "preprocessing": Preprocessing(1.0)}
+            workers, kept = 0, None
+    make = EvalBatch(**fields)
     num_batches = -(-(len(source) - start) // batch_size)
     # Numbers from len(source) on are the padding.
     numbers = grain.MapDataset.range(start, start + num_batches * batch_size)
@@ -152,6 +160,7 @@ def eval_batches(
         _identity("eval", source, batch_size, start=start),
         restarts=_RESTARTS if restart_workers else 0,
         as_bytes=as_bytes,
+        kept=kept,
     )
 
 
@@ -188,6 +197,7 @@ class Batches(grain.DatasetIterator):
         identity: dict[str, Any],
         restarts: int = 0,
         as_bytes: bool = False,
+        kept: KeptImages | None = None,
     ):
         super().__init__()
         # Holds the Grain iterator while it runs. The finalizer empties the list at interpreter exit
@@ -196,7 +206,7 @@ class Batches(grain.DatasetIterator):
         weakref.finalize(self, self._close_all, self._running)
         arguments.count("workers", workers, least=0)
         self._batches, self._workers, self._identity = batches, workers, identity
-        self._restarts, self._as_bytes = restarts, as_bytes
+        self._restarts, self._as_bytes, self._kept = restarts, as_bytes, kept
         self._position, self._ended = 0, False
 
     def __next__(self) -> Batch:
@@ -280,7 +290,7 @@ class Batches(grain.DatasetIterator):
                     worker_init_fn=worker_processes.begin,
                 )
             # The conversion to floats comes last, in this process: workers send bytes faster.
-            received = functools.partial(_received, as_bytes=self._as_bytes)
+            received = functools.partial(_received, as_bytes=self._as_bytes, kept=self._kept)
             self._running.append(iter(batches.map(received)))
         return self._running[0]
 
@@ -289,7 +299,9 @@ def _number(number: int, _: int) -> int:
     return number
 
 
-def _received(batch: Batch, as_bytes: bool) -> Batch:
+def _received(batch: Batch, as_bytes: bool, kept: KeptImages | None) -> Batch:
+    if kept is not None:
+        kept.add(batch)
     # Arrays of a worker are in shared memory; copy them to ordinary memory.
     plain = {name: np.array(value) for name, value in batch.items() if name != "image"}
     if "problem" in plain:

@@ -121,6 +121,42 @@ class ArraySource(Source):
         return {"image": self._images[index], "label": int(self._labels[index])}
 
 
+class KeptImages(Source):
+    """The images of a split as a network takes them, in memory, once batches have delivered them.
+
+    Args:
+      source: the split.
+      size: side of the images, in pixels.
+    """
+
+    def __init__(self, source: Source, size: int):
+        self.name = source.name
+        self.split = source.split
+        self.class_names = source.class_names
+        self.image_shape = (size, size, source.image_shape[-1])
+        # The system gives memory to the images that are added, not to those of other processes.
+        self._images = np.empty((len(source), *self.image_shape), np.uint8)
+        self._labels = np.zeros(len(source), np.int32)
+        self._known = np.zeros(len(source), bool)
+
+    def add(self, batch: dict[str, np.ndarray]) -> None:
+        """Keep the images of a batch of bytes, see ``eval_batches``."""
+        rows = batch["index"][batch["mask"]]
+        self._images[rows] = batch["image"][batch["mask"]]
+        self._labels[rows] = batch["label"][batch["mask"]]
+        self._known[rows] = True
+
+    def has(self, indices: np.ndarray) -> bool:
+        """Return True if all images with these indices are kept."""
+        return bool(self._known[indices].all())
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self._images[index], "label": int(self._labels[index])}
+
+
 class Subset(Source):
     """Every k-th example of a split, k = ``len(source) / count``. A count of None takes all.
 

@@ -1,7 +1,9 @@
 """The common part of the tasks of an evaluation: network, examples, and batches of these."""
 
+import contextlib
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 
 from vone_jax import data, models, names, prng, results
 from vone_jax import mesh as meshes
-from vone_jax.data.sources import are_numbers, class_identifier
+from vone_jax.data.sources import KeptImages, are_numbers, class_identifier
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
 from vone_jax.evaluation.request import Request
 from vone_jax.network import Network
@@ -41,6 +43,8 @@ class Job:
       command: the command line, for the result files.
       trained_on: whether the network was trained on the data set of the examples. Then the labels
         are its classes, even if its classes have no names.
+      keep_images: whether decoded images are kept in memory for the next task, unless they would
+        take more than a quarter of it.
 
     Raises:
       ValueError: if batch size and devices do not fit; if the network takes images of another
@@ -59,6 +63,7 @@ class Job:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     command: str = ""
     trained_on: bool = False
+    keep_images: bool = False
 
     def __post_init__(self):
         meshes.check_batch_size(self.mesh, self.batch_size)
@@ -132,6 +137,15 @@ class Job:
             f"{_first(list(map(repr, known)), 10)}. Rename the classes of the data, or leave "
             f"these out"
         )
+
+    @functools.cached_property
+    def kept(self) -> KeptImages | None:
+        """The place for decoded images; None if they are not kept."""
+        size = self.network.image_size
+        values = len(self.examples) * size**2 * self.examples.image_shape[-1]
+        if not self.keep_images or values / jax.process_count() > _memory() / 4:
+            return None
+        return KeptImages(self.examples, size)
 
     @property
     def effective_protocol(self) -> Protocol:
@@ -234,8 +248,20 @@ def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Bat
         preprocessing=job.network.preprocessing,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        kept=job.kept,
         **fields,
     )
+
+
+def _memory() -> float:
+    """Bytes of memory that this process may use: those of the machine, or fewer in a container."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
+        for folder in (path := Path(f"/sys/fs/cgroup{group}"), *path.parents):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((folder / "memory.max").read_text()))
+    return min(limits)
 
 
 def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:

@@ -151,8 +151,9 @@ class Request:
         data set of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.
-      workers: Processes that decode images. They start anew for each condition, which takes some 3
-        seconds. 0: threads of this process, up to four.
+      workers: Processes that decode images. 0: threads of this process, up to four. Images are
+        decoded once and kept, at a byte per value. If this would take more than a quarter of the
+        memory, each condition decodes them anew, and processes take some 3 seconds to start.
       tag: Text at the end of the names of the results, to keep them beside other results.
       overwrite: Replace results of other settings that have the same name. A finished result of the
         same settings is used again; delete its file to measure anew.

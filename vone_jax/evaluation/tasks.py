@@ -76,6 +76,7 @@ def plan(
     usual = whole(min(_BATCH_SIZE, count))
     batch_size = usual if request.batch_size is None else request.batch_size
     masking = min(request.masking_images, count)
+    conditions = suites.conditions(suite, request, network, attack_noise, other)
     job = Job(
         network=network,
         examples=data.Subset(source, count),
@@ -87,6 +88,8 @@ def plan(
         versions=versions(),
         command=command,
         trained_on=_of_its_own(network, request),
+        # They are read again for each condition.
+        keep_images=sum(not isinstance(each, Masking) for each in conditions) > 1,
     )
     few = dataclasses.replace(
         job,
@@ -94,8 +97,7 @@ def plan(
         batch_size=min(batch_size, whole(min(_MASKING_BATCH_SIZE, masking))),
     )
     tasks: list[tuple[Job, Task]] = [
-        (few if isinstance(condition, Masking) else job, condition)
-        for condition in suites.conditions(suite, request, network, attack_noise, other)
+        (few if isinstance(condition, Masking) else job, condition) for condition in conditions
     ]
     if request.corrupted_files is not None:
         tasks = _from_files(tasks, request, data_dir)
@@ -254,7 +256,8 @@ def _from_files(
                 missing[task.corruption] = None
                 continue
             examples = data.Subset(source, min(len(job.examples), len(source)))
-            job = dataclasses.replace(job, network=network, examples=examples)
+            # Each of these sets is read once.
+            job = dataclasses.replace(job, network=network, examples=examples, keep_images=False)
             task = Corrupted(_name_in_files(task.corruption), task.severity, "published")
         replaced.append((job, task))
     if missing:
