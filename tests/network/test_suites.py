@@ -100,7 +100,11 @@ def test_all_images_of_a_folder_without_splits_count_and_it_is_said(tmp_path, mo
         (["--source", "no_such_set"], "no data set 'no_such_set'"),
         (["--test-noise", "none"], "the noise of without_names cannot be changed"),
         (["--step", "3"], "step is for a directory of train.py, got 3"),
-        (["--v1.simple-channels", "3"], "--v1.simple-channels is for checkpoint files"),
+        (
+            ["--v1.simple-channels", "3"],
+            "--v1.simple-channels is for checkpoint files, got 3 with "
+            "tests.network.user_networks:without_names, which is not a file",
+        ),
         (["--suite", "physiology"], "without_names has none to record"),
         (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
     ],

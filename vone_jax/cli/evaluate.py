@@ -300,7 +300,8 @@ def _open(arguments: Arguments) -> Network:
     in_reach("NETWORK", arguments.network)
     if cells is not None and not os.path.isfile(arguments.network):
         raise ValueError(
-            f"--v1.simple-channels is for checkpoint files, got {cells} with {arguments.network}"
+            f"--v1.simple-channels is for checkpoint files, got {cells} with {arguments.network}, "
+            f"which is {'a folder' if os.path.isdir(arguments.network) else 'not a file'}"
         )
     network = open_network(
         arguments.network,
