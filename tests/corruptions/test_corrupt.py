@@ -44,6 +44,16 @@ def frost_images():
     )
 
 
+@pytest.mark.parametrize("name", ["fog", "frost_procedural", "glass_blur"])
+def test_the_same_where_64_bits_are_enabled(name, photographs):
+    """Also without the promotion of types, as in all tests."""
+    expected = corruptions.corrupt(KEY, photographs, name, 3)
+    with jax.enable_x64(True):
+        images = corruptions.corrupt(KEY, photographs, name, 3)
+    assert images.dtype == expected.dtype
+    np.testing.assert_allclose(255 * images, 255 * expected, atol=1e-2)
+
+
 @pytest.mark.parametrize("shape", [(33, 21, 3), (28, 41, 1)])
 def test_pixelate_is_exact_at_odd_sizes(shape):
     levels = np.random.default_rng(4).integers(0, 256, shape, np.uint8)

@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from vone_jax import attacks, evaluation, prng
-from vone_jax.attacks import FGSM, PGD
+from vone_jax.attacks import FGSM, PGD, Square
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -223,6 +223,18 @@ def test_logits_that_are_not_finite_raise(batch):
     attacked = dict(attack=FGSM("linf", 0.0), draws=1, batch_size=2)
     with pytest.raises(FloatingPointError, match=r"positions \[1\].* begins at example 2"):
         evaluation.robust_accuracy(KEY, broken, images, labels, **attacked)
+
+
+def test_the_same_where_64_bits_are_enabled(batch):
+    """Also without the promotion of types, as in all tests."""
+    weights = jax.random.normal(jax.random.key(2), (64, 4))
+    given = KEY, Partial(toy.linear, weights), *batch
+    attack = Square("l2", 0.5, queries=5)
+    expected = evaluation.robust_accuracy(*given, attack=attack, draws=1)
+    with jax.enable_x64(True):
+        measured = evaluation.robust_accuracy(*given, attack=attack, draws=1)
+    np.testing.assert_array_equal(measured.per_example, expected.per_example)
+    np.testing.assert_allclose(measured.loss, expected.loss, rtol=1e-5)
 
 
 def test_accuracy_cannot_be_compiled(batch):

@@ -264,7 +264,7 @@ def _bump(
         # Pixels far outside would read past the end of the table.
         return jnp.where(inside, rest[jnp.minimum(ring, longest)] - rest[outermost + 1], 0.0)
 
-    place = jnp.arange(longest)
+    place = jnp.arange(longest, dtype=jnp.int32)
     whole = value(place[:, None], place[None])
     return value(rows, columns) / (_size(whole, norm) + _TINY)
 
@@ -276,8 +276,8 @@ def _window(drawn: Array, shape: tuple[int, ...], side: Side) -> tuple[Places, P
     """
     places = (jnp.asarray(shape[:2], jnp.int32) - side + 1).astype(drawn.dtype)
     corner = jnp.floor(drawn * places).astype(jnp.int32)
-    rows = jnp.arange(shape[0])[:, None] - corner[0]
-    columns = jnp.arange(shape[1])[None] - corner[1]
+    rows = jnp.arange(shape[0], dtype=jnp.int32)[:, None] - corner[0]
+    columns = jnp.arange(shape[1], dtype=jnp.int32)[None] - corner[1]
     return jnp.broadcast_to(rows, shape[:2]), jnp.broadcast_to(columns, shape[:2])
 
 

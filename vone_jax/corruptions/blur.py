@@ -217,7 +217,7 @@ def glass(moves: Int8[Array, "n passes 2 h w"], images: Images, arrays: tuple) -
     smooth = levels.truncate(255 * matrices.filtered(images, taps)).astype(jnp.int32)
     # The channels of a pixel are packed as the bytes of one integer, so that they move together.
     places = 8 * jnp.arange(images.shape[-1], dtype=jnp.int32)[None, None, None]
-    pixels = jnp.sum(smooth << places, axis=-1)
+    pixels = jnp.sum(smooth << places, axis=-1, dtype=jnp.int32)
     pixels = shuffled(pixels, moves, reach, passes)
     copied = (pixels[..., None] >> places) & 255
     return matrices.filtered(copied.astype(jnp.float32) / 255, taps)
@@ -239,7 +239,8 @@ def shuffled(
     For ``moves`` see ``draw_moves``. The largest displacement is ``reach``.
     """
     count, height, width = pixels.shape
-    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None]
+    y = jnp.arange(height, dtype=jnp.int32)[None, :, None]
+    x = jnp.arange(width, dtype=jnp.int32)[None, None]
     place = y * width + x
 
     def visited(y: jax.Array, x: jax.Array):

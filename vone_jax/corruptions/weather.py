@@ -78,7 +78,7 @@ def plasma(draws: Float[Array, "n draws"], decay: Float[Array, ""]) -> Float[Arr
       draws: side^2 - 1 numbers in (-1, 1), in the order in which ImageNet-C's code takes them.
       decay: divides the amplitude from one level to the next.
     """
-    corners = jnp.zeros((len(draws), 1, 1))
+    corners = jnp.zeros((len(draws), 1, 1), draws.dtype)
     amplitude = jnp.float32(100.0)
     start = 0
     while start < draws.shape[1]:

@@ -176,7 +176,8 @@ def judge(
         logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
         probability = jnp.mean(jax.nn.softmax(logits), axis=0)
-        return decide(logits, protocol.decision) == labels, loss, probability
+        decision = decide(logits, protocol.decision).astype(labels.dtype)
+        return decision == labels, loss, probability
 
     at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
     numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
