@@ -12,6 +12,7 @@ from tests.evaluation import tiny
 from vone_jax import data, evaluation, models, v1
 from vone_jax.cli import parsing
 from vone_jax.cli.evaluate import Arguments
+from vone_jax.data import tfds_sets
 from vone_jax.evaluation import request, tasks
 from vone_jax.evaluation.judging import noise_slug
 
@@ -160,6 +161,26 @@ def test_extra_corruptions_that_the_files_lack_are_left_out(files, tmp_path):
         from_files(planned, f"npy:{files}", corruptions=("fog", "spatter"))
     with pytest.raises(FileNotFoundError, match="has no corruption 'snow'"):
         from_files([(job, evaluation.Corrupted("snow", 3))], f"npy:{files}")
+
+
+def test_extra_corruptions_that_tfds_has_not_prepared_are_left_out(tmp_path, monkeypatch):
+    """Each corruption and severity is a set of its own, which may be prepared or not."""
+
+    class Prepared(tfds_sets.TfdsSource):
+        def __new__(cls, name, split, data_dir):
+            if name == "cifar10_corrupted/fog_3":
+                return tiny.tiny_source()
+            return super().__new__(cls)
+
+    monkeypatch.setattr(tfds_sets, "TfdsSource", Prepared)
+    job = tiny.tiny_job(tiny.tiny_trained(noise=None), tmp_path / "results")
+    planned = [(job, evaluation.Corrupted(name, 3)) for name in ("fog", "spatter")]
+    given = dict(files="tfds:cifar10_corrupted", data_dir=tmp_path)
+    with pytest.warns(UserWarning, match="left out: tfds:cifar10_corrupted has no spatter$"):
+        ((_, task),) = from_files(planned, **given)
+    assert task.corruption == "fog"
+    with pytest.raises(FileNotFoundError, match="spatter_3' is not prepared in"):
+        from_files(planned, **given, corruptions=("fog", "spatter"))
 
 
 @pytest.mark.slow

@@ -104,7 +104,8 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
 
     Raises:
       FileNotFoundError: if a directory or file is missing; the message has the most similar name.
-        It is a ``MissingCorruptionError`` if only the corruption is missing.
+        It is a ``MissingCorruptionError`` if only the corruption is missing, or its TFDS set is not
+        prepared.
       ValueError: if ``files`` or the severity is wrong, or an array does not have the published
         layout.
     """
@@ -121,7 +122,10 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
 
         if rest == "cifar10_corrupted":
             name = _TFDS_NAMES.get(name, name)
-        return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
+        try:
+            return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
+        except FileNotFoundError as error:
+            raise MissingCorruptionError(*error.args) from error
     raise ValueError(
         f"no corrupted images {files!r}; accepted are 'folder:<path>', 'npy:<path>', "
         + " and ".join(f"'tfds:{known}'" for known in _TFDS_SPLITS)
