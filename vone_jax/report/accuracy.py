@@ -60,11 +60,11 @@ class Point(NamedTuple):
 
 def _described(about: str, rows: Sequence[dict[str, Any]]) -> str:
     """A chart of points in words, for readers who do not see it."""
-    told: dict[int, list[str]] = {}
-    for row in rows:
-        named = told.setdefault(row["position"], [f"{row['Network']}: "])
-        named.append(f"{row['Condition']} {percent(row['accuracy'])}")
-    return " ".join([about, *(f"{first}{', '.join(rest)}." for first, *rest in told.values())])
+    told = [about]
+    for of in comparison.grouped((row["position"], row) for row in rows).values():
+        points = [f"{row['Condition']} {percent(row['accuracy'])}" for row in of]
+        told.append(f"{of[0]['Network']}: {', '.join(points)}.")
+    return " ".join(told)
 
 
 def _chance(runs: Sequence[Run], channel: Any) -> list[Any]:

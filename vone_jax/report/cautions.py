@@ -1,13 +1,14 @@
 """Warnings for the top of the page: reasons to read its numbers with care."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison, paired, physiology
+from vone_jax.report.comparison import grouped
 from vone_jax.report.wording import count, dataset, listing, percent
 from vone_jax.results import Run
 from vone_jax.results.runs import ranked_sets
@@ -36,10 +37,8 @@ def cautions(runs: Sequence[Run]) -> list[str]:
 
 def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Iterator[str]:
     """The warnings of a check of each network, once where they differ in its label alone."""
-    labels: dict[str, list[str]] = {}
-    for run in runs:
-        for warning in dict.fromkeys(check(run)):
-            labels.setdefault(warning.replace(run.label, "\0", 1), []).append(run.label)
+    warnings = ((run.label, warning) for run in runs for warning in dict.fromkeys(check(run)))
+    labels = grouped((warning.replace(label, "\0", 1), label) for label, warning in warnings)
     for warning, of in labels.items():
         # Where some networks have a warning and others not, a number would not tell which.
         who = f"the {len(of)} networks" if _LISTED < len(of) == len(runs) else listing(of)
@@ -50,13 +49,14 @@ def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Itera
             yield shared[0].upper() + shared[1:]
 
 
+def _distinct(labels: Iterable[str]) -> str:
+    return listing(sorted(set(labels)))
+
+
 def _datasets(runs: Sequence[Run]) -> Iterator[str]:
-    used: dict[str, set[str]] = {}
-    for run in runs:
-        for result in run.on_images:
-            used.setdefault(dataset(result.dataset.part), set()).add(run.label)
+    used = grouped((dataset(r.dataset.part), run.label) for run in runs for r in run.on_images)
     if len(used) > 1:
-        parts = [f"{name} by {listing(sorted(labels))}" for name, labels in sorted(used.items())]
+        parts = [f"{name} by {_distinct(labels)}" for name, labels in sorted(used.items())]
         yield (
             "These results are of different data sets, so their numbers must not be compared: "
             f"{listing(parts)}. Figures, scores and differences use "
@@ -67,21 +67,18 @@ def _datasets(runs: Sequence[Run]) -> Iterator[str]:
 
 def _changed(runs: Sequence[Run]) -> Iterator[str]:
     """Folders whose files changed between evaluations."""
-    measured = [(run, result) for run in runs for result in run.on_images]
-    for part in dict.fromkeys(result.dataset.part for _, result in measured):
-        on_part = [(run, result) for run, result in measured if result.dataset.part == part]
-        # Set of images -> label of a network -> names of its results on them.
-        used: dict[int, dict[str, list[str]]] = {}
+    measured = ((r.dataset.part, (run.label, r)) for run in runs for r in run.on_images)
+    for part, on_part in grouped(measured).items():
         numbers = image_sets([result for _, result in on_part])
-        for number, (run, result) in zip(numbers, on_part, strict=True):
-            used.setdefault(number, {}).setdefault(run.label, []).append(result.name)
+        named = [(label, result.name) for label, result in on_part]
+        used = grouped(zip(numbers, named, strict=True))
         if len(used) > 1:
             parts = [
                 " and ".join(
                     f"{listing(of) if len(of) <= _LISTED else count(len(of), 'result')} of {label}"
-                    for label, of in one.items()
+                    for label, of in grouped(of_set).items()
                 )
-                for one in used.values()
+                for of_set in used.values()
             ]
             yield (
                 f"The files of {dataset(part)} changed between evaluations, so these results are "
@@ -92,15 +89,12 @@ def _changed(runs: Sequence[Run]) -> Iterator[str]:
 
 def _classes(runs: Sequence[Run]) -> Iterator[str]:
     """Networks that choose among different numbers of classes on the same data set."""
-    used: dict[tuple[str, str], dict[int, set[str]]] = {}
-    for run in runs:
-        for result in run.on_images:
-            if classes := len(result.dataset.class_names):
-                of_part = used.setdefault(result.dataset.part, {})
-                of_part.setdefault(classes, set()).add(run.label)
-    for part, of_part in used.items():
-        if len(of_part) > 1:
-            parts = [f"{listing(sorted(of))} among {n:,}" for n, of in sorted(of_part.items())]
+    known = [(run.label, r.dataset) for run in runs for r in run.on_images]
+    known = [(each.part, (len(each.class_names), label)) for label, each in known]
+    for part, on_part in grouped(known).items():
+        used = grouped((classes, label) for classes, label in on_part if classes)
+        if len(used) > 1:
+            parts = [f"{_distinct(of)} among {n:,}" for n, of in sorted(used.items())]
             yield (
                 f"On {dataset(part)} the networks choose among different numbers of classes, "
                 f"which is not equally hard: {listing(parts)}."
@@ -109,22 +103,19 @@ def _classes(runs: Sequence[Run]) -> Iterator[str]:
 
 def _sizes(runs: Sequence[Run]) -> Iterator[str]:
     """Networks whose images differ in size, where a condition depends on the number of pixels."""
-    # What is compared: a norm or corruptions, on a data set -> the networks by their size.
-    compared: dict[tuple, dict[int, set[str]]] = {}
+    # What is compared, a norm or corruptions on a data set, with a size and a network that has it.
+    compared: list[tuple[tuple, tuple[int, str]]] = []
     for run in runs:
         for result in run.on_images:
             size, by = result.network.image_size, result.kind
             if by in ("attack", "minimal"):
                 by = result.attack.norm
             if size and by in ("l2", "l1", "corruption") and comparison.as_deployed(run, result):
-                sizes = compared.setdefault((by, *result.dataset.part), {})
-                sizes.setdefault(size, set()).add(run.label)
-    used: dict[int, set[str]] = {}
-    for sizes in compared.values():
-        for size, labels in sizes.items() if len(sizes) > 1 else ():
-            used.setdefault(size, set()).update(labels)
+                compared.append(((by, *result.dataset.part), (size, run.label)))
+    unequal = [each for each in grouped(compared).values() if len(grouped(each)) > 1]
+    used = grouped(itertools.chain(*unequal))
     if used:
-        parts = [f"{size} x {size} pixels for {listing(sorted(of))}" for size, of in used.items()]
+        parts = [f"{size} x {size} pixels for {_distinct(of)}" for size, of in used.items()]
         yield (
             f"The images have different sizes: {listing(parts)}. An equal radius in L2 or L1, or "
             "an equal severity of a corruption, does not mean an equal change to them."
@@ -257,12 +248,12 @@ def _attack_strength(run: Run) -> Iterator[str]:
 
 def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
     """Ladders whose largest radius leaves more than chance: they show no lower end."""
-    kept: dict[str, list[tuple[float, Run]]] = {}
-    for run in runs:
-        for *_, strongest in comparison.ladders(run):
-            level = comparison.chance(strongest)
-            if level is not None and strongest.interval[0] > level:
-                kept.setdefault(strongest.attack.label, []).append((strongest.accuracy, run))
+    last = [(run, ladder[-1]) for run in runs for ladder in comparison.ladders(run)]
+    kept = grouped(
+        (result.attack.label, (result.accuracy, run))
+        for run, result in last
+        if (level := comparison.chance(result)) is not None and result.interval[0] > level
+    )
     parts = []
     for radius, networks in kept.items():
         if len(networks) > _LISTED:

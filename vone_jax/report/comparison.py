@@ -14,6 +14,7 @@ from vone_jax.report.wording import count, dataset, listing, words
 from vone_jax.results import Result, Run
 
 _Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 # On fewer images, two accuracies are not compared: the normal approximation means little there.
 FEW_IMAGES = 30
@@ -22,6 +23,14 @@ _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
 _IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
 _FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
+
+
+def grouped(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, list[_Value]]:
+    """The values of each key, in the order of the pairs."""
+    groups: dict[_Key, list[_Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def as_deployed(run: Run, result: Result) -> bool:
@@ -340,12 +349,9 @@ def varying(attacks: Iterable[tuple[_Key, Mapping[str, str]]]) -> dict[_Key, set
 
     ``attacks`` are pairs of a key, such as the name of the attack, and ``attack_fields``.
     """
-    of_key: dict[_Key, list[Mapping[str, str]]] = {}
-    for key, fields in attacks:
-        of_key.setdefault(key, []).append(fields)
     return {
         key: {name for fields in every for name in fields if len({f.get(name) for f in every}) > 1}
-        for key, every in of_key.items()
+        for key, every in grouped(attacks).items()
     }
 
 

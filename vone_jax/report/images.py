@@ -189,12 +189,11 @@ def galleries(runs: Sequence[Run]) -> list[dict[str, Any]]:
     Each is a title, how the images were selected, the factor that magnifies the changes, and cards:
     an image, its true class, and the attacks on each network.
     """
-    conditions: dict[tuple, list[Entry]] = {}
-    for entry in entries(runs, "gallery"):
-        attack = entry.result.attack
-        if entry.result.arrays and comparison.as_deployed(entry.run, entry.result):
-            key = (NORMS.index(attack.norm), attack.radius)
-            conditions.setdefault(key, []).append(entry)
+    conditions = comparison.grouped(
+        ((NORMS.index(entry.result.attack.norm), entry.result.attack.radius), entry)
+        for entry in entries(runs, "gallery")
+        if entry.result.arrays and comparison.as_deployed(entry.run, entry.result)
+    )
     keys = sorted(conditions)
     if len(keys) > _MAX_CONDITIONS:
         places = np.linspace(0, len(keys) - 1, _MAX_CONDITIONS).round().astype(int)

@@ -65,9 +65,9 @@ def source(position: int, run: Run) -> dict[str, Any]:
 
     Results of one command, checkpoint and environment form a group.
     """
-    groups: dict[str, list[Entry]] = {}
-    for result in run.results:
-        groups.setdefault(_pretty(_shared(result)), []).append(Entry(position, run, result))
+    groups = comparison.grouped(
+        (_pretty(_shared(result)), Entry(position, run, result)) for result in run.results
+    )
     return {
         "run": run,
         "training": _training(run),

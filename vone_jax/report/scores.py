@@ -248,15 +248,13 @@ def table(runs: Sequence[Run]) -> Table:
 
 def _measured(run: Run) -> Iterator[_Measured]:
     """The results of a run by how it was judged and attacked, each on one data set."""
-    groups: dict[tuple, list[Result]] = {}
-    for result in run.of_kind("clean", "attack", "corruption"):
-        # The number of draws is left out: it only makes a number more exact.
-        judged = (result.network.noise_change, result.protocol.slug)
-        groups.setdefault(judged, []).append(result)
+    # The number of draws is left out: it only makes a number more exact.
+    groups = comparison.grouped(
+        ((result.network.noise_change, result.protocol.slug), result)
+        for result in run.of_kind("clean", "attack", "corruption")
+    )
     for members in groups.values():
-        kinds: dict[str, list[Result]] = {}
-        for result in run.comparable(members):
-            kinds.setdefault(result.kind, []).append(result)
+        kinds = comparison.grouped((each.kind, each) for each in run.comparable(members))
         clean = next(iter(kinds.get("clean", [])), None)
         corrupted = results.common_corruptions(
             comparison.by_corruption(kinds.get("corruption", []))
