@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -32,30 +32,30 @@ _LOGGED = ("train", "validation")
 _TOOLTIP = ["Network:N", "Condition:N", "Accuracy:N", "Judged:N"]
 
 
-class Point(NamedTuple):
-    """The accuracy of a network in a condition: of one result, or a mean."""
+def _point(
+    position: int, run: Run, condition: str, members: Sequence[Result], detail: str
+) -> dict[str, Any]:
+    """The accuracy of a network in a condition, in the data of a chart.
 
-    condition: str
-    members: Sequence[Result]
-    # How it was judged, or what the mean is over.
-    detail: str
-
-    def row(self, position: int, run: Run) -> dict[str, Any]:
-        """The point in the data of a chart, for the network at a position on the page."""
-        mean, low, high = results.mean_accuracy(self.members)
-        if len(self.members) == 1:
-            low, high = self.members[0].interval
-        known = low == low  # There is no interval where images are not known.
-        return {
-            "position": position,
-            "accuracy": mean,
-            "low": low if known else None,
-            "high": high if known else None,
-            "Network": run.label,
-            "Condition": printable(self.condition),
-            "Accuracy": f"{percent(mean)}{f' ({interval(low, high)})' if known else ''}",
-            "Judged": self.detail,
-        }
+    Args:
+      position: place of the network on the page.
+      members: one result, or several for a mean.
+      detail: how it was judged, or what the mean is over.
+    """
+    mean, low, high = results.mean_accuracy(members)
+    if len(members) == 1:
+        low, high = members[0].interval
+    known = low == low  # There is no interval where images are not known.
+    return {
+        "position": position,
+        "accuracy": mean,
+        "low": low if known else None,
+        "high": high if known else None,
+        "Network": run.label,
+        "Condition": printable(condition),
+        "Accuracy": f"{percent(mean)}{f' ({interval(low, high)})' if known else ''}",
+        "Judged": detail,
+    }
 
 
 def _described(about: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -79,55 +79,50 @@ def overview(runs: Sequence[Run]) -> Figure | None:
 
     None if nothing was measured.
     """
-    attacked = [r for run in runs for ladder in comparison.ladders(run) for r in ladder]
+    rows: list[dict[str, Any]] = []
+    attacked: list[Result] = []
+    for position, (run, headline) in enumerate(zip(runs, comparison.headlines(runs), strict=True)):
+        if clean := headline.clean:
+            rows.append(_point(position, run, _CLEAN, [clean], clean.protocol_label))
+        ladders = list(itertools.chain(*comparison.ladders(run)))
+        attacked += ladders
+        for result in ladders:
+            judged = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
+            rows.append(_point(position, run, result.attack.label, [result], judged))
+        if corrupted := headline.corrupted:
+            members = list(corrupted.values())
+            over = _over(corruption_label(list(corrupted)), members)
+            rows.append(_point(position, run, _CORRUPTED, members, over))
     attacks = [r.attack.label for r in comparison.by_radius(attacked).values()]
-    points = list(map(_conditions, runs, comparison.headlines(runs)))
-    return _rows_chart(runs, points, [_CLEAN, *attacks, _CORRUPTED], "Accuracy by condition.")
+    return _rows_chart(runs, rows, [_CLEAN, *attacks, _CORRUPTED], "Accuracy by condition.")
 
 
 def by_corruption(runs: Sequence[Run]) -> Figure | None:
     """The mean over severities of each corruption, a row for each; None if there are none."""
-    points: list[list[Point]] = []
-    for run in runs:
-        by_name: dict[str, dict[int, Result]] = {}
-        for (name, severity), result in comparison.corruptions(run).items():
-            by_name.setdefault(name, {})[severity] = result
-        points.append(
-            [
-                Point(words(name), list(each.values()), _over(severity_label(list(each)), each))
-                for name, each in by_name.items()
-            ]
-        )
-    order = list(dict.fromkeys(point.condition for each in points for point in each))
-    return _rows_chart(runs, points, order, "Accuracy by corruption.")
+    rows: list[dict[str, Any]] = []
+    for position, run in enumerate(runs):
+        measured = comparison.corruptions(run).items()
+        by_name = comparison.grouped((name, (severity, r)) for (name, severity), r in measured)
+        for name, each in by_name.items():
+            severities, members = zip(*each, strict=True)
+            over = _over(severity_label(severities), members)
+            rows.append(_point(position, run, words(name), members, over))
+    order = list(dict.fromkeys(row["Condition"] for row in rows))
+    return _rows_chart(runs, rows, order, "Accuracy by corruption.")
 
 
-def _conditions(run: Run, headline: comparison.Headline) -> list[Point]:
-    points = []
-    clean, corrupted = headline.clean, headline.corrupted
-    if clean is not None:
-        points.append(Point(_CLEAN, [clean], clean.protocol_label))
-    for result in itertools.chain(*comparison.ladders(run)):
-        judged = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
-        points.append(Point(result.attack.label, [result], judged))
-    if corrupted:
-        over = _over(corruption_label(list(corrupted)), corrupted)
-        points.append(Point(_CORRUPTED, list(corrupted.values()), over))
-    return points
-
-
-def _over(conditions: str, corrupted: Mapping[Any, Result]) -> str:
+def _over(conditions: str, members: Sequence[Result]) -> str:
     """The conditions of a mean, with the forms of its images unless all are floating point."""
-    forms = {result.form for result in corrupted.values()}
-    return ", ".join([conditions, *comparison.form_labels(forms)])
+    return ", ".join([conditions, *comparison.form_labels(each.form for each in members)])
 
 
 def _rows_chart(
-    runs: Sequence[Run], points: Sequence[Sequence[Point]], order: Sequence[str], about: str
+    runs: Sequence[Run], rows: Sequence[dict[str, Any]], order: Sequence[str], about: str
 ) -> Figure | None:
-    """A point with its interval for each network and condition; None if there are no points."""
-    networks = enumerate(zip(runs, points, strict=True))
-    rows = [point.row(place, run) for place, (run, members) in networks for point in members]
+    """A point with its interval for each network and condition; None if there are no points.
+
+    Rows are those of ``_point``. Their conditions are among the labels in ``order``.
+    """
     if not rows:
         return None
     present = {row["Condition"] for row in rows}
@@ -211,7 +206,7 @@ def _accuracy_chart(
                 "place": places.get(strength, 0.0),
                 "joined": len(joined) > 2 and strength in joined,
             }
-            rows.append(Point(label, [result], result.protocol_label).row(position, run) | drawn)
+            rows.append(_point(position, run, label, [result], result.protocol_label) | drawn)
     shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}
     # The same for any choice of networks in the legend.
