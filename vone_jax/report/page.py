@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import re
 import shlex
 from collections.abc import Sequence
@@ -54,9 +55,9 @@ def environment() -> jinja2.Environment:
     )
     for name in ("percent", "points", "listing", "count", "words", "fact"):
         made.filters[name] = getattr(wording, name)
-    made.filters["whole"] = _whole
-    made.filters["packed"] = charts.packed
     made.filters |= {
+        "whole": _whole,
+        "packed": charts.packed,
         "interval": lambda ends: wording.interval(*ends),
         "form_label": comparison.form_label,
         "severities": wording.severity_label,
@@ -161,36 +162,34 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
     """The mean over severities of each corruption, and a panel for each by severity."""
-    measured = [comparison.corruptions(run) for run in runs]
-    names = list(dict.fromkeys(name for each in measured for name, _ in each))
+    # Corruption -> severities, for each network.
+    measured = [comparison.grouped(comparison.corruptions(run)) for run in runs]
+    names = list(dict.fromkeys(itertools.chain(*measured)))
     if not names:
         return None
     # One severity beside the clean image makes no curve.
     panels = [
         (wording.words(name), accuracy.severity_chart(runs, name))
         for name in names
-        if max(sum(other == name for other, _ in each) for each in measured) > 1
+        if any(len(each.get(name, ())) > 1 for each in measured)
     ]
     extra: dict[str, None] = {}
     for run, each in zip(runs, measured, strict=True):
         averaged = comparison.averaged(run).values()
         counted = {getattr(result.condition, "corruption", "") for result in averaged}
-        extra |= dict.fromkeys(name for name, _ in each if name not in counted)
-    severities = [severity for each in measured for _, severity in each]
-    over = wording.severity_label(severities)
-    kinds = {
-        tuple(sorted(severity for name, severity in each if name == of))
-        for each in measured
-        for of in {name for name, _ in each}
-    }
-    mean = f"mean over {over}" if len(kinds) == 1 else "mean over the severities of each network"
+        extra |= dict.fromkeys(name for name in each if name not in counted)
+    severities = {tuple(of) for each in measured for of in each.values()}
+    distinct = set(itertools.chain(*severities))
+    over = wording.severity_label(list(distinct))
+    alike = len(severities) == 1
+    mean = f"mean over {over}" if alike else "mean over the severities of each network"
     return {
         "chart": accuracy.by_corruption(runs),
         "panels": panels,
         "ways": len(names),
         "extra": [wording.words(name) for name in extra],
         "over": over,
-        "heading": mean if len(set(severities)) > 1 else f"at {over}",
+        "heading": mean if len(distinct) > 1 else f"at {over}",
     }
 
 
@@ -209,15 +208,21 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
             shared.setdefault(key, {}).setdefault(label, result)
     banks = []
     for of_label in shared.values():
-        own = {n: each for n, each in of_label.items() if not each.network.noise_replaced}
-        noisy = [label for label, each in own.items() if _is_noisy(each)]
-        label = next(iter(noisy or own or of_label))
+        own = [label for label, each in of_label.items() if not each.network.noise_replaced]
+        # The networks whose responses the noise changes.
+        noisy = [
+            label
+            for label, each in of_label.items()
+            if not np.array_equal(each.arrays["responses_clean"], each.arrays["responses_noisy"])
+        ]
+        label = next(iter([n for n in own if n in noisy] or own or of_label))
         arrays = of_label[label].arrays
         noises = {each.network.test_label for each in of_label.values()}
         banks.append(
             {
                 "labels": list(of_label),
                 "arrays": arrays,
+                "noisy": label in noisy,
                 "change": of_label[label].network.noise_change,
                 "maps_of": label if len(noises) > 1 else "",
                 "mosaics": images.mosaics(arrays),
@@ -229,11 +234,6 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return banks
 
 
-def _is_noisy(result: results.Result) -> bool:
-    clean, noisy = (result.arrays[f"responses_{each}"] for each in ("clean", "noisy"))
-    return not np.array_equal(clean, noisy)
-
-
 def _table(runs: Sequence[Run]) -> dict[str, Any]:
     """Every accuracy by kind: a column for each network, and for each difference of a pair."""
     pairs = paired.pairs(runs)
@@ -243,7 +243,8 @@ def _table(runs: Sequence[Run]) -> dict[str, Any]:
     for row in comparison.rows(runs):
         of = dict(zip(runs, row.results, strict=True))
         differences: list[tuple[results.Difference | None, str]] = []
-        for first, second in ((of[base], of[vone]) for base, vone in pairs):
+        for base, vone in pairs:
+            first, second = of[base], of[vone]
             if first and second:
                 item = results.difference([first], [second])
                 differences.append((item, paired.on_common(item, (first, second))))
