@@ -405,12 +405,12 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     for position, run in enumerate(runs):
         # Of results that are described alike, the first is the usual one, as in ``comparable``.
         measured = run.of_kind("clean", "attack", "corruption")
+        repeats = Counter()
         for result in sorted(measured, key=lambda each: -each.images):
             key, *names = _described(run, result)
-            repeat = 0
-            while table.setdefault((key, repeat), (names, [None] * len(runs)))[1][position]:
-                repeat += 1
-            table[key, repeat][1][position] = result
+            _, row = table.setdefault((key, repeats[key]), (names, [None] * len(runs)))
+            row[position] = result
+            repeats[key] += 1
     counts = Counter(
         (key[-1], label, detail) for (key, _), ((label, detail, _), _) in table.items()
     )
