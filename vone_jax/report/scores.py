@@ -49,16 +49,15 @@ _HEADINGS = {
 
 
 class Score(NamedTuple):
-    """A mean of accuracies in [0, 1] and its interval; the ends are None where there is none."""
+    """A mean of accuracies in [0, 1] and its interval; the ends are NaN where there is none."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
     def __str__(self) -> str:
-        value, low, high = self
-        interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
-        return f"{100 * value:.1f}{interval}"
+        value, low, high = (100 * each for each in self)
+        return f"{value:.1f}" if math.isnan(low) else f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 class AttackSettings(NamedTuple):
@@ -147,7 +146,7 @@ class Table:
         rows = [dict[str, Any](line.setup) for line in self.lines]
         for row, line in zip(rows, self.lines, strict=True):
             for name in (*self.columns, *self.radii):
-                score = line.numbers.get(name, (None, None, None))
+                score = line.numbers.get(name, (math.nan, math.nan, math.nan))
                 row |= zip((name, f"{name}_low", f"{name}_high"), score, strict=True)
         columns = None if rows else pd.Index(list(_HEADINGS))
         return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
@@ -236,9 +235,7 @@ def table(runs: Sequence[Run]) -> Table:
         [result for each in measured for result in each.attacks.values()]
     )
     radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
-    notes = ["No network has a score."]
-    if lines:
-        notes = list(_notes(ladders, joined, corrupted, columns, drawn, lines))
+    notes = list(_notes(ladders, joined, corrupted, columns, drawn, lines))
     if len(sets := set().union(*(each.sets for each in measured))) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
@@ -308,8 +305,7 @@ def _line(
     settings, members = measured.settings, measured.results
 
     def score(weights: np.ndarray) -> Score:
-        mean, low, high = results.mean_accuracy(members, weights)
-        return Score(mean, None, None) if math.isnan(low) else Score(mean, low, high)
+        return Score(*results.mean_accuracy(members, weights))
 
     def mean_of(chosen: Sequence[Result]) -> np.ndarray:
         return np.array([result in chosen for result in members]) / len(chosen)
@@ -361,6 +357,9 @@ def _notes(
     lines: Sequence[Line],
 ) -> Iterator[str]:
     """The conditions that the means in the columns are over."""
+    if not lines:
+        yield "No network has a score."
+        return
     for norm, ladder in ladders.items():
         over = "over the radii" if len(ladder) > 1 else "accuracy at the radius"
         alone = "; in no other mean, since at most half of the networks have these radii"

@@ -19,6 +19,7 @@ import vl_convert
 from vone_jax import results
 from vone_jax.names import NORM_LABELS, NORMS, command
 from vone_jax.report import charts, comparison, physiology
+from vone_jax.report.scores import Score
 from vone_jax.report.wording import count, datasets, listing, markdown
 from vone_jax.results import Result, ResultError, Run
 from vone_jax.results.statistics import QUANTILE, image_sets
@@ -82,11 +83,10 @@ class Match:
         rows = []
         downwards = self.networks.sort_values("robust", ascending=False, kind="stable")
         for line in downwards.to_dict("records"):
-            clean, robust, low, high = (100 * line[name] for name in ("clean", *_ROBUST))
-            interval = "" if np.isnan(low + high) else f" ({low:.1f} to {high:.1f})"
-            match, clean = f"{line['v1_match']:.3f}", "–" if np.isnan(clean) else f"{clean:.1f}"
-            known = (line["network"], line["name"], line["layer"], str(line["units"]), match, clean)
-            rows.append((*known, f"{robust:.1f}{interval}"))
+            known = (line["network"], line["name"], line["layer"], str(line["units"]))
+            clean = "–" if np.isnan(line["clean"]) else f"{100 * line['clean']:.1f}"
+            robust = Score(*(line[name] for name in _ROBUST))
+            rows.append((*known, f"{line['v1_match']:.3f}", clean, str(robust)))
         parts = [
             f"{len(rows)} networks. V1 match: mean score of the best layer over "
             f"{listing(self.properties)}. Robust accuracy: mean over {listing(self._radii())}."
