@@ -105,15 +105,14 @@ def ranked_sets(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
     Of two that are equally frequent, the one with the shortest name of a result comes first,
     because a tag makes the names of unusual results longer.
     """
-    measured = [Counter(each.dataset.part for each in run.on_images) for run in runs]
-    total = sum(measured, Counter())
-    having = Counter(part for counts in measured for part in counts)
-    shortest: dict[tuple[str, str], int] = {}
-    for each in (result for run in runs for result in run.on_images):
-        part = each.dataset.part
-        shortest[part] = min(len(each.name), shortest.get(part, len(each.name)))
-    order = {part: (-having[part], -total[part], shortest[part], part) for part in total}
-    return tuple(sorted(order, key=order.__getitem__))
+    measured = [(place, r) for place, run in enumerate(runs) for r in run.on_images]
+
+    def order(part: tuple[str, str]) -> tuple:
+        on_part = [(place, r.name) for place, r in measured if r.dataset.part == part]
+        having = {place for place, _ in on_part}
+        return -len(having), -len(on_part), min(len(name) for _, name in on_part), part
+
+    return tuple(sorted({r.dataset.part for _, r in measured}, key=order))
 
 
 class Runs(tuple[Run, ...]):
@@ -150,14 +149,6 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
       ResultError: if there is no directory, one does not exist, has no results or is given
         twice, or a file in it is damaged or contradicts itself.
     """
-    listed: list[Any] = [paths]
-    if not isinstance(paths, str | os.PathLike) and isinstance(paths, Iterable):
-        listed = list(paths)
-    for path in listed:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(
-                f"paths must be run directories, or one pattern such as 'runs/*', got {path!r:.80}"
-            )
     if isinstance(paths, str | os.PathLike):
         pattern = os.fspath(paths)
         directories = [Path(match) for match in sorted(glob.glob(pattern))]
@@ -168,7 +159,14 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         if not directories:
             raise ResultError(f"{pattern} matches no directory with results (results/*.json)")
     else:
-        directories = [Path(path) for path in listed]
+        directories = []
+        for path in paths if isinstance(paths, Iterable) else [paths]:
+            if not isinstance(path, str | os.PathLike):
+                raise TypeError(
+                    "paths must be run directories, or one pattern such as 'runs/*', got "
+                    f"{path!r:.80}"
+                )
+            directories.append(Path(path))
     if not directories:
         raise ResultError("at least one run directory must be named, got none")
     directories = [path.parent if path.name == "results" else path for path in directories]
@@ -178,8 +176,6 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     runs = [_load(path) for path in directories]
     labels = [run.label for run in runs]
     for distinct in ([run.name for run in runs], [str(run.path) for run in runs]):
-        if len(set(labels)) == len(runs):
-            break
         labels = [
             f"{run.label} ({name})" if labels.count(label) > 1 else label
             for run, label, name in zip(runs, labels, distinct, strict=True)
@@ -225,14 +221,9 @@ def _load(path: Path) -> Run:
     config, log = path / "config.json", path / "log.jsonl"
     # Results of a run that are stored elsewhere contain its experiment.
     elsewhere = not (path / "results").is_dir() and "data" in networks[0].config
-    if not config.exists():
-        # A network that is no run has neither of the two files.
-        if log.exists() or not (networks[0].source or elsewhere):
-            told = gaps if log.exists() else warnings
-            told.append(f"{config} is missing: how this network was trained is not known.")
-    elif not log.exists():
-        gaps.append(f"{log} is missing: the course of the training is not known.")
     if config.exists():
+        if not log.exists():
+            gaps.append(f"{log} is missing: the course of the training is not known.")
         described = read_json(config, "restore it, or move it away to read the results alone")
         # The digest is of the text, in which a path may have bytes that are not UTF-8.
         if not files.matches_digest(files.parse_json(config.read_text(encoding="utf-8"))):
@@ -242,6 +233,10 @@ def _load(path: Path) -> Run:
             )
     else:
         described = {"experiment": networks[0].config} if elsewhere else {}
+        # A network that is no run has neither of the two files.
+        if log.exists() or not (networks[0].source or elsewhere):
+            told = gaps if log.exists() else warnings
+            told.append(f"{config} is missing: how this network was trained is not known.")
     return Run(
         path=path,
         name=Path(os.path.abspath(path)).name,
@@ -396,9 +391,8 @@ def _common_columns(run: Run, result: Result) -> dict[str, Any]:
         **dataclasses.asdict(result.protocol),
     }
     # The fields of conditions have the names of their columns.
-    names = {"eot_samples", "estimator", "corruption", "severity", "form", "layer"}
-    fields = [field.name for field in dataclasses.fields(condition)]
-    columns |= {name: getattr(condition, name) for name in fields if name in names}
+    names = ("eot_samples", "estimator", "corruption", "severity", "form", "layer")
+    columns |= {name: getattr(condition, name) for name in names if hasattr(condition, name)}
     if isinstance(condition, AttackCondition):
         noise = condition.attack_noise
         columns |= {
