@@ -281,12 +281,13 @@ def by_corruption(measured: Sequence[Result]) -> dict[tuple[str, int], Result]:
     ``measured`` is in the order of ``Run.comparable``. Where a condition was measured in several
     forms, the one in floating point counts.
     """
-    corrupted = [(r, r.condition) for r in measured]
-    corrupted = [(r, c) for r, c in corrupted if isinstance(c, results.CorruptionCondition)]
-    # Later results replace earlier ones.
-    corrupted.reverse()
-    corrupted.sort(key=lambda pair: form_label(pair[1].form), reverse=True)
-    return dict(sorted({(c.corruption, c.severity): r for r, c in corrupted}.items()))
+    by_condition: dict[tuple[str, int], Result] = {}
+    # The empty label of floating point is the first.
+    for result in sorted(measured, key=lambda each: form_label(each.form)):
+        condition = result.condition
+        assert isinstance(condition, results.CorruptionCondition)
+        by_condition.setdefault((condition.corruption, condition.severity), result)
+    return dict(sorted(by_condition.items()))
 
 
 def by_radius(attacks: Sequence[Result]) -> dict[tuple[str, str], Result]:
