@@ -265,20 +265,20 @@ def _check_there(runs: Sequence[Run], needed: Sequence, lacking: str, suite: str
 
 def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[list[Result]]]:
     """(norm -> settings, results of each network at so many of the smallest radii of each norm)."""
-    # In each norm only the settings count that most networks were attacked with: stronger attacks
-    # on a few of the networks would make these look weak. Controls of the noise do not count.
-    # Norm -> settings -> radius -> result, for each network.
-    ladders: dict[str, dict[str, list[dict[float, Result]]]] = {norm: {} for norm in NORMS}
-    for place, run in enumerate(runs):
-        usual = [result for result in run.of_kind("attack") if not comparison.control(run, result)]
-        for norm, by_settings in ladders.items():
-            for result in run.comparable(each for each in usual if each.attack.norm == norm):
+    attacks: dict[str, str] = {}
+    weak: list[list[Result]] = [[] for _ in runs]
+    # Controls of the noise do not count.
+    usual = [[r for r in run.of_kind("attack") if not comparison.control(run, r)] for run in runs]
+    for norm in NORMS:
+        # Settings -> radius -> result, for each network.
+        by_settings: dict[str, list[dict[float, Result]]] = {}
+        for place, run in enumerate(runs):
+            for result in run.comparable(r for r in usual[place] if r.attack.norm == norm):
                 settings = comparison.attack_settings(result)
                 same = by_settings.setdefault(settings, [{} for _ in runs])
                 same[place].setdefault(result.attack.radius, result)
-    attacks: dict[str, str] = {}
-    weak: list[list[Result]] = [[] for _ in runs]
-    for norm, by_settings in ladders.items():
+        # Only the settings count that most networks were attacked with: stronger attacks on a few
+        # of the networks would make these look weak.
         # Settings -> the number of networks, and the radii that all have, ascending.
         common = {
             settings: (
@@ -287,17 +287,17 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
             )
             for settings, curves in by_settings.items()
         }
-        usual = max(common, key=lambda s: (common[s][0], len(common[s][1]), s), default="")
-        curves = by_settings.get(usual, [{}])
+        chosen = max(common, key=lambda s: (common[s][0], len(common[s][1]), s), default="")
+        curves = by_settings.get(chosen, [{}])
         if not all(curves):
             continue
-        _, shared = common[usual]
+        _, shared = common[chosen]
         if len(shared) < number:
             raise ResultError(
                 f"v1_match: the networks share {count(len(shared), 'radius', 'radii')} in "
                 f"{NORM_LABELS[norm]} at which all were attacked, {number} needed"
             )
-        attacks[norm] = usual
+        attacks[norm] = chosen
         for members, curve in zip(weak, curves, strict=True):
             members += [curve[eps] for eps in shared[:number]]
     if not attacks:
