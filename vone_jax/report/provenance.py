@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vone_jax import results
 from vone_jax.report import comparison
 from vone_jax.report.wording import count, dataset, duration
 from vone_jax.results import Result, Run
@@ -91,15 +90,13 @@ def _text(value: Any) -> str:
 
 
 def _shared(result: Result) -> dict[str, Any]:
-    values = results.to_json(result)
-    provenance, network = values["provenance"], values["network"]
     return {
-        **{name: provenance[name] for name in ("command", "versions", "device")},
-        "matmul precision": values["matmul_precision"],
-        "key": values["key"],
-        "checkpoint step": network["checkpoint_step"],
-        "weights": network["weights"],
-        "config": network["config"],
+        **{name: getattr(result.provenance, name) for name in ("command", "versions", "device")},
+        "matmul precision": result.matmul_precision,
+        "key": dataclasses.asdict(result.key),
+        "checkpoint step": result.network.checkpoint_step,
+        "weights": result.network.weights,
+        "config": result.network.config,
     }
 
 
@@ -156,11 +153,9 @@ def _facts(result: Result) -> dict[str, str]:
 
 def _condition(result: Result) -> str:
     """The attacks as code, or the fields of another condition."""
-    condition = result.condition
-    if isinstance(condition, results.AttackCondition):
-        return ", ".join(filter(None, (str(condition), result.attack_noise_label)))
-    if result.kind in ("gallery", "masking", "minimal"):
-        return ", ".join(filter(None, (str(result.attack), result.attack_noise_label)))
-    fields = dataclasses.asdict(condition)
+    if result.kind in ("attack", "gallery", "masking", "minimal"):
+        attacks = result.condition if result.kind == "attack" else result.attack
+        return ", ".join(filter(None, (str(attacks), result.attack_noise_label)))
+    fields = dataclasses.asdict(result.condition)
     fields = {n: v for n, v in fields.items() if n != "kind" and v not in (None, {}, ())}
     return _text(fields) if fields else result.kind
