@@ -15,6 +15,7 @@ from vone_jax.report.wording import (
     corruption_label,
     interval,
     percent,
+    phrase,
     printable,
     severity_label,
     words,
@@ -87,7 +88,7 @@ def overview(runs: Sequence[Run]) -> Figure | None:
         ladders = list(itertools.chain(*comparison.ladders(run)))
         attacked += ladders
         for result in ladders:
-            judged = ", ".join(filter(None, (result.protocol_label, result.attack_noise_label)))
+            judged = phrase(result.protocol_label, result.attack_noise_label)
             rows.append(_point(position, run, result.attack.label, [result], judged))
         if corrupted := headline.corrupted:
             members = list(corrupted.values())

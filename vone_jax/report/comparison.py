@@ -10,7 +10,7 @@ import scipy
 
 from vone_jax import results
 from vone_jax.names import NORMS, PROCEDURAL_FROST
-from vone_jax.report.wording import count, dataset, listing, words
+from vone_jax.report.wording import count, dataset, listing, phrase, words
 from vone_jax.results import Result, Run
 
 _Key = TypeVar("_Key")
@@ -377,7 +377,7 @@ def control(run: Run, result: Result) -> str:
         if condition.eot_samples != usual:
             draws = f"gradients of {count(condition.eot_samples, 'draw')}"
     judged = "" if deployed else result.protocol_label
-    return ", ".join(filter(None, (result.attack_noise_label, draws, judged)))
+    return phrase(result.attack_noise_label, draws, judged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,7 +422,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         details = [detail if counts[noise, label, detail] == 1 else in_full, noise]
         # A condition that a run repeats, for instance with another seed, shows the result's name.
         details += sorted({result.name for result in there}) if repeat else []
-        text = ", ".join(filter(None, details))
+        text = phrase(*details)
         shown.append(Row(there[0].kind, noise, label, text, repeat > 0, tuple(measured)))
     return shown
 
@@ -448,5 +448,4 @@ def _described(run: Run, result: Result) -> tuple[tuple, str, str, str]:
         detail = in_full = form_label(condition.form)
         label = f"{words(condition.corruption)}, severity {condition.severity}"
         order = (2, condition.corruption, condition.severity, in_full)
-    detail, in_full = (", ".join(filter(None, (text, images))) for text in (detail, in_full))
-    return (*order, images, noise), label, detail, in_full
+    return (*order, images, noise), label, phrase(detail, images), phrase(in_full, images)

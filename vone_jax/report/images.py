@@ -12,6 +12,7 @@ from PIL import Image
 from vone_jax.names import NORMS
 from vone_jax.report import comparison
 from vone_jax.report.provenance import Entry, entries
+from vone_jax.report.wording import phrase
 from vone_jax.results import Run
 
 # The page stays small: fewer large images than small ones.
@@ -221,7 +222,7 @@ def _gallery(shown: Sequence[Entry]) -> dict[str, Any]:
             cards[key]["attacked"].append(
                 {
                     "position": entry.position,
-                    "label": ", ".join(filter(None, (entry.run.label, entry.detail))),
+                    "label": phrase(entry.run.label, entry.detail),
                     "perturbation": photograph(0.5 + factor * (adversarial - original)),
                     "adversarial": photograph(adversarial),
                     "before": name(before),

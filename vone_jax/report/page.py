@@ -155,8 +155,8 @@ def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     for _, run, result in entries(runs, "attack"):
         draws = comparison.attack_condition(result).eot_samples
         mean = f"gradient averaged over {draws} noise draws" if draws > 1 else ""
-        parts = filter(None, (comparison.attack_settings(result), result.attack_noise_label, mean))
-        settings.setdefault(", ".join(parts), {})[run.label] = None
+        attack = wording.phrase(comparison.attack_settings(result), result.attack_noise_label, mean)
+        settings.setdefault(attack, {})[run.label] = None
     return [(wording.listing(list(labels)), attack) for attack, labels in settings.items()]
 
 
@@ -204,7 +204,7 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
         if result.arrays:
             names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
             key = b"".join(result.arrays[name].tobytes() for name in names)
-            label = ", ".join(filter(None, (run.label, result.network.noise_change)))
+            label = wording.phrase(run.label, result.network.noise_change)
             shared.setdefault(key, {}).setdefault(label, result)
     banks = []
     for of_label in shared.values():

@@ -9,7 +9,7 @@ from vone_jax import results
 from vone_jax.report import charts, images, tuning
 from vone_jax.report.charts import Figure
 from vone_jax.report.provenance import Entry, entries
-from vone_jax.report.wording import count, listing, words
+from vone_jax.report.wording import count, listing, phrase, words
 from vone_jax.results import FIELD_MAPS, SCORED, TUNING_AXES, LayerScores, PropertyScore, Run
 
 # Example units, from the lowest to the highest preferred spatial frequency.
@@ -42,7 +42,7 @@ class Layer(Entry):
     @property
     def title(self) -> str:
         """The network and the layer, with what tells the result from others of the network."""
-        return ", ".join(filter(None, (self.run.label, self.name, self.detail)))
+        return phrase(self.run.label, self.name, self.detail)
 
     @property
     def note(self) -> str:
@@ -51,7 +51,7 @@ class Layer(Entry):
         trials = f"{measured.trials} trials with noise" if measured.trials > 1 else ""
         size = f"{measured.image_size} px for {measured.visual_degrees:.3g}°"
         units = count(measured.units, "unit")
-        return ", ".join(filter(None, (units, size, trials, self.detail)))
+        return phrase(units, size, trials, self.detail)
 
     @property
     def scored(self) -> dict[str, PropertyScore]:

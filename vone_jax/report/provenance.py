@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vone_jax.report import comparison
-from vone_jax.report.wording import count, dataset, duration
+from vone_jax.report.wording import count, dataset, duration, phrase
 from vone_jax.results import Result, Run
 
 _UNKNOWN = "not recorded"
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
         run, result = self.run, self.result
         known = _told(run, result)
         repeated = sum(_told(run, other) == known for other in run.of_kind(result.kind)) > 1
-        return ", ".join(filter(None, (*known[1], result.name if repeated else "")))
+        return phrase(*known[1], result.name if repeated else "")
 
 
 def _told(run: Run, result: Result) -> tuple[tuple, tuple[str, ...]]:
@@ -155,7 +155,7 @@ def _condition(result: Result) -> str:
     """The attacks as code, or the fields of another condition."""
     if result.kind in ("attack", "gallery", "masking", "minimal"):
         attacks = result.condition if result.kind == "attack" else result.attack
-        return ", ".join(filter(None, (str(attacks), result.attack_noise_label)))
+        return phrase(str(attacks), result.attack_noise_label)
     fields = dataclasses.asdict(result.condition)
     fields = {n: v for n, v in fields.items() if n != "kind" and v not in (None, {}, ())}
     return _text(fields) if fields else result.kind

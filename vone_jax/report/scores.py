@@ -17,7 +17,7 @@ import pandas as pd
 from vone_jax import results
 from vone_jax.names import CORRUPTION_CATEGORIES, NORM_LABELS, NORMS
 from vone_jax.report import comparison
-from vone_jax.report.wording import datasets, listing, markdown, severity_label
+from vone_jax.report.wording import datasets, listing, markdown, phrase, severity_label
 from vone_jax.results import Result, Run
 
 # Score -> title, in the order of the columns.
@@ -79,7 +79,7 @@ class AttackSettings(NamedTuple):
                 n: v for n, v in others.items() if n not in ("steps", "step_size", "step_rule")
             }
         parts += [f"{name} {value}" for name, value in others.items() if name in varying]
-        return ", ".join([*parts, *([f"{self.draws} draws"] if self.draws > 1 else [])])
+        return phrase(*parts, f"{self.draws} draws" if self.draws > 1 else "")
 
 
 @dataclasses.dataclass(frozen=True)

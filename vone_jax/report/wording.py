@@ -50,6 +50,11 @@ def listing(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def phrase(*parts: str) -> str:
+    """('PGD', '', 'frozen') -> 'PGD, frozen': the parts that are not empty."""
+    return ", ".join(filter(None, parts))
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """(1, 'image') -> '1 image'; (2000, 'image') -> '2,000 images'."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
