@@ -195,11 +195,6 @@ class _Measured(NamedTuple):
             for each in self.results
         )
 
-    @property
-    def sets(self) -> set[tuple[str, str]]:
-        """The data sets and splits of the results, apart from published corrupted images."""
-        return {result.dataset.part for result in self.results if not result.published}
-
 
 def table(runs: Sequence[Run]) -> Table:
     """The scores of all runs."""
@@ -236,7 +231,8 @@ def table(runs: Sequence[Run]) -> Table:
     )
     radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
     notes = list(_notes(ladders, joined, corrupted, columns, drawn, lines))
-    if len(sets := set().union(*(each.sets for each in measured))) > 1:
+    sets = {r.dataset.part for each in measured for r in each.results if not r.published}
+    if len(sets) > 1:
         notes.insert(
             0, f"The lines are of different data sets and must not be compared: {datasets(sets)}."
         )
