@@ -164,36 +164,40 @@ def attack_chart(runs: Sequence[Run], norm: str) -> Figure:
     radii = sorted(labels)
     # Clean accuracy stands one mean step of the ladder to the left of the smallest radius.
     gap = math.log2(radii[-1] / radii[0]) / (len(radii) - 1) if len(radii) > 1 else 1.0
-    places = {eps: gap + math.log2(eps / radii[0]) for eps in radii}
+    places = {eps: (gap + math.log2(eps / radii[0]), labels[eps]) for eps in radii}
     step = math.ceil(len(radii) / _MAX_LABELS) if radii else 1
-    ticks = {0.0: "clean"} | {places[eps]: labels[eps] for eps in radii[::step]}
+    ticks = {0.0: "clean"} | dict([*places.values()][::step])
     norm = f"{names.NORM_LABELS[norm]} radius"
     title, about = f"{norm} ε, log scale", f"Accuracy against the {norm}."
-    return _accuracy_chart(runs, curves, labels, places, ticks, title, about, (330, 230))
+    return _accuracy_chart(runs, curves, places, ticks, title, about, (330, 230))
 
 
 def severity_chart(runs: Sequence[Run], corruption: str) -> Figure:
     """Accuracy against the severity of one corruption; severity 0 is the clean image."""
     conditions = [comparison.corruptions(run).items() for run in runs]
     curves = [{float(s): r for (name, s), r in each if name == corruption} for each in conditions]
-    labels = {float(severity): f"severity {severity}" for severity in names.SEVERITIES}
-    places = {place: place for place in labels}
+    places = {float(s): (float(s), f"severity {s}") for s in names.SEVERITIES}
     ticks = {float(severity): str(severity) for severity in (0, *names.SEVERITIES)}
     about = f"Accuracy against the severity of {words(corruption)}."
-    return _accuracy_chart(runs, curves, labels, places, ticks, "severity", about, (210, 130))
+    return _accuracy_chart(runs, curves, places, ticks, "severity", about, (210, 130))
 
 
 def _accuracy_chart(
     runs: Sequence[Run],
     curves: Sequence[Mapping[float, Result]],
-    labels: Mapping[float, str],
-    places: Mapping[float, float],
+    places: Mapping[float, tuple[float, str]],
     ticks: Mapping[float, str],
     title: str,
     about: str,
     size: tuple[int, int],
 ) -> Figure:
-    """Lines from the clean images at 0; labels, places by strength, ticks by place on the axis."""
+    """Lines from the clean images at 0.
+
+    Args:
+      curves: strength -> result, for each network.
+      places: strength -> place on the axis and label.
+      ticks: place on the axis -> text.
+    """
     rows = []
     for position, (run, curve) in enumerate(zip(runs, curves, strict=True)):
         clean = comparison.clean(run)
@@ -202,16 +206,13 @@ def _accuracy_chart(
         alike = clean and all(comparison.same_places(clean, each) for each in curve.values())
         joined = {strength for strength in measured if strength > 0 or alike}
         for strength, result in sorted(measured.items()):
-            label = labels.get(strength, "clean")
-            drawn = {
-                "place": places.get(strength, 0.0),
-                "joined": len(joined) > 2 and strength in joined,
-            }
+            place, label = places.get(strength, (0.0, "clean"))
+            drawn = {"place": place, "joined": len(joined) > 2 and strength in joined}
             rows.append(_point(position, run, label, [result], result.protocol_label) | drawn)
     shown = " : ".join(f"abs(datum.value - {at}) < 1e-6 ? '{ticks[at]}'" for at in sorted(ticks))
     axis = {"values": sorted(ticks), "title": title, "labelExpr": f"{shown} : ''"}
     # The same for any choice of networks in the legend.
-    ends = [min(ticks), max([*ticks, *places.values()])]
+    ends = [min(ticks), max([*ticks, *(place for place, _ in places.values())])]
     scale = alt.Scale(domain=ends, nice=False) if ends[0] < ends[1] else alt.Undefined
     x = alt.X("place:Q", axis=alt.Axis(labelOverlap=False, **axis), scale=scale)
     colors, shapes, dashes = styles(runs)
