@@ -166,11 +166,10 @@ def image_sets(results: Sequence[Result]) -> list[int]:
     for key, result in zip(keys, results, strict=True):
         if key in numbers:
             continue
-        agreeing = [i for i, members in enumerate(sets) if all(map(result.same_images, members))]
-        if not agreeing:
-            agreeing = [len(sets)]
+        agreeing = (i for i, members in enumerate(sets) if all(map(result.same_images, members)))
+        numbers[key] = next(agreeing, len(sets))
+        if numbers[key] == len(sets):
             sets.append([])
-        numbers[key] = agreeing[0]
         sets[numbers[key]].append(result)
     return [numbers[key] for key in keys]
 
