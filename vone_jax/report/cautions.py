@@ -10,7 +10,7 @@ from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison, paired, physiology
 from vone_jax.report.comparison import grouped
 from vone_jax.report.wording import count, dataset, listing, percent
-from vone_jax.results import Run
+from vone_jax.results import Result, Run
 from vone_jax.results.runs import ranked_sets
 from vone_jax.results.statistics import image_sets
 
@@ -273,39 +273,34 @@ def _unbroken(runs: Sequence[Run]) -> Iterator[str]:
 def _settings(runs: Sequence[Run]) -> Iterator[str]:
     """Networks that were attacked in different ways under one norm, or at one of its radii."""
     for norm in comparison.norms(runs):
-        # The norm, and each of its radii -> settings -> the networks attacked in this way.
-        used: dict[str, dict[str, set[str]]] = {}
-        attacks: dict[str, tuple[str, dict[str, str]]] = {}
-        for run in runs:
-            for at_radius in comparison.attacks_by_radius(run, norm).values():
-                # Controls of the noise are an extra test that only some networks need.
-                for result in (each for each in at_radius if each.attack_noise == "same"):
-                    settings = comparison.attack_settings(result)
-                    for place in (f"under {NORM_LABELS[norm]}", f"at {result.attack.label}"):
-                        ways = used.setdefault(place, {})
-                        ways.setdefault(settings, set()).add(run.label)
-                    name = comparison.attack_condition(result).attack_name
-                    attacks[settings] = name, comparison.result_fields(result)
-        for place, ways in used.items():
+        # Controls of the noise are an extra test that only some networks need.
+        attacked = [
+            (run.label, result)
+            for run in runs
+            for at_radius in comparison.attacks_by_radius(run, norm).values()
+            for result in at_radius
+            if result.attack_noise == "same"
+        ]
+        at_radii = grouped((f"at {r.attack.label}", (label, r)) for label, r in attacked)
+        for place, members in ({f"under {NORM_LABELS[norm]}": attacked} | at_radii).items():
+            ways = grouped((comparison.attack_settings(r), label) for label, r in members)
             if len(set(map(frozenset, ways.values()))) > 1:
-                parts = [
-                    f"{text} on {listing(sorted(ways[settings]))}"
-                    for settings, text in sorted(_differing(attacks).items())
-                    if settings in ways
-                ]
+                told = _differing([result for _, result in attacked])
+                parts = [f"{told[way]} on {_distinct(ways[way])}" for way in sorted(ways)]
                 yield f"The networks were not attacked in the same way {place}: {listing(parts)}."
                 break  # One warning for each norm is enough.
 
 
-def _differing(attacks: dict[str, tuple[str, dict[str, str]]]) -> dict[str, str]:
+def _differing(attacked: Sequence[Result]) -> dict[str, str]:
     """Settings -> the name of the attack, with the fields that differ from others of that name."""
-    varying = comparison.varying(attacks.values())
-    return {
-        settings: comparison.code(name, told)
-        if (told := {field: fields[field] for field in fields if field in varying[name]})
-        else name
-        for settings, (name, fields) in attacks.items()
-    }
+    named = [(comparison.attack_condition(r).attack_name, r) for r in attacked]
+    varying = comparison.varying((name, comparison.result_fields(r)) for name, r in named)
+    told: dict[str, str] = {}
+    for name, result in named:
+        fields = comparison.result_fields(result).items()
+        shown = {field: value for field, value in fields if field in varying[name]}
+        told[comparison.attack_settings(result)] = comparison.code(name, shown) if shown else name
+    return told
 
 
 def _gaps(runs: Sequence[Run]) -> Iterator[str]:
