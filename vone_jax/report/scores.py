@@ -70,15 +70,13 @@ class AttackSettings(NamedTuple):
 
     def label(self, varying: Set[str]) -> str:
         """The attack in short: steps, draws, and the ``varying`` fields, which differ elsewhere."""
-        others, parts = dict(self.fields), [self.name]
-        steps, size, rule = (others.get(n, "None") for n in ("steps", "step_size", "step_rule"))
+        parts, of_steps = [self.name], ("steps", "step_size", "step_rule")
+        steps, size, rule = (self.fields.get(name, "None") for name in of_steps)
         length = rule if size == "None" else size
         if "None" not in (steps, length):
             parts.append(f"{steps} steps of {length}")
-            others = {
-                n: v for n, v in others.items() if n not in ("steps", "step_size", "step_rule")
-            }
-        parts += [f"{name} {value}" for name, value in others.items() if name in varying]
+            varying = varying - {*of_steps}
+        parts += [f"{name} {value}" for name, value in self.fields.items() if name in varying]
         return phrase(*parts, f"{self.draws} draws" if self.draws > 1 else "")
 
 
