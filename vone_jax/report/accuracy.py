@@ -13,6 +13,7 @@ from vone_jax.report import comparison
 from vone_jax.report.charts import MUTED, Figure, chart_of, figure, of_networks, share_axis, styles
 from vone_jax.report.wording import (
     corruption_label,
+    form_labels,
     interval,
     percent,
     phrase,
@@ -114,7 +115,7 @@ def by_corruption(runs: Sequence[Run]) -> Figure | None:
 
 def _over(conditions: str, members: Sequence[Result]) -> str:
     """The conditions of a mean, with the forms of its images unless all are floating point."""
-    return ", ".join([conditions, *comparison.form_labels(each.form for each in members)])
+    return phrase(conditions, *form_labels(each.form for each in members))
 
 
 def _rows_chart(

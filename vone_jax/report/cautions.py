@@ -9,7 +9,7 @@ from vone_jax import names, results
 from vone_jax.names import NORM_LABELS
 from vone_jax.report import comparison, paired, physiology
 from vone_jax.report.comparison import grouped
-from vone_jax.report.wording import count, dataset, listing, percent
+from vone_jax.report.wording import count, dataset, form_labels, listing, percent
 from vone_jax.results import Result, Run
 from vone_jax.results.runs import ranked_sets
 from vone_jax.results.statistics import image_sets
@@ -333,7 +333,7 @@ def _corrupted(runs: Sequence[Run]) -> Iterator[str]:
     kinds: dict[str, dict[str, list[str]]] = {"form": {}, "frost": {}}
     for run, shown in zip(runs, comparison.headlines(runs), strict=True):
         if measured := shown.corrupted.values():
-            forms = comparison.form_labels(each.form for each in measured)
+            forms = form_labels(each.form for each in measured)
             kinds["form"].setdefault(listing(forms) or "floating point", []).append(run.label)
         frosty = [each for (name, _), each in shown.corrupted.items() if name == "frost"]
         for drawn in {comparison.is_drawn_frost(each) for each in frosty}:

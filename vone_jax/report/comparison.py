@@ -10,7 +10,7 @@ import scipy
 
 from vone_jax import results
 from vone_jax.names import NORMS, PROCEDURAL_FROST
-from vone_jax.report.wording import count, dataset, listing, phrase, words
+from vone_jax.report.wording import count, dataset, form_label, listing, phrase, words
 from vone_jax.results import Result, Run
 
 _Key = TypeVar("_Key")
@@ -22,7 +22,6 @@ FEW_IMAGES = 30
 _UNEQUAL = 0.01
 # Norm -> fields of an attack that make no difference in it.
 _IDLE_FIELDS = {"linf": {"l1_step", "norm_offset", "projection", "order"}, "l2": {"l1_step"}}
-_FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 
 
 def grouped(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, list[_Value]]:
@@ -248,20 +247,9 @@ def attack_condition(result: Result) -> results.AttackCondition:
     return result.condition
 
 
-def form_label(form: str) -> str:
-    """The form of corrupted images in words; empty for floating point."""
-    return _FORMS.get(form, form)
-
-
 def is_drawn_frost(result: Result) -> bool:
     """True for images with a drawn texture in the place of photographs of frost."""
     return getattr(result.condition, "corruption", "") == PROCEDURAL_FROST
-
-
-def form_labels(forms: Iterable[str]) -> list[str]:
-    """Several forms in words; nothing if all are floating point."""
-    labels = {form_label(form) for form in forms}
-    return sorted(label or "floating point" for label in labels) if any(labels) else []
 
 
 def corruptions(run: Run) -> dict[tuple[str, int], Result]:

@@ -53,13 +53,12 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "points", "listing", "count", "words", "fact"):
+    for name in ("percent", "points", "listing", "count", "words", "fact", "form_label"):
         made.filters[name] = getattr(wording, name)
     made.filters |= {
         "whole": _whole,
         "packed": charts.packed,
         "interval": lambda ends: wording.interval(*ends),
-        "form_label": comparison.form_label,
         "severities": wording.severity_label,
         "mean": results.mean_accuracy,
     }

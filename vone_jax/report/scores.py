@@ -17,7 +17,7 @@ import pandas as pd
 from vone_jax import results
 from vone_jax.names import CORRUPTION_CATEGORIES, NORM_LABELS, NORMS
 from vone_jax.report import comparison
-from vone_jax.report.wording import datasets, listing, markdown, phrase, severity_label
+from vone_jax.report.wording import datasets, form_labels, listing, markdown, phrase, severity_label
 from vone_jax.results import Result, Run
 
 # Score -> title, in the order of the columns.
@@ -371,7 +371,7 @@ def _notes(
         frost = ", with a drawn texture in the place of frost" if any(drawn.values()) else ""
         if frost and not all(drawn.values()):
             frost += f" for {listing([label for label, is_drawn in drawn.items() if is_drawn])}"
-        forms = listing(comparison.form_labels(form for *_, form in corrupted))
+        forms = listing(form_labels(form for *_, form in corrupted))
         means = f"the mean of the means of {listing(list(CORRUPTION_CATEGORIES))} corruptions"
         yield (
             f"Corruptions: the mean over {len(names)} of the 15 common ones at {severities}"

@@ -7,6 +7,7 @@ from typing import Any
 # A narrow space that does not break, as typographers put before a unit.
 SPACE = "\u202f"
 MINUS = "\u2212"
+_FORMS = {"float": "", "uint8": "8 bits", "jpeg85": "JPEG 85"}
 # Control characters and lone surrogates, which JSON can hold and HTML cannot, and characters that
 # turn the direction of the text behind them.
 _UNPRINTABLE = re.compile(
@@ -107,6 +108,17 @@ def severity_label(severities: Sequence[int]) -> str:
     if len(distinct) > 2 and distinct == list(range(distinct[0], distinct[-1] + 1)):
         return f"{noun} {distinct[0]} to {distinct[-1]}"
     return f"{noun} {listing([str(severity) for severity in distinct])}"
+
+
+def form_label(form: str) -> str:
+    """The form of corrupted images in words; empty for floating point."""
+    return _FORMS.get(form, form)
+
+
+def form_labels(forms: Iterable[str]) -> list[str]:
+    """Several forms in words; nothing if all are floating point."""
+    labels = {form_label(form) for form in forms}
+    return sorted(label or "floating point" for label in labels) if any(labels) else []
 
 
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
