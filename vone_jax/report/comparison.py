@@ -1,6 +1,7 @@
 """The results that count, and conditions that several networks share: curves and rows."""
 
 import dataclasses
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -354,14 +355,12 @@ def control(run: Run, result: Result) -> str:
         # The usual number differs between networks, since one without noise needs one draw, and
         # between attacks.
         condition = attack_condition(result)
-        counts = Counter(
-            attack_condition(other).eot_samples
-            for other in _deployed(run, "attack")
-            if other.attack_noise == "same"
-            and attack_condition(other).attack_name == condition.attack_name
-        )
+        attacks = map(attack_condition, _deployed(run, "attack"))
+        usual_noise = [each for each in attacks if each.attack_noise == "same"]
         # Of two numbers that are as frequent, that of the first result.
-        ((usual, _),) = counts.most_common(1)
+        usual = statistics.mode(
+            each.eot_samples for each in usual_noise if each.attack_name == condition.attack_name
+        )
         if condition.eot_samples != usual:
             draws = f"gradients of {count(condition.eot_samples, 'draw')}"
     judged = "" if deployed else result.protocol_label
