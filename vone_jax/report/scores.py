@@ -224,10 +224,9 @@ def table(runs: Sequence[Run]) -> Table:
     varying = set().union(*comparison.varying(used).values())
     lines = tuple(_line(each, ladders, joined, corrupted, varying) for each in measured)
     columns = {n: title for n, title in TITLES.items() if any(n in line.scores for line in lines)}
-    at_radii = comparison.by_radius(
-        [result for each in measured for result in each.attacks.values()]
-    )
-    radii = {"_".join(radius): result.attack.label for radius, result in at_radii.items()}
+    attacks = [result for each in measured for result in each.attacks.values()]
+    at_radii = comparison.by_radius(attacks).items()
+    radii = {"_".join(radius): result.attack.label for radius, result in at_radii}
     notes = list(_notes(ladders, joined, corrupted, columns, drawn, lines))
     sets = {r.dataset.part for each in measured for r in each.results if not r.published}
     if len(sets) > 1:
