@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
-from vone_jax.experiments import augmentation, prime
+from vone_jax.experiments import augmentation
 
 
 def bits(key):
@@ -112,9 +112,11 @@ DRAWS = {
     "share of noisy images": lambda key: augmentation.GaussianImageNoise(1.0, 0.5).perturb(
         jax.random.split(key, 20), None, jnp.full((20, 1, 1, 1), 0.5, jnp.float32), None
     ),
-    "displacements": lambda key: prime.draw_temperature(key, SHAPE, 9)[0],
-    "colours": lambda key: prime.draw_colours(key, (3, 2), 9, 0.1),
-    "chains": lambda key: prime.PRIME(chains=1)._chain(key, jnp.full(SHAPE, 0.25, jnp.float32)),
+    "displacements": lambda key: augmentation.draw_temperature(key, SHAPE, 9)[0],
+    "colours": lambda key: augmentation.draw_colours(key, (3, 2), 9, 0.1),
+    "chains": lambda key: augmentation.PRIME(chains=1)._chain(
+        key, jnp.full(SHAPE, 0.25, jnp.float32)
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401
 
-from vone_jax.experiments.augmentation import GaussianImageNoise
+from vone_jax.experiments.augmentation import PRIME, GaussianImageNoise
 from vone_jax.experiments.checkpoint import CheckpointError
 from vone_jax.experiments.experiment import (
     DataConfig,
@@ -20,7 +20,6 @@ from vone_jax.experiments.optimizer import (
     Plateau,
     Step,
 )
-from vone_jax.experiments.prime import PRIME
 from vone_jax.experiments.run_dir import (
     RunDescription,
     RunDirectoryError,
