@@ -18,8 +18,7 @@ from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.checkpoint import Checkpoints
 from vone_jax.progress import Progress
 from vone_jax.training import loop, monitor, setup
-from vone_jax.training.log import RunLog, read_log
-from vone_jax.training.monitor import Monitor
+from vone_jax.training.monitor import Monitor, RunLog, read_log
 from vone_jax.training.setup import Setup, prepare
 
 pytestmark = [

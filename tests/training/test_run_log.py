@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vone_jax.training.log import RunLog, read_log
+from vone_jax.training.monitor import RunLog, read_log
 
 
 def train_record(step):

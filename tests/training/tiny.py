@@ -10,7 +10,7 @@ import numpy as np
 from vone_jax import data, prng
 from vone_jax.experiments.checkpoint import Checkpoints
 from vone_jax.models.layers import BatchNorm
-from vone_jax.training.log import read_log
+from vone_jax.training.monitor import read_log
 from vone_jax.training.setup import initial_state
 
 

@@ -37,8 +37,7 @@ from vone_jax.experiments.optimizer import Step, after_validation
 from vone_jax.experiments.state import TrainState
 from vone_jax.progress import Progress
 from vone_jax.training import initial
-from vone_jax.training.log import RunLog
-from vone_jax.training.monitor import Monitor, Stop
+from vone_jax.training.monitor import Monitor, RunLog, Stop
 from vone_jax.training.setup import Prefetch, Setup, prepare
 from vone_jax.training.step import Sums
 
