@@ -18,8 +18,7 @@ from tests.photographs import write_photographs
 from vone_jax import cli, mesh, models, names, training, v1
 from vone_jax.cli import train
 from vone_jax.evaluation import Request
-from vone_jax.experiments.selection import check_patterns
-from vone_jax.experiments.state import initial_state
+from vone_jax.experiments.state import check_patterns, initial_state
 from vone_jax.training import initial
 
 ROOT = Path(__file__).resolve().parents[1]

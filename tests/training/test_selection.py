@@ -14,8 +14,7 @@ from test_train_step import EXPERIMENT, MODEL, host_batch, steps
 from vone_jax import mesh as meshes
 from vone_jax import training
 from vone_jax.attacks import PGD
-from vone_jax.experiments import selection
-from vone_jax.experiments.state import initial_state, variables_of
+from vone_jax.experiments.state import initial_state, matches, variables_of
 from vone_jax.training import OptimizerConfig, Similarity
 from vone_jax.training.setup import prepare
 from vone_jax.training.step import cross_entropy, make_train_step
@@ -193,7 +192,7 @@ def test_a_pattern_means_variables_or_modules():
             "back_end/layer1_0/conv1/kernel",
             "back_end/layer1_0/bn1/mean",
         )
-        return [path.split("/")[-2] for path in paths if selection.matches(pattern, path)]
+        return [path.split("/")[-2] for path in paths if matches(pattern, path)]
 
     assert chosen("back_end/layer1*") == ["conv1", "bn1"]
     assert chosen("back_end/layer1_0") == ["conv1", "bn1"]

@@ -16,9 +16,10 @@ import optax
 
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
-from vone_jax.experiments.selection import Rates
 from vone_jax.models import FRONT_END
 
+# Rates by pattern: (pattern, factor on the learning rate).
+Rates = tuple[tuple[str, float], ...]
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 

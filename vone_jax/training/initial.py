@@ -22,8 +22,7 @@ from vone_jax import models
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.experiment import Experiment, ModelConfig
-from vone_jax.experiments.selection import matches
-from vone_jax.experiments.state import TrainState, initial_state
+from vone_jax.experiments.state import TrainState, initial_state, matches
 from vone_jax.training import setup as setups
 from vone_jax.v1 import ImportedBank
 

@@ -16,8 +16,7 @@ from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments.experiment import DataConfig, Experiment
-from vone_jax.experiments.selection import check_patterns, split
-from vone_jax.experiments.state import TrainState, initial_state
+from vone_jax.experiments.state import TrainState, check_patterns, initial_state, split
 from vone_jax.training.similarity import make_targets
 from vone_jax.training.step import MARKS, Batch, StepMetrics, Sums, make_eval_step, make_train_step
 

@@ -28,8 +28,7 @@ import numpy as np
 from vone_jax import data, files, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.experiments.experiment import Experiment, Similarity
-from vone_jax.experiments.selection import merge, split, training_apply
-from vone_jax.experiments.state import WEIGHTS, variables_of
+from vone_jax.experiments.state import WEIGHTS, merge, split, training_apply, variables_of
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 # The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.

@@ -19,13 +19,15 @@ from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.experiments.augmentation import make_corruption
 from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.optimizer import (
-    euclidean_norm,
-    learning_rate,
-    make_optimizer,
+from vone_jax.experiments.optimizer import euclidean_norm, learning_rate, make_optimizer
+from vone_jax.experiments.state import (
+    TrainState,
+    merge,
+    rate_factors,
+    split,
+    training_apply,
+    variables_of,
 )
-from vone_jax.experiments.selection import merge, rate_factors, split, training_apply
-from vone_jax.experiments.state import TrainState, variables_of
 from vone_jax.training.similarity import make_similarity_gradient
 
 Batch = dict[str, jax.Array]
