@@ -111,9 +111,14 @@ def main(argv: Sequence[str]) -> int:
         message = f"NETWORK must be one network, got {argv[0]} and {argv[1]}"
         both = f"{argv[0]}+{argv[1]} is the mean of their logits"
         return cli.fail(PROGRAM, f"{message}; {both}", cli.WRONG_ARGUMENTS)
-    if problem := _wrong_list(argv):
-        return cli.fail(PROGRAM, problem, cli.WRONG_ARGUMENTS)
     try:
+        # An empty --suite is left to the request, whose error lists the suites.
+        lists = {
+            cli.option(field.name): field.name != "suite"
+            for field in dataclasses.fields(evaluation.Request)
+            if isinstance(field.default, tuple)
+        }
+        parsing.check_lists(argv, lists)
         arguments = parsing.parse(
             Arguments, argv, PROGRAM, "Options:", markers=(tyro.conf.OmitArgPrefixes,)
         )
@@ -138,23 +143,6 @@ def main(argv: Sequence[str]) -> int:
         return cli.stopped(PROGRAM)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
-
-
-def _wrong_list(argv: Sequence[str]) -> str:
-    """The error about a list option without a value, or given twice; empty if there is none."""
-    fields = dataclasses.fields(evaluation.Request)
-    lists = {cli.option(field.name) for field in fields if isinstance(field.default, tuple)}
-    seen: set[str] = set()
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        name, value, _ = word.partition("=")
-        if name in lists:
-            # An empty --suite is left to the request, whose error lists the suites.
-            if name != "--suite" and not value and following.startswith("--"):
-                return f"{name} needs at least one value"
-            if name in seen:
-                return f"{name} is given twice; give it once, with all values"
-            seen.add(name)
-    return ""
 
 
 def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,6 +86,23 @@ def parse(
     except BrokenPipeError:
         # A program that reads the help, such as head, has closed the pipe.
         raise SystemExit(0) from None
+
+
+def check_lists(argv: Sequence[str], lists: Mapping[str, bool]) -> None:
+    """Raise a ``ValueError`` for a list option without a value that it needs, or given twice.
+
+    ``lists`` has the list options, and whether each needs a value.
+    """
+    seen: set[str] = set()
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        typed, _, value = word.partition("=")
+        name = typed.replace("_", "-")
+        if name in lists:
+            if lists[name] and not value and following.startswith("--"):
+                raise ValueError(f"{name} needs at least one value")
+            if name in seen:
+                raise ValueError(f"{name} is given twice; give it once, with all values")
+            seen.add(name)
 
 
 def _number(text: str) -> float:

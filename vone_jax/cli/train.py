@@ -11,15 +11,16 @@ than a second after the first, ends the program at once.
 """
 
 import dataclasses
-import functools
 import shlex
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import tyro
+from flax.traverse_util import flatten_dict
 
 from vone_jax import cli, fast, mesh, names, training
 from vone_jax.cli import parsing
@@ -89,8 +90,13 @@ def main(argv: Sequence[str]) -> int:
             print(_short_help(argv[0], experiment))
             return cli.FINISHED
         arguments = _parse(argv, experiment)
-        if message := _wrong_list(argv, experiment):
-            raise ValueError(message)
+        # Without a value, an option makes a list of the config empty.
+        lists = {
+            cli.option(path): not value
+            for path, value in flatten_dict(training.to_json(experiment), sep=".").items()
+            if isinstance(value, list)
+        }
+        parsing.check_lists(argv, lists)
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
@@ -108,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
         message = f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     for name, (switch, value) in _NEEDS.items():
-        if name in given and functools.reduce(getattr, switch.split("."), experiment) in _OFF:
+        if name in given and attrgetter(switch)(experiment) in _OFF:
             message = f"{cli.option(name)} has no effect without {cli.option(switch)}{value}"
             return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     if "data.source" in given:
@@ -166,7 +172,7 @@ def _short_help(config: str, experiment: training.Experiment) -> str:
     """The fields that people change, with their values in a config."""
     lines = [f"usage: {PROGRAM} {config} [--run-dir DIR] [--FIELD VALUE ...]", ""]
     for path, meaning in _FIELDS.items():
-        value = functools.reduce(getattr, path.split("."), experiment)
+        value = attrgetter(path)(experiment)
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         option = f"--{path.replace('_', '-')} {shown}"
         lines.append(f"  {option:<42} {meaning}")
@@ -181,24 +187,6 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
             name, equals, value = word[2:].partition("=")
             given[name.replace("-", "_")] = value if equals else following
     return given
-
-
-def _wrong_list(argv: Sequence[str], experiment: training.Experiment) -> str:
-    """The error about a list option without a value, or given twice; empty if there is none.
-
-    Without a value, an option makes a list of the config empty.
-    """
-    options = [word.partition("=")[0].replace("_", "-") for word in argv]
-    for path, word in _given(argv).items():
-        value = functools.reduce(
-            lambda at, name: getattr(at, name, None), path.split("."), experiment
-        )
-        name = cli.option(path)
-        if value == () and (not word or word.startswith("--")):
-            return f"{name} needs at least one value"
-        if isinstance(value, tuple) and options.count(name) > 1:
-            return f"{name} is given twice; give it once, with all values"
-    return ""
 
 
 def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
