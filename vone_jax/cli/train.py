@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(argv):
             print(_short_help(argv[0], experiment))
             return cli.FINISHED
-        arguments = _parse(argv, experiment)
+        arguments, given = _parse(argv, experiment), _given(argv)
         # Without a value, an option makes a list of the config empty.
         lists = {
             cli.option(path): not value
@@ -97,31 +97,29 @@ def main(argv: Sequence[str]) -> int:
             if isinstance(value, list)
         }
         parsing.check_lists(argv, lists)
+        # Typed options override the initial weights, which override the data, which override the
+        # config.
+        experiment = arguments.experiment
+        if "epochs" in given and experiment.steps is not None:
+            raise ValueError(
+                f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
+            )
+        for name, (switch, value) in _NEEDS.items():
+            if name in given and attrgetter(switch)(experiment) in _OFF:
+                raise ValueError(
+                    f"{cli.option(name)} has no effect without {cli.option(switch)}{value}"
+                )
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
-    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
-    except (ValueError, TypeError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
+        if "data.source" in given:
+            experiment = training.for_data(experiment, given)
     except ConnectionError as error:
         return cli.fail(PROGRAM, error)
-    # Typed options override the initial weights, which override the data, which override the
-    # config.
-    experiment = arguments.experiment
-    given = _given(argv)
-    if "epochs" in given and experiment.steps is not None:
-        message = f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
-        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
-    for name, (switch, value) in _NEEDS.items():
-        if name in given and attrgetter(switch)(experiment) in _OFF:
-            message = f"{cli.option(name)} has no effect without {cli.option(switch)}{value}"
-            return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
-    if "data.source" in given:
-        try:
-            experiment = training.for_data(experiment, given)
-        except (ValueError, OSError) as error:
-            return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
+    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
+    except (ValueError, TypeError, OSError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     run_dir = arguments.run_dir or Path("runs") / experiment.name
     stop = cli.StopOnSignal()
     try:
