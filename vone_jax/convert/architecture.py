@@ -10,6 +10,7 @@ import numpy as np
 
 from vone_jax import arguments, names
 from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
+from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -40,9 +41,9 @@ _ENDS = {
     "efficientnet_lite0": ("_conv_stem.weight", "_fc.weight"),
 }
 _MOST_CHANNELS = 1024
-_RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), True): "resnet50",
+_RESNETS: dict[tuple[tuple[int, ...], str], str] = {
+    ((2, 2, 2, 2), "basic"): "resnet18",
+    ((3, 4, 6, 3), "bottleneck"): "resnet50",
 }
 
 # Flags that hold numbers, and their types. Each is also a field of VOneBlockConfig. If the file
@@ -112,18 +113,14 @@ class Architecture:
     image_size: int | None
 
 
-def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture | str:
-    """Recognise a network by its tensors, and by its name if known; or return an error message."""
+def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture:
+    """Recognise a network by its tensors, and by its name if known, or raise an error."""
     if name is None:
         kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
         kind = next(kinds, "")
-        base = _base_network({n.removeprefix("model.") for n in state_dict} if kind else state_dict)
-        if base not in _ENDS:
-            return base
-        name = kind + base
+        inner = {tensor.removeprefix("model.") for tensor in state_dict} if kind else state_dict
+        name = kind + _base_network(inner)
     kind, base = names.front_end(name), names.base_network(name)
-    if base not in _ENDS:
-        return f"name must be a network of models.NAMES, got {name!r}"
 
     def length(tensor: str, axis: int, default: int) -> int:
         # A missing tensor, or one of a wrong rank, is reported when leaves are filled. An empty
@@ -135,7 +132,9 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     images = {"vone_": BANKS["vone_"][0], "ev_": RECEPTIVE_FIELDS}
     channels = length(images.get(kind, first), 1, 3)
     if channels > _MOST_CHANNELS:
-        return f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
+        raise CheckpointError(
+            f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
+        )
     undetermined = kind or base.startswith("efficientnet")
     return Architecture(
         name=name,
@@ -147,18 +146,18 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
 
 
 def _base_network(tensors: Collection[str]) -> str:
-    """The architecture of the back end, or an error message."""
+    """The architecture of the back end. Another one than those in ``_ENDS`` is an error."""
     if "layer1.0.conv1.weight" in tensors:
         blocks = tuple(
             sum(f"layer{stage}.{i}.conv1.weight" in tensors for i in range(100))
             for stage in range(1, 5)
         )
-        bottlenecks = "layer1.0.conv3.weight" in tensors
-        kind = "bottleneck" if bottlenecks else "basic"
-        return _RESNETS.get(
-            (blocks, bottlenecks),
+        kind = "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic"
+        if (blocks, kind) in _RESNETS:
+            return _RESNETS[blocks, kind]
+        raise CheckpointError(
             f"the state dict is of a ResNet with {blocks} {kind} blocks; known are ResNet-18 "
-            f"and ResNet-50",
+            f"and ResNet-50"
         )
     if "V2.conv_input.weight" in tensors:
         return "cornet_s"
@@ -170,13 +169,14 @@ def _base_network(tensors: Collection[str]) -> str:
     lite, b0 = (sum(bool(re.fullmatch(n, name)) for name in tensors) for n in numbered)
     if lite or b0:
         known = {(BLOCKS, 0): "efficientnet_lite0", (0, BLOCKS): "efficientnet_b0"}
-        return known.get(
-            (lite, b0),
+        if (lite, b0) in known:
+            return known[lite, b0]
+        raise CheckpointError(
             f"the state dict is of an EfficientNet with {max(lite, b0)} blocks; known are B0 and "
-            f"Lite0, with {BLOCKS}",
+            f"Lite0, with {BLOCKS}"
         )
     some = ", ".join(name[:80] for name in sorted(tensors)[:8])
-    return (
+    raise CheckpointError(
         f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
         f"VOneBlock); its tensors begin with: {some[:400]}"
     )

@@ -95,12 +95,14 @@ def read(
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
-      ValueError: for an image size that is not a positive integer, for fields that V1 does not
-        have, or for ``ignored_flags`` that is a string and not a list of names.
+      ValueError: for an unknown name, an image size that is not a positive integer, fields that V1
+        does not have, or for ``ignored_flags`` that is a string and not a list of names.
       OSError: if the file cannot be read.
     """
     if image_size is not None:
         arguments.count("image_size", image_size)
+    if name is not None:
+        arguments.choice("name", name, models.NAMES)
     if isinstance(v1, Mapping):
         fields = [f.name for f in dataclasses.fields(VOneBlockConfig) if f.name != "bank"]
         for field in v1:
@@ -110,12 +112,10 @@ def read(
     path = Path(path)
     try:
         checkpoint = read_checkpoint(path)
+        architecture = recognise(checkpoint.state_dict, name)
     except CheckpointError as error:
         error.args = (f"{printable(str(path))}: {error}",)
         raise
-    architecture = recognise(checkpoint.state_dict, name)
-    if isinstance(architecture, str):
-        raise CheckpointError(f"{path.name}: {architecture}")
     problems = []
     stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
     base = names.base_network(architecture.name).replace("_", "")
