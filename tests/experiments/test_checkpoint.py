@@ -33,7 +33,7 @@ def make_state(seed, size=40):
         params=params,
         batch_stats={},
         opt_state=optax.chain(optax.trace(0.9)).init(params),
-        plateau=PlateauState.start(),
+        plateau=PlateauState(),
     )
 
 

@@ -182,7 +182,7 @@ def torch_plateau(losses, decay, patience, threshold):
 def test_plateau_is_that_of_pytorch(threshold):
     losses = [3.0, 2.0, 1.99, 2.1, 1.7, 1.69, 1.69, 1.8, 1.2, 1.2, 1.2, 1.2, 1.2, 1.1, 1.3, 1.3]
     schedule = Plateau(decay=0.5, patience=1, threshold=threshold)
-    state = jax.tree.map(np.asarray, PlateauState.start())
+    state = jax.tree.map(np.asarray, PlateauState())
     factors = []
     for loss in losses:
         state = after_validation(schedule, state, loss)
@@ -193,7 +193,7 @@ def test_plateau_is_that_of_pytorch(threshold):
 
 
 def test_other_schedules_ignore_validations():
-    state = jax.tree.map(np.asarray, PlateauState.start())
+    state = jax.tree.map(np.asarray, PlateauState())
     assert after_validation(Cosine(), state, 1.0) is state
 
 

@@ -122,19 +122,17 @@ class Plateau(_Schedule):
 
 
 class PlateauState(NamedTuple):
-    """The memory of ``Plateau``, as JAX or NumPy scalars. Other schedules do not change it."""
+    """The memory of ``Plateau``, as JAX or NumPy scalars. Other schedules do not change it.
+
+    The defaults are those before the first validation.
+    """
 
     # Factor on the learning rate, float32.
-    factor: Any
+    factor: Any = np.float32(1.0)
     # Lowest validation loss so far, float32.
-    best: Any
+    best: Any = np.float32(np.inf)
     # Number of validations since then, int32.
-    waited: Any
-
-    @staticmethod
-    def start() -> "PlateauState":
-        """Return the state before the first validation."""
-        return PlateauState(jnp.float32(1.0), jnp.float32(jnp.inf), jnp.int32(0))
+    waited: Any = np.int32(0)
 
 
 def after_validation(schedule: object, state: PlateauState, loss: float) -> PlateauState:

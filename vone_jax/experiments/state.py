@@ -72,7 +72,7 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=make_optimizer(experiment.optimizer).init(trained),
-        plateau=PlateauState.start(),
+        plateau=PlateauState(),
     )
 
 
