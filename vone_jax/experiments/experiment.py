@@ -84,8 +84,7 @@ class ModelConfig:
 
     def build(self, **options: Any) -> nn.Module:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return models.create(**fields | options)
+        return models.create(**vars(self) | options)
 
 
 def _moved(value: Any, before: Any, after: Any) -> Any:

@@ -309,8 +309,8 @@ def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
 
 
 def _config(description: RunDescription) -> dict[str, Any]:
-    fields = {name: getattr(description, name) for name in _FIELDS}
-    return {"format": _FORMAT, "experiment": to_json(description.experiment), **fields}
+    experiment = to_json(description.experiment)
+    return {"format": _FORMAT, **vars(description), "experiment": experiment}
 
 
 def load_run(
