@@ -374,7 +374,9 @@ def test_wrappers_that_contradict_themselves(resnet50, write):
     assert "missing or not finite: normalizer.new_mean" in report
     extra = robustness(network) | {"normalizer.gamma": np.ones(3, np.float32)}
     assert "unused: normalizer.gamma" in errors(write(extra, None))
-    assert "must be > 0" in errors(write(robustness(network, std=(0.2, 0.0, 0.4)), None))
+    for wrong in (0.0, -0.2, 1e-40):
+        report = errors(write(robustness(network, std=(0.2, wrong, 0.4)), None))
+        assert "must be > 0 and have an inverse in float32" in report
     assert "2 and 2 channels, images have 3" in errors(
         write(robustness(network, (0.5, 0.5), (0.5, 0.5)), None)
     )

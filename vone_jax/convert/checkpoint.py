@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -193,10 +192,8 @@ def _without_robustness_wrapper(
         values.append(tuple(map(float, np.asarray(value, np.float32).ravel())))
     mean, std = values
     problems += [f"unused: {name}" for name in normalisers]
-    if not problems and any(not math.isfinite(1 / v) for v in std if v):
-        problems.append("normalizer.new_std is too small")
-    if not problems and min(std) <= 0:
-        problems.append(f"normalizer.new_std must be > 0, got {std}")
+    if not problems and min(std) < np.finfo(np.float32).tiny:
+        problems.append(f"normalizer.new_std must be > 0 and have an inverse in float32, got {std}")
     if problems:
         raise CheckpointError("the wrapper of the robustness package does not fit:", problems)
     notes.append("the wrapper of the robustness package was taken off, its normaliser kept")
