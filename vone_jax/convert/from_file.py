@@ -168,12 +168,18 @@ def read(
                 )
             form["image_size"] = usual_size
             usual = models.create(name, architecture.num_classes, width=width, **form)
-            notes += _other_stem(model, usual)
+            ours, theirs = _strides(model), _strides(usual)
+            if ours != theirs:
+                notes.append(
+                    f"the stem for images of {size} pixels has {ours}, that for "
+                    f"{usual.image_size} pixels {theirs}: give an image size only if the network "
+                    "was trained with it"
+                )
             if image_size is None and stored_size is None and usual_size == 32:
                 notes.append(
                     f"image size that the file does not say: {size} pixels, since the first kernel "
-                    f"is small. So the stem has {_strides(model)}; if the network had another "
-                    "stem, its logits are wrong"
+                    f"is small. So the stem has {ours}; if the network had another stem, its "
+                    "logits are wrong"
                 )
     except ValueError as error:
         raise CheckpointError(refusal, [*problems, str(error)]) from None
@@ -189,18 +195,6 @@ def read(
 
 def _rounded(values: Collection[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _other_stem(ours: Any, usual: Any) -> list[str]:
-    """A note if the stem of a network has other strides than at the usual image size."""
-    strides = list(map(_strides, (ours, usual)))
-    if strides[0] == strides[1]:
-        return []
-    return [
-        f"the stem for images of {ours.image_size} pixels has {strides[0]}, that for "
-        f"{usual.image_size} pixels {strides[1]}: give an image size only if the network was "
-        "trained with it"
-    ]
 
 
 def _strides(model: Any) -> str:
