@@ -1,9 +1,10 @@
-"""Reports on long work for people: a bar on a terminal, and lines anywhere else."""
+"""Reports on work for people: a bar on a terminal, lines anywhere else, and aligned columns."""
 
 import contextlib
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -116,6 +117,18 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         if self._reporter.is_alive():
             self._reporter.join()
         self._bar.close()
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """The lines of a table, whose first ``left`` columns are aligned at the left, others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _duration(seconds: float) -> str:

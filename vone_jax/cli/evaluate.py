@@ -70,7 +70,7 @@ from vone_jax.experiments.checkpoint import CheckpointError
 from vone_jax.experiments.experiment_files import config_names
 from vone_jax.experiments.run_dir import RunDirectoryError
 from vone_jax.network import Network, NetworkError, open_network
-from vone_jax.progress import Progress
+from vone_jax.progress import Progress, aligned
 
 PROGRAM = cli.program("eval.py")
 
@@ -413,16 +413,9 @@ def _layers(scored: list[tuple[str, results.LayerScores]]) -> str:
 
 
 def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) -> str:
-    """Columns under a header. The first ``left`` are aligned at the left, the others right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    """Columns under a header with a line below it, see ``aligned``."""
+    first, *others = aligned([header, *rows], left)
+    return "\n".join([first, "-" * len(first), *others])
 
 
 def run() -> None:

@@ -23,6 +23,7 @@ from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.experiment import Experiment, ModelConfig
 from vone_jax.experiments.state import TrainState, initial_state, matches
+from vone_jax.progress import aligned
 from vone_jax.training import setup as setups
 from vone_jax.v1 import ImportedBank
 
@@ -70,11 +71,8 @@ class InitialWeights:
         rows: list[tuple[str, ...]] = [("parameters of", *_COUNTS)]
         for name, part in (*self.parts.items(), ("all", total)):
             rows.append((name, *(f"{part[n]:,}" for n in _COUNTS)))
-        first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-        lines = [f"initial weights: {self.source}, sha256 {self.digest[:12]}"]
-        for name, *numbers in rows:
-            lines.append("  ".join(["", name.ljust(first), *map(str.rjust, numbers, others)]))
-        return "\n".join((*lines, *(f"  {note}" for note in self.notes)))
+        title = f"initial weights: {self.source}, sha256 {self.digest[:12]}"
+        return "\n".join([title, *(f"  {line}" for line in (*aligned(rows, 1), *self.notes))])
 
 
 def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
