@@ -86,34 +86,28 @@ def make_similarity_gradient(
     """
     apply = training_apply(model, freeze)
 
-    def term(
-        trained: Any,
-        frozen: Any,
-        batch_stats: Any,
-        images: jax.Array,
-        target: jax.Array,
-        keys: dict[str, Any],
-    ) -> jax.Array:
-        params = merge(trained, frozen)
-        features, _ = apply(
-            variables_of(params, batch_stats),
-            images,
-            train=True,
-            noise_key=keys["noise"],
-            method="features",
-            mutable=["batch_stats"],
-            rngs={"dropout": keys["dropout"]},
-        )
-        return config.alpha * loss(features, config.layers, params[WEIGHTS], target)
-
     def gradient(params: Any, batch_stats: Any, targets: Any, key: jax.Array) -> Any:
         count = targets["images"].shape[0]
         rows = jax.random.choice(prng.stream(key, "rows"), count, (config.batch,), replace=False)
         images = jax.lax.with_sharding_constraint(targets["images"][rows], meshes.sharded(mesh))
         target = targets["similarity"][rows][:, rows]
         noise_keys = prng.index_keys(prng.stream(key, "noise"), rows.astype("uint32"))
-        keys = {"noise": noise_keys, "dropout": prng.stream(key, "dropout")}
-        return jax.value_and_grad(term)(*split(params, freeze), batch_stats, images, target, keys)
+        trained, frozen = split(params, freeze)
+
+        def term(trained: Any) -> jax.Array:
+            params = merge(trained, frozen)
+            features, _ = apply(
+                variables_of(params, batch_stats),
+                images,
+                train=True,
+                noise_key=noise_keys,
+                method="features",
+                mutable=["batch_stats"],
+                rngs={"dropout": prng.stream(key, "dropout")},
+            )
+            return config.alpha * loss(features, config.layers, params[WEIGHTS], target)
+
+        return jax.value_and_grad(term)(trained)
 
     return gradient
 
