@@ -133,6 +133,16 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
 
 
+def _numbers(storage: Storage, data: bytes) -> np.ndarray:
+    """The numbers of a storage, which must fill its data."""
+    if len(data) != storage.length * storage.dtype.itemsize:
+        raise CheckpointError(
+            f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} {storage.dtype} "
+            "numbers"
+        )
+    return np.frombuffer(data, storage.dtype)
+
+
 def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
     entries = {info.filename: info for info in archive.infolist()}
     if sum(info.file_size for info in entries.values()) > size or any(
@@ -158,13 +168,7 @@ def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
         name = f"{root}data/{storage.key}"
         if name not in entries:
             raise CheckpointError(f"the archive lacks storage {storage.key!r}")
-        data = _entry(archive, name)
-        if len(data) != storage.length * storage.dtype.itemsize:
-            raise CheckpointError(
-                f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} "
-                f"{storage.dtype} numbers"
-            )
-        numbers = np.frombuffer(data, storage.dtype)
+        numbers = _numbers(storage, _entry(archive, name))
         return numbers.byteswap() if order == b"big" else numbers
 
     content = read_pickle(io.BytesIO(_entry(archive, f"{root}data.pkl")), {})
@@ -188,7 +192,7 @@ def _open_sequence(mapped: mmap.mmap) -> TorchFile:
         raise CheckpointError("the list of storages is damaged")
 
     # Behind the pickles: for each key the length as int64, then the numbers.
-    places: dict[str, tuple[int, int]] = {}
+    places: dict[str, slice] = {}
     place = pickles.tell()
     for key in keys:
         if key not in storages:
@@ -197,19 +201,13 @@ def _open_sequence(mapped: mmap.mmap) -> TorchFile:
         nbytes = length * storages[key].dtype.itemsize
         if length < 0 or place + 8 + nbytes > len(mapped):
             raise CheckpointError(f"the file is truncated in storage {key!r}")
-        places[key] = (place + 8, nbytes)
-        place += 8 + nbytes
+        places[key] = slice(place + 8, place + 8 + nbytes)
+        place = places[key].stop
 
     def load(storage: Storage) -> np.ndarray:
         if storage.key not in places:
             raise CheckpointError(f"the file lacks storage {storage.key!r}")
-        start, nbytes = places[storage.key]
-        if nbytes != storage.length * storage.dtype.itemsize:
-            raise CheckpointError(
-                f"storage {storage.key!r} has {nbytes} bytes, not {storage.length} "
-                f"{storage.dtype} numbers"
-            )
         # Slicing copies, because the arrays are used after the map is closed.
-        return np.frombuffer(mapped[start : start + nbytes], storage.dtype)
+        return _numbers(storage, mapped[places[storage.key]])
 
     return TorchFile(content, "torch.save, before 1.6", len(mapped), load)
