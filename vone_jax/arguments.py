@@ -60,11 +60,14 @@ def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Check that ``value`` is one of ``choices``. The error names the most similar one."""
+    """Check that ``value`` is one of ``choices``, see ``not_among`` for the error."""
     if value not in tuple(choices):
-        raise ValueError(
-            f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(value, choices)}"
-        )
+        raise ValueError(not_among(name, value, choices))
+
+
+def not_among(name: str, value: Any, choices: Collection[str]) -> str:
+    """The message about a value that is none of ``choices``. It names the most similar one."""
+    return f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(value, choices)}"
 
 
 def count(name: str, value: Any, least: int = 1, most: float = math.inf) -> None:

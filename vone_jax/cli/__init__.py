@@ -165,8 +165,7 @@ class Parser(argparse.ArgumentParser):
         message = re.sub(r": invalid int value: (.*)", r" must be an integer, got \1", message)
         if wrong := re.fullmatch(r"(\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
             known = wrong[3].replace("'", "").split(", ")
-            message = f"{wrong[1]} must be one of {', '.join(known)}; got {wrong[2]!r}"
-            message += nearest(wrong[2], known)
+            message = arguments.not_among(wrong[1], wrong[2], known)
         raise SystemExit(fail(self.prog, message, WRONG_ARGUMENTS))
 
     def directory(self, name: str, path: Path | str | None) -> None:

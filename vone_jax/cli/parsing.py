@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import tyro
 
 from vone_jax import names
-from vone_jax.arguments import nearest
+from vone_jax.arguments import not_among
 from vone_jax.cli import is_tree, option, refuse_empty_values
 
 Parsed = TypeVar("Parsed")
@@ -155,11 +155,6 @@ def _in_one_line(program: str, message: str, options: Sequence[str], absent: Seq
     return message
 
 
-def _wrong_choice(help: str, value: str, name: str, choices: str) -> str:
-    listed = re.findall("'(.*?)'", choices)
-    return f"{name} must be one of {', '.join(listed)}; got {value!r}{nearest(value, listed)}"
-
-
 def _wrong_list(help: str, name: str, words: str) -> str:
     usage = re.search(rf"({re.escape(name)} .*?[\]A-Z])(?: [A-Z][a-z]|$)", help)
     kinds = set(re.findall("[A-Z]+", usage[1])) if usage else set()
@@ -263,5 +258,8 @@ _REWRITES: tuple[tuple[str, Callable[..., str]], ...] = (
         r"Missing value for argument '(--\S+)'\. Expected (\d+) values?\.",
         lambda help, name, count: f"{name} needs a value" + (count != "1") * f" of {count} words",
     ),
-    (r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", _wrong_choice),
+    (
+        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.",
+        lambda help, value, name, listed: not_among(name, value, re.findall("'(.*?)'", listed)),
+    ),
 )
