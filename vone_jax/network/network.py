@@ -237,24 +237,25 @@ class Network:
             version.append(jax.tree.structure(prng.as_pytree(self.features, "features")))
         # Functions may close over other arrays than before.
         if vars(self).get("_version") != version:
-            for name in ("_checksum", "_arrays", "_program"):
-                vars(self).pop(name, None)
-            vars(self)["_version"] = version
-        return self._checksum
+            vars(self).update(_version=version, _weights=f"{self._checksum():08x}")
+        return vars(self)["_weights"]
 
-    @functools.cached_property
-    def _checksum(self) -> str:
-        checksum = files.array_checksum(self._arrays)
-        if self.model is None:
-            programs = [self._program]
-            if self.features is not None:
-                programs.append(_traced(self.features, *self._inputs()))
-                checksum = files.array_checksum(_constants(programs[-1]), checksum)
-            for program in programs:
-                # Addresses of functions differ between processes.
-                text = re.sub(r"0x[0-9a-f]+", "", str(program))
-                checksum = zlib.crc32(text.encode(), checksum)
-        return f"{checksum:08x}"
+    def _checksum(self) -> int:
+        if self.model is not None:
+            return files.array_checksum(jax.tree.leaves(self.variables))
+        programs = [
+            _traced(function, *self._inputs())
+            for function in (self.logits_fn, self.features)
+            if function is not None
+        ]
+        checksum = 0
+        for program in programs:
+            checksum = files.array_checksum(_constants(program), checksum)
+        for program in programs:
+            # Addresses of functions differ between processes.
+            text = re.sub(r"0x[0-9a-f]+", "", str(program))
+            checksum = zlib.crc32(text.encode(), checksum)
+        return checksum
 
     @functools.cached_property
     def variables_checksum(self) -> str:
@@ -276,18 +277,9 @@ class Network:
             return sum(member.parameters for member in self.members)
         if self.model is not None:
             return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
-        return sum(a.size for a in self._arrays if jnp.issubdtype(a.dtype, jnp.floating))
-
-    @functools.cached_property
-    def _arrays(self) -> list[Any]:
-        if self.model is not None:
-            return jax.tree.leaves(self.variables)
         # The leaves of a Partial are constants of its program, too.
-        return [np.asarray(array) for array in _constants(self._program)]
-
-    @functools.cached_property
-    def _program(self) -> Any:
-        return _traced(self.logits_fn, *self._inputs())
+        constants = map(np.asarray, _constants(_traced(self.logits_fn, *self._inputs())))
+        return sum(a.size for a in constants if jnp.issubdtype(a.dtype, jnp.floating))
 
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
