@@ -11,9 +11,9 @@ from tests.network import user_networks
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, names, v1
 from vone_jax.attacks import PGD, AutoAttack
-from vone_jax.data import images
-from vone_jax.evaluation import job, suites
+from vone_jax.data import images, sources
 from vone_jax.evaluation import request as requests
+from vone_jax.evaluation import suites
 from vone_jax.network import Network, Split
 
 FULL = (224, 224, 3)
@@ -409,7 +409,7 @@ def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
     assert len(decoded) == 6
     # A single condition needs them once, and these would not fit.
     assert losses("one", "clean") == once[:1]
-    monkeypatch.setattr(job, "_memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(sources, "_memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
     assert losses("again", "clean", "corruptions_quick", **few) == once
     assert len(decoded) == 3 * 6
 

@@ -84,6 +84,26 @@ def test_validation_sends_bytes_too(tiny):
         assert next(batches)["image"].dtype == np.uint8
 
 
+def test_validation_images_are_decoded_once(tiny):
+    setup = prepare(tiny, meshes.data_mesh())
+    reads = []
+
+    class Counted(data.Subset):
+        def __getitem__(self, index):
+            reads.append(index)
+            return super().__getitem__(index)
+
+    setup = dataclasses.replace(setup, eval_source=Counted(setup.eval_source))
+
+    def images():
+        with contextlib.closing(setup.eval_batches()) as batches:
+            return [batch["image"] for batch in batches]
+
+    first, second = images(), images()
+    assert sorted(reads) == list(range(len(setup.eval_source)))
+    np.testing.assert_array_equal(second, first)
+
+
 @pytest.mark.parametrize("split", ["train", "train[80%:]"])
 def test_validation_on_training_images_is_told(tiny, monkeypatch, split):
     images = data.load(tiny.data.source, "train")

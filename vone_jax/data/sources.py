@@ -1,5 +1,6 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
+import contextlib
 import copy
 import functools
 import os
@@ -7,6 +8,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -129,6 +131,15 @@ class KeptImages(Source):
       size: side of the images, in pixels.
     """
 
+    @classmethod
+    def if_small(cls, source: Source, size: int, process_count: int) -> "KeptImages | None":
+        """The place for images that several processes share.
+
+        None if the part of a process would take more than a quarter of the memory.
+        """
+        values = len(source) * size**2 * source.image_shape[-1]
+        return None if values / process_count > _memory() / 4 else cls(source, size)
+
     def __init__(self, source: Source, size: int):
         self.name = source.name
         self.split = source.split
@@ -155,6 +166,17 @@ class KeptImages(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"image": self._images[index], "label": int(self._labels[index])}
+
+
+def _memory() -> float:
+    """Bytes of memory that this process may use: those of the machine, or fewer in a container."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
+        for folder in (path := Path(f"/sys/fs/cgroup{group}"), *path.parents):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((folder / "memory.max").read_text()))
+    return min(limits)
 
 
 class Subset(Source):

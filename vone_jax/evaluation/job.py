@@ -1,9 +1,7 @@
 """The common part of the tasks of an evaluation: network, examples, and batches of these."""
 
-import contextlib
 import dataclasses
 import functools
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -141,11 +139,10 @@ class Job:
     @functools.cached_property
     def kept(self) -> KeptImages | None:
         """The place for decoded images; None if they are not kept."""
-        size = self.network.image_size
-        values = len(self.examples) * size**2 * self.examples.image_shape[-1]
-        if not self.keep_images or values / jax.process_count() > _memory() / 4:
+        if not self.keep_images:
             return None
-        return KeptImages(self.examples, size)
+        size = self.network.image_size
+        return KeptImages.if_small(self.examples, size, jax.process_count())
 
     @property
     def effective_protocol(self) -> Protocol:
@@ -251,17 +248,6 @@ def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Bat
         kept=job.kept,
         **fields,
     )
-
-
-def _memory() -> float:
-    """Bytes of memory that this process may use: those of the machine, or fewer in a container."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
-        for folder in (path := Path(f"/sys/fs/cgroup{group}"), *path.parents):
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((folder / "memory.max").read_text()))
-    return min(limits)
 
 
 def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ import numpy as np
 
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
-from vone_jax.data.sources import are_numbers, class_identifier
+from vone_jax.data.sources import KeptImages, are_numbers, class_identifier
 from vone_jax.experiments.experiment import DataConfig, Experiment
 from vone_jax.experiments.state import TrainState, check_patterns, initial_state, split
 from vone_jax.training.similarity import make_targets
@@ -84,8 +84,15 @@ class Setup:
             self.eval_source,
             batch_size=config.eval_batch_size,
             restart_workers=config.unreadable == "skip",
+            kept=self._kept,
             **self._reading(),
         )
+
+    @cached_property
+    def _kept(self) -> KeptImages | None:
+        """The place for validation images, which are then decoded once and not in each epoch."""
+        size = self.experiment.model.image_size
+        return KeptImages.if_small(self.eval_source, size, jax.process_count())
 
     def shard(self, batch: dict[str, Any]) -> Batch:
         """Put this process's part of a batch on the devices, where bytes become floats."""
