@@ -192,8 +192,9 @@ def _without_robustness_wrapper(
         values.append(tuple(map(float, np.asarray(value, np.float32).ravel())))
     mean, std = values
     problems += [f"unused: {name}" for name in normalisers]
-    if not problems and min(std) < np.finfo(np.float32).tiny:
-        problems.append(f"normalizer.new_std must be > 0 and have an inverse in float32, got {std}")
+    least = float(np.finfo(np.float32).tiny)
+    if not problems and min(std) < least:
+        problems.append(f"normalizer.new_std must be at least {least:.2g}, got {std}")
     if problems:
         raise CheckpointError("the wrapper of the robustness package does not fit:", problems)
     notes.append("the wrapper of the robustness package was taken off, its normaliser kept")
