@@ -168,7 +168,7 @@ def test_extra_corruptions_that_tfds_has_not_prepared_are_left_out(tmp_path, mon
 
     class Prepared(tfds_sets.TfdsSource):
         def __new__(cls, name, split, data_dir):
-            if name == "cifar10_corrupted/fog_3":
+            if name in ("cifar10_corrupted/fog_3", "cifar10_corrupted/saturate_1"):
                 return tiny.tiny_source()
             return super().__new__(cls)
 
@@ -176,9 +176,11 @@ def test_extra_corruptions_that_tfds_has_not_prepared_are_left_out(tmp_path, mon
     job = tiny.tiny_job(tiny.tiny_trained(noise=None), tmp_path / "results")
     planned = [(job, evaluation.Corrupted(name, 3)) for name in ("fog", "spatter")]
     given = dict(files="tfds:cifar10_corrupted", data_dir=tmp_path)
-    with pytest.warns(UserWarning, match="left out: tfds:cifar10_corrupted has no spatter$"):
-        ((_, task),) = from_files(planned, **given)
-    assert task.corruption == "fog"
+    planned += [(job, evaluation.Corrupted("saturate", severity)) for severity in (1, 2, 4)]
+    told = "left out: tfds:cifar10_corrupted has no spatter, saturate at severity 2 and 4$"
+    with pytest.warns(UserWarning, match=told):
+        ((_, fog), (_, saturate)) = from_files(planned, **given)
+    assert (fog.corruption, saturate.severity) == ("fog", 1)
     with pytest.raises(FileNotFoundError, match="spatter_3' is not prepared in"):
         from_files(planned, **given, corruptions=("fog", "spatter"))
 

@@ -125,7 +125,7 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
         try:
             return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
         except FileNotFoundError as error:
-            raise MissingCorruptionError(*error.args) from error
+            raise MissingCorruptionError(str(error)) from error
     raise ValueError(
         f"no corrupted images {files!r}; accepted are 'folder:<path>', 'npy:<path>', "
         + " and ".join(f"'tfds:{known}'" for known in _TFDS_SPLITS)

@@ -245,7 +245,7 @@ def _from_files(
     # Placed once: jobs whose variables are on the devices share them.
     placed = job.network.placed(functools.partial(meshes.replicate, job.mesh))
     network = dataclasses.replace(placed, preprocessing=data.Preprocessing(1.0))
-    replaced, missing = list[tuple[Job, Task]](), dict[str, None]()
+    replaced, missing = list[tuple[Job, Task]](), dict[str, list[int]]()
     for job, task in tasks:
         if isinstance(task, Corrupted):
             try:
@@ -253,15 +253,18 @@ def _from_files(
             except MissingCorruptionError:
                 if request.corruptions or task.corruption not in names.EXTRA_CORRUPTIONS:
                     raise
-                missing[task.corruption] = None
+                missing.setdefault(task.corruption, []).append(task.severity)
                 continue
             examples = data.Subset(source, min(len(job.examples), len(source)))
-            # Each of these sets is read once.
             job = dataclasses.replace(job, network=network, examples=examples, keep_images=False)
             task = Corrupted(_name_in_files(task.corruption), task.severity, "published")
         replaced.append((job, task))
     if missing:
-        left_out = ", ".join(missing)
+        there = {task.corruption for _, task in replaced if isinstance(task, Corrupted)}
+        left_out = ", ".join(
+            f"{name} at severity {' and '.join(map(str, severities))}" if name in there else name
+            for name, severities in missing.items()
+        )
         warnings.warn(f"left out: {request.corrupted_files} has no {left_out}", stacklevel=2)
     return replaced
 
