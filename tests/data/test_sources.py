@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import data
-from vone_jax.data import Source, images, loading
+from vone_jax.data import Source, images, loading, sources
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import class_identifier
 
@@ -430,3 +430,25 @@ def test_a_label_is_found_without_a_search_through_all_classes(tmp_path, monkeyp
     source = data.FolderSource(tmp_path, ".")
     assert [source[place]["label"] for place in range(40)] == [*range(40)]
     assert Name.compared < 4 * 40
+
+
+def test_memory_is_that_of_the_machine_or_of_a_control_group(tmp_path):
+    groups, machine = tmp_path / "cgroup", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def memory(text):
+        groups.write_text(text)
+        return sources.memory(str(groups), str(tmp_path))
+
+    assert sources.memory(str(tmp_path / "nowhere"), str(tmp_path)) == machine
+    assert memory("not what Linux writes\n") == machine
+    for path, limit in (
+        ("memory/job/memory.limit_in_bytes", "3000000\n"),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("slurm/job/memory.max", "2000000\n"),
+        ("slurm/job/step/memory.max", "max\n"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(limit)
+    assert memory("3:cpu,cpuacct:/job\n2:memory:/job\n0::/\n") == 3_000_000
+    assert memory("0::/slurm/job/step\n") == 2_000_000
+    assert memory("0::/\n") == machine

@@ -409,9 +409,25 @@ def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
     assert len(decoded) == 6
     # A single condition needs them once, and these would not fit.
     assert losses("one", "clean") == once[:1]
-    monkeypatch.setattr(sources, "_memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(sources, "memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
     assert losses("again", "clean", "corruptions_quick", **few) == once
     assert len(decoded) == 3 * 6
+
+
+def test_images_are_kept_where_another_condition_reads_them(tmp_path):
+    network = Network("mean", lambda keys, x: x.mean((1, 2)), (8, 8, 3), class_names=tuple("abc"))
+    for folder in ("val", "c/fog/1", "c/fog/2"):
+        write_photographs(tmp_path, *(f"{folder}/{name}/0.png" for name in "abc"))
+
+    def kept(*suite, **fields):
+        source = f"folder:{tmp_path}"
+        request = evaluation.Request(suite=suite, source=source, split="val", **fields)
+        return [job.keep_images for job, _ in evaluation.plan(network, request, tmp_path)]
+
+    assert kept("clean", "linf", "masking", eps=(0.1,)) == [True, True, False]
+    fog = {"corruptions": ("fog",), "severities": (1, 2), "corrupted_files": f"folder:{tmp_path}/c"}
+    assert kept("clean", "corruptions", **fog)[:3] == [False, False, False]
+    assert kept("clean", "linf", "corruptions", eps=(0.1,), **fog)[:4] == [True, True, False, False]
 
 
 def test_the_attack_of_the_gallery_keeps_its_images(tmp_path):

@@ -147,7 +147,8 @@ def eval_batches(
     if kept is not None:
         places = np.arange(len(source) - start)
         rows = range(batch_size)[fields["rows"]]
-        if kept.has(start + places[np.isin(places % batch_size, rows)]):
+        own = start + places[np.isin(places % batch_size, rows)]
+        if kept.has(own.tolist()):
             fields |= {"source": kept, "preprocessing": Preprocessing(1.0)}
             workers, kept = 0, None
     make = EvalBatch(**fields)

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -132,50 +132,55 @@ class KeptImages(Source):
     """
 
     @classmethod
-    def if_small(cls, source: Source, size: int, process_count: int) -> "KeptImages | None":
-        """The place for images that several processes share.
+    def if_small(cls, source: Source, size: int) -> "KeptImages | None":
+        """The place for the images of a split; None if all take more than a quarter of the memory.
 
-        None if the part of a process would take more than a quarter of the memory.
+        Each of several processes keeps its part only, so that this also holds for all of them.
         """
         values = len(source) * size**2 * source.image_shape[-1]
-        return None if values / process_count > _memory() / 4 else cls(source, size)
+        return cls(source, size) if values <= memory() / 4 else None
 
     def __init__(self, source: Source, size: int):
         self.name = source.name
         self.split = source.split
         self.class_names = source.class_names
         self.image_shape = (size, size, source.image_shape[-1])
-        # The system gives memory to the images that are added, not to those of other processes.
-        self._images = np.empty((len(source), *self.image_shape), np.uint8)
-        self._labels = np.zeros(len(source), np.int32)
-        self._known = np.zeros(len(source), bool)
+        self._examples: dict[int, dict[str, Any]] = {}
+        self._total = len(source)
 
     def add(self, batch: dict[str, np.ndarray]) -> None:
         """Keep the images of a batch of bytes, see ``eval_batches``."""
-        rows = batch["index"][batch["mask"]]
-        self._images[rows] = batch["image"][batch["mask"]]
-        self._labels[rows] = batch["label"][batch["mask"]]
-        self._known[rows] = True
+        for row in np.flatnonzero(batch["mask"]):
+            example = {"image": batch["image"][row].copy(), "label": int(batch["label"][row])}
+            self._examples[int(batch["index"][row])] = example
 
-    def has(self, indices: np.ndarray) -> bool:
+    def has(self, indices: Iterable[int]) -> bool:
         """Return True if all images with these indices are kept."""
-        return bool(self._known[indices].all())
+        return all(index in self._examples for index in indices)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self._total
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self._images[index], "label": int(self._labels[index])}
+        return self._examples[index]
 
 
-def _memory() -> float:
-    """Bytes of memory that this process may use: those of the machine, or fewer in a container."""
+def memory(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
+    """Bytes of memory that this process may use: those of the machine, or fewer in a container.
+
+    Linux tells the limits of the control groups of a process, in two versions, in folders below
+    ``root``. The file ``groups`` has the paths of these folders.
+    """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
-        for folder in (path := Path(f"/sys/fs/cgroup{group}"), *path.parents):
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((folder / "memory.max").read_text()))
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(groups).read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            first = "memory" in controllers.split(",")
+            name = "memory.limit_in_bytes" if first else "memory.max"
+            folder = Path(f"{root}/memory{path}" if first else f"{root}{path}")
+            for above in (folder, *folder.parents):
+                with contextlib.suppress(OSError, ValueError):
+                    limits.append(int((above / name).read_text()))
     return min(limits)
 
 

@@ -141,8 +141,7 @@ class Job:
         """The place for decoded images; None if they are not kept."""
         if not self.keep_images:
             return None
-        size = self.network.image_size
-        return KeptImages.if_small(self.examples, size, jax.process_count())
+        return KeptImages.if_small(self.examples, self.network.image_size)
 
     @property
     def effective_protocol(self) -> Protocol:

@@ -77,6 +77,9 @@ def plan(
     batch_size = usual if request.batch_size is None else request.batch_size
     masking = min(request.masking_images, count)
     conditions = suites.conditions(suite, request, network, attack_noise, other)
+    # Those that read the images of the job; others read few of them, or images of their own.
+    others = Masking if request.corrupted_files is None else Masking | Corrupted
+    alike = [each for each in conditions if not isinstance(each, others)]
     job = Job(
         network=network,
         examples=data.Subset(source, count),
@@ -88,13 +91,13 @@ def plan(
         versions=versions(),
         command=command,
         trained_on=_of_its_own(network, request),
-        # They are read again for each condition.
-        keep_images=sum(not isinstance(each, Masking) for each in conditions) > 1,
+        keep_images=len(alike) > 1,
     )
     few = dataclasses.replace(
         job,
         examples=data.Subset(source, masking),
         batch_size=min(batch_size, whole(min(_MASKING_BATCH_SIZE, masking))),
+        keep_images=False,
     )
     tasks: list[tuple[Job, Task]] = [
         (few if isinstance(condition, Masking) else job, condition) for condition in conditions

@@ -91,8 +91,7 @@ class Setup:
     @cached_property
     def _kept(self) -> KeptImages | None:
         """The place for validation images, which are then decoded once and not in each epoch."""
-        size = self.experiment.model.image_size
-        return KeptImages.if_small(self.eval_source, size, jax.process_count())
+        return KeptImages.if_small(self.eval_source, self.experiment.model.image_size)
 
     def shard(self, batch: dict[str, Any]) -> Batch:
         """Put this process's part of a batch on the devices, where bytes become floats."""
