@@ -1,4 +1,4 @@
-"""Where each number comes from, written once for the results that share it."""
+"""The origin of each number, written once for the results that share it."""
 
 import dataclasses
 import json
