@@ -214,8 +214,8 @@ class TestEvaluation:
         for start, of_start in expected.items():
             all_equal(list(batches(start, workers=1, kept=kept)), of_start)
         assert not reads
-        # Another part of the images for this process.
-        all_equal(list(batches(batch_size=8, kept=kept)), list(batches(batch_size=8)))
+        for other in ({"start": 4}, {"batch_size": 8}):  # other images for this process
+            all_equal(list(batches(**other, kept=kept)), list(batches(**other)))
         assert reads
 
     def test_start_at_the_end_gives_nothing(self, source):

@@ -145,10 +145,8 @@ def eval_batches(
     fields = _images_of(source, batch_size, image_size, preprocessing, process_index, process_count)
     arguments.count("start", start, 0, most=len(source))
     if kept is not None:
-        places = np.arange(len(source) - start)
         rows = range(batch_size)[fields["rows"]]
-        own = start + places[np.isin(places % batch_size, rows)]
-        if kept.has(own.tolist()):
+        if kept.has(i for i in range(start, len(source)) if (i - start) % batch_size in rows):
             fields |= {"source": kept, "preprocessing": Preprocessing(1.0)}
             workers, kept = 0, None
     make = EvalBatch(**fields)

@@ -77,9 +77,9 @@ def plan(
     batch_size = usual if request.batch_size is None else request.batch_size
     masking = min(request.masking_images, count)
     conditions = suites.conditions(suite, request, network, attack_noise, other)
-    # Those that read the images of the job; others read few of them, or images of their own.
-    others = Masking if request.corrupted_files is None else Masking | Corrupted
-    alike = [each for each in conditions if not isinstance(each, others)]
+    # The masking checks read few images, and published corruptions have images of their own.
+    apart = Masking if request.corrupted_files is None else Masking | Corrupted
+    sharing = sum(not isinstance(each, apart) for each in conditions)
     job = Job(
         network=network,
         examples=data.Subset(source, count),
@@ -91,7 +91,7 @@ def plan(
         versions=versions(),
         command=command,
         trained_on=_of_its_own(network, request),
-        keep_images=len(alike) > 1,
+        keep_images=sharing > 1,
     )
     few = dataclasses.replace(
         job,
