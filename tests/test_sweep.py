@@ -189,6 +189,25 @@ def test_a_network_from_another_is_known_by_any_path(root, monkeypatch):
         train(first | later)
 
 
+def test_a_second_sweep_is_refused_where_the_first_has_work(root, monkeypatch):
+    """A list of its commands, and networks that are finished, are no work."""
+    execute = sweeps._execute
+
+    def meanwhile(command, where):
+        monkeypatch.setattr(sweeps, "_execute", execute)
+        refused = r"another sweep is writing .*/group/b; wait for it, or .* --runs: process \d+ on"
+        with pytest.raises(ValueError, match=refused):
+            run(root, make("ba"))
+        assert run(root, make("ab"), dry_run=True) == run(root, make("a")) == 0
+        return execute(command, where)
+
+    run(root, make("a"))
+    calls(root)
+    monkeypatch.setattr(sweeps, "_execute", meanwhile)
+    assert ran(root, make("ab")) == ["train.py lab/s:b --run-dir b", "eval.py b --suite clean"]
+    assert {path.name for path in (root / "runs/group").iterdir()} == {"a", "b"}
+
+
 def test_a_failure_is_told_and_the_others_run(root):
     (root / "behave").write_text("s:b 1\n")
     with pytest.raises(SweepError, match=r"python .*train.py lab/s:b .*exit status 1"):

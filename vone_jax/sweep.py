@@ -245,10 +245,18 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
 
     Raises:
       ValueError: if networks are to be opened and ``weights`` is no directory or holds none of
-        them, or if a run directory holds another experiment than its member.
+        them, if a run directory holds another experiment than its member, or if another sweep is
+        at work on a member.
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
         report covers the networks that are trained and have results.
     """
+    with contextlib.ExitStack() as locks:
+        return _run(name, sweep, root, options, locks)
+
+
+def _run(
+    name: str, sweep: Sweep, root: Path | None, options: Options, locks: contextlib.ExitStack
+) -> int:
     steps, runs, dry_run = options.only, options.runs, options.dry_run
     arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
@@ -267,6 +275,8 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     every = list(_commands(name, sweep, chosen, root, group, opened, images))
     keys = {command.key for command in every}
     commands = [command for command in every if command.step in steps]
+    if not dry_run:
+        _lock(group, commands, locks)
     failures: list[str] = []
     # Networks whose training has failed. The report leaves them out, with their ensembles.
     untrained: set[str] = set()
@@ -282,10 +292,8 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
                 f"{record.parent} to train it again"
             )
             untrained.add(command.label)
-        # An ensemble is evaluated again when a member was trained again.
-        others = set(command.needs) - {command.label}
-        trained = {other: _last_training(group / other / _RECORD) for other in others}
-        ended = command.key in _finished_keys(record, trained) and not others & planned
+        trained = _trained(group, command)
+        ended = command.key in _finished_keys(record, trained) and not planned & set(trained)
         if (untrained | unopened).intersection(command.needs) or ended:
             continue
         if command.step == "evaluate" and not planned.intersection(command.needs):
@@ -328,6 +336,23 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
     return cli.FINISHED
+
+
+def _lock(group: Path, commands: Sequence[_Command], locks: contextlib.ExitStack) -> None:
+    """Keep other sweeps from members with unfinished commands, until ``locks`` are released."""
+    unfinished = {
+        each.label: group / f".{each.label}.lock"
+        for each in commands
+        if each.key not in _finished_keys(group / each.label / _RECORD, _trained(group, each))
+    }
+    for label, lock in unfinished.items():
+        group.mkdir(parents=True, exist_ok=True)
+        try:
+            locks.enter_context(files.locked(lock))
+        except files.LockedError as error:
+            cure = f"wait for it, or choose another --runs: {error}"
+            raise ValueError(f"another sweep is writing {group / label}; {cure}") from None
+        locks.callback(lock.unlink, missing_ok=True)
 
 
 def _report(
@@ -526,6 +551,12 @@ def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
         # Older records have only a time of their own.
         and (each["trained"] == trained if "trained" in each else each["time"] >= last)
     }
+
+
+def _trained(group: Path, command: _Command) -> dict[str, float]:
+    """The last training of each member of an ensemble, which is evaluated again after a new one."""
+    others = set(command.needs) - {command.label}
+    return {other: _last_training(group / other / _RECORD) for other in others}
 
 
 def _without_checkpoint(sweep: Sweep, group: Path, command: _Command) -> str:
