@@ -1,6 +1,7 @@
 """The command: what it writes, prints and returns, and what it says when something is wrong."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.results import built
-from vone_jax import report, results
+from vone_jax import cli, report, results
 from vone_jax.cli import report as command
 
 
@@ -64,6 +65,17 @@ def test_a_page_that_cannot_be_written_is_named(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert command.main([str(run), "--out", str(tmp_path / "file" / "r.html")]) == 1
     assert "file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", cli.SIGNALS)
+def test_a_signal_ends_it_with_a_line_and_no_part_of_a_page(
+    run, tmp_path, capsys, monkeypatch, number
+):
+    monkeypatch.setattr(os, "fsync", lambda file: os.kill(os.getpid(), number))
+    assert command.main([str(run), "--out", str(tmp_path / "page.html")]) == cli.STOPPED
+    said = "report: stopped; run the same command again to continue\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert list(tmp_path.iterdir()) == [run]
 
 
 def test_a_damaged_file_is_named_and_nothing_is_written(run, tmp_path, capsys):

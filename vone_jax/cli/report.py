@@ -2,9 +2,10 @@
 
 Exit status: 0 written; 1 a file cannot be written; 2 wrong arguments, or a run directory that
 cannot be used; 3 written with gaps, since files are missing, cut off or unfinished (they are named
-on stderr and at the top of the page).
+on stderr and at the top of the page); 75 stopped by SIGTERM or Ctrl-C, run it again.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -49,6 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.path.isdir(arguments.out):
         parser.error(f"--out must be a file, {arguments.out} is a directory")
     parser.directory("--tables", arguments.tables)
+    try:
+        with cli.interrupted_by_signals(PROGRAM):
+            return _write(arguments, sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return cli.stopped(PROGRAM)
+
+
+def _write(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Write the page and the tables; return the exit status."""
     # pandas and Vega-Altair take a second to import, and wrong arguments need neither.
     from vone_jax import report, results
     from vone_jax.report.wording import printable
@@ -60,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = re.sub("^v1_match", "--v1-match", str(error))
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     except OSError as error:
-        return cli.fail(PROGRAM, error, argv=sys.argv[1:] if argv is None else argv)
+        return cli.fail(PROGRAM, error, argv=argv)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     gaps = [gap for run in runs for gap in run.gaps]
     for gap in gaps:
