@@ -70,7 +70,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
             {"evaluation", "results", "experiments", "attacks", "corruptions", "neurophysiology"}
             | {"data", "models", "v1", "fast", "mesh", "prng", "network"},
         ),
-        ("sweep.py", {"cli", "data", "evaluation", "experiments", "training"}),
+        ("sweep.py", {"cli", "data", "evaluation", "experiments", "results", "training"}),
     ],
 )
 def test_packages_import_only_what_lies_below_them(package, allowed):

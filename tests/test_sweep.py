@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.results import built
 from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.cli import sweep as program
@@ -416,6 +417,24 @@ def test_the_report_leaves_out_old_results_of_a_failed_training(root, monkeypatc
         run(root, make(members=members), steps=sweeps.STEPS)
     assert {"a", "c"} < set(reports[0]) and not {"b", "both"} & set(reports[0])
     assert "left out of the report, not trained: b, both" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["json", "npz"])
+def test_the_report_leaves_out_damaged_results(root, monkeypatch, ending):
+    for label in "abc":
+        built.write(root / "runs/group", built.measure("resnet18", {"clean": 0.9}), label)
+    (root / f"runs/group/b/results/clean.{ending}").write_text("{")
+    reports = []
+
+    def execute(command, root):
+        reports.append({Path(word).name for word in command} & set("abc"))
+        return 2 if "b" in reports[-1] else 3
+
+    monkeypatch.setattr(sweeps, "_execute", execute)
+    named = rf"the report lacks b: .*/b/results/clean\.{ending} is damaged"
+    with pytest.raises(SweepError, match=rf"^failed:\n  {named}.*$"):
+        run(root, make(), steps=("report",))
+    assert reports == [set("abc"), set("ac")]
 
 
 def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):

@@ -25,6 +25,7 @@ from vone_jax.experiments import experiment_files
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.checkpoint import saved_steps
 from vone_jax.experiments.experiment import Experiment
+from vone_jax.results import ResultError, load
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
@@ -375,6 +376,12 @@ def _report(
         return []
     failures = []
     status = _execute([sys.executable, *report], root)
+    if status == cli.WRONG_ARGUMENTS:
+        damaged = {label: error for label in labels if (error := _damage(group / label))}
+        others = [label for label in labels if label not in damaged]
+        if damaged and others:
+            failed = _report(sweep, others, root, group, dry_run)
+            return None if failed is None else [*damaged.values(), *failed]
     if status == cli.WRONG_ARGUMENTS and sweep.v1_match:
         # A network lacks what the V1 match needs. The page does not need it.
         failures.append(f"the V1 match (exit status {status})")
@@ -510,6 +517,15 @@ def _commands(
             evaluate = (*programs["eval"], opened, *results, *options)
             digest = files.json_digest([key, options])
             yield _Command(label, "evaluate", evaluate, digest, needs)
+
+
+def _damage(run_dir: Path) -> str:
+    """The error about results that cannot be read, empty if there is none."""
+    try:
+        load([run_dir])
+    except ResultError as error:
+        return f"the report lacks {run_dir.name}: {error}"
+    return ""
 
 
 def _result_files(run_dir: Path) -> list[Path]:
