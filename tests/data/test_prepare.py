@@ -172,6 +172,13 @@ class TestTfdsLayout:
             with pytest.raises(ValueError, match="already, with other images or labels"):
                 tfds_sets.prepare_from_arrays("fashion_mnist", {"test": other}, prepared)
 
+    def test_the_configuration_that_is_named_is_written(self, tmp_path):
+        name, images = "cifar10_corrupted/spatter_3", np.full((1, 32, 32, 3), 7, np.uint8)
+        tfds_sets.prepare_from_arrays(name, {"test": (images, np.array([4]))}, tmp_path)
+        example = data.load(f"tfds:{name}", "test", data_dir=tmp_path)[0]
+        np.testing.assert_array_equal(example["image"], images[0])
+        assert example["label"] == 4
+
     def test_wrong_split_names_the_choices(self, prepared):
         with pytest.raises(ValueError, match="'validation'.*train, test"):
             data.load("tfds:fashion_mnist", "validation", data_dir=prepared)

@@ -169,7 +169,9 @@ def prepare_from_arrays(
                 # TFDS encodes arrays with TensorFlow but takes encoded bytes as they are.
                 yield index, {"image": _png(image), "label": int(label)}
 
-    builder = Builder(data_dir=_expand(data_dir), file_format="array_record")
+    builder = Builder(
+        config=registered.builder_config, data_dir=_expand(data_dir), file_format="array_record"
+    )
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
     return str(builder.data_path)
