@@ -160,6 +160,12 @@ def test_networks_on_different_images_or_classes_are_told(pool):
     other = moved(last, 0, class_names=("cat", "dog"))
     told = v1_match.match([*pool[:5], other], weakest=1).to_markdown()
     assert "The networks have 2 and 10 classes." in told and "different images" not in told
+    many = {"examples": 1200, "class_names": tuple(map(str, range(1000)))}
+    made = [layer(built.network(), "stem", dict.fromkeys(SCORED, 0.8), units=1500)]
+    made += built.measure("resnet18", {norm: (0.8,) for norm in ("linf", "l2", "l1")}, **many)
+    told = v1_match.match([*pool[:5], built.run(made, "net5")], weakest=1).to_markdown()
+    assert "different images, 100 to 1,200 of them. The networks have 10 and 1,000 cl" in told
+    assert "| stem | 1,500 |" in told
     # Other images at one radius, the same for all networks.
     few = [moved(run, 7, ("l2",)) for run in pool]
     assert "different images" not in v1_match.match(few, weakest=1).to_markdown()

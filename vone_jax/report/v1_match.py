@@ -83,7 +83,7 @@ class Match:
         rows = []
         downwards = self.networks.sort_values("robust", ascending=False, kind="stable")
         for line in downwards.to_dict("records"):
-            known = (line["network"], line["name"], line["layer"], str(line["units"]))
+            known = (line["network"], line["name"], line["layer"], f"{line['units']:,}")
             clean = "–" if np.isnan(line["clean"]) else f"{100 * line['clean']:.1f}"
             robust = Score(*(line[name] for name in _ROBUST))
             rows.append((*known, f"{line['v1_match']:.3f}", clean, str(robust)))
@@ -218,11 +218,11 @@ def _different_images(attacked: Sequence[Sequence[Result]]) -> str:
     at_radii = zip(*attacked, strict=True)
     if not all(comparison.same_places(each[0], r) for each in at_radii for r in each):
         numbers = [result.images for result in used]
-        span = " to ".join(map(str, sorted({min(numbers), max(numbers)})))
+        span = " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)}))
         told = f" The networks were attacked on different images, {span} of them."
     classes = sorted({len(result.dataset.class_names) for result in used} - {0})
     if len(classes) > 1:
-        told += f" The networks have {listing(list(map(str, classes)))} classes."
+        told += f" The networks have {listing([f'{number:,}' for number in classes])} classes."
     return told
 
 
