@@ -36,9 +36,9 @@ def cautions(runs: Sequence[Run]) -> list[str]:
 
 
 def _merged(check: Callable[[Run], Iterator[str]], runs: Sequence[Run]) -> Iterator[str]:
-    """The warnings of a check of each network, once where they differ in its label alone."""
+    """Warnings that begin with the label of a network, once for networks that share the rest."""
     warnings = ((run.label, warning) for run in runs for warning in dict.fromkeys(check(run)))
-    labels = grouped((warning.replace(label, "\0", 1), label) for label, warning in warnings)
+    labels = grouped((f"\0{warning.removeprefix(label)}", label) for label, warning in warnings)
     for warning, of in labels.items():
         # Where some networks have a warning and others not, a number would not tell which.
         who = f"the {len(of)} networks" if _LISTED < len(of) == len(runs) else listing(of)
@@ -190,8 +190,8 @@ def _unmoved(run: Run) -> Iterator[str]:
         assert isinstance(result.condition, results.MinimalCondition)
         if result.protocol.noise == "fresh" and not result.condition.moved:
             yield (
-                f"The accuracies of {run.label} in {result.name} are far too high: an earlier "
-                f"version judged its images at the distance where they were found. There, noise "
+                f"{run.label}: the accuracies in {result.name} are far too high, since an earlier "
+                f"version judged the images at the distance where they were found. There, noise "
                 f"often makes the network right. Evaluate it again, with --overwrite."
             )
 
