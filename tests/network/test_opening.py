@@ -117,6 +117,16 @@ def test_weights_that_are_replaced_in_place_have_another_checksum():
     assert network.weights == first
 
 
+def test_a_function_is_traced_once_for_its_checksum_and_its_parameters(monkeypatch):
+    make, traced = jax.make_jaxpr, []
+    monkeypatch.setattr(jax, "make_jaxpr", lambda function: traced.append(1) or make(function))
+    weights = jnp.ones((784, 10))
+    network = vone_jax.Network(
+        "mine", lambda keys, images: images.reshape(-1, 784) @ weights, (28, 28, 1)
+    )
+    assert network.weights and network.parameters == 7840 and traced == [1]
+
+
 def test_other_features_have_another_checksum():
     """Physiology records them, so its results are of another network."""
     network = vone_jax.open_network(f"{FUNCTIONS}:cnn")
