@@ -95,6 +95,13 @@ def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
         load_corrupted("tfds:cifar10_corrupted", "fogg", 2, data_dir=tmp_path / "tfds")
 
 
+def test_a_damaged_set_of_tfds_is_not_taken_for_a_missing_one(tmp_path):
+    (tmp_path / "cifar10_corrupted/spatter_2/1.0.0").mkdir(parents=True)
+    cure = "is damaged, .* delete it and prepare it again with .* tfds cifar10_corrupted/spatter_2"
+    with pytest.raises(ValueError, match=f"'cifar10_corrupted/spatter_2' in {tmp_path}/.* {cure}"):
+        load_corrupted("tfds:cifar10_corrupted", "spatter", 2, data_dir=tmp_path)
+
+
 def test_missing_labels(cifar_10_c):
     (cifar_10_c / "labels.npy").unlink()
     with pytest.raises(FileNotFoundError, match="no labels.npy"):

@@ -240,6 +240,12 @@ def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: Da
     if name in IDX_SETS:
         command += f" (or, from the four IDX files, prepare idx --name {name}{place})"
     if not builder.is_prepared():
+        if builder.data_path.exists():
+            # TFDS would take the directory for the set, and prepare nothing.
+            return ValueError(
+                f"TFDS set {name!r} in {builder.data_path} is damaged, it lacks dataset_info.json "
+                f"or features.json; delete it and prepare it again with {command}"
+            )
         return FileNotFoundError(
             f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command}"
         )
