@@ -310,6 +310,7 @@ report void                                     | void         | make them with
 report text.txt                                 | text.txt     | is not a directory
 report void --v1-match                          | --v1-match   | needs --tables DIR
 report void --tables x --v1-match 0             | --v1-match   | an integer >= 1
+report --v1-match void                          | --v1-match   | without RADII behind the run dir
 report void --tables text.txt                   | --tables     | must be a directory
 report void --out void                          | --out        | is a directory
 report void --out barred/page.html              | --out        | Permission denied

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--v1-match",
         metavar="RADII",
         nargs="?",
-        type=int,
+        type=_radii,
         const=2,
         help="also write DIR/v1_match.*: the V1 match of the networks against their accuracy at "
         "the RADII smallest radii of each norm (default: %(const)s)",
@@ -44,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.v1_match is not None and arguments.tables is None:
         parser.error("--v1-match needs --tables DIR")
-    if arguments.v1_match is not None and arguments.v1_match < 1:
-        parser.error(f"--v1-match must be an integer >= 1, got {arguments.v1_match}")
     parser.in_reach("--out", arguments.out)
     if os.path.isdir(arguments.out):
         parser.error(f"--out must be a file, {arguments.out} is a directory")
@@ -55,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _write(arguments, sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
+
+
+def _radii(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        cure = "write --v1-match without RADII behind the run directories"
+        raise argparse.ArgumentTypeError(f"RADII must be an integer >= 1, got {text!r}; {cure}")
+    return int(text)
 
 
 def _write(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
