@@ -154,6 +154,16 @@ def test_a_clone_that_is_not_installed_says_so(monkeypatch):
     gc.enable()
 
 
+def test_an_output_that_cannot_be_written_is_one_line_and_a_status():
+    """Python itself would print a second error at its end, and return another status."""
+    program = "import sys; from vone_jax import cli; sys.exit(cli.tell('eval.py', 'done'))"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "eval.py: stdout cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 @pytest.mark.parametrize("number", cli.SIGNALS)
 def test_signals_are_passed_to_the_handler_and_restored(number):
     before = {each: signal.getsignal(each) for each in cli.SIGNALS}

@@ -1,5 +1,6 @@
 """The program eval.py: what it accepts, refuses, prints and leaves on disk."""
 
+import contextlib
 import errno
 import json
 import os
@@ -69,6 +70,9 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     before = {path: path.read_bytes() for path in results.iterdir()}
     assert program.main(arguments) == 0
     assert before == {path: path.read_bytes() for path in results.iterdir()}
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert program.main(arguments) == 1
+    assert "eval.py: stdout cannot be written: No space left" in capsys.readouterr().err
     # Another seed is another evaluation.
     assert program.main([*arguments, "--seed", "1"]) == 2
     assert "key.seed is 1, was 0" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The command line of train.py: what it says and with which status it ends."""
 
+import contextlib
 import errno
 import inspect
 import os
@@ -78,6 +79,11 @@ def test_short_help_fits_a_screen(capsys):
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
     assert "--model.image-size 64" in text and "--help-all" in text
+
+
+def test_an_output_that_cannot_be_written_is_a_failure(planned):
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert train.main(["quickstart/resnet18", "--run-dir", "/x/y"]) == 1
 
 
 def test_overrides_reach_the_experiment(planned, capsys):

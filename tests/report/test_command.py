@@ -1,5 +1,6 @@
 """The command: what it writes, prints and returns, and what it says when something is wrong."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -76,6 +77,12 @@ def test_a_signal_ends_it_with_a_line_and_no_part_of_a_page(
     said = "report: stopped; run the same command again to continue\n"
     assert capsys.readouterr().err.endswith(said)
     assert list(tmp_path.iterdir()) == [run]
+
+
+def test_an_output_that_cannot_be_written_is_a_failure(run, tmp_path):
+    (run / "log.jsonl").unlink()  # A gap is less than a failure.
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert command.main([str(run), "--out", str(tmp_path / "page.html")]) == 1
 
 
 def test_a_damaged_file_is_named_and_nothing_is_written(run, tmp_path, capsys):

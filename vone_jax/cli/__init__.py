@@ -221,6 +221,19 @@ def stopped(program: str) -> int:
     return STOPPED
 
 
+def tell(program: str, text: str) -> int:
+    """Print the outcome of a command on stdout, and return the exit status."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python would try again at its end, and print a second error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A program that reads the output, such as head, may have closed the pipe.
+        if not isinstance(error, BrokenPipeError):
+            return fail(program, f"stdout cannot be written: {error.strerror}")
+    return FINISHED
+
+
 def configs() -> Path:
     """The directory of configs, which is part of the package."""
     return Path(__file__).resolve().parents[1] / "configs"

@@ -191,8 +191,7 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, f"{told}; {cure}")
     _warn(_after(finished))
     if jax.process_index() == 0:
-        print(summary(finished))
-        print(f"results in {directory}")
+        return cli.tell(PROGRAM, f"{summary(finished)}\nresults in {directory}")
     return cli.FINISHED
 
 

@@ -76,8 +76,8 @@ def _write(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     except OSError as error:
         return cli.fail(PROGRAM, error, argv=argv)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    status = cli.tell(PROGRAM, f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     gaps = [gap for run in runs for gap in run.gaps]
     for gap in gaps:
         print(f"{PROGRAM}: {printable(gap)}", file=sys.stderr)
-    return cli.WITH_GAPS if gaps else cli.FINISHED
+    return cli.WITH_GAPS if gaps and not status else status

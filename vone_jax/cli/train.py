@@ -162,7 +162,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.STOPPED
     if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
         # A network of one class cannot be evaluated.
-        print(f"evaluate it: {names.command('eval.py')} {shlex.quote(str(run_dir))}")
+        evaluate = f"{names.command('eval.py')} {shlex.quote(str(run_dir))}"
+        return cli.tell(PROGRAM, f"evaluate it: {evaluate}")
     return cli.FINISHED
 
 
