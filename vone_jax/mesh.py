@@ -40,9 +40,9 @@ def join_processes(cluster: str) -> None:
     stderr. JAX itself would end it with a stack trace of C++.
 
     Args:
-      cluster: ``"auto"`` under Slurm, Open MPI, Cloud TPU or Kubernetes, whose environment
-        describes the processes. Otherwise ``"HOST:PORT,N,I"``: an address at which process 0 can
-        be reached, the number of processes, and the index of this process, from 0.
+      cluster: ``"auto"`` under Slurm, Open MPI or on Cloud TPU, whose environment describes the
+        processes. Otherwise ``"HOST:PORT,N,I"``: an address at which process 0 can be reached, the
+        number of processes, and the index of this process, from 0.
 
     Raises:
       ValueError: if ``cluster`` has neither form, the environment describes no processes, or they

@@ -86,7 +86,7 @@ class Arguments:
     # Directory of the result files.
     results: Path | None = None
     # File with the names of the classes, one on each line, in the order of the logits. They match
-    # the logits with the labels of the images. Default: the names that are known.
+    # the logits with the labels of the images. Default: the names that the network has.
     class_names: Path | None = None
     # Number of simple cells of a VOneNet; the other cells are complex. Only for a checkpoint file,
     # where it overrides the stored flags.

@@ -1,8 +1,8 @@
 """Run a sweep: ``python sweep.py SWEEP [--shard INDEX/COUNT] [--only STEP ...]``.
 
 SWEEP is a name below configs/, such as laboratory/components, or the path of a .py file that
-defines a sweep. Each of its networks is trained, or opened from a file of weights, and then
-evaluated. One report compares all networks.
+defines a sweep. Each of its networks is trained, opened from a file of weights, or an ensemble of
+others, and then evaluated. One report compares all networks.
 Run the same command again to continue a sweep that was stopped; finished commands are skipped.
 ``python train.py SWEEP:LABEL`` trains one network of a sweep.
 

@@ -154,7 +154,7 @@ class WorstOf(Judged):
       attacks: attacks of one norm and radius.
 
     Raises:
-      ValueError: for no attack, attacks of different norms or radii, or a targeted one.
+      ValueError: for no attack, different norms or radii, an array of radii, or a targeted attack.
     """
 
     attacks: tuple[Attack, ...]

@@ -168,7 +168,7 @@ class OptimizerConfig:
     # Factor in [0, 1]. The parameters times this are added to the gradient before momentum, which
     # is coupled weight decay as in PyTorch.
     weight_decay: Share = 1e-4
-    # Parameters that decay: "all", or "kernels" (no biases and no parameters of batch norm).
+    # Parameters outside V1 that decay: "all", or "kernels" (no biases and nothing of batch norm).
     decayed: Literal["all", "kernels"] = "all"
     # Share of the target distribution that is spread evenly over the classes.
     label_smoothing: _BelowOne = 0.0

@@ -259,7 +259,7 @@ def corruptions(run: Run) -> dict[tuple[str, int], Result]:
 
 
 def averaged(run: Run) -> dict[tuple[str, int], Result]:
-    """The ``corruptions`` that means are over: the common ones, or all if none is common."""
+    """The ``corruptions`` that means are over: common ones, else all, at shared severities."""
     measured = corruptions(run)
     return results.common_corruptions(measured) or results.at_shared_severities(measured)
 

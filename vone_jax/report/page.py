@@ -196,7 +196,7 @@ def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The V1 front ends, with their pictures; networks with the same filters share an entry.
 
     If their noise differs, the maps are those of the first network with the noise of its training,
-    else of the first one that was trained without noise.
+    else of the first one that was trained without noise, else of the first of all.
     """
     shared: dict[bytes, dict[str, results.Result]] = {}
     for _, run, result in entries(runs, "v1"):

@@ -127,7 +127,7 @@ class Table:
     """The scores of all networks.
 
     Attributes:
-      columns, radii: score and radius that any line has -> its title.
+      columns, radii: scores and radii that at least one line has, each with its title.
       notes: what the means are over, in words.
     """
 

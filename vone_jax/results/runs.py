@@ -119,11 +119,11 @@ class Runs(tuple[Run, ...]):
     """Several runs, in the order in which they were given."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """All measured numbers, one row each, with the columns ``COLUMNS``.
+        """The measured numbers, one row each, with the columns ``COLUMNS``.
 
         ``quantity`` names the number: "accuracy" of clean, attacked and corrupted images and at
-        each radius of a ladder, "median distance", means over corruptions, the numbers of the
-        checks for masked gradients as "CHECK: NUMBER", and the scores of a layer as "score:
+        each radius of a ladder, "median distance", means over corruptions and "mCE", the numbers of
+        the checks for masked gradients as "CHECK: NUMBER", and of a layer "mean score" and "score:
         PROPERTY". ``value`` is the number, ``low`` and ``high`` its 95 % interval. A column that
         does not apply to a row is missing there.
         """

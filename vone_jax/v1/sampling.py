@@ -188,10 +188,10 @@ def check_published_channels(name: str, num_filters: int, in_channels: int) -> N
 def _correlated_normals(
     generator: np.random.RandomState, n: int, correlation: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the numbers of ``RandomState.multivariate_normal``, without its decomposition.
+    """Draw ``n`` pairs as ``RandomState.multivariate_normal`` does, for a correlation in [0, 1).
 
-    The signs of singular vectors depend on the linear-algebra library. Written out, the bank is
-    the same on every machine.
+    NumPy decomposes the covariance, and the signs of singular vectors depend on the linear-algebra
+    library. Written out, the bank is the same on every machine.
     """
     z0, z1 = generator.standard_normal((n, 2)).T
     if correlation == 0.0:
