@@ -271,6 +271,7 @@ eval net --tag a/b                              | --tag        | letters, digits
 eval net --suite corruptions --corruptions frost --frost-dir void | --frost-dir | frost1.png
 eval net --suite corruptions --corrupted-files npy:nowhere | --corrupted-files | not a directory
 eval net --suite corruptions --corrupted-files folder:photos | photos has no | ask for one of these
+eval net --suite corruptions --corrupted-files npy:void | void has no | has none; name another
 eval net --suite corruptions --corrupted-files zip:nowhere | --corrupted-files | 'npy:<path>'
 eval net --suite autoattack --eot-samples 3        | --eot-samples | is for the suites linf
 eval net --suite clean --steps 8                | --steps      | is for the suites linf, l2

@@ -104,7 +104,7 @@ def test_a_damaged_set_of_tfds_is_not_taken_for_a_missing_one(tmp_path):
 
 def test_missing_labels(cifar_10_c):
     (cifar_10_c / "labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match="no labels.npy"):
+    with pytest.raises(FileNotFoundError, match="no labels.npy, the labels of its images"):
         load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
 
 

@@ -232,7 +232,7 @@ def test_the_radius_of_the_gallery_is_within_the_images_where_it_bounds_pixels(n
 
 def test_radii_of_the_same_name_are_refused():
     request = evaluation.Request(("linf",), eps=(0.0156861, 0.0156862))
-    with pytest.raises(ValueError, match="eps must differ within four digits.*attack-linf-0.01569"):
+    with pytest.raises(ValueError, match="differ in the first four digits, .*attack-linf-0.01569"):
         suites.conditions(("linf",), request, uncalled((28, 28, 1)))
 
 

@@ -230,7 +230,7 @@ def test_remains_without_a_description_are_not_built_upon(tmp_path):
     ("content", "message"),
     [
         (None, "holds no run: there is no config.json"),
-        ("{", "is not JSON"),
+        ("{", "is not JSON: .*; restore the file"),
         ("\xff", "config.json is not JSON"),
         ("[" * 100_000, "config.json is not JSON: it is nested too deeply"),
         ("[]", r"config.json must hold a JSON object, it holds \[\]"),
@@ -360,12 +360,12 @@ def test_a_damaged_or_missing_bank_is_named(tmp_path):
     (path,) = (tmp_path / "banks").iterdir()
     content = path.read_bytes()
     path.write_bytes(content[:-40])
-    with pytest.raises(RunDirectoryError, match=f"bank {path} cannot be read"):
+    with pytest.raises(RunDirectoryError, match=f"bank {path} cannot be read: .*; restore it"):
         read_run(tmp_path)
     describe(tmp_path / "other", with_bank(2.0))
     (other,) = (tmp_path / "other" / "banks").iterdir()
     path.write_bytes(other.read_bytes())
-    with pytest.raises(RunDirectoryError, match=f"bank {path} does not match its digest"):
+    with pytest.raises(RunDirectoryError, match=f"bank {path} does not match its digest; restore"):
         read_run(tmp_path)
     path.unlink()
     with pytest.raises(RunDirectoryError, match=f"bank {path} cannot be read"):

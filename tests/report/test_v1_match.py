@@ -244,7 +244,7 @@ def test_what_is_missing_is_told(pool, tmp_path):
             v1_match.match(runs, weakest)
 
     fails(pool[:4], 2, "needs at least 5 networks, got 4")
-    fails(pool, 2, "share 1 radius in L1 at which all were attacked, 2 needed")
+    fails(pool, 2, "attacked at 1 radius in L1, 2 are needed; take fewer")
     fails(pool, 0, "v1_match_radii must be an integer >= 1, got 0")
     bare = built.run(built.measure("resnet18", {"clean": 0.9}), "a bare")
     fails([*pool, bare], 2, r"no scored layer .*bare; .*eval.py 'a bare' --suite physiology")

@@ -57,7 +57,7 @@ def test_a_block_applies_its_kernels():
         ({"in_phase": KERNELS.in_phase[:5]}, "in_phase must have shape"),
         ({"quadrature": KERNELS.quadrature[:, :8, :8]}, "kernel_size must be odd"),
         ({"quadrature": KERNELS.quadrature[:, 1:8, 1:8]}, "the same shape"),
-        ({"in_phase": np.full_like(KERNELS.in_phase, np.nan)}, "in_phase must be finite"),
+        ({"in_phase": np.full_like(KERNELS.in_phase, np.nan)}, "in_phase must be finite, got NaN"),
         ({"pixels_per_degree": 0.0}, "pixels_per_degree must be a finite number > 0"),
     ],
 )

@@ -144,7 +144,7 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     """Return one fifth of ``<name>.npy``, whose rows are ordered by severity first."""
     _check_corruption(folder, name, ".npy")
     if not (folder / "labels.npy").is_file():
-        raise FileNotFoundError(f"{folder} has no labels.npy")
+        raise FileNotFoundError(f"{folder} has no labels.npy, the labels of its images")
     images = _array(folder / f"{name}.npy")
     labels = _array(folder / "labels.npy")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -194,7 +194,8 @@ def _check_corruption(folder: Path, name: str, ending: str) -> None:
     if ending == ".npy":
         existing = [found for found in existing if found != "labels"]
     if name not in existing:
+        known = f"It has {', '.join(existing)}; ask for one of these"
         raise MissingCorruptionError(
             f"{folder} has no corruption {name!r}{arguments.nearest(name, existing) or '.'} "
-            f"It has {', '.join(existing) or 'none'}; ask for one of these"
+            f"{known if existing else 'It has none; name another directory'}"
         )

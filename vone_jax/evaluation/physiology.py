@@ -247,7 +247,7 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
             raise ValueError(f"references: {path} is a directory, not a table") from error
         twice = sorted(values.keys() & table.values.keys())
         if twice:
-            raise ValueError(f"references: {path} has {', '.join(twice)}, as an earlier table has")
+            raise ValueError(f"references: {path} repeats {', '.join(twice)}; leave one table out")
         if (name := Path(path).name) in hashes:
             raise ValueError(f"references: two files are named {name}; rename one")
         values |= table.values

@@ -142,7 +142,7 @@ def conditions(
     for each in members:
         if found.setdefault(each.name, each).record() != each.record():
             raise ValueError(
-                f"eps must differ within four digits, but two radii have results of the name "
+                f"eps must hold radii that differ in the first four digits, got two for the result "
                 f"{each.name!r}"
             )
     return list(found.values())

@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict
 from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import nearest
 from vone_jax.experiments.experiment import Experiment
-from vone_jax.names import WITHOUT_EFFECT
+from vone_jax.names import WITHOUT_EFFECT, command
 from vone_jax.v1 import ImportedBank
 
 
@@ -59,7 +59,7 @@ def load_config(name: str, configs: Path) -> Experiment:
         )
     experiment = members[label].network
     if not isinstance(experiment, Experiment):
-        raise ValueError(f"{name} is opened and not trained: {experiment!r}")
+        raise ValueError(f"{name} is not trained; {command('sweep.py')} {file} evaluates it")
     return experiment
 
 

@@ -129,7 +129,7 @@ def read_run(run_dir: Path | str) -> RunDescription:
             f"{run_dir} holds no run: there is no {path.name} in it. train.py makes one"
         ) from None
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+        raise RunDirectoryError(f"{path} is not JSON: {error}; restore the file") from error
     if not isinstance(config, dict):
         raise RunDirectoryError(f"{path} must hold a JSON object, it holds {config!r:.80}")
     # Runs of earlier versions have no digest.
@@ -302,9 +302,9 @@ def _read_bank(run_dir: Path, digest: str) -> ImportedBank:
             float(arrays["pixels_per_degree"]),
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunDirectoryError(f"the Gabor bank {path} cannot be read: {error}") from error
+        raise RunDirectoryError(f"Gabor bank {path} cannot be read: {error}; restore it") from error
     if bank.digest != digest:
-        raise RunDirectoryError(f"the Gabor bank {path} does not match its digest")
+        raise RunDirectoryError(f"Gabor bank {path} does not match its digest; restore it")
     return bank
 
 

@@ -142,7 +142,7 @@ def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_sta
     for pattern, _ in rates:
         _check_pattern("optimizer.rates", pattern, parameters)
         if not any(matches(pattern, path) for path in trained):
-            raise ValueError(f"optimizer.rates: freeze covers all parameters of {pattern!r}")
+            raise ValueError(f"optimizer.rates: freeze covers {pattern!r}; leave out one of them")
 
 
 def _check_pattern(field: str, pattern: str, paths: Sequence[str]) -> None:

@@ -294,8 +294,8 @@ def _weakest(runs: Sequence[Run], number: int) -> tuple[dict[str, str], list[lis
         _, shared = common[chosen]
         if len(shared) < number:
             raise ResultError(
-                f"v1_match: the networks share {count(len(shared), 'radius', 'radii')} in "
-                f"{NORM_LABELS[norm]} at which all were attacked, {number} needed"
+                f"v1_match: all networks were attacked at {count(len(shared), 'radius', 'radii')} "
+                f"in {NORM_LABELS[norm]}, {number} are needed; take fewer, or attack at more"
             )
         attacks[norm] = chosen
         for members, curve in zip(weak, curves, strict=True):

@@ -214,7 +214,7 @@ class ImportedBank:
                 )
             check_kernel_size(array.shape[-1])
             if not np.all(np.isfinite(array)):
-                raise ValueError(f"{name} must be finite")
+                raise ValueError(f"{name} must be finite, got NaN or infinite values")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if self.in_phase.shape != self.quadrature.shape:
