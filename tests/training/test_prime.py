@@ -317,6 +317,7 @@ def test_the_training_step_learns_from_the_images():
         ("warp_cutoff", 1, ">= 2 and <= 1000"),
         ("warp_cutoff", 1001, ">= 2 and <= 1000"),
         ("colour_terms", 0, ">= 1"),
+        ("colour_terms", 1001, ">= 1 and <= 1000"),
         ("colour_cutoff", 19, ">= 20 and <= 1000"),
         ("colour_variance", math.nan, ">= 0"),
     ],

@@ -111,8 +111,8 @@ class PRIME:
     filter_scale: float = 4.0
     # Largest frequency of displacements in half cycles per image, 2 to 1000.
     warp_cutoff: Annotated[int, Range(2, 1000)] = 500
-    # Sines in a colour map, >= 1. Their frequencies are consecutive.
-    colour_terms: int = 20
+    # Sines in a colour map, 1 to 1000. Their frequencies are consecutive.
+    colour_terms: Annotated[int, Range(1, 1000)] = 20
     # Largest frequency of these sines in half cycles over [0, 1], from colour_terms to 1000.
     colour_cutoff: int = 500
     # Largest variance of their coefficients, >= 0. The variance is uniform from 0 to this.
