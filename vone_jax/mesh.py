@@ -78,7 +78,7 @@ def join_processes(cluster: str) -> None:
 
 
 def check_jax() -> None:
-    """Check the settings of JAX: its devices are there, and a key gives the draws of its default.
+    """Check that JAX finds its devices, and draws the random numbers of its default settings.
 
     Raises:
       ValueError: if one of the settings does not fit.

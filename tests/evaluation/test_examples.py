@@ -65,7 +65,7 @@ def test_noise_at_the_attack_only(tmp_path):
     assert np.abs(adversarial - perturbed(quiet, evaluation.Attacked(ATTACK))).max() > 0
     keys = job.example_keys(np.arange(4, dtype=np.uint32))
     trial = Trial(job.request.protocol, keys, Partial(jnp.sum), images, labels)
-    with pytest.raises(ValueError, match="needs the classifier with that noise; none is given"):
+    with pytest.raises(ValueError, match="needs the classifier with that noise, got none"):
         trial.classifier(tiny.CONFIG.noise)
 
 

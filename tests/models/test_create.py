@@ -266,7 +266,7 @@ def test_arguments_of_other_types_are_named(name, fields, message):
 
 def test_images_of_which_a_network_leaves_nothing_are_refused():
     model = models.create("alexnet", 10, 224, width=8)
-    with pytest.raises(ValueError, match="images are too small for this network"):
+    with pytest.raises(ValueError, match="too small for this network's pools; take a larger"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 

@@ -53,6 +53,9 @@ class Preprocessing:
         """Return an image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
 
         An image that has the size already is returned unchanged, unless it is cropped.
+
+        Raises:
+          ValueError: if the image is so thin that it would be huge when it is resized.
         """
         height, width = image.shape[:2]
         short = round(size / (self.center_crop or 1.0))

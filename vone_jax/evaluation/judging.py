@@ -96,8 +96,7 @@ class Trial:
             return free
         if self.with_noise is None:
             raise ValueError(
-                f"attack_noise is {noise!r}, which needs the classifier with that noise; none is "
-                f"given"
+                f"attack_noise is {noise!r}, which needs the classifier with that noise, got none"
             )
         return prng.as_pytree(self.with_noise(None if noise == "none" else noise))
 

@@ -189,10 +189,7 @@ def adaptive_average_pool(x: Maps, size: int) -> Float[Array, "n {size} {size} c
       ValueError: if there are no positions.
     """
     if 0 in x.shape[1:3]:
-        raise ValueError(
-            "images are too small for this network: its pools leave nothing of them; take a larger "
-            "image_size"
-        )
+        raise ValueError("images are too small for this network's pools; take a larger image_size")
     rows, cols = (jnp.asarray(_pooling_matrix(n, size), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, cols)
 
