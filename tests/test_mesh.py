@@ -6,12 +6,14 @@ import subprocess
 import sys
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from vone_jax import attacks, corruptions, models
 from vone_jax import mesh as meshes
 
 
@@ -25,6 +27,25 @@ def test_the_mesh_has_all_devices_on_one_auto_axis(mesh):
     assert mesh.axis_types == (AxisType.Auto,)
     assert mesh.size == jax.device_count() == 4
     assert meshes.data_mesh(jax.devices()[1:3]).devices.tolist() == jax.devices()[1:3]
+
+
+def test_auto_axes_are_enough_on_a_mesh_with_explicit_ones():
+    """As docs/clusters.md says. Without them, JAX refuses pools of networks, and loops."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    model = models.create("vone_cornet_z", num_classes=10, image_size=28, in_channels=1, width=8)
+    logits_fn = models.logits_fn(model, models.init(model, jax.random.key(0)))
+    attack = attacks.PGD("l2", 0.5, steps=1)
+
+    def attacked(images, labels):
+        blurred = corruptions.corrupt(jax.random.key(1), images, "motion_blur", 3)
+        return attack(jax.random.key(2), logits_fn, blurred, labels)
+
+    arrays = np.random.default_rng(0).random((4, 28, 28, 1), np.float32), np.arange(4)
+    images, labels = jax.device_put(arrays, meshes.sharded(mesh))
+    call: Any = jax.sharding.auto_axes(attacked, out_sharding=images.sharding)
+    split = call(images, labels)
+    assert len(split.sharding.device_set) == 4
+    np.testing.assert_allclose(split, attacked(*arrays), atol=1e-5)
 
 
 def test_a_mesh_needs_a_device():
