@@ -110,6 +110,8 @@ train r --data.source fashion_mnist             | --data.source | did you mean '
 train r --data.source photos                    | --data.source | 'folder:<path>'
 train r --data.source folder:nowhere            | --data.source | is not a directory
 train r --data.source folder:void               | --data.source | void/<class>/<image>
+train r --data.source npz:nowhere               | --data.source | nowhere: No such file
+train r --data.source npz:text.txt              | --data.source | cannot be read as NPZ
 train r --data.source folder:photos --data.eval-split test | --data.eval-split | cat, dog
 train r --data.train-split trian                | --data.train-split | splits are train, test
 train r --data.eval-split validatoin            | --data.eval-split | splits are train, test

@@ -84,8 +84,10 @@ def replace_json(path: Path, value: Any) -> None:
     replace(path, lambda file: file.write(content))
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an NPZ file.
+def read_npz(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, np.ndarray]:
+    """Read the arrays of an NPZ file whose names are ``wanted``.
 
     A ValueError is raised if the file is damaged, no NPZ file, or holds Python objects.
     """
@@ -93,7 +95,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         # np.load takes a file that is no archive for a pickle, and advises to trust it.
         with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
             arrays = {}
-            for name in archive.files:
+            for name in filter(wanted, archive.files):
                 try:
                     arrays[name] = archive[name]
                 except ValueError as error:

@@ -126,9 +126,9 @@ def test_other_files_and_severities_are_refused(files, severity, message):
     ("labels", "message"),
     [
         (np.zeros(3, int), r"images \(15, .*\) and labels \(3,\)"),
-        (np.zeros(15), "labels.npy must hold integers, got float64"),
-        (np.arange(-1, 14), "labels.npy must hold labels from 0 to 99999, got -1 to 13"),
-        (np.full(15, 2 * 10**8), "labels.npy must hold labels from 0 to 99999, got 200000000 to"),
+        (np.zeros(15), "labels.npy: labels must be integers, got float64"),
+        (np.arange(-1, 14), "labels.npy: labels must be from 0 to 99999, got -1 to 13"),
+        (np.full(15, 2 * 10**8), "labels.npy: labels must be from 0 to 99999, got 200000000 to"),
     ],
 )
 def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):

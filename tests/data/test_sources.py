@@ -70,6 +70,73 @@ class TestArraySource:
         assert checksum(count=2) == checksum(changed, count=2) != checksum()
 
 
+class TestNpz:
+    @pytest.fixture
+    def arrays(self):
+        """In the layout of MedMNIST; class 2 is in the split val only."""
+        draw = np.random.default_rng(0).integers
+        return {
+            "train_images": draw(0, 256, (4, 6, 5), np.uint8),
+            "train_labels": np.array([[1], [0], [1], [1]], np.uint8),
+            "val_images": draw(0, 256, (2, 6, 5), np.uint8),
+            "val_labels": np.array([[2], [0]], np.uint8),
+        }
+
+    @pytest.fixture
+    def opened(self, tmp_path):
+        def opened(split, **arrays):
+            np.savez(tmp_path / "set.npz", **arrays)
+            return data.load(f"npz:{tmp_path}/set.npz", split)
+
+        return opened
+
+    def test_a_file_of_medmnist_is_opened(self, arrays, opened):
+        source = opened("train", **arrays)
+        assert isinstance(source, Source)
+        assert (source.image_shape, source.class_names) == ((6, 5, 1), ("0", "1", "2"))
+        examples = [source[index] for index in range(4)]
+        images = np.stack([example["image"][..., 0] for example in examples])
+        np.testing.assert_array_equal(images, arrays["train_images"])
+        assert [example["label"] for example in examples] == [1, 0, 1, 1]
+        assert data.evaluation_split(source.name) == "val"
+        assert opened("val", **arrays).class_names == source.class_names
+
+    def test_arrays_in_colour_and_class_names_of_ones_own(self, arrays, opened):
+        arrays["train_images"] = np.stack(3 * [arrays["train_images"]], axis=-1)
+        arrays["train_labels"] = arrays["train_labels"][:, 0]
+        source = opened("train", **arrays, class_names=["cat", "dog", "elk"])
+        assert (source.image_shape, source.class_names) == ((6, 5, 3), ("cat", "dog", "elk"))
+
+    def test_a_change_of_an_image_or_a_label_is_noticed(self, arrays, opened):
+        known = opened("train", **arrays).names_digest
+        assert opened("train", **arrays).names_digest == known
+        for name in ("train_images", "train_labels"):
+            changed = arrays | {name: arrays[name] ^ 1}
+            assert opened("train", **changed).names_digest != known
+
+    @pytest.mark.parametrize(
+        ("replaced", "message"),
+        [
+            ({"train_images": np.zeros((4, 6, 5))}, "images must be uint8 .*float64"),
+            ({"train_images": np.zeros((3, 6, 5), np.uint8)}, "labels must be 3 integers"),
+            ({"train_labels": np.zeros((4, 14), int)}, r"labels must be 4 .* shape \(4, 14\)"),
+            ({"val_labels": np.zeros(2)}, "labels must be integers, got float64"),
+            ({"val_labels": np.array([0, -1])}, "labels must be from 0 to 99999, got -1 to 0"),
+            ({"class_names": ["cat"]}, r"labels must be in \[0, 1\)"),
+            ({"class_names": np.array([None])}, "class_names.*has Python objects"),
+        ],
+    )
+    def test_another_layout_is_refused(self, arrays, opened, replaced, message):
+        with pytest.raises(ValueError, match=f"set.npz.*{message}"):
+            opened("train", **arrays | replaced)
+
+    def test_the_splits_of_the_file_are_named(self, arrays, opened):
+        with pytest.raises(ValueError, match="no split 'test' .*; its splits are train, val"):
+            opened("test", **arrays)
+        with pytest.raises(ValueError, match="its splits are none"):
+            opened("train", images=arrays["train_images"])
+
+
 @pytest.mark.parametrize(("count", "stride"), [(20, 5), (100, 1), (60, 100 / 60), (99, 100 / 99)])
 def test_a_subset_has_every_class_of_a_sorted_set(count, stride):
     labels = np.arange(100) // 10
@@ -400,10 +467,11 @@ class TestNames:
             ("fashion_mnist_smal", "fashion_mnist_small"),
             ("cifar10", "tfds:cifar10"),
             ("tdfs:imagenet2012", "tfds:imagenet2012"),
+            ("images/set.npz", "npz:images/set.npz"),
         ],
     )
     def test_nearest_name_is_suggested(self, name, suggestion):
-        with pytest.raises(ValueError, match=f"folder:<path>'; did you mean '{suggestion}'"):
+        with pytest.raises(ValueError, match=f"npz:<path>'; did you mean '{suggestion}'"):
             data.load(name, "train")
 
     @pytest.mark.parametrize("name", ["", "tfds:", "folder:", "zzzzzzzzzzzz"])

@@ -367,6 +367,31 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
     assert len(examples(source="folder:moved")) == 10
 
 
+def test_the_file_of_a_run_gives_its_validation_images_unless_it_was_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = {f"{split}_images": np.zeros((4, 8, 8, 3), np.uint8) for split in ("val", "other")}
+    arrays |= {f"{split}_labels": np.arange(4) % 2 for split in ("val", "other")}
+    np.savez("set.npz", **arrays)
+    known = Split(
+        "npz:set.npz", "other", names_digest=data.load("npz:set.npz", "other").names_digest
+    )
+    network = Network(
+        "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), class_names=("0", "1"),
+        validation=known,
+    )  # fmt: skip
+
+    def split(**fields):
+        request = evaluation.Request(suite=("clean",), **fields)
+        return evaluation.plan(network, request, tmp_path)[0][0].examples.split
+
+    assert split() == split(source=f"npz:{tmp_path}/set.npz") == "other"
+    np.savez("moved.npz", **arrays)
+    assert split(source="npz:moved.npz") == "val"
+    np.savez("set.npz", **arrays | {"other_labels": np.ones(4, int)})
+    with pytest.raises(ValueError, match="source npz:set.npz: other has other images"):
+        split()
+
+
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_all_splits_of_a_tfds_set_have_the_version_of_the_training(tmp_path, monkeypatch, split):
     zeros, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2

@@ -26,7 +26,7 @@ physiology. Suites:
 
 Common options (--help-all lists all options):
 
-  --source NAME              images: folder:DIR or tfds:NAME. Default: those of the run
+  --source NAME              images: folder:DIR, npz:FILE or tfds:NAME. Default: those of the run
   --examples N               number of images, every k-th of the split
   --norm NORM                linf, l2 or l1, for the suites that are not named after one
   --eps RADIUS ...           radii, such as 4/255. Default: the ladder of the VOneNet authors

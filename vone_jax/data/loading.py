@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vone_jax import arguments
+from vone_jax import arguments, files
 from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import DemoSource, FolderSource
@@ -32,16 +32,20 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
       name: ``"fashion_mnist_small"``, the subset that is part of the package; ``"demo"``, 20
         photographs of ImageNet (split ``"validation"``), for which foolbox must be installed;
         ``"tfds:<name>"``, any TFDS image classification set that is prepared on this machine, for
-        instance ``"tfds:imagenet2012"``; or ``"folder:<path>"``, a directory of images
-        ``<path>/<split>/<class>/<image>`` or ``<path>/<class>/<image>``, see ``FolderSource``.
+        instance ``"tfds:imagenet2012"``; ``"folder:<path>"``, a directory of images
+        ``<path>/<split>/<class>/<image>`` or ``<path>/<class>/<image>``, see ``FolderSource``; or
+        ``"npz:<path>"``, a file of arrays in the layout of MedMNIST: ``<split>_images``, uint8
+        (N, H, W) or (N, H, W, C), ``<split>_labels``, integers (N,) or (N, 1), and, if classes have
+        names, ``class_names``.
       split: a split of the set.
       data_dir: directory of the prepared TFDS sets. Only for ``"tfds:"``. Default:
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
 
     Raises:
-      FileNotFoundError: if a folder does not exist, a TFDS set is not prepared, or foolbox is not
-        installed.
-      ValueError: if the set or the split does not exist; the message lists what does.
+      FileNotFoundError: if a folder or file does not exist, a TFDS set is not prepared, or foolbox
+        is not installed.
+      ValueError: if the set or the split does not exist (the message lists what does), or if an
+        array has another layout.
     """
     kind, rest = _kind(name, data_dir)
     if name == EMBEDDED:
@@ -50,6 +54,8 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         return DemoSource(split)
     if kind == "folder" and rest:
         return FolderSource(rest, split)
+    if kind == "npz" and rest:
+        return _npz(name, Path(os.path.expanduser(rest)), split)
     # TFDS takes a second to import, so it is imported only when it is needed.
     from vone_jax.data import tfds_sets
 
@@ -58,10 +64,10 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
     known = [EMBEDDED, DEMO, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
     meant = arguments.nearest(name, known, cutoff=0.6)
     if os.sep in name or os.path.isdir(os.path.expanduser(name)):
-        meant = f"; did you mean 'folder:{name}'?"
+        meant = f"; did you mean '{'npz' if name.endswith('.npz') else 'folder'}:{name}'?"
     raise ValueError(
-        f"no data set {name!r}; accepted are {EMBEDDED!r}, {DEMO!r}, 'tfds:<name>' and "
-        f"'folder:<path>'{meant}"
+        f"no data set {name!r}; accepted are {EMBEDDED!r}, {DEMO!r}, 'tfds:<name>', "
+        f"'folder:<path>' and 'npz:<path>'{meant}"
     )
 
 
@@ -140,6 +146,46 @@ def _kind(name: str, data_dir: DataDir) -> tuple[str, str]:
     return kind, rest
 
 
+def _npz(name: str, path: Path, split: str) -> ArraySource:
+    """Open a split of a file in the layout of MedMNIST, see ``load``."""
+    pair = f"{split}_images", f"{split}_labels"
+    wanted = (*pair, "class_names")
+    # Some classes may be in the labels of another split only.
+    arrays = files.read_npz(path, lambda each: each in wanted or each.endswith("_labels"))
+    labels = {each: array for each, array in arrays.items() if each.endswith("_labels")}
+    if not arrays.keys() >= set(pair):
+        splits = ", ".join(each.removesuffix("_labels") for each in labels) or "none"
+        raise ValueError(
+            f"{name!r} has no split {split!r} of arrays {' and '.join(pair)}; its splits are "
+            f"{splits}"
+        )
+    images = arrays[pair[0]]
+    if images.ndim == 3:
+        images = images[..., None]
+    labels = {each: a[:, 0] if a.shape[1:] == (1,) else a for each, a in labels.items()}
+    try:
+        numbers = [_numbered(array) for array in labels.values()]
+        class_names = tuple(map(str, arrays.get("class_names", max(numbers, key=len))))
+        source = ArraySource(
+            images, labels[pair[1]], class_names=class_names, name=name, split=split
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    source.names_digest = source.checksum_of(np.arange(len(source)))
+    return source
+
+
+def _numbered(labels: np.ndarray) -> tuple[str, ...]:
+    """The names of classes that have none: the numbers up to the largest label."""
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if labels.size and (labels.min() < 0 or labels.max() >= _MOST_CLASSES):
+        raise ValueError(
+            f"labels must be from 0 to {_MOST_CLASSES - 1}, got {labels.min()} to {labels.max()}"
+        )
+    return tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+
+
 def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     """Return one fifth of ``<name>.npy``, whose rows are ordered by severity first."""
     _check_corruption(folder, name, ".npy")
@@ -157,22 +203,18 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
             f"{folder / name}.npy must have the same number of images at each of 5 severities and "
             f"labels.npy a label for each, got images {images.shape} and labels {labels.shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{folder}/labels.npy must hold integers, got {labels.dtype}")
+    try:
+        numbers = _numbered(labels)
+    except ValueError as error:
+        raise ValueError(f"{folder}/labels.npy: {error}") from error
     count = len(images) // 5
     rows = slice((severity - 1) * count, severity * count)
-    classes = int(labels.max()) + 1
-    if labels.min() < 0 or classes > _MOST_CLASSES:
-        raise ValueError(
-            f"{folder}/labels.npy must hold labels from 0 to {_MOST_CLASSES - 1}, got "
-            f"{labels.min()} to {labels.max()}"
-        )
     # The files hold no names. Other sets are kept in this layout, too.
-    cifar = classes <= len(_CIFAR10) and images.shape == (50_000, 32, 32, 3)
+    cifar = len(numbers) <= len(_CIFAR10) and images.shape == (50_000, 32, 32, 3)
     return ArraySource(
         images[rows],
         labels[rows],
-        class_names=_CIFAR10 if cifar else tuple(str(label) for label in range(classes)),
+        class_names=_CIFAR10 if cifar else numbers,
         name=f"npy:{folder}/{name}",
         split=str(severity),
     )

@@ -108,6 +108,8 @@ class ArraySource(Source):
         self.image_shape = images.shape[1:]
         self._images = images
         self._labels = labels
+        # By which a run recognises its images, see ``RunDescription``.
+        self.names_digest: str | None = None
 
     def checksum_of(self, indices: np.ndarray) -> str:
         """A hash of the images and labels with these indices."""

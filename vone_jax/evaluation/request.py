@@ -147,7 +147,7 @@ class Request:
       gallery_eps: Radius of the gallery's attack, in pixel units.
       split: Split of the data set. Default: the one a run was validated on; for other
         networks "validation", "val", "valid" or "test", or all images of a folder without splits.
-      source: Data set, by a name that data.load accepts: "folder:DIR", "tfds:NAME". Default: the
+      source: Data set, by a name that data.load accepts, such as "folder:DIR". Default: the
         data set of a run.
       data_dir: Directory of the sets that TFDS has prepared. Default: as in training.
       step: Training step of the checkpoint. Default: the last.

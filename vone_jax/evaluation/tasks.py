@@ -190,8 +190,8 @@ def _images(
     if same and known.names_digest not in (None, names):
         raise ValueError(
             f"source {source}: {split} has other images than those on which {network.name} was "
-            f"validated: it is another folder or version, or files were added, removed or renamed; "
-            f"{cure}"
+            f"validated: it is another folder, file or version, or files were added, removed or "
+            f"renamed; {cure}"
         )
     return images, data_dir
 
@@ -201,7 +201,8 @@ def _of_its_own(network: Network, request: Request) -> bool:
 
     def location(source: str) -> str:
         kind, _, path = source.partition(":")
-        return f"folder:{Path(os.path.expanduser(path)).resolve()}" if kind == "folder" else source
+        files = kind in ("folder", "npz")
+        return f"{kind}:{Path(os.path.expanduser(path)).resolve()}" if files else source
 
     known, source = network.validation, request.source
     return known is not None and (source is None or location(source) == location(known.source))

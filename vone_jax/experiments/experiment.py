@@ -102,7 +102,8 @@ def _moved(value: Any, before: Any, after: Any) -> Any:
 class DataConfig:
     """The images, and how they are read and changed."""
 
-    # Data set, see data.load: "fashion_mnist_small", "tfds:<name>" or "folder:<path>".
+    # Data set, see data.load: "fashion_mnist_small", "tfds:<name>", "folder:<path>" or
+    # "npz:<path>".
     source: str
     # Split to train on.
     train_split: str = "train"

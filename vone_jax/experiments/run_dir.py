@@ -82,8 +82,8 @@ class RunDescription:
     teacher_weights: str | None = None
     # SHA-256 digest of the file of measured similarities. None without one.
     similarity_digest: str | None = None
-    # SHA-256 digest of the names of the training images of a folder, in their order; or the TFDS
-    # set with its version. None for other sets.
+    # SHA-256 digest of the names of the training images of a folder, in their order; a checksum of
+    # the arrays of an NPZ file; or the TFDS set with its version. None for other sets.
     names_digest: str | None = None
     # The same digest for the validation images, by which an evaluation recognises them.
     validation_names_digest: str | None = None
@@ -98,8 +98,8 @@ _FIELDS = [field.name for field in dataclasses.fields(RunDescription)][1:]
 _CHECKED = {
     "teacher_weights": "weights of distillation.teacher",
     "similarity_digest": "sha256 of similarity.path",
-    "names_digest": "training images (files were added, removed or renamed, or the TFDS set has "
-    "another version)",
+    "names_digest": "training images (files were added, removed or renamed, an NPZ file was "
+    "changed, or the TFDS set has another version)",
 }
 # Fields that must be the same in all processes of a program -> names of them in messages.
 _SHARED = {
