@@ -104,7 +104,7 @@ class TestNpz:
     def test_arrays_in_colour_and_class_names_of_ones_own(self, arrays, opened):
         arrays["train_images"] = np.stack(3 * [arrays["train_images"]], axis=-1)
         arrays["train_labels"] = arrays["train_labels"][:, 0]
-        source = opened("train", **arrays, class_names=["cat", "dog", "elk"])
+        source = opened("train", **arrays, class_names=[b"cat", b"dog", b"elk"])
         assert (source.image_shape, source.class_names) == ((6, 5, 3), ("cat", "dog", "elk"))
 
     def test_a_change_of_an_image_or_a_label_is_noticed(self, arrays, opened):
@@ -122,7 +122,7 @@ class TestNpz:
             ({"train_labels": np.zeros((4, 14), int)}, r"labels must be 4 .* shape \(4, 14\)"),
             ({"val_labels": np.zeros(2)}, "labels must be integers, got float64"),
             ({"val_labels": np.array([0, -1])}, "labels must be from 0 to 99999, got -1 to 0"),
-            ({"class_names": ["cat"]}, r"labels must be in \[0, 1\)"),
+            ({"class_names": "cat"}, r"labels must be in \[0, 1\)"),
             ({"class_names": np.array([None])}, "class_names.*has Python objects"),
         ],
     )

@@ -32,7 +32,7 @@ PROGRAM = cli.program("train.py")
 _FIELDS = {
     "epochs": "passes over the training images",
     "seed": "root of all randomness",
-    "data.source": "images: folder:DIR, npz:FILE, tfds:NAME or fashion_mnist_small",
+    "data.source": "folder:DIR, npz:FILE, tfds:NAME or fashion_mnist_small",
     "data.batch_size": "images in a step, over all devices",
     "data.workers": "processes that decode images",
     "model.name": "network",

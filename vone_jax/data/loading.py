@@ -165,7 +165,8 @@ def _npz(name: str, path: Path, split: str) -> ArraySource:
     labels = {each: a[:, 0] if a.shape[1:] == (1,) else a for each, a in labels.items()}
     try:
         numbers = [_numbered(array) for array in labels.values()]
-        class_names = tuple(map(str, arrays.get("class_names", max(numbers, key=len))))
+        names = np.ravel(arrays.get("class_names", max(numbers, key=len))).astype(str)
+        class_names = tuple(names.tolist())
         source = ArraySource(
             images, labels[pair[1]], class_names=class_names, name=name, split=split
         )
