@@ -51,25 +51,22 @@ def read_netcdf(path: Path, content: bytes) -> dict[str, Variable] | None:
 
 def _read_3(path: Path) -> dict[str, Variable]:
     with scipy.io.netcdf_file(path, "r", mmap=False) as file:
-        variables = {}
-        for name, variable in file.variables.items():
-            dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]), 1)
-            # NetCDF 3 is big-endian.
-            array = array.astype(array.dtype.newbyteorder("="))
-            attributes = {each: getattr(variable, each, None) for each in _ATTRIBUTES}
-            variables[name] = Variable(dimensions, _decoded(array, attributes))
-        return variables
+        # SciPy keeps the attributes of a variable as attributes of its object.
+        return {name: _variable(each, vars(each), 1) for name, each in file.variables.items()}
 
 
 def _read_4(path: Path) -> dict[str, Variable]:
     h5netcdf = importlib.import_module("h5netcdf")
     with h5netcdf.File(path, "r") as file:
-        variables = {}
-        for name, variable in file.variables.items():
-            dimensions, array = _text(tuple(variable.dimensions), np.asarray(variable[...]), 2)
-            attributes = {each: variable.attrs.get(each) for each in _ATTRIBUTES}
-            variables[name] = Variable(dimensions, _decoded(array, attributes))
-        return variables
+        return {name: _variable(each, each.attrs, 2) for name, each in file.variables.items()}
+
+
+def _variable(variable: Any, attributes: Mapping[str, Any], characters: int) -> Variable:
+    """Decode a variable of either library; for ``characters`` see ``_text``."""
+    dimensions, array = _text(tuple(variable.dimensions), np.array(variable[...]), characters)
+    # NetCDF 3 is big-endian.
+    array = array.astype(array.dtype.newbyteorder("="))
+    return Variable(dimensions, _decoded(array, attributes))
 
 
 def _text(
@@ -92,7 +89,7 @@ def _decoded(array: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
     """Unpack numbers by the attributes of their variable; return other arrays as they are."""
     if array.dtype.kind not in "iuf":
         return array
-    fill, missing_value, scale, offset = (attributes[name] for name in _ATTRIBUTES)
+    fill, missing_value, scale, offset = map(attributes.get, _ATTRIBUTES)
     marks = [_MISSING] if array.dtype.kind == "f" else []
     marks += [mark for each in (fill, missing_value) if each is not None for mark in np.ravel(each)]
     missing = np.isin(array, marks)
