@@ -179,15 +179,16 @@ def score(
     neurons = all_references(references)
     recording_key = prng.stream(key, "recording")
     noisy = is_stochastic(response_fn, recording_key, display)
-    without_noise = response_fn if selection_response_fn is None else selection_response_fn
-    if is_stochastic(without_noise, recording_key, display):
-        if selection_response_fn is not None:
-            raise ValueError("selection_response_fn must not draw noise from its keys")
-        raise ValueError(
-            "response_fn draws noise from its keys; pass the same layer without noise as "
-            "selection_response_fn"
-        )
-    site, maps = find_units(without_noise, recording_key, display, crop)
+    if selection_response_fn is None:
+        if noisy:
+            raise ValueError(
+                "response_fn draws noise from its keys; pass the same layer without noise as "
+                "selection_response_fn"
+            )
+        selection_response_fn = response_fn
+    elif is_stochastic(selection_response_fn, recording_key, display):
+        raise ValueError("selection_response_fn must not draw noise from its keys")
+    site, maps = find_units(selection_response_fn, recording_key, display, crop)
     centres = receptive_field_centres(maps)
     recorder = Recorder(response_fn, recording_key, site, trials if noisy else 1)
 
