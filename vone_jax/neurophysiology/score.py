@@ -1,7 +1,7 @@
 """Characterises a layer as if it were V1, and compares it with neurons."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -237,20 +237,20 @@ class Recorder:
         blank = rate_map(self.blank)
         values: dict[str, np.ndarray] = {}
         driven: dict[tuple[str, str], np.ndarray] = {}
-        sets = stimuli.spatial_frequency_set(), stimuli.size_set()
-        for experiment, gratings, measure in (
-            ("orientation", None, tuning.orientation_properties),
-            ("spatial frequency", sets[0], tuning.spatial_frequency_properties),
-            ("size", sets[1], tuning.size_properties),
-        ):
-            rates = rate_map(activations if gratings is None else self.record(gratings))
-            values |= measure(rates, blank)
-            if gratings is None:
-                recording.warn_of_offset(largest, self.blank, values["max_dc"])
+
+        def measure(experiment: str, activations: np.ndarray, properties: Callable) -> None:
+            rates = rate_map(activations)
+            values.update(properties(rates, blank))
             either = tuning.f0_and_f1(rates, blank)
             for kind, response in (("f0", either[0]), ("f0 or f1", either.max(axis=0))):
                 top = response.reshape(-1, len(self.site)).max(axis=0)
                 driven[experiment, kind] = top > recording.RESPONSE_THRESHOLD
+
+        measure("orientation", activations, tuning.orientation_properties)
+        recording.warn_of_offset(largest, self.blank, values["max_dc"])
+        activations = self.record(stimuli.spatial_frequency_set())
+        measure("spatial frequency", activations, tuning.spatial_frequency_properties)
+        measure("size", self.record(stimuli.size_set()), tuning.size_properties)
         curves = {
             name: values.pop(f"{name}_curve")
             for name in ("orientation", "spatial_frequency", "size")
