@@ -152,7 +152,7 @@ def test_contrast_responses_are_those_of_albrecht_and_hamilton():
 
     def response(contrast):
         split = v1.Cells(*np.split(jnp.asarray(contrast * maps), [12], axis=-1))
-        return np.concatenate(pools(split), axis=-1)[cells, 14, 14, cells]
+        return np.concatenate(pools(split, cells), axis=-1)[cells, 14, 14, cells]
 
     # What is linear in contrast before the normalisation grows with its square at little contrast.
     growth = pools.factors * maps[cells, 14, 14, cells] / SETTINGS.c50
@@ -251,8 +251,9 @@ def test_gradients_are_finite_on_uniform_images():
 def test_gradients_equal_finite_differences(images):
     pools = block.surround_pools(SMALL)
     cells = [kind + 0.1 for kind in v1.noise_free_cells(PLAIN, images[:1])]
+    numbers = np.arange(len(pools.factors))
     check_grads(
-        lambda *cells: pools(v1.Cells(*map(jnp.asarray, cells))),
+        lambda *cells: pools(v1.Cells(*map(jnp.asarray, cells)), numbers),
         cells,
         order=1,
         modes=["fwd", "rev"],

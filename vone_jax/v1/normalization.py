@@ -155,22 +155,20 @@ class SurroundPools:
     ring: Float32[np.ndarray, "deviations maps cells"]
     factors: Float32[np.ndarray, " cells"]
 
-    def __call__(self, cells: Cells, numbers: Int[np.ndarray, " cells"] | None = None) -> Cells:
+    def __call__(self, cells: Cells, numbers: Int[np.ndarray, " cells"]) -> Cells:
         """Normalise the responses of cells, which are >= 0.
 
         The divisor is at least 1, so that gradients are finite for every image.
 
         Args:
           cells: responses before normalisation.
-          numbers: index in the bank of each simple cell, then of each complex cell. Default: the
-            cells are in the order of the bank.
+          numbers: index in the bank of each simple cell, then of each complex cell.
 
         Raises:
           ValueError: if the map is smaller than the reach of a pool.
         """
         height, width = cells.simple.shape[1:3]
         self.settings.check_reach(min(height, width), self.density)
-        numbers = np.arange(len(self.factors)) if numbers is None else numbers
         of_simple, of_complex = np.split(numbers, [self.num_simple])
         maps = jnp.einsum("nhwc,cm->nhwm", cells.simple, self.to_maps[of_simple])
         maps += jnp.einsum("nhwc,cm->nhwm", cells.complex, self.to_maps[of_complex])
