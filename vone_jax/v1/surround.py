@@ -284,4 +284,5 @@ class _Weights(NamedTuple):
 def _circular(angle: PerCell, depth: float) -> _Weights:
     """Weights 1 in the centre and 1 + depth cos(difference of angles) in the ring."""
     to_maps = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
-    return _Weights(to_maps, np.eye(3)[:1].repeat(len(angle), 0), to_maps * [1.0, depth, depth])
+    centre = np.tile([1.0, 0.0, 0.0], (len(angle), 1))
+    return _Weights(to_maps, centre, to_maps * [1.0, depth, depth])
