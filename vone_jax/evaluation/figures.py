@@ -134,14 +134,14 @@ def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
     """The published histograms, over the spatial frequencies of the block's configuration."""
     measured = "physiological" if config.distribution == "uniform" else config.distribution
     known = v1.distributions
-    sizes = known.SIZE_X, known.SIZE_Y
+    nx, ny = known.SIZE_X, known.SIZE_Y
     if measured.startswith("evnet"):
-        sizes = known.EVNET_SIZE_X, known.EVNET_SIZE_Y
+        nx, ny = known.EVNET_SIZE_X, known.EVNET_SIZE_Y
     histograms = {
         "sf": v1.spatial_frequency_histogram(measured, config.sf_min, config.sf_max),
         "theta": known.ORIENTATION,
-        "nx": sizes[0],
-        "ny": sizes[1],
+        "nx": nx,
+        "ny": ny,
     }
     arrays = {}
     for name, histogram in histograms.items():
