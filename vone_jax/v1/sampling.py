@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 import scipy
+from jaxtyping import Float
 
 from vone_jax import arguments
 from vone_jax.v1 import distributions
@@ -107,9 +108,9 @@ def sample_gabor_parameters(
     else:
         theta = distributions.ORIENTATION.inverse_cdf(orientation_uniform)
         theta = np.where(theta < 0, theta + 180.0, theta)
-        normal = _correlated_normals(generator, num_filters, correlation)
-        nx = distributions.SIZE_X.inverse_cdf(scipy.special.ndtr(normal[0]))
-        sf = frequency.inverse_cdf(scipy.special.ndtr(normal[1]))
+        of_size, of_frequency = _copula(generator, num_filters, correlation)
+        nx = distributions.SIZE_X.inverse_cdf(of_size)
+        sf = frequency.inverse_cdf(of_frequency)
         ny = distributions.size_y_given_x(nx, generator.random_sample(num_filters))
     channel = np.random.RandomState(seed).randint(0, in_channels, num_filters)
     return GaborParameters(sf=sf, theta=theta, phase=phase, nx=nx, ny=ny, channel=channel)
@@ -159,9 +160,9 @@ def sample_evnet_parameters(
     theta = distributions.ORIENTATION.inverse_cdf(generator.random_sample(num_filters))
     cells = []
     for count, frequency in zip((simple, complex_), frequencies, strict=True):
-        normal = _correlated_normals(generator, count, distributions.SIZE_FREQUENCY_CORRELATION)
-        sf = frequency.inverse_cdf(scipy.special.ndtr(normal[1]))
-        nx = distributions.EVNET_SIZE_X.inverse_cdf(scipy.special.ndtr(normal[0]))
+        of_size, of_frequency = _copula(generator, count, distributions.SIZE_FREQUENCY_CORRELATION)
+        sf = frequency.inverse_cdf(of_frequency)
+        nx = distributions.EVNET_SIZE_X.inverse_cdf(of_size)
         joint = distributions.EVNET_SIZE_EDGES, distributions.EVNET_SIZE_COUNTS
         ny = distributions.size_y_given_x(nx, generator.random_sample(count), *joint)
         cells.append((sf, nx, ny))
@@ -185,17 +186,18 @@ def check_published_channels(name: str, num_filters: int, in_channels: int) -> N
         )
 
 
-def _correlated_normals(
+def _copula(
     generator: np.random.RandomState, n: int, correlation: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw ``n`` pairs as ``RandomState.multivariate_normal`` does, for a correlation in [0, 1).
+) -> Float[np.ndarray, "2 n"]:
+    """Draw ``n`` pairs of uniform numbers of a Gaussian copula with a correlation in [0, 1).
 
-    NumPy decomposes the covariance, and the signs of singular vectors depend on the linear-algebra
-    library. Written out, the bank is the same on every machine.
+    The normals are those of ``RandomState.multivariate_normal``. NumPy decomposes the covariance,
+    and the signs of singular vectors depend on the linear-algebra library. Written out, the bank is
+    the same on every machine.
     """
-    z0, z1 = generator.standard_normal((n, 2)).T
-    if correlation == 0.0:
-        return z0, z1
-    along = np.sqrt(1.0 + correlation) * z0 / np.sqrt(2.0)
-    across = np.sqrt(1.0 - correlation) * z1 / np.sqrt(2.0)
-    return -(along + across), -(along - across)
+    normals = generator.standard_normal((n, 2)).T
+    if correlation > 0.0:
+        along = np.sqrt(1.0 + correlation) * normals[0] / np.sqrt(2.0)
+        across = np.sqrt(1.0 - correlation) * normals[1] / np.sqrt(2.0)
+        normals = np.stack([-(along + across), -(along - across)])
+    return scipy.special.ndtr(normals)
