@@ -67,9 +67,8 @@ def sample_gabor_parameters(
 ) -> GaborParameters:
     """Sample a bank. Seed 0 with 512 filters gives the bank of the published VOneNets.
 
-    The generator is NumPy's legacy ``RandomState`` and the order of the draws is fixed, because
-    they define the published banks. Each quadrature pair gets one colour channel, drawn from the
-    same seed after a restart, as in the receptive-field variants of arXiv:2310.10575.
+    Each quadrature pair gets one colour channel, drawn from the same seed after a restart, as in
+    the receptive-field variants of arXiv:2310.10575.
 
     Args:
       num_filters: number n of quadrature pairs. Another n gives another bank, not a prefix.
