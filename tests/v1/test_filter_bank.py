@@ -77,7 +77,7 @@ def test_banks_of_one_kind_of_cell(num_simple, platform):
     images = np.random.default_rng(2).standard_normal((1, 9, 9, 3)).astype(np.float32)
     kernels, channel, _, bank = random_bank(3, num_simple)
     with fast.forms_of(platform):
-        cells = joined(bank(images, 2, CellModel(in_phase, lambda q0, q1: q0)))
+        cells = joined(bank(jnp.asarray(images), 2, CellModel(in_phase, lambda q0, q1: q0)))
     expected = naive(images, kernels.in_phase, channel, 2)
     np.testing.assert_allclose(cells, expected, rtol=0, atol=2e-5)
 

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float32, Int
 from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
 
-Images = Float32[Array | np.ndarray, "n h w c"]
+Images = Float32[Array, "n h w c"]
 
 
 class Cells(NamedTuple):
@@ -86,7 +86,6 @@ class FilterBank:
         The zero padding is k // 2, so responses have ceil(h/stride) rows and ceil(w/stride)
         columns.
         """
-        images = jnp.asarray(images)
         by_channel = functools.partial(self.by_channel, stride=stride, cells=cells)
         if not fast.enabled():
             return by_channel(images)
@@ -119,7 +118,6 @@ class FilterBank:
 
     def linear(self, images: Images, stride: int) -> dict[int, Float32[Array, "n _ _ _"]]:
         """Cross-correlate each channel of normalised images with the kernels that read it."""
-        images = jnp.asarray(images)
         return {
             channel: fast.correlate(images[..., channel : channel + 1], kernels, stride)
             for channel, kernels in self.sorted_bank.kernels.items()
@@ -185,7 +183,7 @@ class FilterBank:
 
         def correlated(kernels: jax.Array, channel: np.ndarray) -> jax.Array:
             dense = _dense(kernels.transpose(1, 2, 0), channel, images.shape[3])
-            return fast.convolve(jnp.asarray(images), dense, (stride, stride), [(reach, reach)] * 2)
+            return fast.convolve(images, dense, (stride, stride), [(reach, reach)] * 2)
 
         q0 = correlated(in_phase, self.channel)
         q1 = correlated(quadrature[simple:], self.channel_quadrature[simple:])
