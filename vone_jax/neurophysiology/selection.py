@@ -11,7 +11,7 @@ import functools
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vone_jax import prng
 from vone_jax.neurophysiology import recording, stimuli
@@ -110,8 +110,7 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
     Returns:
       A site with all channels of the candidate locations; for a layer without a map, all units.
     """
-    gratings = stimuli.render(_central_gratings(), display)
-    pixels = np.concatenate([stimuli.blank(display), gratings])
+    pixels = _central_images(display)
     shown = show(response_fn, key, pixels, display.in_channels)
     recording.check_alone(response_fn, key, pixels, display.in_channels, shown)
     responses = np.maximum(shown, 0.0)
@@ -188,18 +187,18 @@ def is_stochastic(response_fn: ResponseFn, key: OneKey, display: Display) -> boo
     Raises:
       ValueError: if a response depends on the other images of its batch.
     """
-    grating = stimuli.render(_central_gratings()[:1], display)
-    pixels = np.concatenate([stimuli.blank(display), grating])
+    pixels = _central_images(display)[:2]
     keys = [prng.fold(prng.stream(key, "is stochastic"), n) for n in range(2)]
     first, second = (show(response_fn, key, pixels, display.in_channels) for key in keys)
     recording.check_alone(response_fn, keys[0], pixels, display.in_channels, first)
     return not np.array_equal(first, second)
 
 
-def _central_gratings() -> np.ndarray:
-    """Return the small gratings of the receptive-field set at the centre of the other sets."""
+def _central_images(display: Display) -> UInt8[np.ndarray, "9 side side"]:
+    """Draw grey, and the gratings of the receptive-field set at the centre of the other sets."""
     table = stimuli.receptive_field_set().table
-    return table[np.all(table[:, :2] == stimuli.CENTRE, axis=1)]
+    central = table[np.all(table[:, :2] == stimuli.CENTRE, axis=1)]
+    return np.concatenate([stimuli.blank(display), stimuli.render(central, display)])
 
 
 def _span(locations: np.ndarray, count: int, fraction: float) -> tuple[int, int]:
