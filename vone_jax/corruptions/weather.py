@@ -18,11 +18,9 @@ SnowDraws = tuple[Float[Array, "n h w 1"], Float[Array, " n"]]
 def prepare_snow(parameters: tuple, shape: Shape) -> dict:
     """Return the numbers of the severity, and the zoom of the flakes as matrices."""
     mean, deviation, zoom, threshold, radius, streak, mix = parameters
-    rows, columns = (matrices.zoom(side, zoom) for side in shape[:2])
     return {
         "flakes": np.asarray([mean, deviation, threshold], np.float32),
-        "rows": rows,
-        "columns": columns,
+        "zoom": tuple(matrices.zoom(side, zoom) for side in shape[:2]),
         "taps": blur.prepare_motion((radius, streak), shape),
         "mix": np.float32(mix),
     }
@@ -42,7 +40,7 @@ def snow(draws: SnowDraws, images: Images, arrays: dict) -> Images:
     """Whiten the image and add moving flakes twice: upright, and turned by 180 degrees."""
     normal, angles = draws
     mean, deviation, threshold = arrays["flakes"]
-    flakes = matrices.separable(mean + deviation * normal, arrays["rows"], arrays["columns"])
+    flakes = matrices.separable(mean + deviation * normal, *arrays["zoom"])
     flakes = jnp.where(flakes < threshold, 0.0, jnp.clip(flakes, 0.0, 1.0))
     flakes = blur.motion_levels(angles, levels.truncate(255 * flakes), arrays["taps"]) / 255
     whitened = jnp.maximum(images, 1.5 * levels.luma(images) + 0.5)
