@@ -117,8 +117,8 @@ class FrontEnd(Figure):
             call(each.response_fn("v1"), noise_keys, images) for each in (network.quiet(), network)
         )
         return None, {
-            "kernels_in_phase": np.asarray(kernels.in_phase, np.float32),
-            "kernels_quadrature": np.asarray(kernels.quadrature, np.float32),
+            "kernels_in_phase": kernels.in_phase,
+            "kernels_quadrature": kernels.quadrature,
             **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny")},
             "channel": bank.channel,
             "image": mesh.fetch(images)[0],
