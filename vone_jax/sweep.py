@@ -265,7 +265,11 @@ def _run(
     index, count = options.shard_numbers
     group = runs / sweep.group
     opened = _weights_files(sweep, options.weights)
-    labels = [label for label in sweep.members if opened.get(label, True)]
+    labels = [
+        label
+        for label, member in sweep.members.items()
+        if label in opened or not isinstance(member.network, Weights)
+    ]
     alone = [label for label in labels if not isinstance(sweep.members[label].network, Ensemble)]
     chosen = labels if count == 1 else alone[index - 1 :: count]
     if not chosen:
@@ -393,8 +397,8 @@ def _report(
     return failures
 
 
-def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]:
-    """The file of each network that is opened, None if it is missing, which is printed."""
+def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path]:
+    """The file of each network that is opened. Networks whose file is missing are printed."""
     wanted = {
         label: member.network
         for label, member in sweep.members.items()
@@ -408,7 +412,7 @@ def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]
         raise ValueError(
             f"weights must be the directory of the files {_patterns(wanted)}, got {weights}"
         )
-    found: dict[str, Path | None] = {}
+    found: dict[str, Path] = {}
     for label, each in wanted.items():
         paths = sorted(path for path in weights.rglob(each.pattern) if path.is_file())
         if len(paths) > 1:
@@ -416,8 +420,9 @@ def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path | None]
                 f"weights must hold one file {each.pattern}, {weights} has "
                 f"{', '.join(str(path.relative_to(weights)) for path in paths)}"
             )
-        found[label] = paths[0] if paths else None
-    missing = {label: wanted[label] for label, path in found.items() if path is None}
+        if paths:
+            found[label] = paths[0]
+    missing = {label: each for label, each in wanted.items() if label not in found}
     if len(missing) == len(sweep.members):
         raise ValueError(f"weights must hold at least one of the files {_patterns(wanted)}")
     if missing:
@@ -476,7 +481,7 @@ def _commands(
     labels: Sequence[str],
     root: Path | None,
     group: Path,
-    files_by_label: Mapping[str, Path | None],
+    files_by_label: Mapping[str, Path],
     images: Mapping[str, str],
 ) -> Iterator[_Command]:
     """The commands that train and evaluate some members.
@@ -501,7 +506,6 @@ def _commands(
             opened = "+".join(str(group / other) for other in needs)
         else:
             file = files_by_label[label]
-            assert file is not None
             opened, key = str(file), files.digest(file)
             if network.class_names is not None:
                 names = Path(network.class_names)
