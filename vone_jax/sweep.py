@@ -290,15 +290,15 @@ def _run(
     # Networks that a dry run would train.
     planned: set[str] = set()
     for number, command in enumerate(commands, start=1):
-        record = group / command.label / _RECORD
+        run_dir = group / command.label
         if command.label not in untrained and (newer := _outdated(sweep, group, command.label)):
             failures.append(
                 f"{command.label} was trained from {newer}, which was trained again since; delete "
-                f"{record.parent} to train it again"
+                f"{run_dir} to train it again"
             )
             untrained.add(command.label)
         trained = _trained(group, command)
-        ended = command.key in _finished_keys(record, trained) and not planned & set(trained)
+        ended = command.key in _finished_keys(run_dir, trained) and not planned & set(trained)
         if (untrained | unopened).intersection(command.needs) or ended:
             continue
         if command.step == "evaluate" and not planned.intersection(command.needs):
@@ -312,7 +312,7 @@ def _run(
             if command.step == "train":
                 planned.add(command.label)
             continue
-        before = _results(record.parent)
+        before = _results(run_dir)
         status = _execute([sys.executable, *command.arguments], root)
         if status == cli.STOPPED:
             return cli.STOPPED
@@ -322,7 +322,7 @@ def _run(
             if command.step == "train":
                 untrained.add(command.label)
             continue
-        _append(record, command, before, trained, keys)
+        _append(run_dir, command, before, trained, keys)
     if "report" in steps and count == 1:
         needs = {command.label: command.needs for command in every}
         refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
@@ -348,7 +348,7 @@ def _lock(group: Path, commands: Sequence[_Command], locks: contextlib.ExitStack
     unfinished = {
         each.label: group / f".{each.label}.lock"
         for each in commands
-        if each.key not in _finished_keys(group / each.label / _RECORD, _trained(group, each))
+        if each.key not in _finished_keys(group / each.label, _trained(group, each))
     }
     for label, lock in unfinished.items():
         group.mkdir(parents=True, exist_ok=True)
@@ -542,8 +542,9 @@ def _results(run_dir: Path) -> dict[str, str]:
     return {path.name: files.digest(path) for path in (*_result_files(run_dir), *arrays)}
 
 
-def _ended(record: Path) -> Iterator[dict[str, Any]]:
+def _ended(run_dir: Path) -> Iterator[dict[str, Any]]:
     """The commands that have ended well, as ``_append`` writes them."""
+    record = run_dir / _RECORD
     text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
     for line in text.splitlines():
         # The last line of a killed process may be cut off. A command without a whole line runs
@@ -558,15 +559,15 @@ def _ended(record: Path) -> Iterator[dict[str, Any]]:
                     yield ended
 
 
-def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
+def _finished_keys(run_dir: Path, trained: Mapping[str, float]) -> set[str]:
     """Keys of the commands that have ended well, and whose results have not changed since.
 
     Commands whose members were trained at other times than ``trained`` do not count.
     """
-    results, last = _results(record.parent).items(), max(trained.values(), default=0.0)
+    results, last = _results(run_dir).items(), max(trained.values(), default=0.0)
     return {
         each["key"]
-        for each in _ended(record)
+        for each in _ended(run_dir)
         if each["results"].items() <= results
         # Older records have only a time of their own.
         and (each["trained"] == trained if "trained" in each else each["time"] >= last)
@@ -576,7 +577,7 @@ def _finished_keys(record: Path, trained: Mapping[str, float]) -> set[str]:
 def _trained(group: Path, command: _Command) -> dict[str, float]:
     """The last training of each member of an ensemble, which is evaluated again after a new one."""
     others = set(command.needs) - {command.label}
-    return {other: _last_training(group / other / _RECORD) for other in others}
+    return {other: _last_training(group / other) for other in others}
 
 
 def _without_checkpoint(sweep: Sweep, group: Path, command: _Command) -> str:
@@ -587,7 +588,7 @@ def _without_checkpoint(sweep: Sweep, group: Path, command: _Command) -> str:
     for label in command.needs:
         run_dir, trained = group / label, isinstance(sweep.members[label].network, Experiment)
         if trained and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
-            if _last_training(run_dir / _RECORD) > 0:
+            if _last_training(run_dir) > 0:
                 return f"{run_dir} has no checkpoint any more; delete it to train it again"
             return f"{run_dir} has no checkpoint yet; train it with --only train, or without --only"
     return ""
@@ -622,16 +623,16 @@ def _training_times(run_dir: Path) -> tuple[float, float]:
     """The times of a run's newest checkpoint and recorded training, each 0 if it is not known."""
     directory = run_dir / run_dirs.CHECKPOINTS
     times = ((directory / str(step)).stat().st_mtime for step in saved_steps(directory))
-    return max(times, default=0.0), _last_training(run_dir / _RECORD)
+    return max(times, default=0.0), _last_training(run_dir)
 
 
-def _last_training(record: Path) -> float:
+def _last_training(run_dir: Path) -> float:
     """The end of the last training of a member in seconds of ``time.time``; 0 if not known."""
-    return max((each["time"] for each in _ended(record) if each["step"] == "train"), default=0.0)
+    return max((each["time"] for each in _ended(run_dir) if each["step"] == "train"), default=0.0)
 
 
 def _append(
-    record: Path,
+    run_dir: Path,
     command: _Command,
     before: Mapping[str, str],
     trained: Mapping[str, float],
@@ -642,12 +643,12 @@ def _append(
     Only commands with the ``keys`` of this sweep count as others, since only these run again if a
     result is gone. A result of a command outside the sweep is recorded by the one that reuses it.
     """
-    record.parent.mkdir(parents=True, exist_ok=True)
-    ended = [each for each in _ended(record) if each["key"] in keys - {command.key}]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    ended = [each for each in _ended(run_dir) if each["key"] in keys - {command.key}]
     others = {name for each in ended for name in each["results"]}
     results = {
         name: digest
-        for name, digest in _results(record.parent).items()
+        for name, digest in _results(run_dir).items()
         if before.get(name) != digest or name not in others
     }
     line: dict[str, Any] = {
@@ -659,6 +660,7 @@ def _append(
     }
     if command.step == "evaluate":
         line["results"] = results
+    record = run_dir / _RECORD
     # A line that a killed process has cut off must not be joined to this one.
     cut_off = record.exists() and record.read_bytes()[-1:] not in (b"", b"\n")
     with open(record, "a") as file:
