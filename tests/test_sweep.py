@@ -439,7 +439,11 @@ def test_the_report_leaves_out_damaged_results(root, monkeypatch, ending):
 
 def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
     run(root, make("a"))
-    monkeypatch.setattr(sweeps, "_execute", lambda command, root: 75)
+
+    def stopped(command, root):
+        raise sweeps._StoppedError
+
+    monkeypatch.setattr(sweeps, "_execute", stopped)
     assert run(root, make("a"), steps=("report",)) == 75
 
 

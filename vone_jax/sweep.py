@@ -177,12 +177,18 @@ def load_sweep(name: str, configs: Path) -> Sweep:
 class _Command(NamedTuple):
     """A process for a member, and the key in the record of commands that have ended well."""
 
-    label: str
+    network: Experiment | Weights | Ensemble
+    run_dir: Path
     step: str
     arguments: tuple[str, ...]
     key: str
-    # The members whose weights the command makes or uses: this one, or those of an ensemble.
-    needs: Sequence[str]
+    # Runs whose weights it makes or uses: this one, those of an ensemble, or none for a file.
+    needs: Sequence[Path]
+
+    @property
+    def others(self) -> list[Path]:
+        """The runs of the members of an ensemble; empty for another network."""
+        return [run_dir for run_dir in self.needs if run_dir != self.run_dir]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,14 +257,7 @@ def run(name: str, sweep: Sweep, root: Path | None, options: Options) -> int:
       SweepError: if commands have failed. Commands that do not depend on them were run, and the
         report covers the networks that are trained and have results.
     """
-    with contextlib.ExitStack() as locks:
-        return _run(name, sweep, root, options, locks)
-
-
-def _run(
-    name: str, sweep: Sweep, root: Path | None, options: Options, locks: contextlib.ExitStack
-) -> int:
-    steps, runs, dry_run = options.only, options.runs, options.dry_run
+    runs, dry_run = options.runs, options.dry_run
     arguments.in_reach("runs", runs)
     if runs.exists() and not runs.is_dir():
         raise ValueError(f"runs must be a directory, {runs} is a file")
@@ -275,102 +274,123 @@ def _run(
     if not chosen:
         print(f"shard {options.shard} has no network: there are only {len(alone)}", flush=True)
     _check_runs(sweep, chosen, group)
-    given = {"source": options.source, "split": options.split}
-    images = {field: value for field, value in given.items() if value is not None}
-    every = list(_commands(name, sweep, chosen, root, group, opened, images))
+    every = list(_commands(name, sweep, chosen, root, options, opened))
+    commands = [command for command in every if command.step in options.only]
     keys = {command.key for command in every}
-    commands = [command for command in every if command.step in steps]
-    if not dry_run:
-        _lock(group, commands, locks)
-    failures: list[str] = []
-    # Networks whose training has failed. The report leaves them out, with their ensembles.
-    untrained: set[str] = set()
-    # Networks without a checkpoint. The report shows them if they have results.
-    unopened: set[str] = set()
-    # Networks that a dry run would train.
-    planned: set[str] = set()
-    for number, command in enumerate(commands, start=1):
-        run_dir = group / command.label
-        if command.label not in untrained and (newer := _outdated(sweep, group, command.label)):
-            failures.append(
-                f"{command.label} was trained from {newer}, which was trained again since; delete "
-                f"{run_dir} to train it again"
-            )
-            untrained.add(command.label)
-        trained = _trained(group, command)
-        ended = command.key in _finished_keys(run_dir, trained) and not planned & set(trained)
-        if (untrained | unopened).intersection(command.needs) or ended:
-            continue
-        if command.step == "evaluate" and not planned.intersection(command.needs):
-            if problem := _without_checkpoint(sweep, group, command):
-                failures.append(problem)
-                unopened.add(command.label)
-                continue
-        typed = shlex.join(["python", *command.arguments])
-        print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
-        if dry_run:
-            if command.step == "train":
-                planned.add(command.label)
-            continue
-        before = _results(run_dir)
-        status = _execute([sys.executable, *command.arguments], root)
-        if status == cli.STOPPED:
-            return cli.STOPPED
-        if status != cli.FINISHED:
-            cure = _IN_A_SWEEP[command.step] if status == cli.WRONG_ARGUMENTS else ""
-            failures.append(f"{typed} (exit status {status}{cure})")
-            if command.step == "train":
-                untrained.add(command.label)
-            continue
-        _append(run_dir, command, before, trained, keys)
-    if "report" in steps and count == 1:
-        needs = {command.label: command.needs for command in every}
-        refused = [label for label in labels if untrained.intersection(needs.get(label, ()))]
-        shown = [label for label in labels if label not in refused]
-        without = [label for label in shown if not dry_run and not _result_files(group / label)]
-        shown = [label for label in shown if label not in without]
-        for reason, left_out in (("without results", without), ("not trained", refused)):
-            if shown and left_out:
-                print(f"left out of the report, {reason}: {', '.join(left_out)}", flush=True)
-        if not shown and not failures:
-            failures.append("the report: no network has results")
-        failed = _report(sweep, shown, root, group, dry_run) if shown else []
-        if failed is None:
-            return cli.STOPPED
-        failures += failed
+    try:
+        with contextlib.nullcontext() if dry_run else _locked(commands):
+            failures, untrained = _run_commands(commands, keys, root, dry_run)
+            if "report" in options.only and count == 1:
+                refused = {
+                    each.run_dir.name for each in every if untrained.intersection(each.needs)
+                }
+                shown = _with_results(labels, refused, group, dry_run)
+                if shown:
+                    failures += _report(sweep, shown, root, group, dry_run)
+                elif not failures:
+                    failures.append("the report: no network has results")
+    except _StoppedError:
+        return cli.STOPPED
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
     return cli.FINISHED
 
 
-def _lock(group: Path, commands: Sequence[_Command], locks: contextlib.ExitStack) -> None:
-    """Keep other sweeps from members with unfinished commands, until ``locks`` are released."""
-    unfinished = {
-        each.label: group / f".{each.label}.lock"
-        for each in commands
-        if each.key not in _finished_keys(group / each.label, _trained(group, each))
-    }
-    for label, lock in unfinished.items():
-        group.mkdir(parents=True, exist_ok=True)
-        try:
-            locks.enter_context(files.locked(lock))
-        except files.LockedError as error:
-            cure = f"wait for it, or choose another --runs: {error}"
-            raise ValueError(f"another sweep is writing {group / label}; {cure}") from None
-        locks.callback(lock.unlink, missing_ok=True)
+class _StoppedError(Exception):
+    """A command of a sweep was stopped by SIGTERM or Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _locked(commands: Sequence[_Command]) -> Iterator[None]:
+    """Keep other sweeps from members with unfinished commands, within a ``with`` block."""
+    unfinished = dict.fromkeys(each.run_dir for each in commands if not _finished(each))
+    with contextlib.ExitStack() as locks:
+        for run_dir in unfinished:
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+            lock = run_dir.with_name(f".{run_dir.name}.lock")
+            try:
+                locks.enter_context(files.locked(lock))
+            except files.LockedError as error:
+                cure = f"wait for it, or choose another --runs: {error}"
+                raise ValueError(f"another sweep is writing {run_dir}; {cure}") from None
+            locks.callback(lock.unlink, missing_ok=True)
+        yield
+
+
+def _run_commands(
+    commands: Sequence[_Command], keys: Set[str], root: Path | None, dry_run: bool
+) -> tuple[list[str], set[Path]]:
+    """Run the commands that are not finished, or print them. For ``keys`` see ``_append``.
+
+    Returns:
+      What has failed, one line each, and the directories of the runs whose training has failed.
+    """
+    failures: list[str] = []
+    # Runs whose training has failed. The report leaves them out, with their ensembles.
+    untrained: set[Path] = set()
+    # Members without a checkpoint. The report shows them if they have results.
+    unopened: set[Path] = set()
+    # Runs that a dry run would train.
+    planned: set[Path] = set()
+    for number, command in enumerate(commands, start=1):
+        run_dir = command.run_dir
+        if run_dir not in untrained and (newer := _outdated(command.network, run_dir)):
+            failures.append(
+                f"{run_dir.name} was trained from {newer}, which was trained again since; delete "
+                f"{run_dir} to train it again"
+            )
+            untrained.add(run_dir)
+        ended = _finished(command) and not planned.intersection(command.others)
+        if ended or (untrained | unopened).intersection(command.needs):
+            continue
+        if command.step == "evaluate" and not planned.intersection(command.needs):
+            if problem := _without_checkpoint(command):
+                failures.append(problem)
+                unopened.add(run_dir)
+                continue
+        typed = shlex.join(["python", *command.arguments])
+        print(typed if dry_run else f"[{number}/{len(commands)}] {typed}", flush=True)
+        if dry_run:
+            if command.step == "train":
+                planned.add(run_dir)
+            continue
+        before, trained = _results(run_dir), _trained(command)
+        status = _execute([sys.executable, *command.arguments], root)
+        if status == cli.FINISHED:
+            _append(command, before, trained, keys)
+            continue
+        cure = _IN_A_SWEEP[command.step] if status == cli.WRONG_ARGUMENTS else ""
+        failures.append(f"{typed} (exit status {status}{cure})")
+        if command.step == "train":
+            untrained.add(run_dir)
+    return failures, untrained
+
+
+def _with_results(
+    labels: Sequence[str], refused: Set[str], group: Path, dry_run: bool
+) -> list[str]:
+    """The members that the report covers. The refused ones, and those without results, are printed.
+
+    In a dry run, all others would have results.
+    """
+    shown = [label for label in labels if label not in refused]
+    if not dry_run:
+        shown = [label for label in shown if _result_files(group / label)]
+    without = set(labels) - refused - set(shown)
+    for reason, left_out in (("without results", without), ("not trained", refused)):
+        if shown and left_out:
+            listed = ", ".join(label for label in labels if label in left_out)
+            print(f"left out of the report, {reason}: {listed}", flush=True)
+    return shown
 
 
 def _report(
-    sweep: Sweep,
-    labels: Sequence[str],
-    root: Path | None,
-    group: Path,
-    dry_run: bool,
-) -> list[str] | None:
+    sweep: Sweep, labels: Sequence[str], root: Path | None, group: Path, dry_run: bool
+) -> list[str]:
     """Write the report of some members, or print its command.
 
     Returns:
-      What has failed, one line each; None if the report was stopped.
+      What has failed, one line each.
     """
     report = ["-m", "vone_jax.report", *(str(group / label) for label in labels)]
     report += ["--out", str(group / f"{sweep.name}.html"), "--tables", str(group / sweep.name)]
@@ -384,14 +404,11 @@ def _report(
         damaged = {label: error for label in labels if (error := _damage(group / label))}
         others = [label for label in labels if label not in damaged]
         if damaged and others:
-            failed = _report(sweep, others, root, group, dry_run)
-            return None if failed is None else [*damaged.values(), *failed]
+            return [*damaged.values(), *_report(sweep, others, root, group, dry_run)]
     if status == cli.WRONG_ARGUMENTS and sweep.v1_match:
         # A network lacks what the V1 match needs. The page does not need it.
         failures.append(f"the V1 match (exit status {status})")
         status = _execute([sys.executable, *report[:-1]], root)
-    if status == cli.STOPPED:
-        return None
     if status not in (cli.FINISHED, cli.WITH_GAPS):
         failures.append(f"the report (exit status {status})")
     return failures
@@ -480,9 +497,8 @@ def _commands(
     sweep: Sweep,
     labels: Sequence[str],
     root: Path | None,
-    group: Path,
-    files_by_label: Mapping[str, Path],
-    images: Mapping[str, str],
+    options: Options,
+    opened: Mapping[str, Path],
 ) -> Iterator[_Command]:
     """The commands that train and evaluate some members.
 
@@ -492,21 +508,22 @@ def _commands(
     programs = {"train": ("-m", "vone_jax.cli.train"), "eval": ("-m", "vone_jax.cli.evaluate")}
     if root is not None:
         programs = {program: (str(root / f"{program}.py"),) for program in programs}
+    group = options.runs / sweep.group
+    given = {"source": options.source, "split": options.split}
+    images = {field: value for field, value in given.items() if value is not None}
     keys: dict[str, str] = {}
     for label in labels:
-        network, run_dir, needs = sweep.members[label].network, group / label, (label,)
-        opened, results = str(run_dir), ("--results", str(run_dir / "results"))
+        network, run_dir = sweep.members[label].network, group / label
+        needs, results = [run_dir], ("--results", str(run_dir / "results"))
         if isinstance(network, Experiment):
             key, results = files.json_digest(experiment_files.to_json(network)), ()
             train = (*programs["train"], f"{name}:{label}", "--run-dir", str(run_dir))
-            yield _Command(label, "train", train, key, needs)
+            yield _Command(network, run_dir, "train", train, key, needs)
         elif isinstance(network, Ensemble):
-            needs = network.labels
-            key = files.json_digest([keys[other] for other in needs])
-            opened = "+".join(str(group / other) for other in needs)
+            needs = [group / other for other in network.labels]
+            key = files.json_digest([keys[other] for other in network.labels])
         else:
-            file = files_by_label[label]
-            opened, key = str(file), files.digest(file)
+            needs, key = [], files.digest(opened[label])
             if network.class_names is not None:
                 names = Path(network.class_names)
                 if not names.is_file():
@@ -516,11 +533,12 @@ def _commands(
                 results += ("--class-names", str(names))
                 key += files.digest(names)
         keys[label] = key
+        evaluated = "+".join(map(str, needs or [opened[label]]))
         for request in sweep.evaluations_of(label):
-            options = dataclasses.replace(request, **images).to_arguments()
-            evaluate = (*programs["eval"], opened, *results, *options)
-            digest = files.json_digest([key, options])
-            yield _Command(label, "evaluate", evaluate, digest, needs)
+            words = dataclasses.replace(request, **images).to_arguments()
+            evaluate = (*programs["eval"], evaluated, *results, *words)
+            digest = files.json_digest([key, words])
+            yield _Command(network, run_dir, "evaluate", evaluate, digest, needs)
 
 
 def _damage(run_dir: Path) -> str:
@@ -559,62 +577,55 @@ def _ended(run_dir: Path) -> Iterator[dict[str, Any]]:
                     yield ended
 
 
-def _finished_keys(run_dir: Path, trained: Mapping[str, float]) -> set[str]:
-    """Keys of the commands that have ended well, and whose results have not changed since.
+def _finished(command: _Command) -> bool:
+    """Return True if a command has ended well, and its results have not changed since.
 
-    Commands whose members were trained at other times than ``trained`` do not count.
+    An evaluation of an ensemble does not count after a new training of one of its members.
     """
-    results, last = _results(run_dir).items(), max(trained.values(), default=0.0)
-    return {
-        each["key"]
-        for each in _ended(run_dir)
-        if each["results"].items() <= results
+    results, trained = _results(command.run_dir).items(), _trained(command)
+    last = max(trained.values(), default=0.0)
+    return any(
+        each["key"] == command.key
+        and each["results"].items() <= results
         # Older records have only a time of their own.
         and (each["trained"] == trained if "trained" in each else each["time"] >= last)
-    }
+        for each in _ended(command.run_dir)
+    )
 
 
-def _trained(group: Path, command: _Command) -> dict[str, float]:
-    """The last training of each member of an ensemble, which is evaluated again after a new one."""
-    others = set(command.needs) - {command.label}
-    return {other: _last_training(group / other) for other in others}
+def _trained(command: _Command) -> dict[str, float]:
+    """The last training of each member of an ensemble by label, see ``_last_training``."""
+    return {other.name: _last_training(other) for other in command.others}
 
 
-def _without_checkpoint(sweep: Sweep, group: Path, command: _Command) -> str:
-    """The error about a run without checkpoints that a command evaluates, empty if there is none.
-
-    A network of the sweep that is opened from a file needs none.
-    """
-    for label in command.needs:
-        run_dir, trained = group / label, isinstance(sweep.members[label].network, Experiment)
-        if trained and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
+def _without_checkpoint(command: _Command) -> str:
+    """The error about a run of a command that has no checkpoint, empty if there is none."""
+    for run_dir in command.needs:
+        if not saved_steps(run_dir / run_dirs.CHECKPOINTS):
             if _last_training(run_dir) > 0:
                 return f"{run_dir} has no checkpoint any more; delete it to train it again"
             return f"{run_dir} has no checkpoint yet; train it with --only train, or without --only"
     return ""
 
 
-def _outdated(sweep: Sweep, group: Path, label: str) -> str | None:
+def _outdated(network: Experiment | Weights | Ensemble, run_dir: Path) -> str | None:
     """A run of the group that a network was trained from, and that was trained after it.
 
     Both the time of its checkpoints and the recorded time of its training must be later. A copy of
     a run has a new time of its checkpoints, and a command that finds a finished run records a new
     time. A recorded time counts only if both runs have one.
     """
-    network = sweep.members[label].network
     if not isinstance(network, Experiment):
         return None
     teacher = network.distillation and network.distillation.teacher
     specs = "+".join(filter(None, (network.initial_weights, teacher))).split("+")
-    ours = _training_times(group / label)
+    group = run_dir.parent.resolve()
+    saved, recorded = _training_times(run_dir)
     for path in map(Path, filter(None, specs)):
-        if path.resolve().parent == group.resolve():
-            saved, recorded = zip(_training_times(path), ours, strict=True)
-            if (
-                all(saved)
-                and saved[0] > saved[1]
-                and (not all(recorded) or recorded[0] > recorded[1])
-            ):
+        if path.resolve().parent == group:
+            newly_saved, newly_recorded = _training_times(path)
+            later = newly_recorded > recorded or not (newly_recorded and recorded)
+            if 0 < saved < newly_saved and later:
                 return path.name
     return None
 
@@ -632,17 +643,14 @@ def _last_training(run_dir: Path) -> float:
 
 
 def _append(
-    run_dir: Path,
-    command: _Command,
-    before: Mapping[str, str],
-    trained: Mapping[str, float],
-    keys: Set[str],
+    command: _Command, before: Mapping[str, str], trained: Mapping[str, float], keys: Set[str]
 ) -> None:
     """Record a command, with the results that it wrote or that no other command has recorded.
 
     Only commands with the ``keys`` of this sweep count as others, since only these run again if a
     result is gone. A result of a command outside the sweep is recorded by the one that reuses it.
     """
+    run_dir = command.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     ended = [each for each in _ended(run_dir) if each["key"] in keys - {command.key}]
     others = {name for each in ended for name in each["results"]}
@@ -670,7 +678,10 @@ def _append(
 
 
 def _execute(command: Sequence[str], root: Path | None) -> int:
-    """Run a process and return its exit status. SIGTERM and Ctrl-C are passed on and return 75."""
+    """Run a process and return its exit status. SIGTERM and Ctrl-C are passed on.
+
+    A ``_StoppedError`` is raised after one of them, and if the status is that of a stopped command.
+    """
     stopped, environment = False, dict(os.environ)
     if root is not None:
         # The package can be imported from any directory.
@@ -687,4 +698,6 @@ def _execute(command: Sequence[str], root: Path | None) -> int:
 
     with cli.handling_signals(stop):
         status = process.wait()
-    return cli.STOPPED if stopped else status
+    if stopped or status == cli.STOPPED:
+        raise _StoppedError
+    return status
