@@ -11,7 +11,6 @@ Exit status: 0 finished; 1 failed; 2 wrong arguments, or files that do not fit.
 import os
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from vone_jax import cli
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subset.add_argument(
         "--output",
         type=Path,
-        default=Path(str(resources.files("vone_jax.data").joinpath(embedded.ARCHIVE))),
+        default=embedded.ARCHIVE,
         help="file to write (default: %(default)s)",
     )
     options = parser.parse_args(words)

@@ -15,7 +15,6 @@ learning algorithms, 2017, arXiv:1708.07747.
 
 import gzip
 import zlib
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from vone_jax import files
 from vone_jax.data.sources import ArraySource
 
 NAME = "fashion_mnist_small"
-ARCHIVE = "fashion_mnist_small/fashion_mnist_small.npz"
+ARCHIVE = Path(__file__).with_name(NAME) / f"{NAME}.npz"
 PER_CLASS = {"train": 1000, "test": 200}
 # The names that TFDS and the authors use, in the order of the labels.
 CLASS_NAMES = (
@@ -45,9 +44,8 @@ def embedded_source(split: str) -> ArraySource:
     """
     if split not in PER_CLASS:
         raise ValueError(f"{NAME!r} has no split {split!r}; its splits are {', '.join(PER_CLASS)}")
-    with resources.files("vone_jax.data").joinpath(ARCHIVE).open("rb") as file:
-        with np.load(file) as archive:
-            images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
+    arrays = files.read_npz(ARCHIVE, lambda name: name.startswith(f"{split}_"))
+    images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
     return ArraySource(images, labels, class_names=CLASS_NAMES, name=NAME, split=split)
 
 
