@@ -148,27 +148,31 @@ def _kind(name: str, data_dir: DataDir) -> tuple[str, str]:
 
 def _npz(name: str, path: Path, split: str) -> ArraySource:
     """Open a split of a file in the layout of MedMNIST, see ``load``."""
-    pair = f"{split}_images", f"{split}_labels"
-    wanted = (*pair, "class_names")
+    image_key, label_key = f"{split}_images", f"{split}_labels"
     # Some classes may be in the labels of another split only.
-    arrays = files.read_npz(path, lambda each: each in wanted or each.endswith("_labels"))
-    labels = {each: array for each, array in arrays.items() if each.endswith("_labels")}
-    if not arrays.keys() >= set(pair):
-        splits = ", ".join(each.removesuffix("_labels") for each in labels) or "none"
+    arrays = files.read_npz(
+        path, lambda key: key in (image_key, "class_names") or key.endswith("_labels")
+    )
+    labels = {
+        key: array[:, 0] if array.shape[1:] == (1,) else array
+        for key, array in arrays.items()
+        if key.endswith("_labels")
+    }
+    if image_key not in arrays or label_key not in labels:
+        splits = ", ".join(key.removesuffix("_labels") for key in labels) or "none"
         raise ValueError(
-            f"{name!r} has no split {split!r} of arrays {' and '.join(pair)}; its splits are "
-            f"{splits}"
+            f"{name!r} has no split {split!r} of arrays {image_key} and {label_key}; its splits "
+            f"are {splits}"
         )
-    images = arrays[pair[0]]
+    images = arrays[image_key]
     if images.ndim == 3:
         images = images[..., None]
-    labels = {each: a[:, 0] if a.shape[1:] == (1,) else a for each, a in labels.items()}
     try:
         numbers = [_numbered(array) for array in labels.values()]
         names = np.ravel(arrays.get("class_names", max(numbers, key=len))).astype(str)
         class_names = tuple(names.tolist())
         source = ArraySource(
-            images, labels[pair[1]], class_names=class_names, name=name, split=split
+            images, labels[label_key], class_names=class_names, name=name, split=split
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
