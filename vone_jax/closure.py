@@ -110,13 +110,11 @@ def _constants(function: Callable[..., Any]) -> Iterator[Any]:
             yield value
             continue
         try:
-            if isinstance(value, np.generic):
-                yield value
             # The tracers of a program that is being made are gone afterwards. Bound modules of Flax
             # make others in each call, with other numbers, and keep references to them.
-            if isinstance(value, Tracer | types.ModuleType | type | np.generic | FlaxId | ref):
+            if isinstance(value, Tracer | types.ModuleType | type | FlaxId | ref):
                 continue
-            if isinstance(value, jax.Array | np.ndarray):
+            if isinstance(value, jax.Array | np.ndarray | np.generic):
                 yield value
             elif id(value) not in seen:
                 seen[id(value)] = value
