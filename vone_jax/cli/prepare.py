@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=embedded.ARCHIVE,
         help="file to write (default: %(default)s)",
     )
+    subset.set_defaults(name="fashion_mnist", data_dir=None)
     options = parser.parse_args(words)
     if options.command != "tfds":
-        if options.source is None and getattr(options, "name", "fashion_mnist") != "fashion_mnist":
+        if options.source is None and options.name != "fashion_mnist":
             parser.error(
                 f"--source must be given: the directory of the IDX files of {options.name}"
             )
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--source must be the directory of the IDX files, there is none at {folder}"
             )
         options.source = folder
-    parser.directory("--data-dir", getattr(options, "data_dir", None))
+    parser.directory("--data-dir", options.data_dir)
     try:
         if options.command == "embedded":
             embedded.write_archive(embedded.read_idx_folder(options.source), options.output)
