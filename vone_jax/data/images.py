@@ -112,11 +112,11 @@ class FolderSource(Source):
         if not root.is_dir():
             raise FileNotFoundError(f"{root} is not a directory")
         splits = _subfolders(root) if split != "." else ["."]
-        divided = split in _PARTS and not _SPLITS & set(splits)
+        has_splits = not _SPLITS.isdisjoint(splits)
+        divided = split in _PARTS and not has_splits
         if not divided and split not in splits:
-            cure = f"folders of classes are divided into {' and '.join(_PARTS)}"
-            if _SPLITS & set(splits):
-                cure = "name one of these"
+            divisions = f"folders of classes are divided into {' and '.join(_PARTS)}"
+            cure = "name one of these" if has_splits else divisions
             raise ValueError(
                 f"{root} has no split {split!r}; its folders are {', '.join(splits) or 'none'}; "
                 f"{cure}"
@@ -154,14 +154,14 @@ class FolderSource(Source):
         owners: dict[str, str] = {}
         left_out: Counter[str] = Counter()
         for name in classes:
-            found, undecoded = _images(root, self._root, name)
+            found, undecoded = _images(root, folder, name)
             left_out += undecoded
             for target, file in found.items():
                 other = owners.setdefault(target, file)
                 if other != file:
                     raise ValueError(
-                        f"{self._root / other} and {self._root / file} are the same file in two "
-                        "classes; remove one of the symbolic links"
+                        f"{folder / other} and {folder / file} are the same file in two classes; "
+                        "remove one of the symbolic links"
                     )
             chosen = sorted(found.values())
             if divided:
