@@ -189,20 +189,20 @@ def _png(image: np.ndarray) -> bytes:
 
 def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
     """Call ``tfds.builder``, with errors that say the cure. TFDS's annotations need the Any."""
+    directory = _expand(data_dir)
+    place = directory or "~/tensorflow_datasets"
     try:
-        return tfds.builder(name, data_dir=_expand(data_dir), **kwargs)
+        return tfds.builder(name, data_dir=directory, **kwargs)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"TFDS has no set {name!r}, and none of this name is prepared in "
-            f"{_expand(data_dir) or '~/tensorflow_datasets'}"
+            f"TFDS has no set {name!r}, and none of this name is prepared in {place}"
             f"{arguments.nearest(name, registered_names(), cutoff=0.6)}"
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
     except json_format.ParseError as error:
         raise ValueError(
-            f"the description of {name!r} in {_expand(data_dir) or '~/tensorflow_datasets'} is "
-            f"damaged: {error}; prepare the set again"
+            f"the description of {name!r} in {place} is damaged: {error}; prepare the set again"
         ) from error
 
 

@@ -105,25 +105,25 @@ def _read(
     source: Source, index: int, prepare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, Any]:
     """Read an example, check its shape and label, and prepare its image for a batch."""
-    name = f"example {index} of {source.name!r} {source.split!r}"
+    place = f"{index} of {source.name!r} {source.split!r}"
     try:
         example = source[index]
     # Sources read files of any kind with any library, which may raise anything.
     except Exception as error:
-        raise UnreadableError(f"{name} cannot be read: {error}") from error
+        raise UnreadableError(f"example {place} cannot be read: {error}") from error
     image, label = example["image"], example["label"]
     channels = source.image_shape[-1]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
         raise ValueError(
-            f"image {index} of {source.name!r} {source.split!r} is {image.dtype} of shape "
-            f"{image.shape}; expected uint8 with {channels} channel(s)"
+            f"image {place} is {image.dtype} of shape {image.shape}; expected uint8 with "
+            f"{channels} channel(s)"
         )
     if not 0 <= label < source.num_classes:
-        raise ValueError(f"label {label} of {name} is not in [0, {source.num_classes})")
+        raise ValueError(f"label {label} of example {place} is not in [0, {source.num_classes})")
     try:
         return {**example, "image": prepare(image)}
     except ValueError as error:
-        raise UnreadableError(f"{name}: {error}") from error
+        raise UnreadableError(f"example {place}: {error}") from error
 
 
 def prepare() -> None:
