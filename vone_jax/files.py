@@ -105,9 +105,9 @@ def read_npz(
             return arrays
     # The error for a damaged byte depends on its place.
     except (
-        *(ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+        ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path} cannot be read as NPZ ({error})") from error
 
 
