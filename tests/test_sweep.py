@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -440,10 +441,8 @@ def test_the_report_leaves_out_damaged_results(root, monkeypatch, ending):
 def test_a_sweep_that_is_stopped_in_its_report_says_so(root, monkeypatch):
     run(root, make("a"))
 
-    def stopped(command, root):
-        raise sweeps._StoppedError
-
-    monkeypatch.setattr(sweeps, "_execute", stopped)
+    stopped = SimpleNamespace(wait=lambda: 75)
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **fields: stopped)
     assert run(root, make("a"), steps=("report",)) == 75
 
 

@@ -25,7 +25,8 @@ from vone_jax.experiments import experiment_files
 from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.experiments.checkpoint import saved_steps
 from vone_jax.experiments.experiment import Experiment
-from vone_jax.results import ResultError, load
+from vone_jax.results import ResultError
+from vone_jax.results import load as load_results
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
@@ -544,7 +545,7 @@ def _commands(
 def _damage(run_dir: Path) -> str:
     """The error about results that cannot be read, empty if there is none."""
     try:
-        load([run_dir])
+        load_results([run_dir])
     except ResultError as error:
         return f"the report lacks {run_dir.name}: {error}"
     return ""

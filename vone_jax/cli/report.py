@@ -80,4 +80,4 @@ def _write(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     gaps = [gap for run in runs for gap in run.gaps]
     for gap in gaps:
         print(f"{PROGRAM}: {printable(gap)}", file=sys.stderr)
-    return cli.WITH_GAPS if gaps and not status else status
+    return status or (cli.WITH_GAPS if gaps else cli.FINISHED)

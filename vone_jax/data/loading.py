@@ -112,8 +112,8 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
       FileNotFoundError: if a directory or file is missing; the message has the most similar name.
         It is a ``MissingCorruptionError`` if only the corruption is missing, or its TFDS set is not
         prepared.
-      ValueError: if ``files`` or the severity is wrong, or an array does not have the published
-        layout.
+      ValueError: if ``files`` or the severity is wrong, an array does not have the published
+        layout, or a prepared TFDS set is damaged.
     """
     arguments.count("severity", severity, most=5)
     kind, rest = _kind(files, data_dir)
@@ -168,7 +168,7 @@ def _npz(name: str, path: Path, split: str) -> ArraySource:
     if images.ndim == 3:
         images = images[..., None]
     try:
-        numbers = [_numbered(array) for array in labels.values()]
+        numbers = [_class_numbers(array) for array in labels.values()]
         names = np.ravel(arrays.get("class_names", max(numbers, key=len))).astype(str)
         class_names = tuple(names.tolist())
         source = ArraySource(
@@ -180,7 +180,7 @@ def _npz(name: str, path: Path, split: str) -> ArraySource:
     return source
 
 
-def _numbered(labels: np.ndarray) -> tuple[str, ...]:
+def _class_numbers(labels: np.ndarray) -> tuple[str, ...]:
     """The names of classes that have none: the numbers up to the largest label."""
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}")
@@ -209,7 +209,7 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
             f"labels.npy a label for each, got images {images.shape} and labels {labels.shape}"
         )
     try:
-        numbers = _numbered(labels)
+        numbers = _class_numbers(labels)
     except ValueError as error:
         raise ValueError(f"{folder}/labels.npy: {error}") from error
     count = len(images) // 5

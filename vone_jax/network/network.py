@@ -232,37 +232,40 @@ class Network:
         For a network of functions, it also covers the traced programs of ``logits_fn`` and
         ``features``, but not what Python computes behind ``jax.pure_callback``.
         """
-        return self._examined()[0]
+        return self._checksum_and_floats()[0]
 
-    def _examined(self) -> tuple[str, int]:
-        """``weights``, and ``parameters`` of functions, whose programs are traced once for both."""
+    def _checksum_and_floats(self) -> tuple[str, int]:
+        """``weights``, and the number of floating-point constants in ``logits_fn``; 0 for a model.
+
+        The programs of functions are traced once for both, and again where the functions close over
+        other arrays than before.
+        """
         version = [jax.tree.structure(prng.as_pytree(self.logits_fn))]
         if self.features is not None:
             version.append(jax.tree.structure(prng.as_pytree(self.features, "features")))
-        # Functions may close over other arrays than before.
-        if vars(self).get("_version") != version:
-            vars(self).update(_version=version, _known=self._examine())
-        return vars(self)["_known"]
-
-    def _examine(self) -> tuple[str, int]:
+        if vars(self).get("_version") == version:
+            return vars(self)["_known"]
+        floats = 0
         if self.model is not None:
-            return f"{files.array_checksum(jax.tree.leaves(self.variables)):08x}", 0
-        programs = [
-            _traced(function, *self._inputs())
-            for function in (self.logits_fn, self.features)
-            if function is not None
-        ]
-        checksum = 0
-        for program in programs:
-            checksum = files.array_checksum(_constants(program), checksum)
-        for program in programs:
-            # Addresses of functions differ between processes.
-            text = re.sub(r"0x[0-9a-f]+", "", str(program))
-            checksum = zlib.crc32(text.encode(), checksum)
-        # The leaves of a Partial are constants of its program, too.
-        constants = map(np.asarray, _constants(programs[0]))
-        floats = sum(a.size for a in constants if jnp.issubdtype(a.dtype, jnp.floating))
-        return f"{checksum:08x}", floats
+            checksum = files.array_checksum(jax.tree.leaves(self.variables))
+        else:
+            programs = [
+                _traced(function, *self._inputs())
+                for function in (self.logits_fn, self.features)
+                if function is not None
+            ]
+            checksum = 0
+            for program in programs:
+                checksum = files.array_checksum(_constants(program), checksum)
+            for program in programs:
+                # Addresses of functions differ between processes.
+                text = re.sub(r"0x[0-9a-f]+", "", str(program))
+                checksum = zlib.crc32(text.encode(), checksum)
+            # The leaves of a Partial are constants of its program, too.
+            constants = map(np.asarray, _constants(programs[0]))
+            floats = sum(a.size for a in constants if jnp.issubdtype(a.dtype, jnp.floating))
+        vars(self).update(_version=version, _known=(f"{checksum:08x}", floats))
+        return vars(self)["_known"]
 
     @functools.cached_property
     def variables_checksum(self) -> str:
@@ -284,7 +287,7 @@ class Network:
             return sum(member.parameters for member in self.members)
         if self.model is not None:
             return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
-        return self._examined()[1]
+        return self._checksum_and_floats()[1]
 
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
