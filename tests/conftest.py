@@ -5,6 +5,8 @@ import gc
 import os
 import re
 import resource
+import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -16,6 +18,38 @@ from absl import flags
 from tests import typecheck
 
 TESTS = Path(__file__).parent
+
+# What a test may read: the clone, temporary files, Python with its packages, and the system.
+READABLE = tuple(
+    os.path.realpath(place) + os.sep
+    for place in (
+        TESTS.parent,
+        tempfile.gettempdir(),
+        sys.prefix,
+        sys.base_prefix,
+        "/dev",
+        "/etc",
+        "/lib",
+        "/proc",
+        "/sys",
+        "/usr/lib",
+        "/usr/share/fonts",
+        "/usr/share/zoneinfo",
+        Path.home() / ".cache",
+    )
+)
+read_outside: list[str] = []
+
+
+def watch_reading(event, arguments):
+    """Note the name of a file that is opened and not in ``READABLE``."""
+    if event == "open" and isinstance(arguments[0], str | bytes):
+        name = os.path.realpath(os.fsdecode(arguments[0]))
+        if not name.startswith(READABLE) and os.path.exists(name):
+            read_outside.append(name)
+
+
+sys.addaudithook(watch_reading)
 
 # Before any of these packages is imported.
 jaxtyping.install_import_hook(list(typecheck.PACKAGES), "tests.typecheck.check")
@@ -67,6 +101,14 @@ def untyped(request):
     jaxtyping.config.update("jaxtyping_disable", off)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def reads_within_the_clone():
+    """Fail a test that reads a file that a fresh clone on a bare machine does not have."""
+    read_outside.clear()
+    yield
+    assert not read_outside, f"files outside the clone were read: {sorted(set(read_outside))}"
 
 
 @pytest.fixture(scope="module")

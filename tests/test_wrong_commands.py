@@ -342,7 +342,7 @@ prepare idx --source nowhere                    | --source     | directory of th
 prepare idx --source barred/there               | --source     | Permission denied
 prepare idx --data-dir barred/there --source .  | --data-dir   | Permission denied
 prepare idx --name mnist                        | --source     | the IDX files of mnist
-prepare idx --data-dir text.txt                 | --data-dir   | must be a directory
+prepare idx --data-dir text.txt --source .      | --data-dir   | must be a directory
 prepare tfds cifar11                            | cifar11      | TFDS has no set
 prepare tfds cifar10 --data_dir x               | --data_dir   | there is no option
 """
