@@ -83,6 +83,29 @@ def test_gaussian_noise_rectifies_the_sum():
     np.testing.assert_array_equal(v1.GaussianNoise(0.0)(r, z), r)
 
 
+def test_stabilised_noise_has_the_moments_of_a_poisson_count_and_an_eighth():
+    z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (400_000,))
+    scale, level, rate = 0.5, 2.0, 50.0
+    noisy = v1.StabilisedNoise(scale, level)(jnp.full_like(z, (rate - level) / scale), z)
+    counts = np.asarray(noisy, np.float64) * scale + level
+    assert counts.mean() == pytest.approx(rate, abs=5 * (rate / z.size) ** 0.5)
+    assert counts.var() == pytest.approx(rate + 1 / 8, rel=0.01)
+
+
+def test_stabilised_noise_is_gaussian_in_the_root():
+    r, z = np.linspace(0.0, 9.0, 7), np.linspace(-2.0, 2.0, 7)
+    count = (np.sqrt(0.35 * r + 0.07) + z / 2) ** 2 - 1 / 4
+    result = v1.StabilisedNoise(0.35, 0.07)(jnp.float32(r), jnp.float32(z))
+    np.testing.assert_allclose(result, np.maximum((count - 0.07) / 0.35, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_stabilised_noise_needs_spontaneous_activity():
+    with pytest.raises(ValueError, match="level must be a finite number > 0"):
+        v1.StabilisedNoise(level=0.0)
+    slope = jax.vmap(jax.grad(v1.StabilisedNoise().__call__))(jnp.zeros(3), jnp.arange(3.0))
+    assert bool(jnp.isfinite(slope).all())
+
+
 def test_gradients_are_finite_and_pass_through_mean_and_deviation():
     noise = v1.NeuronalNoise(0.35, 0.0)
     slope = jax.vmap(jax.grad(lambda r, z: noise(r, z)))(

@@ -20,7 +20,7 @@ from vone_jax.models import (
     default_width,
 )
 from vone_jax.models.efficientnet import BLOCKS
-from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise
+from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, StabilisedNoise
 from vone_jax.v1.noise import Noise
 
 # Tensors of the front ends of VOneNets and EVNets.
@@ -330,6 +330,8 @@ def flags_of(name: str, model: Model) -> dict[str, Any]:
             )
         if isinstance(noise, NeuronalNoise) and noise.strength != 1:
             raise ValueError(f"noise.strength must be 1 in a checkpoint of PyTorch, got {noise}")
+        if isinstance(noise, StabilisedNoise):
+            raise ValueError(f"a checkpoint of PyTorch cannot have {noise}; use save_folder")
         flags |= {flag: getattr(config, flag) for flag in _NUMBERS}
         flags |= {"noise_mode": None, **_STRENGTHS}
         for mode, (cls, fields) in _NOISES.items():

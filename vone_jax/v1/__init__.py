@@ -15,7 +15,14 @@ from vone_jax.v1.divisive import (
 from vone_jax.v1.filter_bank import Cells
 from vone_jax.v1.gabor import GaborKernels, GaborParameters, ImportedBank, gabor_kernels
 from vone_jax.v1.learnable import LearnableGabor
-from vone_jax.v1.noise import FanoNoise, GaussianNoise, NeuronalNoise, Noise, standard_normal
+from vone_jax.v1.noise import (
+    FanoNoise,
+    GaussianNoise,
+    NeuronalNoise,
+    Noise,
+    StabilisedNoise,
+    standard_normal,
+)
 from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
     sample_evnet_parameters,
@@ -34,9 +41,9 @@ from vone_jax.v1.subcortical import (
 __all__ = [
     "Cells", "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters",
     "GaussianNoise", "ImportedBank", "LGNCells", "LearnableGabor", "LearnedNormalization",
-    "NeighbouringChannels", "NeuronalNoise", "Noise", "OrientedPools", "SubcorticalBlock",
-    "SubcorticalConfig", "SurroundNormalization", "VOneBlock", "VOneBlockConfig",
-    "distributions", "divide_by_neighbours", "divide_by_oriented_pools",
+    "NeighbouringChannels", "NeuronalNoise", "Noise", "OrientedPools", "StabilisedNoise",
+    "SubcorticalBlock", "SubcorticalConfig", "SurroundNormalization", "VOneBlock",
+    "VOneBlockConfig",    "distributions", "divide_by_neighbours", "divide_by_oriented_pools",
     "divide_by_pooled_squares", "gabor_kernels", "noise_free_cells", "noise_free_responses",
     "sample_evnet_parameters", "sample_gabor_parameters", "spatial_frequency_histogram",
     "standard_normal", "subcortical_responses",

@@ -47,7 +47,7 @@ class VOneBlockConfig:
       in_channels: number of image channels.
       normalization: ``SurroundNormalization``, which comes before the noise; None for the published
         block, which has none.
-      noise: ``NeuronalNoise``, ``GaussianNoise``, ``FanoNoise`` or None.
+      noise: ``NeuronalNoise``, ``GaussianNoise``, ``StabilisedNoise``, ``FanoNoise`` or None.
       noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank

@@ -112,6 +112,42 @@ class GaussianNoise:
 
 
 @dataclasses.dataclass(frozen=True)
+class StabilisedNoise:
+    """Poisson-like noise that is exactly Gaussian in the square root of the spike count.
+
+    With responses r, standard normals z and the mean spike count u,
+
+        u = scale * max(r, 0) + level,   v = (sqrt(u) + z / 2)^2 - 1/4,
+        output = max((v - level) / scale, 0).
+
+    v has the mean u and the variance u + 1/8, so it is about as variable as a Poisson count. Its
+    square root has the standard deviation 1/2 at every rate (the variance-stabilising transform of
+    Anscombe 1948, Biometrika 35:246-254, made exact). So what a change of the responses does to an
+    ideal observer is known exactly, see ``vone_jax.certification``.
+
+    Attributes:
+      scale: factor from responses to mean spike counts, > 0.
+      level: spontaneous activity in spikes, > 0. It keeps the slope of the root finite.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    scale: Positive = 0.35
+    level: Positive = 0.07
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    def __call__(self, responses: Values, z: Values) -> Values:
+        """Add noise to responses, from standard normals ``z``."""
+        shared = fast.shared_by_draws(responses, z)
+        root = jnp.sqrt(self.scale * jax.nn.relu(shared) + self.level)
+        count = jnp.square(root + 0.5 * z) - 0.25
+        return jax.nn.relu((count - self.level) / self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
 class FanoNoise:
     """Noise of a fixed Fano factor, without rectification: r + z sqrt(fano_factor |r| + floor).
 
@@ -138,7 +174,7 @@ class FanoNoise:
         return mean + z * jnp.sqrt(self.fano_factor * jnp.abs(mean) + self.floor)
 
 
-Noise = NeuronalNoise | GaussianNoise | FanoNoise | None
+Noise = NeuronalNoise | GaussianNoise | StabilisedNoise | FanoNoise | None
 
 
 def add_noise(
