@@ -83,7 +83,7 @@ def test_fine_tuning_changes_the_recipe_alone():
         for suffix in ("_prime", "")
     )
     assert tuned["epochs"] == 50 and tuned.pop("name") != base.pop("name")
-    assert tuned.pop("perturbation") == {"kind": "PRIME"} | training.to_json(training.PRIME())
+    assert tuned.pop("perturbation") == training.to_json(training.PRIME())
     assert base.pop("perturbation") is None
     for recipe, rate, rise in ((tuned["optimizer"], 0.01, 0.1), (base["optimizer"], 0.1, 0.3)):
         assert recipe.pop("learning_rate") == rate and recipe["schedule"].pop("rise") == rise

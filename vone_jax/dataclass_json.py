@@ -1,104 +1,161 @@
 """Converts dataclasses to JSON values, and back, by the types of their fields.
 
-A dataclass is an object of its fields. Where a field may hold one of several dataclasses, the
-object also names the class under ``"kind"``.
+A dataclass is an object of its fields, with the name of its class under ``"type"``. So a field, or
+a file, may hold any one of several classes. A field with the metadata ``{"stored": False}`` belongs
+to the running program, such as a network or a mesh, and is left out.
 """
 
 import dataclasses
+import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vone_jax.arguments import nearest, union_members
+from vone_jax.arguments import nearest, not_among, union_members
 
-KIND = "kind"
+TYPE = "type"
 # Class -> a function that makes its JSON form, where this is not an object of its fields.
 Forms = Mapping[type, Callable[[Any], dict[str, Any]]]
 
 
-def encode(value: Any, forms: Forms | None = None) -> Any:
-    """Return the JSON form of a dataclass, or of a value that a field of one may hold."""
-    if forms and type(value) in forms:
-        return forms[type(value)](value)
+def encode(value: Any, forms: Forms | None = None, path: str = "value") -> Any:
+    """Return the JSON form of a dataclass, or of a value that a field of one may hold.
+
+    Tuples become lists, arrays lists or numbers, and paths text.
+
+    Raises:
+      TypeError: for a value without a JSON form; the message names its field.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints, encoded = typing.get_type_hints(type(value)), {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            encoded[field.name] = encode(item, forms)
-            if dataclasses.is_dataclass(item) and len(_classes(hints[field.name])) > 1:
-                encoded[field.name] = {KIND: type(item).__name__, **encoded[field.name]}
-        return encoded
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [encode(item, forms) for item in value]
+        name = type(value).__name__
+        if forms and type(value) in forms:
+            return {TYPE: name, **forms[type(value)](value)}
+        fields = [field.name for field in stored_fields(type(value))]
+        items = {field: encode(getattr(value, field), forms, f"{name}.{field}") for field in fields}
+        return {TYPE: name, **items}
+    if hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{type(value).__name__} has no JSON form here: {value!r}")
+    if isinstance(value, Mapping):
+        return {name: encode(item, forms, f"{path}.{name}") for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(item, forms, f"{path}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{path} has no JSON form: {type(value).__name__} {value!r:.80}")
 
 
-def decode(hint: Any, content: Any, path: str) -> Any:
+def decode(hint: Any, content: Any, path: str, running: Mapping[str, Any] | None = None) -> Any:
     """Return the value of type ``hint`` that ``encode`` turned into ``content``.
 
-    The annotation ``hint`` is a dataclass, union, Literal, tuple, array or plain type. A dataclass
-    in ``content`` is returned unchanged. A ValueError names the ``path`` of an unknown, missing or
-    mistyped field, such as "experiment.optimizer"; for an unknown field also the most similar one.
+    Args:
+      hint: annotation: a dataclass or an abstract base of dataclasses, a union, Literal, tuple,
+        dict, array or plain type. ``"type"`` names the class, or a subclass, of one of the options;
+        it may be missing if only one dataclass is possible.
+      content: JSON values. A dataclass in it is returned unchanged.
+      path: place of the content for messages, such as "experiment.optimizer".
+      running: name -> value of the fields that are not stored.
+
+    Raises:
+      ValueError: for an unknown, missing or mistyped field or class, with its path and the most
+        similar name.
     """
-    classes = _classes(hint)
-    if isinstance(content, tuple(classes.values())):
+    bases = tuple(option for option in union_members(hint) if _has_dataclasses(option))
+    if bases and isinstance(content, bases):
         return content
-    if isinstance(content, dict) and classes:
-        return _decode_dataclass(classes, content, path)
+    if isinstance(content, Mapping) and bases:
+        return _decode_dataclass(bases, content, path, running)
     for option in union_members(hint):
-        if isinstance(content, list) and option is np.ndarray:
+        origin, parts = typing.get_origin(option), typing.get_args(option)
+        if option in (Any, object):
+            return content
+        if option is np.ndarray and isinstance(content, list):
             return np.asarray(content)
-        if isinstance(content, list) and typing.get_origin(option) is tuple:
-            item_types = typing.get_args(option)
-            if item_types[-1] is Ellipsis:
-                item_types = item_types[:1] * len(content)
-            if len(item_types) == len(content):
-                return tuple(
-                    decode(item_type, item, f"{path}[{i}]")
-                    for i, (item_type, item) in enumerate(zip(item_types, content, strict=True))
-                )
-        if typing.get_origin(option) is typing.Literal and content in typing.get_args(option):
+        if tuple in (option, origin) and isinstance(content, list):
+            if not parts or parts[-1] is Ellipsis:
+                parts = (parts[:1] or (Any,)) * len(content)
+            if len(parts) == len(content):
+                items = enumerate(zip(parts, content, strict=True))
+                return tuple(decode(part, x, f"{path}[{i}]", running) for i, (part, x) in items)
+        if dict in (option, origin) and isinstance(content, Mapping):
+            part = parts[1] if parts else Any
+            return {k: decode(part, x, f"{path}.{k}", running) for k, x in content.items()}
+        if origin is typing.Literal and content in parts:
             return content
         if option is float and type(content) is int:
             return float(content)
+        if option is Path and isinstance(content, str):
+            return Path(content)
         if option in (bool, int, float, str, types.NoneType) and type(content) is option:
             return content
     expected = hint.__name__ if isinstance(hint, type) else str(hint)
-    raise ValueError(f"{path} must be of type {expected}, got {content!r}")
+    raise ValueError(f"{path} must be of type {expected}, got {content!r:.80}")
 
 
-def _decode_dataclass(classes: dict[str, type], content: dict[str, Any], path: str) -> Any:
-    kind = content.get(KIND) if len(classes) > 1 else next(iter(classes))
-    if kind not in classes:
-        raise ValueError(f"{path}.{KIND} must be one of {', '.join(classes)}, got {kind!r}")
-    cls = classes[kind]
+def stored_fields(cls: type) -> list[dataclasses.Field]:
+    """Return the fields of a dataclass that its JSON form has."""
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    return [field for field in fields if field.metadata.get("stored", True)]
+
+
+def _decode_dataclass(
+    bases: tuple[type, ...],
+    content: Mapping[str, Any],
+    path: str,
+    running: Mapping[str, Any] | None,
+) -> Any:
+    known = [cls for base in bases for cls in _dataclasses_under(base)]
+    if TYPE in content or len(known) > 1:
+        cls = _named(content.get(TYPE), known, bases, path)
+    else:
+        (cls,) = known
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    stored = [field.name for field in stored_fields(cls)]
     values = {}
     for name, item in content.items():
-        if name == KIND and KIND not in fields:
+        if name == TYPE:
             continue
-        if name not in fields:
-            raise ValueError(f"{path} has no field {name!r}{nearest(name, fields)}")
-        values[name] = decode(hints[name], item, f"{path}.{name}")
-    for name, field in fields.items():
+        if name not in stored:
+            raise ValueError(f"{path} has no field {name!r}{nearest(name, stored)}")
+        values[name] = decode(hints[name], item, f"{path}.{name}", running)
+    for field in dataclasses.fields(cls):
+        if field.name not in stored and running and running.get(field.name) is not None:
+            values[field.name] = running[field.name]
         required = field.default is field.default_factory is dataclasses.MISSING
-        if name not in values and required:
-            raise ValueError(f"{path} lacks the field {name!r}")
+        if field.name not in values and required:
+            raise ValueError(f"{path} lacks the field {field.name!r}")
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _classes(hint: Any) -> dict[str, type]:
-    """Return the dataclasses among the options, by name."""
-    options = [option for option in union_members(hint) if isinstance(option, type)]
-    return {cls.__name__: cls for cls in options if dataclasses.is_dataclass(cls)}
+def _named(name: Any, known: list[Any], bases: tuple[type, ...], path: str) -> Any:
+    """Return the class of a name, the only class of the hint where no name is given."""
+    # A class that was defined again, for instance in a notebook, replaces the earlier one.
+    places = {(cls.__module__, cls.__qualname__): cls for cls in known if cls.__name__ == name}
+    if name is None and len(bases) == 1 and bases[0] in known:
+        return bases[0]
+    if not places:
+        raise ValueError(not_among(f"{path}.{TYPE}", name, {cls.__name__: None for cls in known}))
+    if len(places) > 1:
+        listed = " and ".join(sorted(f"{module}.{where}" for module, where in places))
+        raise ValueError(f"{path}.{TYPE}: several classes are named {name}: {listed}")
+    return next(iter(places.values()))
+
+
+def _dataclasses_under(base: type) -> Iterator[type]:
+    """Yield a class and its subclasses, without abstract ones and those that are no dataclasses."""
+    if dataclasses.is_dataclass(base) and not inspect.isabstract(base):
+        yield base
+    for subclass in base.__subclasses__():
+        yield from _dataclasses_under(subclass)
+
+
+def _has_dataclasses(option: Any) -> bool:
+    return isinstance(option, type) and next(_dataclasses_under(option), None) is not None

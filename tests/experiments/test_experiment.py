@@ -97,7 +97,7 @@ def test_differing_fields_are_named(experiment):
     moved = replace(experiment, data=replace(experiment.data, workers=8), remat=True)
     assert differences(experiment, moved) == []
     assert "seed: 0 here, 3 there" in named
-    assert 'optimizer.schedule.kind: "Step" here, "Cosine" there' in named
+    assert 'optimizer.schedule.type: "Step" here, "Cosine" there' in named
     assert "optimizer.schedule.final: absent here, 0.0 there" in named
 
 

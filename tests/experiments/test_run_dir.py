@@ -333,7 +333,7 @@ def test_an_imported_bank_is_stored_once_as_arrays(tmp_path):
         describe(tmp_path, experiment)
     stored = json.loads((tmp_path / CONFIG).read_text())["experiment"]["model"]["v1"]["bank"]
     bank = experiment.model.v1.bank
-    assert stored == {"kind": "ImportedBank", "sha256": bank.digest}
+    assert stored == {"type": "ImportedBank", "sha256": bank.digest}
     assert [path.name for path in (tmp_path / "banks").iterdir()] == [f"{bank.digest}.npz"]
     assert read_run(tmp_path).experiment == experiment
     np.testing.assert_array_equal(

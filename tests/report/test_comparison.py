@@ -386,7 +386,7 @@ def test_a_base_network_of_the_same_seed_comes_first():
 
 def test_a_base_network_that_was_trained_alike_comes_first():
     """In the order of names, adversarial training comes between the plain networks."""
-    hard = {"perturbation": {"kind": "AdversarialTraining", "eps": 0.03}}
+    hard = {"perturbation": {"type": "AdversarialTraining", "eps": 0.03}}
     ways = {"base": {}, "base-hard": hard, "base-stem": {"model": {"stem_noise": {"scale": 1}}}}
     more = {"vone": {}, "vone-hard": hard, "vone-warm": {"epochs": 3}, "vone-z": {}}
     runs = [

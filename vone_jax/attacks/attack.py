@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from vone_jax import arguments, fast, prng
+from vone_jax import dataclass_json, fast, prng
 from vone_jax.attacks import checks, classifier, losses, norms
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 from vone_jax.names import NORMS
@@ -217,17 +217,14 @@ def to_json(attack: Attack) -> dict[str, Any]:
     """Return the settings of an attack as a JSON object.
 
     Returns:
-      ``{"name": "PGD", "norm": "linf", "eps": ...}``: the class name and each field, as None, bool,
-      int, float, str, a list of these, or the object of a nested attack. The surrogate of
-      ``Transfer`` and the mesh of ``InBatches`` are left out: they belong to the running program.
+      ``{"type": "PGD", "norm": "linf", "eps": ...}``: the class name and each field, see
+      ``dataclass_json.encode``. The surrogate of ``Transfer`` and the mesh of ``InBatches`` are
+      left out: they belong to the running program.
 
     Raises:
-      TypeError: if a field holds something else. The message names the field.
+      TypeError: if a field holds something else than numbers, text and attacks.
     """
-    name = type(attack).__name__
-    return {"name": name} | {
-        field: _plain(f"{name}.{field}", getattr(attack, field)) for field in _stored(type(attack))
-    }
+    return dataclass_json.encode(attack)
 
 
 def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = None) -> Attack:
@@ -240,60 +237,6 @@ def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = N
 
     Raises:
       ValueError: for an unknown attack or field, with the nearest name; for a field that is
-        missing or out of range.
-      TypeError: for a field of the wrong type.
+        missing, mistyped or out of range.
     """
-    settings, classes = dict(record), _classes(Attack)
-    name: Any = settings.pop("name", None)
-    arguments.choice("attack", name, classes)
-    fields = dataclasses.fields(cast(Any, classes[name]))
-    stored = _stored(classes[name])
-    for key in settings:
-        if key not in stored:
-            meant = arguments.nearest(key, stored)
-            raise ValueError(f"attack {name} has no field {key!r}{meant}")
-    values = {key: _restored(value, surrogate, mesh) for key, value in settings.items()}
-    running = {"surrogate": surrogate, "mesh": mesh}
-    values |= {f.name: running[f.name] for f in fields if running.get(f.name) is not None}
-    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise ValueError(f"attack {name} needs {', '.join(missing)}, got {dict(record)}")
-    return classes[name](**values)
-
-
-def _stored(attack_class: type) -> list[str]:
-    """Return the names of the fields that ``to_json`` stores."""
-    fields = dataclasses.fields(attack_class)
-    return [field.name for field in fields if field.metadata.get("stored", True)]
-
-
-def _classes(base: type) -> dict[str, type]:
-    """Return the attacks by name: all subclasses of ``base`` that are dataclasses."""
-    classes: dict[str, type] = {}
-    for subclass in base.__subclasses__():
-        if dataclasses.is_dataclass(subclass):
-            classes.setdefault(subclass.__name__, subclass)
-        # A class of this package wins over a later one of the same name.
-        classes = _classes(subclass) | classes
-    return classes
-
-
-def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, Attack):
-        return to_json(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(name, item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0:
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{name} cannot be stored as JSON, got {type(value).__name__}: {value!r}")
-
-
-def _restored(value: Any, surrogate: Any, mesh: Any) -> Any:
-    if isinstance(value, Mapping):
-        return from_json(value, surrogate=surrogate, mesh=mesh)
-    if isinstance(value, list):
-        return tuple(_restored(item, surrogate, mesh) for item in value)
-    return value
+    return dataclass_json.decode(Attack, record, "attack", {"surrogate": surrogate, "mesh": mesh})

@@ -224,7 +224,8 @@ def describe(model: models.Model) -> dict[str, Any]:
         if models.create(name, dtype=model.dtype, **arguments) == model:
             description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
             json.dumps(description, allow_nan=False)
-            return {name: value for name, value in description.items() if value is not None}
+            given = (item for item in description.items() if item[1] is not None)
+            return dict(item for item in given if item[0] != dataclass_json.TYPE)
     raise ValueError("the network is not one that models.create builds")
 
 
@@ -267,9 +268,9 @@ def _build_bank(
     stored: Mapping[str, Any], arrays: dict[str, np.ndarray]
 ) -> GaborParameters | ImportedBank:
     parameters = GaborParameters(**{name: arrays[f"v1.bank.{name}"] for name in _PARAMETERS})
-    if stored["kind"] == "GaborParameters":
+    if stored["type"] == "GaborParameters":
         return parameters
-    if stored["kind"] != "ImportedBank":
+    if stored["type"] != "ImportedBank":
         raise ValueError(f"bank must be GaborParameters or ImportedBank, got {stored['kind']!r}")
     kernels = arrays["v1.bank.in_phase"], arrays["v1.bank.quadrature"]
     return ImportedBank(*kernels, parameters, stored["pixels_per_degree"])
@@ -317,8 +318,8 @@ def _card(
         evnet = "subcortical" in description
         before = "a subcortical stage (P and M cells), then " if evnet else ""
         if config["noise"] is not None:
-            values = [f"{k} {value}" for k, value in config["noise"].items() if k != "kind"]
-            noise = f"{config['noise']['kind']} ({', '.join(values)})"
+            values = [f"{k} {value}" for k, value in config["noise"].items() if k != "type"]
+            noise = f"{config['noise']['type']} ({', '.join(values)})"
         front_end = (
             f"\nFront end: {before}fixed Gabor filters of {config['simple_channels']} simple and "
             f"{config['complex_channels']} complex cells at stride {config['stride']}; noise: "

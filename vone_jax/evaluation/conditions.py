@@ -363,8 +363,17 @@ def check_untargeted(*several: Attack) -> None:
 def attack_record(attack: Attack) -> results.Attack:
     """The attack for a result file."""
     record = attacks.to_json(attack)
-    fields = {key: record[key] for key in record if key not in ("name", "norm", "eps")}
-    return results.Attack(record["name"], attack.norm, float(attack.eps), fields)  # pyright: ignore
+    fields = {key: _named(record[key]) for key in record if key not in ("type", "norm", "eps")}
+    return results.Attack(record["type"], attack.norm, float(attack.eps), fields)  # pyright: ignore
+
+
+def _named(value: Any) -> Any:
+    """The JSON form of an attack within an attack as result files have it."""
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {"name" if key == "type" else key: _named(item) for key, item in value.items()}
 
 
 def attack_passes(*several: Attack) -> int:

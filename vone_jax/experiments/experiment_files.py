@@ -157,7 +157,7 @@ def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -
     """Replace the digests in a tree of JSON values by their banks."""
     if not isinstance(content, dict):
         return content
-    if content.get(dataclass_json.KIND) == ImportedBank.__name__ and "sha256" in content:
+    if content.get(dataclass_json.TYPE) == ImportedBank.__name__ and "sha256" in content:
         if read_bank is None:
             raise ValueError(f"the arrays of the bank {content['sha256']} must be given")
         return read_bank(content["sha256"])
