@@ -108,6 +108,30 @@ def test_other_cells_must_be_given(network, tmp_path, read):
 
 
 @pytest.mark.parametrize(
+    ("lesion", "gain", "factor"),
+    [
+        ({"p_cells": None}, 4.8, 0.94),
+        ({"m_cells": None}, 4.5, 0.94),
+        ({"light_adaptation": False}, 4.7, 0.93),
+    ],
+)
+def test_a_lesion_has_the_gain_and_noise_of_its_authors(lesion, gain, factor, tmp_path, read):
+    """As ``create`` builds it, and as a file without flags is read."""
+    stage = v1.SubcorticalConfig(**lesion)
+    model = models.create("ev_resnet18", 5, width=2, subcortical=stage)
+    assert (model.v1.k_exc, model.v1.noise) == (gain, v1.FanoNoise(factor))
+    variables = random_variables(model)
+    tensors = convert.to_torch(model, variables)
+    assert published(read(tensors, subcortical=stage).model) == model
+    if lesion == {"light_adaptation": False}:
+        assert any("light adaptation" in note for note in read(tensors).notes)
+        convert.save_torch(tmp_path / "ours.safetensors", model, variables)
+        conversion = convert.read(tmp_path / "ours.safetensors")
+        assert published(conversion.model) == model
+        assert not any("light adaptation" in note for note in conversion.notes)
+
+
+@pytest.mark.parametrize(
     "file", ["net.safetensors", pytest.param("net.pth", marks=pytest.mark.extras)]
 )
 def test_files_of_this_project_keep_other_noise(file, network, tmp_path):

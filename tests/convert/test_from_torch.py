@@ -204,6 +204,12 @@ def test_image_size_keeps_the_pixels_per_degree(vone, write):
     assert (model.v1.image_size, model.v1.visual_degrees) == (112, 4.0)
 
 
+def test_a_given_field_of_view_is_not_scaled_to_the_image_size(vone, write):
+    given = {"visual_degrees": 6.0}
+    model, _ = convert.from_torch(write(vone[2]), image_size=192, v1=given)
+    assert (model.v1.image_size, model.v1.visual_degrees) == (192, 6.0)
+
+
 def test_all_problems_of_a_file_are_reported_at_once(vone, write):
     broken = dict(vone[2])
     del broken["model.layer3.1.bn2.bias"]

@@ -67,6 +67,15 @@ def test_uniform_images_give_no_response(respond):
     np.testing.assert_array_equal(respond(image("grey")), 0.0)
 
 
+def test_without_light_adaptation_uniform_images_have_the_response_of_their_brightness():
+    """Receptive fields have the sum 1 or -1, pools the sum 1: k y / (|y| + c50)^n with y = 0.5."""
+    config = dataclasses.replace(QUIET, light_adaptation=False)
+    responses = v1.subcortical_responses(config, jnp.full((1, 24, 24, 3), 0.75))
+    expected = [0.5 * c.k_exc / (0.5 + c.c50) ** c.exponent for c in (v1.P_CELLS, v1.M_CELLS)]
+    expected = np.repeat(expected, (3, 1)) * np.ones((1, 24, 24, 1))
+    np.testing.assert_allclose(jnp.abs(responses), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_small_uniform_images_of_any_level_give_no_response(number):
     levels = np.arange(1, number + 1, dtype=np.float32) / 10.0

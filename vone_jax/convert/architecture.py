@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
-from vone_jax.convert.subcortical import RECEPTIVE_FIELDS, subcortical_flags
+from vone_jax.convert.subcortical import LIGHT_ADAPTATION, RECEPTIVE_FIELDS, subcortical_flags
 from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import (
     IMAGENET_MEAN,
@@ -78,6 +78,7 @@ _READ = {
     _STEM_SIZE,
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
+    LIGHT_ADAPTATION,
 }
 # Flags of training scripts that do not change the trained network.
 _TRAINING = frozenset(

@@ -22,7 +22,12 @@ from vone_jax.convert.architecture import (
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
 from vone_jax.convert.gabor_fit import check_bank_size, read_bank
 from vone_jax.convert.state_dict import fill
-from vone_jax.convert.subcortical import PREFIX, read_subcortical, subcortical_noise
+from vone_jax.convert.subcortical import (
+    LIGHT_ADAPTATION,
+    PREFIX,
+    read_subcortical,
+    with_flags,
+)
 from vone_jax.convert.untrusted import CheckpointError, printable
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
@@ -135,7 +140,7 @@ def read(
     residual = None
     if kind:
         config, residual = _front_end(
-            checkpoint, architecture, bank, v1, image_size, problems, notes, assumed
+            checkpoint, architecture, bank, v1, image_size, subcortical, problems, notes, assumed
         )
         # With a wrong bank, weights are still compared, to report all problems at once.
         form: dict[str, Any] = {"v1": config}
@@ -143,9 +148,13 @@ def read(
             # Other numbers of channels are reported with the kernels.
             shown = channels if channels in (1, 3) else 3
             published = SubcorticalConfig(config.image_size, config.visual_degrees, shown)
+            if subcortical is None and LIGHT_ADAPTATION not in checkpoint.flags:
+                notes.append(
+                    "light adaptation, which the file does not say; for a network without it, give "
+                    "SubcorticalConfig(light_adaptation=False) as subcortical"
+                )
             stage = read_subcortical(before, subcortical or published, problems)
-            noise = subcortical_noise(checkpoint.flags, stage.noise, problems)
-            form["subcortical"] = dataclasses.replace(stage, noise=noise)
+            form["subcortical"] = with_flags(stage, checkpoint.flags, problems)
     else:
         stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
         mean, std = stated or (None, None)
@@ -208,6 +217,7 @@ def _front_end(
     bank: dict[str, np.ndarray],
     config: VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
+    subcortical: SubcorticalConfig | None,
     problems: list[str],
     notes: list[str],
     assumed: list[str],
@@ -229,7 +239,7 @@ def _front_end(
     else:
         start = VOneBlockConfig()
         if kind == "ev_":
-            start = models.v1_config(224, in_channels, architecture.name)
+            start = models.v1_config(224, in_channels, architecture.name, subcortical)
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
         fields |= v1_settings(checkpoint.flags, k, problems)
         given = config or {}
@@ -258,8 +268,10 @@ def _front_end(
             fields |= {other: n - given[one] for one in cells for other in _CELLS - cells}
     if image_size is not None:
         # The pixels per degree stay the same, since the kernels of the file were made for them.
-        degrees = fields["visual_degrees"] / fields["image_size"]
-        fields |= {"image_size": image_size, "visual_degrees": image_size * degrees}
+        degrees = image_size * fields["visual_degrees"] / fields["image_size"]
+        if isinstance(config, Mapping) and "visual_degrees" in config:
+            degrees = fields["visual_degrees"]
+        fields |= {"image_size": image_size, "visual_degrees": degrees}
     fields |= {"in_channels": in_channels, "allow_aliasing": True}
     problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
     try:

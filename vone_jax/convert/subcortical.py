@@ -11,6 +11,7 @@ from vone_jax.v1 import FanoNoise, SubcorticalConfig
 PREFIX = "subcorticalblock."
 # The kernels of the first cells; their shape gives the number of image channels.
 RECEPTIVE_FIELDS = f"{PREFIX}dog.multi_conv.convs.0.weight"
+LIGHT_ADAPTATION = "subcortical_light_adaptation"
 # Scalars for each cell, and the fields that they hold.
 _SCALARS = {
     f"{PREFIX}k_exc": "k_exc",
@@ -90,23 +91,28 @@ def read_subcortical(
         return config
 
 
-def subcortical_noise(
-    flags: Mapping[str, Any], published: FanoNoise | None, problems: list[str]
-) -> FanoNoise | None:
-    """Return the noise that ``subcortical_flags`` stored, or the published one."""
-    if "subcortical_fano" not in flags:
-        return published
-    if flags["subcortical_fano"] is None:
-        return None
+def with_flags(
+    config: SubcorticalConfig, flags: Mapping[str, Any], problems: list[str]
+) -> SubcorticalConfig:
+    """Return a configuration with the fields that ``subcortical_flags`` stored, if it did."""
+    fields: dict[str, Any] = {}
     try:
-        return FanoNoise(flags["subcortical_fano"], flags.get("subcortical_floor", 4e-6))
+        if (adapted := flags.get(LIGHT_ADAPTATION)) is not None:
+            fields["light_adaptation"] = adapted
+        if (factor := flags.get("subcortical_fano")) is not None:
+            fields["noise"] = FanoNoise(factor, flags.get("subcortical_floor", 4e-6))
+        elif "subcortical_fano" in flags:
+            fields["noise"] = None
+        return dataclasses.replace(config, **fields)
     except ValueError as error:
-        problems.append(f"flags of the subcortical noise: {error}")
-        return published
+        problems.append(f"flags of the subcortical stage: {error}")
+        return config
 
 
 def subcortical_flags(config: SubcorticalConfig) -> dict[str, Any]:
-    """The noise of a subcortical stage as flags. The original's class does not know them."""
+    """What tensors do not show of a subcortical stage. The original does not know these flags."""
+    flags: dict[str, Any] = {LIGHT_ADAPTATION: config.light_adaptation, "subcortical_fano": None}
     if config.noise is None:
-        return {"subcortical_fano": None}
-    return {"subcortical_fano": config.noise.fano_factor, "subcortical_floor": config.noise.floor}
+        return flags
+    noise = config.noise
+    return flags | {"subcortical_fano": noise.fano_factor, "subcortical_floor": noise.floor}

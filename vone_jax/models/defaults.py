@@ -55,6 +55,21 @@ _EVNET_FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _evnet_fields(subcortical: SubcorticalConfig | None) -> dict[str, Any]:
+    """The published fields of V1 behind a subcortical stage; None is the complete stage.
+
+    The authors scale V1 anew behind a stage without one kind of cells or without light adaptation.
+    They did not combine the two; here the missing cells then decide.
+    """
+    if subcortical is None:
+        return _EVNET_FIELDS
+    if subcortical.p_cells is None:
+        return _EVNET_FIELDS | {"k_exc": 4.8, "noise": FanoNoise(0.94)}
+    if subcortical.m_cells is None:
+        return _EVNET_FIELDS | {"k_exc": 4.5, "noise": FanoNoise(0.94)}
+    return _EVNET_FIELDS if subcortical.light_adaptation else _EVNET_FIELDS | {"k_exc": 4.7}
+
+
 def _form(image_size: int) -> tuple[StemForm, int, dict[str, Any]]:
     return next(form[1:] for form in _FORMS if image_size >= form[0])
 
@@ -69,7 +84,12 @@ def stem_form(image_size: int) -> StemForm:
     return _form(image_size)[0]
 
 
-def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") -> VOneBlockConfig:
+def v1_config(
+    image_size: int,
+    in_channels: int,
+    name: str = "vone_resnet50",
+    subcortical: SubcorticalConfig | None = None,
+) -> VOneBlockConfig:
     """The default VOneBlock of a VOneNet or EVNet, one of ``NAMES``, for an image size in pixels.
 
     From 112 pixels on, the published block at 28 pixels per degree (224 pixels: 8 degrees). From 48
@@ -83,14 +103,16 @@ def v1_config(image_size: int, in_channels: int, name: str = "vone_resnet50") ->
 
     The V1 of an EVNet reads ``in_channels`` kinds of cells of the subcortical stage, at 32 pixels
     per degree. From 112 pixels on it is the published block. Below, it has the kernels and the
-    stride of a VOneNet (this project's choice).
+    stride of a VOneNet (this project's choice). Its gain and its noise are those that the authors
+    have behind ``subcortical``: other ones behind a stage without P cells, without M cells or
+    without light adaptation. Default: the complete stage.
     """
     fields: dict[str, Any]
     _, resolution, fields = _form(image_size)
     if names.front_end(name) == "ev_":
         resolution = _EVNET_RESOLUTION
         kernels = {n: fields[n] for n in ("kernel_size", "stride") if n in fields}
-        fields = _EVNET_FIELDS | (kernels or {"kernel_size": 31})
+        fields = _evnet_fields(subcortical) | (kernels or {"kernel_size": 31})
     if image_size >= FULL_SIZE and _is_efficientnet(name):
         fields = {**fields, "stride": 2, "simple_channels": 128, "complex_channels": 128}
     degrees = image_size / resolution
@@ -132,7 +154,7 @@ def front_end(
         degrees = image_size / _EVNET_RESOLUTION if v1 is None else v1.visual_degrees
         subcortical = SubcorticalConfig(image_size, degrees, in_channels)
     if v1 is None:
-        v1 = v1_config(subcortical.image_size, subcortical.num_channels, name)
+        v1 = v1_config(subcortical.image_size, subcortical.num_channels, name, subcortical)
         v1 = replace(v1, visual_degrees=subcortical.visual_degrees)
     if v1.in_channels != subcortical.num_channels:
         raise ValueError(

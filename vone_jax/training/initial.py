@@ -226,7 +226,7 @@ def _front_end(model: Any) -> dict[str, Any]:
         return {}
     stages = {"v1": (*sorted(_CELLS), "stride", "k_exc", "image_mean", "image_std", "noise")}
     if model.subcortical:
-        stages = {"subcortical": ("p_cells", "m_cells", "noise")} | stages
+        stages = {"subcortical": ("p_cells", "m_cells", "light_adaptation", "noise")} | stages
     kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
     fields = [(stage, name) for stage, names in stages.items() for name in names]
     return {f"{stage}.{name}": getattr(getattr(model, stage), name) for stage, name in fields} | {

@@ -104,6 +104,8 @@ class SubcorticalConfig:
         surround are the same, one of each.
       p_cells: the constants of the P cells; None for a stage without them.
       m_cells: the constants of the M cells; None for a stage without them.
+      light_adaptation: subtract the mean of an image and divide by it. Without it, as in the
+        authors' lesion, images are scaled to -1 to 1, and a file of weights does not show it.
       noise: ``FanoNoise`` or None.
       noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
 
@@ -116,6 +118,7 @@ class SubcorticalConfig:
     in_channels: int = 3
     p_cells: LGNCells | None = P_CELLS
     m_cells: LGNCells | None = M_CELLS
+    light_adaptation: bool = True
     noise: noise_models.FanoNoise | None = noise_models.FanoNoise(fano_factor=0.4, floor=4e-6)
     noise_generator: Annotated[str, (*noise_models.GENERATORS,)] = "counter"
 
@@ -205,15 +208,16 @@ def subcortical_responses(config: SubcorticalConfig, images: Images) -> Response
       images: in [0, 1], with ``config.in_channels`` channels.
 
     Returns:
-      Responses of either sign, of shape (n, h, w, config.num_channels). 0 is the response to a
-      uniform image.
+      Responses of either sign, of shape (n, h, w, config.num_channels). With light adaptation, 0
+      is the response to a uniform image.
 
     Raises:
       TypeError: if images are not floating point.
       ValueError: if their shape does not fit the configuration.
     """
     check_images(images, config.in_channels)
-    adapted = light_adaptation(jnp.asarray(images, jnp.float32).transpose(0, 3, 1, 2))
+    maps = jnp.asarray(images, jnp.float32).transpose(0, 3, 1, 2)
+    adapted = light_adaptation(maps) if config.light_adaptation else 2.0 * maps - 1.0
     responses = []
     for _, cells, colours in config.populations:
         linear = opponent_responses(config, cells, colours, adapted)
