@@ -23,7 +23,7 @@ extensions = [
     "public_names",
     "internal_links",
 ]
-exclude_patterns = ["_extensions", "examples", "results/*.tar.xz"]
+exclude_patterns = ["_extensions", "examples"]
 templates_path: list[str] = []
 
 # Markdown. Headings are anchors, as in the repository.

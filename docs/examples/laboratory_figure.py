@@ -2,33 +2,33 @@
 
     python docs/examples/laboratory_figure.py
 
-Reads tables in docs/results: clean accuracy, accuracy under the strongest L-infinity attack,
-and the mean of the 15 corruptions, with their 95 % intervals over images. Networks are compared as
+Reads the frames in docs/results: clean accuracy and accuracy under the strongest L-infinity attack
+with their 95 % intervals over images, and the mean of the 15 corruptions. Networks are compared as
 they were trained: their own noise, or none, at the attack and in the judgement.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import pandas as pd
 
 DOCS = Path(__file__).parents[1]
 RESULTS = DOCS / "results"
-# Of a network in several, the last is taken.
-SWEEPS = (
-    "variants", "components", "training", "similarity", "front_ends", "bands_and_cells",
-)  # fmt: skip
+# Of a network in several sets of runs, the last is taken.
+SETS = ("second", "fourth")
 FIGURE = DOCS / "figures" / "laboratory.png"
 
 PANELS = {
     "clean": "clean",
-    "linf_16/255": "L-infinity PGD, 16/255",
+    "attack-linf-0.06275": "L-infinity PGD, 16/255",
     "corruptions": "mean of 15 corruptions",
 }
+# The four extra corruptions of ImageNet-C are not in its mean.
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 # Networks under the question that they answer, by label: what the figure calls them.
 GROUPS = {
@@ -65,10 +65,8 @@ GROUPS = {
         "vone-adversarial-8": "VOneNet, adversarial 8/255",
     },
     "ensembles": {
-        "vone-0+vone-low+vone-mid+vone-high+vone-simple+vone-complex+vone-quiet+vone-noise-0.5": (
-            "eight V1 variants"
-        ),
-        "vone-0+vone-1+vone-2": "three seeds of the VOneNet",
+        "ensemble-variants": "eight V1 variants",
+        "ensemble-seeds": "three seeds of the VOneNet",
         "vone-distilled": "distilled from the eight",
     },
     "similarity": {
@@ -80,16 +78,19 @@ GROUPS = {
 COLOURS = ("tab:blue", "tab:green", "tab:red", "tab:orange", "tab:brown", "tab:purple")
 
 
-def scores() -> dict[str, dict[str, str]]:
-    """By label of the network, its line as it was trained."""
-    found = {}
-    for sweep in SWEEPS:
-        with (RESULTS / sweep / "scores.csv").open(newline="") as file:
-            for line in csv.DictReader(file):
-                label = line["network"].rpartition("(")[2].rstrip(")")
-                usual = line["attack"].startswith("PGD, 64 steps of eps/32")
-                if line["trained"] == line["attacked"] == line["judged"] and usual:
-                    found[label] = line
+def scores() -> dict[str, dict[str, tuple[float, ...]]]:
+    """For each network and panel: the value, and the ends of its interval if it has one."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for name in SETS:
+        frame = pd.read_csv(RESULTS / f"{name}.csv")
+        for network, rows in frame[frame["number"] == "accuracy"].groupby("network"):
+            lines = found[str(network)] = {}
+            for panel in list(PANELS)[:2]:
+                line = rows[rows["result"] == panel].iloc[0]
+                lines[panel] = (line["value"], line["low"], line["high"])
+            corrupted = rows[(rows["kind"] == "corruption") & ~rows["corruption"].isin(EXTRA)]
+            judged = corrupted[~corrupted["result"].str.contains("draws")]
+            lines["corruptions"] = (judged["value"].mean(),)
     return found
 
 
@@ -105,9 +106,8 @@ def draw(path: Path) -> None:
     for colour, members in zip(COLOURS, GROUPS.values(), strict=True):
         for label, name in members.items():
             for axis, column in zip(axes, PANELS, strict=True):
-                ends = (column, f"{column}_low", f"{column}_high")
-                value, low, high = (100 * float(lines[label][end]) for end in ends)
-                axis.plot([low, high], [rows, rows], color=colour, linewidth=1.5)
+                value, *interval = (100 * number for number in lines[label][column])
+                axis.plot(interval, [rows] * len(interval), color=colour, linewidth=1.5)
                 axis.plot(value, rows, "o", color=colour)
             rows, names = rows + 1, [*names, name]
         rows, names = rows + 1, [*names, ""]
@@ -115,7 +115,7 @@ def draw(path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("accuracy, %")
         for label in GROUPS["reference"]:
-            axis.axvline(100 * float(lines[label][column]), color="0.8", linewidth=1, zorder=0)
+            axis.axvline(100 * lines[label][column][0], color="0.8", linewidth=1, zorder=0)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
     axes[0].set_yticks([row for row, name in enumerate(names) if name], filter(None, names))
