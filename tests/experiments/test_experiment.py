@@ -47,7 +47,9 @@ def through_json(experiment):
         training.Plateau(patience=3),
     ],
 )
-@pytest.mark.parametrize("noise", [v1.StabilisedNoise(level=2.0), v1.GaussianNoise(scale=4.0), None])
+@pytest.mark.parametrize(
+    "noise", [v1.StabilisedNoise(level=2.0), v1.GaussianNoise(scale=4.0), None]
+)
 def test_json_gives_an_equal_experiment(experiment, schedule, noise):
     names = ("gaussian_noise", "contrast")
     changed = replace(
