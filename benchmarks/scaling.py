@@ -5,7 +5,7 @@
   options   costs and savings of the options of a training run
   model     training of a ResNet-50 on 256 GPUs, as a model on paper
 
-Each part prints Markdown; docs/scaling.md has the results. On CPUs the devices are virtual and
+Each part prints Markdown; docs/performance.md has the results. On CPUs the devices are virtual and
 share the cores: eight in one process, or two in each of several.
 """
 
