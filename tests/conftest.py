@@ -104,11 +104,15 @@ def untyped(request):
 
 
 @pytest.fixture(autouse=True)
-def reads_within_the_clone():
-    """Fail a test that reads a file that a fresh clone on a bare machine does not have."""
+def reads_within_the_clone(request):
+    """Fail a test that reads a file that a fresh clone on a bare machine does not have.
+
+    Tests against other people's tools may: some of these keep settings in the home directory.
+    """
     read_outside.clear()
     yield
-    assert not read_outside, f"files outside the clone were read: {sorted(set(read_outside))}"
+    if request.node.get_closest_marker("extras") is None:
+        assert not read_outside, f"files outside the clone were read: {sorted(set(read_outside))}"
 
 
 @pytest.fixture(scope="module")
