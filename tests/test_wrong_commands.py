@@ -68,7 +68,6 @@ train r --gpus 2                                | --gpus       | JAX_PLATFORMS=c
 train r --epochs 3 --steps 9                    | --epochs     | no effect beside --steps 9
 train r --data.augment.crop-scale 0.2 1         | --data.augment.crop-scale | random-resized-crop
 train r --data.corruption-severity 3 5          | --data.corruption-severity | data.corruptions NAME
-train r --data.unreadable-limit 3               | --data.unreadable-limit | --data.unreadable skip
 train r --non-finite-limit 3                    | --non-finite-limit | without --non-finite skip
 train r --similarity.target v1                  | --similarity | is None in this config
 train v --model.v1.normalization.gain 2         | --model.v1.normalization | config file of your own
@@ -101,7 +100,6 @@ train r --data.workers=-1                       | --data.workers | an integer >=
 train r --data.augment.crop-scale 0.2           | --data.augment.crop-scale | 2 words
 train r --data.augment.crop-scale 2 1           | --data.augment.crop-scale | low <= high <= 1
 train r --data.augment.flip maybe               | maybe        | on or off takes no value
-train r --data.unreadable ignore                | --data.unreadable | raise, skip
 train r --data.corruptions fogg                 | --data.corruptions | did you mean 'fog'
 train r --data.corruption-severity 5 1          | --data.corruption-severity | low <= high
 train r --data.corruption-probability 2         | --data.corruption-probability | <= 1
@@ -194,7 +192,7 @@ eval net --results=                             | --results    | has an empty va
 eval empty.py                                   | empty.py     | empty.py:network
 eval net --source photos                        | --source     | did you mean 'folder:photos'
 eval net --source fashion_mnist_smal            | --source     | did you mean 'fashion_mnist_small'
-eval net --source tfds:cifar10_corrupted/fog_2  | --source     | is not prepared in
+eval net --source tfds:cifar10_corrupted/fog_2  | fog_2        | not prepared in
 eval net --eps big                              | --eps        | numbers or fractions such as 8/255
 eval net --eps=-0.1                             | --eps        | a finite number >= 0
 eval net --eps nan --suite linf                 | --eps        | a finite number >= 0
@@ -283,7 +281,7 @@ eval net --suite clean --gallery-images 4       | --gallery-images | is for the 
 eval net --suite clean --layers stem            | --layers     | is for the suite physiology;
 eval net --suite linf --severities 3            | --severities | is for the suites corruptions
 eval net --suite clean --corrupted-files npy:void | --corrupted-files | for the suites corruptions
-eval net --corrupted-files tfds:cifar10_corrupted | not prepared | prepare tfds cifar10_corrupted/
+eval net --corrupted-files tfds:cifar10_corrupted | not prepared | tfds build cifar10_corrupted/
 eval net --suite masking --transfer-from nosuch | --transfer-from | a directory of train.py
 eval net --matmul-precision low                 | --matmul-precision | default, high, highest
 eval net --suite physiology --layers nosuch     | --layers     | got 'nosuch'
@@ -335,16 +333,6 @@ convert text.txt --name resnet19                | --name       | did you mean 'r
 convert text.txt --image-size big               | --image-size | an integer, got 'big'
 convert text.txt --out                          | --out        | expected one argument
 prepare                                         | COMMAND      | required
-prepare foo                                     | foo          | tfds
-prepare idx --name cifar                        | --name       | kmnist
-prepare idx --sourc .                           | --sourc      | did you mean '--source'
-prepare idx --source nowhere                    | --source     | directory of the IDX files
-prepare idx --source barred/there               | --source     | Permission denied
-prepare idx --data-dir barred/there --source .  | --data-dir   | Permission denied
-prepare idx --name mnist                        | --source     | the IDX files of mnist
-prepare idx --data-dir text.txt --source .      | --data-dir   | must be a directory
-prepare tfds cifar11                            | cifar11      | TFDS has no set
-prepare tfds cifar10 --data_dir x               | --data_dir   | there is no option
 """
 LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().splitlines()]
 

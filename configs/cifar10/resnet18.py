@@ -7,7 +7,7 @@ padded pixels and flip.
 Paper row: ResNet-18 on CIFAR-10 (Dapello et al. 2021, arXiv:2111.06979): 94.91 % clean.
 Expected: not measured.
 Hardware: planned for one GPU. Wall time: not measured.
-Data: TFDS cifar10 (python -m vone_jax.data.prepare tfds cifar10).
+Data: TFDS cifar10 (tfds build cifar10 --file_format=array_record).
 Command: python train.py cifar10/resnet18
 """
 

@@ -6,7 +6,7 @@ noise. That of the published network is not public beyond its stride; it had Gau
 Paper row: VOneResNet-18 on CIFAR-10 (Dapello et al. 2021, arXiv:2111.06979): 89.11 % clean.
 Expected: not measured.
 Hardware: planned for one GPU. Wall time: not measured.
-Data: TFDS cifar10 (python -m vone_jax.data.prepare tfds cifar10).
+Data: TFDS cifar10 (tfds build cifar10 --file_format=array_record).
 Command: python train.py cifar10/vone_resnet18
 """
 

@@ -6,8 +6,8 @@ times 0.1 after 20, 40 and 60 epochs, RandomResizedCrop and flip.
 Paper row: ResNet-50 (Dapello, Marques et al. 2020; the numbers of the tables are not public).
 Expected: not measured. Torchvision's ResNet-50, with another recipe: 76.13 % top-1.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured.
-Data: TFDS imagenet2012, prepared as array_record (python -m vone_jax.data.prepare tfds
-imagenet2012). Its archives must be downloaded by hand.
+Data: TFDS imagenet2012 (tfds build imagenet2012 --file_format=array_record). Its archives must be
+downloaded by hand.
 Command: python train.py imagenet/resnet50
 """
 

@@ -5,7 +5,7 @@ The VOneNet authors' ImageNet recipe, unchanged. Whether it suits the smaller se
 Paper row: none.
 Expected: not measured.
 Hardware: planned for one GPU. Wall time: not measured.
-Data: TFDS imagenette/320px-v2 (python -m vone_jax.data.prepare tfds imagenette/320px-v2).
+Data: TFDS imagenette/320px-v2 (tfds build imagenette/320px-v2 --file_format=array_record).
 Command: python train.py imagenette/resnet50
 """
 

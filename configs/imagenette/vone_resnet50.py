@@ -3,7 +3,7 @@
 Paper row: none. (A user of the authors' code reports about 3 hours on an RTX 2070 Super.)
 Expected: not measured.
 Hardware: planned for one GPU. Wall time: not measured.
-Data: TFDS imagenette/320px-v2 (python -m vone_jax.data.prepare tfds imagenette/320px-v2).
+Data: TFDS imagenette/320px-v2 (tfds build imagenette/320px-v2 --file_format=array_record).
 Command: python train.py imagenette/vone_resnet50
 """
 

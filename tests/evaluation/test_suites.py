@@ -1,6 +1,5 @@
 """Suites of conditions, the radii of their attacks, and the names of both."""
 
-import contextlib
 import dataclasses
 
 import jax
@@ -349,65 +348,6 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
         assert (examples(source=source).split, len(examples(source=source))) == ("validation", 2)
     assert len(examples(source="folder:all", split=".")) == 10
 
-    # Another folder of this name, or none, where the evaluation is started.
-    names = data.load("folder:all", "validation").names_digest
-    known = Split("folder:all", "validation", names_digest=names)
-    network = dataclasses.replace(network, validation=known)
-    assert len(examples()) == 2
-    (tmp_path / "all" / "a" / "0.png").rename(tmp_path / "all" / "a" / "renamed.png")
-    with pytest.raises(ValueError, match="source folder:all: .* other images .* tfds:NAME:VERSION"):
-        examples()
-    assert len(examples(source="folder:all")) == 2
-    assert len(examples(split="train")) == 8
-    (tmp_path / "all").rename(tmp_path / "moved")
-    with pytest.raises(FileNotFoundError, match="is not a directory; evaluate where run was"):
-        examples()
-    assert len(examples(source="folder:moved", split="validation")) == 2
-    # Nothing says that the network has learned images of a folder of another name.
-    assert len(examples(source="folder:moved")) == 10
-
-
-def test_the_file_of_a_run_gives_its_validation_images_unless_it_was_changed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arrays = {f"{split}_images": np.zeros((4, 8, 8, 3), np.uint8) for split in ("val", "other")}
-    arrays |= {f"{split}_labels": np.arange(4) % 2 for split in ("val", "other")}
-    np.savez("set.npz", **arrays)
-    known = Split(
-        "npz:set.npz", "other", names_digest=data.load("npz:set.npz", "other").names_digest
-    )
-    network = Network(
-        "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), class_names=("0", "1"),
-        validation=known,
-    )  # fmt: skip
-
-    def split(**fields):
-        request = evaluation.Request(suite=("clean",), **fields)
-        return evaluation.plan(network, request, tmp_path)[0][0].examples.split
-
-    assert split() == split(source=f"npz:{tmp_path}/set.npz") == "other"
-    np.savez("moved.npz", **arrays)
-    assert split(source="npz:moved.npz") == "val"
-    np.savez("set.npz", **arrays | {"other_labels": np.ones(4, int)})
-    with pytest.raises(ValueError, match="source npz:set.npz: other has other images"):
-        split()
-
-
-@pytest.mark.parametrize("split", ["test", "train"])
-def test_all_splits_of_a_tfds_set_have_the_version_of_the_training(tmp_path, monkeypatch, split):
-    zeros, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2
-    images = data.ArraySource(zeros, labels, class_names=("a", "b"))
-    monkeypatch.setattr(data, "load", lambda source, name, data_dir: images)
-    known = Split("tfds:set", "test", names_digest="set/1.0.0")
-    network = Network(
-        "run", lambda keys, x: x.mean(axis=(1, 2))[:, :2], (8, 8, 3), ("a", "b"), validation=known
-    )
-    request = evaluation.Request(suite=("clean",), split=split)
-    for version, fits in (("set/1.0.0", True), ("set/1.1.0", False)):
-        images.names_digest = version
-        refused = pytest.raises(ValueError, match=f"tfds:set: {split} has other images than")
-        with contextlib.nullcontext() if fits else refused:
-            evaluation.plan(network, request, tmp_path)
-
 
 def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
     write_photographs(tmp_path, *(f"val/{'abc'[i % 3]}/{i}.png" for i in range(6)))
@@ -434,7 +374,7 @@ def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
     assert len(decoded) == 6
     # A single condition needs them once, and these would not fit.
     assert losses("one", "clean") == once[:1]
-    monkeypatch.setattr(sources, "memory", lambda: 4 * 6 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(sources, "_MOST_KEPT", 6 * 8 * 8 * 3 - 1)
     assert losses("again", "clean", "corruptions_quick", **few) == once
     assert len(decoded) == 3 * 6
 

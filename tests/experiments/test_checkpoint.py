@@ -20,7 +20,7 @@ from vone_jax.experiments.state import TrainState
 # When one of several reads or writes fails, Orbax closes its event loop under the others.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-POSITION = Position({"position": 3, "dataset": "x"}, validated=2, interval={"loss": 0.1, "seen": 4})
+POSITION = Position(validated=2, interval={"loss": 0.1, "seen": 4})
 
 
 def make_state(seed, size=40):

@@ -123,7 +123,6 @@ def test_a_network_is_moved_by_three_fields_alone():
             lambda: ModelConfig(name="vone_resnet18", image_size=64, v1=v1.VOneBlockConfig()),
             "image_size is 64, but v1.image_size is 224",
         ),
-        (lambda: DataConfig(source="x", unreadable_limit=-1), "unreadable_limit must be .*>= 0"),
         (lambda: run(""), "name must be usable"),
         (
             lambda: run(perturbation=attacks.PGD("linf", 0.1, targeted=True)),

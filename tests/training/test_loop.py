@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -81,10 +80,9 @@ def test_fence_posts(tiny, whole):
     assert steps(whole, "validation") == [3, 6]
     step, state, position = final_state(tiny, whole)
     assert step == int(state.step) == position.validated == 6
-    assert position.data["position"] == 6
     assert position.interval == {"loss": 0.0, "correct": 0, "seen": 0}
     step, state, position = final_state(tiny, whole, step=3)
-    assert step == int(state.step) == position.validated == position.data["position"] == 3
+    assert step == int(state.step) == position.validated == 3
     assert position.interval["seen"] == 8
 
 
@@ -279,7 +277,7 @@ def test_a_batch_that_cannot_be_kept_does_not_hide_the_step(tiny, tmp_path, monk
 
 def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatch):
     """Step 5 of 6 is skipped, also in a run that is stopped before and after it."""
-    with contextlib.closing(prepare(tiny, meshes.data_mesh(ONE)).train_batches()) as batches:
+    with contextlib.closing(prepare(tiny, meshes.data_mesh(ONE)).train_batches(0)) as batches:
         order = [next(batches)["index"].tolist() for _ in range(6)]
     shard = Setup.shard
 
@@ -299,7 +297,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(tiny, tmp_path, monkeypatc
     assert skipped == {"kind": "skipped", "step": 5, "skipped": 1}
     assert (tmp_path / "whole" / "non_finite" / "step-5.npz").exists()
     before, after = (final_state(experiment, tmp_path / "whole", step) for step in (4, 5))
-    assert after[1].step == 5 and after[2].passed_over == {"steps": 1, "examples": 0}
+    assert after[1].step == 5 and after[2].passed_over == {"steps": 1}
     jax.tree.map(np.testing.assert_array_equal, before[1].replace(step=after[1].step), after[1])
 
     for asked in (3, 4):
@@ -327,153 +325,8 @@ def test_too_many_skipped_steps_end_the_run_also_after_a_stop(tiny, tmp_path, mo
         train(experiment, tmp_path)
 
 
-class Rotten(data.ArraySource):
-    """A data set whose example 5 cannot be read."""
-
-    def __getitem__(self, index):
-        if index == 5:
-            raise OSError("rotten")
-        return super().__getitem__(index)
-
-
-def rotten_source(split):
-    plain = tiny_source(split)
-    images = np.stack([plain[i]["image"] for i in range(len(plain))])
-    labels = np.arange(len(plain)) % 3
-    return Rotten(images, labels, class_names=plain.class_names, name="tiny", split=split)
-
-
 def load_from(monkeypatch, sources):
     monkeypatch.setattr(data, "load", lambda name, split, data_dir=None: sources[split])
-
-
-@pytest.fixture
-def rotten(tiny, monkeypatch):
-    """An experiment that skips examples that cannot be read."""
-    load_from(monkeypatch, {"train": rotten_source("train"), "test": tiny_source("test")})
-    return replace(tiny, data=replace(tiny.data, unreadable="skip", unreadable_limit=2))
-
-
-def test_images_that_cannot_be_read_are_named_and_counted_over_a_stop(rotten, tmp_path):
-    """There is one such image in each of 2 epochs."""
-    with pytest.warns(UserWarning, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
-        assert train(rotten, tmp_path / "whole").finished
-        for asked in (3, 3):
-            train(rotten, tmp_path / "stopped", stop=StopAt(asked))
-        assert train(rotten, tmp_path / "stopped").finished
-    counts = [r["unreadable"] for r in log(tmp_path / "whole") if r["kind"] == "train"]
-    assert counts == sorted(counts) and counts[-1] == 2
-    assert final_state(rotten, tmp_path / "whole")[2].passed_over == {"steps": 0, "examples": 2}
-    assert_same_run(rotten, tmp_path / "stopped", tmp_path / "whole")
-
-
-def test_a_run_does_not_go_on_with_other_files(tiny, tmp_path, monkeypatch):
-    """A file that is added or renamed gives the indices behind it to other images."""
-    train_source, test_source = tiny_source("train"), tiny_source("test")
-    test_source.names_digest = "c"
-    for digest, kept in (("a", True), ("a", True), ("b", False)):
-        train_source.names_digest = digest
-        load_from(monkeypatch, {"train": train_source, "test": test_source})
-        refused = pytest.raises(training.RunDirectoryError, match="training images")
-        with contextlib.nullcontext() if kept else refused:
-            train(tiny, tmp_path, stop=StopAt(2))
-    # By which an evaluation recognises the validation images.
-    assert training.read_run(tmp_path).validation_names_digest == "c"
-
-
-@pytest.mark.slow
-def test_too_many_images_that_cannot_be_read_end_the_run(rotten, tmp_path):
-    strict = replace(rotten, data=replace(rotten.data, unreadable_limit=1))
-    expected = "2 training images could not be read up to step [456], data.unreadable_limit is 1"
-    with pytest.warns(UserWarning, match="rotten"):
-        with pytest.raises(training.UnreadableDataError, match=expected):
-            train(strict, tmp_path)
-    raising = replace(rotten, data=replace(rotten.data, unreadable="raise"))
-    with pytest.raises(ValueError, match="example 5 of 'tiny' 'train' cannot be read: rotten"):
-        train(raising, tmp_path)
-
-
-def test_validation_leaves_out_no_image_that_cannot_be_read(tiny, tmp_path, monkeypatch):
-    load_from(monkeypatch, {"train": tiny_source("train"), "test": rotten_source("test")})
-    skipping = replace(tiny, data=replace(tiny.data, unreadable="skip"))
-    with pytest.raises(ValueError, match="example 5 of 'tiny' 'test' cannot be read: rotten"):
-        train(skipping, tmp_path)
-
-
-def die_at(monkeypatch, kind, position, left):
-    """Let a worker die at a batch, once for each item of the list."""
-    read = data.Batches._read
-
-    def die(self):
-        state = self.get_state()
-        if (state["kind"], state["position"]) == (kind, position) and left:
-            left.pop()
-            raise ChildProcessError(f"a data worker died at batch {position} of 'tiny' 'test'")
-        return read(self)
-
-    monkeypatch.setattr(data.Batches, "_read", die)
-
-
-@pytest.fixture
-def deaths(monkeypatch):
-    """Workers die at the last batch of a validation, once for each item of the list."""
-    left = []
-    die_at(monkeypatch, "eval", 2, left)
-    return left
-
-
-def test_a_worker_that_dies_in_validation_is_started_again(tiny, whole, tmp_path, deaths):
-    skipping = replace(tiny, data=replace(tiny.data, unreadable="skip"))
-    deaths += [None] * 3
-    with pytest.warns(UserWarning, match="died at batch 2 of 'tiny' 'test'; starting it again"):
-        assert train(skipping, tmp_path).finished
-    assert not deaths
-
-    def validations(run_dir):
-        return [record for record in log(run_dir) if record["kind"] == "validation"]
-
-    assert validations(tmp_path) == validations(whole)
-
-
-@pytest.mark.parametrize(("policy", "number"), [("raise", 1), ("skip", 4)])
-def test_a_worker_that_dies_in_validation_too_often_ends_the_run(
-    tiny, tmp_path, deaths, policy, number
-):
-    deaths += [None] * number
-    expected = pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'")
-    with warnings.catch_warnings(record=True, action="always") as said, expected:
-        train(replace(tiny, data=replace(tiny.data, unreadable=policy)), tmp_path)
-    again = [warning for warning in said if "starting it again" in str(warning.message)]
-    assert len(again) == number - 1
-
-
-def test_a_validation_that_fails_loses_no_training(tiny, whole, tmp_path, deaths, capsys):
-    """The run saves where it wanted to validate, although no step is due to be saved."""
-    seldom = replace(tiny, checkpoint_every=100.0)
-    # What was saved at the first failure is not saved again at the second.
-    for saved in (True, False):
-        deaths.append(None)
-        with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
-            train(seldom, tmp_path, progress=True)
-        step, _, position = final_state(seldom, tmp_path)
-        assert (step, position.validated) == (3, 0)
-        told = capsys.readouterr().err
-        assert ("saved at step 3, the validation failed" in told) == ("saved" in told) == saved
-    assert train(seldom, tmp_path).finished
-    assert_same_run(tiny, tmp_path, whole)
-
-
-def test_an_error_of_saving_hides_no_error_of_the_validation(
-    tiny, tmp_path, deaths, monkeypatch, capsys
-):
-    def fail(self, *arguments):
-        raise training.CheckpointError("the disk is full")
-
-    deaths.append(None)
-    monkeypatch.setattr(Checkpoints, "save", fail)
-    with pytest.raises(ChildProcessError, match="died at batch 2 of 'tiny' 'test'"):
-        train(replace(tiny, checkpoint_every=100.0), tmp_path, progress=True)
-    assert "step 3 could not be saved: the disk is full" in capsys.readouterr().err
 
 
 def test_intervals_longer_than_the_run_are_met_at_its_end(tiny, tmp_path):
@@ -496,20 +349,6 @@ def test_more_steps_than_can_be_counted_are_refused(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr("vone_jax.arguments.LARGEST_COUNT", 99)
     with pytest.raises(ValueError, match="epochs must make at most 99 steps, got 100 with"):
         train(replace(tiny, steps=None, epochs=100.0), tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["train", "eval"])
-def test_a_worker_that_ends_with_a_request_to_stop_is_no_error(
-    tiny, whole, tmp_path, monkeypatch, kind
-):
-    """A signal to all processes ends a worker that has not started yet."""
-    left = [None]
-    die_at(monkeypatch, kind, 1, left)
-    stopped = train(tiny, tmp_path, stop=lambda: not left)
-    assert not left and not stopped.finished
-    assert train(tiny, tmp_path).finished
-    assert_same_run(tiny, tmp_path, whole)
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(

@@ -133,9 +133,9 @@ def test_parts_of_a_batch_drop_other_units():
 
 
 def test_marks_are_counted_over_all_devices():
-    batch = host_batch() | {"unreadable": np.arange(8) % 3 == 0}
+    batch = host_batch() | {"stop": np.arange(8) % 3 == 0}
     _, metrics = run(PlainNet(), FOUR, number=1, batch=batch)
-    assert {name: int(count) for name, count in metrics.marks.items()} == {"unreadable": 3}
+    assert {name: int(count) for name, count in metrics.marks.items()} == {"stop": 3}
 
 
 # Corruptions.

@@ -45,13 +45,12 @@ _FIELDS = {
 }
 
 # Options that do nothing while another field is off -> that field, and what to type behind it.
-_OFF = ((), False, "raise", "stop")
+_OFF = ((), False, "stop")
 _NEEDS = {
     "data.augment.crop_scale": ("data.augment.random_resized_crop", ""),
     "data.augment.crop_ratio": ("data.augment.random_resized_crop", ""),
     "data.corruption_severity": ("data.corruptions", " NAME"),
     "data.corruption_probability": ("data.corruptions", " NAME"),
-    "data.unreadable_limit": ("data.unreadable", " skip"),
     "non_finite_limit": ("non_finite", " skip"),
 }
 
@@ -146,7 +145,6 @@ def main(argv: Sequence[str]) -> int:
     except (
         OSError,
         training.NonFiniteError,
-        training.UnreadableDataError,
         training.CheckpointError,
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vone_jax.data.images import FolderSource, imagenet_class_names
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
-from vone_jax.data.sources import ArraySource, Source, Subset
+from vone_jax.data.sources import ArraySource, Prepared, Source, Subset
 from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
 
 if TYPE_CHECKING:
-    from vone_jax.data.pipeline import Batches, batches_per_epoch, eval_batches, train_batches
+    from vone_jax.data.batches import Batches, batches_per_epoch, eval_batches, train_batches
 
 __all__ = [
     "AUGMENTS",
@@ -22,6 +22,7 @@ __all__ = [
     "Augment",
     "Batches",
     "FolderSource",
+    "Prepared",
     "Preprocessing",
     "Source",
     "Subset",
@@ -37,5 +38,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("vone_jax.data.pipeline"), name)
+        return getattr(importlib.import_module("vone_jax.data.batches"), name)
     raise AttributeError(f"module 'vone_jax.data' has no attribute {name!r}")

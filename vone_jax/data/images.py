@@ -83,16 +83,13 @@ class FolderSource(Source):
 
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
-    may lie deeper inside a class folder. Hidden files and folders, and other types of files, are
-    ignored, with a warning if they are photographs of a format that is not decoded, such as HEIC.
-    Neither a rotation in the metadata of a photograph nor transparency is applied, as in
-    torchvision.
+    may lie deeper inside a class folder. Symbolic links are followed, each real directory once per
+    class. Hidden files and folders, and other types of files, are ignored, with a warning if they
+    are photographs of a format that is not decoded, such as HEIC. Neither a rotation in the
+    metadata of a photograph nor transparency is applied, as in torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
-
-    A symbolic link must lead to a place inside ``path``. Links to folders are followed, but a file
-    that is reached in several ways counts once, and a link to a folder around it is ignored.
 
     Args:
       path: directory that holds the splits, or the classes.
@@ -102,9 +99,8 @@ class FolderSource(Source):
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
-        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, if
-        splits would be taken for classes, if a symbolic link leads out of ``path``, if links put
-        one file into two classes, or if two classes have one name in two forms of Unicode.
+        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, or if
+        splits would be taken for classes.
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
@@ -122,7 +118,6 @@ class FolderSource(Source):
                 f"{cure}"
             )
         folder = root if divided else root / split
-        _target(folder, root)
         classes = _subfolders(folder)
         if len(classes) > 1 and {name.lower() for name in classes} <= _LIKE_SPLITS:
             raise ValueError(
@@ -137,45 +132,31 @@ class FolderSource(Source):
         self.split = split
         known = _subfolders(root / "train") if "train" in splits else classes
         self.class_names = tuple(map(composed, known))
-        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"{root} has several folders of the class {twice[0]!r}, whose names differ in the "
-                f"form of Unicode; move their images into one folder"
-            )
         self.image_shape = (None, None, 3)
-        unknown = sorted(set(map(composed, classes)) - set(self.class_names))
-        if unknown:
-            raise ValueError(f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks")
+        numbers = {name: number for number, name in enumerate(self.class_names)}
         self._root = folder
         self._files: list[str] = []
         self._labels: list[int] = []
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        owners: dict[str, str] = {}
         left_out: Counter[str] = Counter()
         for name in classes:
-            found, undecoded = _images(root, folder, name)
-            left_out += undecoded
-            for target, file in found.items():
-                other = owners.setdefault(target, file)
-                if other != file:
-                    raise ValueError(
-                        f"{folder / other} and {folder / file} are the same file in two classes; "
-                        "remove one of the symbolic links"
-                    )
-            chosen = sorted(found.values())
+            if composed(name) not in numbers:
+                raise ValueError(f"{folder} has the class {name!r}, which {root / 'train'} lacks")
+            chosen, others = _images(folder / name)
+            left_out += others
+            if divided and len(chosen) < 2:
+                raise ValueError(
+                    f"class folder {folder / name} holds {len(chosen)} image; at least 2 are "
+                    f"needed to divide it into {' and '.join(_PARTS)}{_counted(left_out)}"
+                )
             if divided:
-                chosen = _part(chosen, split, folder / name, undecoded)
-            self._files.extend(chosen)
+                validation = chosen[::_EVERY]
+                in_train = [file for i, file in enumerate(chosen) if i % _EVERY]
+                chosen = validation if split == "validation" else in_train
+            self._files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
             warnings.warn(message, stacklevel=2)
-
-    @property
-    def names_digest(self) -> str:
-        """A hash of the names of all files in their order, made without reading the files."""
-        return hashlib.sha256(os.fsencode("\n".join(self._files))).hexdigest()
 
     def checksum_of(self, indices: Iterable[int]) -> str:
         """A hash of the names and sizes of the files of some images."""
@@ -192,93 +173,39 @@ class FolderSource(Source):
         return {"image": image, "label": self._labels[index]}
 
 
-def _counted(undecoded: Counter[str]) -> str:
-    """The end of a message about photographs that are not decoded; empty if there are none."""
-    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(undecoded.items()))
-    return f": {counts}; convert them to JPEG" if counts else ""
-
-
-def _part(images: list[str], split: str, folder: Path, undecoded: Counter[str]) -> list[str]:
-    """The images of a class that belong to ``split``, in a directory that is divided."""
-    if len(images) < 2:
-        raise ValueError(
-            f"class folder {folder} holds {len(images)} image; at least 2 are needed to divide it "
-            f"into {' and '.join(_PARTS)}{_counted(undecoded)}"
-        )
-    validation = images[::_EVERY]
-    return validation if split == "validation" else sorted(set(images) - set(validation))
-
-
 def _subfolders(folder: Path) -> list[str]:
     return sorted(
         entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
     )
 
 
-def _images(root: Path, split: Path, class_name: str) -> tuple[dict[str, str], Counter[str]]:
-    """Return the images of a class: for each real path, one path relative to ``split``.
-
-    Photographs of other formats are counted by their endings.
-    """
-    # A link to one of these would lead back to the class folder.
-    visited = {os.path.realpath(folder) for folder in (root, split)}
-    images: dict[str, str] = {}
-    undecoded: set[str] = set()
-    folders, links = [split / class_name], []
-    while folders or links:
-        if folders:
-            folder = folders.pop()
-            real = _target(folder, root)
-            if real in visited:
-                continue
-            visited.add(real)
-            for entry in os.scandir(folder):
-                if entry.is_symlink():
-                    links.append(Path(entry.path))
-                elif entry.is_dir():
-                    if entry.name[0] != ".":
-                        folders.append(Path(entry.path))
-                elif not entry.is_file():
-                    continue  # Reading a pipe would not end.
-                elif _is_image(entry.name):
-                    images[os.path.join(real, entry.name)] = os.path.relpath(entry.path, split)
-                elif _is_image(entry.name, _OTHER_FORMATS):
-                    undecoded.add(os.path.join(real, entry.name))
-        # Links come after all folders, so that a file keeps the path without links.
-        else:
-            links.sort(reverse=True)
-            link = links.pop()
-            if link.is_dir():
-                if link.name[0] != ".":
-                    folders.append(link)
-            elif link.is_fifo() or link.is_socket():
-                continue
-            elif _is_image(link.name):
-                images.setdefault(_target(link, root), os.path.relpath(link, split))
-            elif _is_image(link.name, _OTHER_FORMATS):
-                undecoded.add(_target(link, root))
-    endings = Counter(Path(file).suffix.lower() for file in undecoded)
+def _images(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Return the images of a class in order, and the number of other photographs by ending."""
+    visited: set[str] = set()
+    images, others = [], Counter()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        # Changed in place, which tells os.walk where to go.
+        folders[:] = [] if real in visited else sorted(name for name in folders if name[0] != ".")
+        for name in names if real not in visited else ():
+            ending = Path(name).suffix.lower()
+            if name[0] != "." and ending in _EXTENSIONS:
+                images.append((place, name))
+            elif name[0] != "." and ending in _OTHER_FORMATS:
+                others[ending] += 1
+        visited.add(real)
     if not images:
         raise ValueError(
-            f"class folder {split / class_name} holds no image; "
-            f"accepted endings are {' '.join(_EXTENSIONS)}{_counted(endings)}"
+            f"class folder {folder} holds no image; "
+            f"accepted endings are {' '.join(_EXTENSIONS)}{_counted(others)}"
         )
-    return images, endings
+    return [os.path.join(place, name) for place, name in sorted(images)], others
 
 
-def _is_image(name: str, endings: tuple[str, ...] = _EXTENSIONS) -> bool:
-    return name.lower().endswith(endings) and name[0] != "."
-
-
-def _target(path: Path, root: Path) -> str:
-    """Return a path without symbolic links, or raise a ValueError if it is not inside ``root``."""
-    real = os.path.realpath(path)
-    if not Path(real).is_relative_to(os.path.realpath(root)):
-        raise ValueError(
-            f"{path} is a symbolic link that leads out of {root}, to {real}; put the files "
-            f"themselves there instead of the link (cp -rL)"
-        )
-    return real
+def _counted(others: Counter[str]) -> str:
+    """The end of a message about photographs that are not decoded; empty if there are none."""
+    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+    return f": {counts}; convert them to JPEG" if counts else ""
 
 
 @functools.cache

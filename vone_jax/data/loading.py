@@ -171,13 +171,11 @@ def _npz(name: str, path: Path, split: str) -> ArraySource:
         numbers = [_class_numbers(array) for array in labels.values()]
         names = np.ravel(arrays.get("class_names", max(numbers, key=len))).astype(str)
         class_names = tuple(names.tolist())
-        source = ArraySource(
+        return ArraySource(
             images, labels[label_key], class_names=class_names, name=name, split=split
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    source.names_digest = source.checksum_of(np.arange(len(source)))
-    return source
 
 
 def _class_numbers(labels: np.ndarray) -> tuple[str, ...]:
@@ -196,8 +194,8 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
     _check_corruption(folder, name, ".npy")
     if not (folder / "labels.npy").is_file():
         raise FileNotFoundError(f"{folder} has no labels.npy, the labels of its images")
-    images = _array(folder / f"{name}.npy")
-    labels = _array(folder / "labels.npy")
+    images = np.load(folder / f"{name}.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             f"{folder / name}.npy must hold images, uint8 of shape (N, H, W, C) with C = 1 or 3, "
@@ -223,14 +221,6 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
         name=f"npy:{folder}/{name}",
         split=str(severity),
     )
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:
-        # NumPy evaluates the header, and a damaged one can raise nearly anything.
-        raise ValueError(f"{path} cannot be read as a NumPy array: {error}") from error
 
 
 def _check_corruption(folder: Path, name: str, ending: str) -> None:

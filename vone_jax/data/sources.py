@@ -1,20 +1,23 @@
 """Data sets as random-access sequences of uint8 images with labels."""
 
-import contextlib
 import copy
 import functools
+import math
 import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from vone_jax.data.transforms import Preprocessing
+
 # The directory of prepared TFDS sets. None is $TFDS_DATA_DIR or ~/tensorflow_datasets.
 DataDir = str | os.PathLike | None
+# Bytes of images that are kept in memory, see ``Prepared``.
+_MOST_KEPT = 2**31
 # The number of a noun in WordNet, by which ImageNet names its classes.
 _WORDNET = re.compile(r"n\d{8}(?!\d)")
 # Gives a name the shorter of its two forms in Unicode. macOS writes a letter with an accent in the
@@ -108,8 +111,6 @@ class ArraySource(Source):
         self.image_shape = images.shape[1:]
         self._images = images
         self._labels = labels
-        # By which a run recognises its images, see ``RunDescription``.
-        self.names_digest: str | None = None
 
     def checksum_of(self, indices: np.ndarray) -> str:
         """A hash of the images and labels with these indices."""
@@ -125,65 +126,39 @@ class ArraySource(Source):
         return {"image": self._images[index], "label": int(self._labels[index])}
 
 
-class KeptImages(Source):
-    """The images of a split as a network takes them, in memory, once batches have delivered them.
+class Prepared(Source):
+    """The images of a split as a network takes them, for a split that is read several times.
+
+    If all images together take at most 2 GiB, each is read and prepared once and ``kept``.
 
     Args:
       source: the split.
       size: side of the images, in pixels.
+      preprocessing: resizing and cropping to that size. Default: ``Preprocessing()``.
     """
 
-    @classmethod
-    def if_small(cls, source: Source, size: int) -> "KeptImages | None":
-        """The place for the images of a split; None if all take more than a quarter of the memory.
-
-        Each of several processes keeps its part only, so that this also holds for all of them.
-        """
-        values = len(source) * size**2 * source.image_shape[-1]
-        return cls(source, size) if values <= memory() / 4 else None
-
-    def __init__(self, source: Source, size: int):
+    def __init__(self, source: Source, size: int, preprocessing: Preprocessing | None = None):
         self.name = source.name
         self.split = source.split
         self.class_names = source.class_names
         self.image_shape = (size, size, source.image_shape[-1])
+        self.kept = len(source) * math.prod(self.image_shape) <= _MOST_KEPT
+        self._source, self._size = source, size
+        self._preprocessing = (preprocessing or Preprocessing()).resolved(source.image_shape, size)
         self._examples: dict[int, dict[str, Any]] = {}
-        self._total = len(source)
-
-    def add(self, batch: dict[str, np.ndarray]) -> None:
-        """Keep the images of a batch of bytes, see ``eval_batches``."""
-        for row in np.flatnonzero(batch["mask"]):
-            example = {"image": batch["image"][row].copy(), "label": int(batch["label"][row])}
-            self._examples[int(batch["index"][row])] = example
-
-    def has(self, indices: Iterable[int]) -> bool:
-        """Return True if all images with these indices are kept."""
-        return all(index in self._examples for index in indices)
 
     def __len__(self) -> int:
-        return self._total
+        return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._examples[index]
-
-
-def memory(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
-    """Bytes of memory that this process may use: those of the machine, or fewer in a container.
-
-    Linux tells the limits of the control groups of a process, in two versions, in folders below
-    ``root``. The file ``groups`` has the paths of these folders.
-    """
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(groups).read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            first = "memory" in controllers.split(",")
-            name = "memory.limit_in_bytes" if first else "memory.max"
-            folder = Path(f"{root}/memory{path}" if first else f"{root}{path}")
-            for above in (folder, *folder.parents):
-                with contextlib.suppress(OSError, ValueError):
-                    limits.append(int((above / name).read_text()))
-    return min(limits)
+        example = self._examples.get(index)
+        if example is None:
+            example = self._source[index]
+            image = self._preprocessing(example["image"], self._size)
+            example = {**example, "image": image}
+            if self.kept:
+                self._examples[index] = example
+        return example
 
 
 class Subset(Source):

@@ -4,25 +4,21 @@ Sets are read from array_record files through ``as_data_source``. Images are dec
 Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 """
 
-import hashlib
 import io
 import os
-import shlex
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
 
 from vone_jax import arguments
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source
 from vone_jax.data.transforms import to_pillow
 
-# Sets that are published as four IDX files. `prepare idx` reads them without TensorFlow.
+# Sets that are published as four IDX files. `vone-prepare idx` reads them without TensorFlow.
 IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 
 
@@ -42,8 +38,7 @@ class TfdsSource(Source):
         image = builder.info.features[self._image_key]
         self.image_shape = tuple(image.shape)
         self.class_names = tuple(builder.info.features[self._label_key].names)
-        # With the version, such as "cifar10/3.0.2". It stands for the names of files in a folder.
-        self.names_digest: str = builder.info.full_name
+        self._full_name: str = builder.info.full_name
         try:
             self._records = builder.as_data_source(split=split)
         except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
@@ -52,8 +47,8 @@ class TfdsSource(Source):
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
 
     def checksum_of(self, indices: Iterable[int]) -> str:
-        """The set with its version, which changes with the images."""
-        return self.names_digest
+        """The set with its version, such as "cifar10/3.0.2", which changes with the images."""
+        return self._full_name
 
     def __len__(self) -> int:
         return len(self._records)
@@ -73,39 +68,6 @@ def registered_names() -> list[str]:
     return sorted(set(tfds.list_builders(with_community_datasets=False)))
 
 
-def prepare(name: str, data_dir: DataDir = None, manual_dir: str | None = None) -> str:
-    """Download a set and write it as array_record files, with TFDS's own code.
-
-    ``manual_dir`` has the files that TFDS cannot download by itself (ImageNet's archives).
-
-    Returns:
-      The directory of the prepared set.
-
-    Raises:
-      ModuleNotFoundError: if TFDS needs a package that is not installed. Usually it is TensorFlow,
-        which encodes the images of many sets.
-      ValueError: if ``manual_dir`` lacks the files.
-    """
-    builder = _builder(name, data_dir, file_format="array_record")
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
-    try:
-        builder.download_and_prepare(download_config=config)
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            f"preparing {name!r} needs a package that is not installed: {error}. For TensorFlow, "
-            f"pip install 'vone-jax[prepare]'; reading the prepared set does not need it"
-        ) from error
-    except AssertionError as error:
-        # TFDS says in several lines which files it cannot download.
-        needed = " ".join(str(error).split())
-        if "manual" not in needed.lower():
-            raise
-        raise ValueError(
-            f"--manual-dir must name the directory of files that TFDS cannot download: {needed}"
-        ) from error
-    return str(builder.data_path)
-
-
 def prepare_from_arrays(
     name: str,
     splits: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -118,11 +80,10 @@ def prepare_from_arrays(
     by TFDS itself.
 
     Returns:
-      The directory of the prepared set. A set of these images that exists already is not changed.
+      The directory of the prepared set. A set that exists already is not changed.
 
     Raises:
-      ValueError: if the images or labels do not match the features of the set, or if it exists with
-        other images or labels.
+      ValueError: if the images or labels do not match the features of the set.
     """
     registered = _builder(name, data_dir)
     features = registered.info.features
@@ -138,20 +99,6 @@ def prepare_from_arrays(
                 f"labels of {name!r} are below {num_classes}, the {split} labels are "
                 + (f"up to {labels.max()}" if len(labels) else "missing")
             )
-
-    if registered.is_prepared():
-        for split, (images, labels) in splits.items():
-            existing = TfdsSource(name, split, data_dir)
-            stored = (existing[position] for position in range(len(existing)))
-            given = zip(images, labels, strict=True)
-            # Examples are stored in another order.
-            if len(existing) != len(images) or Counter(
-                _digest(example["image"], example["label"]) for example in stored
-            ) != Counter(_digest(*example) for example in given):
-                raise ValueError(
-                    f"{name!r} is in {registered.data_path} already, with other images or labels; "
-                    f"delete it or choose another directory"
-                )
 
     base: Any = type(registered)
 
@@ -177,10 +124,6 @@ def prepare_from_arrays(
     return str(builder.data_path)
 
 
-def _digest(image: np.ndarray, label: int) -> bytes:
-    return hashlib.sha256(image.tobytes() + int(label).to_bytes(8, "little")).digest()
-
-
 def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     to_pillow(image).save(file, "PNG")
@@ -200,10 +143,6 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
-    except json_format.ParseError as error:
-        raise ValueError(
-            f"the description of {name!r} in {place} is damaged: {error}; prepare the set again"
-        ) from error
 
 
 def _expand(data_dir: DataDir) -> Path | None:
@@ -235,26 +174,19 @@ def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
 
 def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: DataDir) -> Exception:
     """Return an error that says the cure when TFDS cannot open a split."""
-    place = "" if data_dir is None else f" --data-dir {shlex.quote(os.fspath(data_dir))}"
-    command = f"python -m vone_jax.data.prepare tfds {name}{place}"
-    if name in IDX_SETS:
-        command += f" (or, from the four IDX files, prepare idx --name {name}{place})"
+    place = "" if data_dir is None else f" --data_dir={data_dir}"
+    command = f"tfds build {name} --file_format=array_record{place}"
     if not builder.is_prepared():
-        if builder.data_path.exists():
-            # TFDS would take the directory for the set, and prepare nothing.
-            return ValueError(
-                f"TFDS set {name!r} in {builder.data_path} is damaged, it lacks dataset_info.json "
-                f"or features.json; delete it and prepare it again with {command}"
-            )
+        other = f", or with vone-prepare idx --name {name}" if name in IDX_SETS else ""
         return FileNotFoundError(
-            f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command}"
+            f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command} "
+            f"(pip install 'vone-jax[prepare]'){other}"
         )
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if not formats & {"array_record", "parquet"}:
         return ValueError(
             f"TFDS set {name!r} in {builder.data_path} is stored as {', '.join(sorted(formats))}, "
-            f"which has no random access; prepare it again with "
-            f"python -m vone_jax.data.prepare tfds {name} --data-dir ANOTHER_DIRECTORY"
+            f"which has no random access; prepare it again elsewhere with {command}"
         )
     known = list(builder.info.splits)
     if split.partition("[")[0] not in known:

@@ -49,6 +49,13 @@ class Preprocessing:
                 f"center_crop must be 1 with squash, which cuts nothing off, got {self.center_crop}"
             )
 
+    def resolved(self, image_shape: tuple[int | None, ...], size: int) -> "Preprocessing":
+        """Return this with the default of ``center_crop``, for the ``image_shape`` of a source."""
+        if self.center_crop is not None or self.squash:
+            return self
+        photographs = None in image_shape and size >= 112
+        return dataclasses.replace(self, center_crop=0.875 if photographs else 1.0)
+
     def __call__(self, image: np.ndarray, size: int) -> np.ndarray:
         """Return an image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
 

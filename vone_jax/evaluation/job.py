@@ -13,7 +13,7 @@ import numpy as np
 
 from vone_jax import data, models, names, prng, results
 from vone_jax import mesh as meshes
-from vone_jax.data.sources import KeptImages, are_numbers, class_identifier
+from vone_jax.data.sources import Prepared, are_numbers, class_identifier
 from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
 from vone_jax.evaluation.request import Request
 from vone_jax.network import Network
@@ -41,8 +41,8 @@ class Job:
       command: the command line, for the result files.
       trained_on: whether the network was trained on the data set of the examples. Then the labels
         are its classes, even if its classes have no names.
-      keep_images: whether decoded images are kept in memory for the next task, unless they would
-        take more than a quarter of it.
+      keep_images: whether decoded images are kept in memory for the next task, see
+        ``data.Prepared``.
 
     Raises:
       ValueError: if batch size and devices do not fit; if the network takes images of another
@@ -137,11 +137,12 @@ class Job:
         )
 
     @functools.cached_property
-    def kept(self) -> KeptImages | None:
-        """The place for decoded images; None if they are not kept."""
+    def images(self) -> data.Source:
+        """The examples, whose decoded images may be kept."""
+        network = self.network
         if not self.keep_images:
-            return None
-        return KeptImages.if_small(self.examples, self.network.image_size)
+            return self.examples
+        return Prepared(self.examples, network.image_size, network.preprocessing)
 
     @property
     def effective_protocol(self) -> Protocol:
@@ -238,13 +239,12 @@ class Job:
 def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
     """This process's part of the batches of a job, see ``data.eval_batches``."""
     return data.eval_batches(
-        job.examples,
+        job.images,
         batch_size=job.batch_size if batch_size is None else batch_size,
         image_size=job.network.image_size,
-        preprocessing=job.network.preprocessing,
+        preprocessing=None if job.keep_images else job.network.preprocessing,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        kept=job.kept,
         **fields,
     )
 

@@ -51,17 +51,12 @@ class CheckpointError(RuntimeError):
 class Position:
     """The part of a checkpoint beside the training state, as JSON values."""
 
-    # State of the data iterator, the same in all processes.
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
     # Step of the last validation, 0 if there was none.
     validated: int = 0
     # Sums since the last line of the log, see step.Sums.
     interval: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # Number of steps that were skipped because they were not finite, and of images that were
-    # replaced because they could not be read. An image counts each time.
-    passed_over: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"steps": 0, "examples": 0}
-    )
+    # Number of steps that were skipped because they were not finite.
+    passed_over: dict[str, int] = dataclasses.field(default_factory=lambda: {"steps": 0})
 
 
 def saved_steps(directory: Path) -> list[int]:

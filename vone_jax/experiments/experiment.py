@@ -125,12 +125,6 @@ class DataConfig:
     # Batches that are put on the devices before their step. With 0, a batch is loaded after the
     # previous step; with 1, during it. More of them help if the loading time varies.
     prefetch: FromZero = 1
-    # What happens when a training image cannot be read or resized, or a data worker dies. "raise"
-    # ends the run. "skip" takes the next image of the set, warns and counts the image in the log; a
-    # dead worker is started again, in training and in validation.
-    unreadable: Literal["raise", "skip"] = "raise"
-    # Largest number of skipped images, summed over all epochs of the run. One more ends the run.
-    unreadable_limit: FromZero = 100
     # Common corruptions of training images, applied after the augmentation, such as fog; all but
     # frost. Each step draws one corruption and one severity for the whole batch.
     corruptions: tuple[str, ...] = ()

@@ -29,5 +29,5 @@ from vone_jax.experiments.run_dir import (
 )
 from vone_jax.training.initial import start_from
 from vone_jax.training.loop import Outcome, train
-from vone_jax.training.monitor import NonFiniteError, UnreadableDataError
+from vone_jax.training.monitor import NonFiniteError
 from vone_jax.training.setup import for_data

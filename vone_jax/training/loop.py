@@ -88,8 +88,7 @@ def train(
         a character with which checkpoints may be lost.
       CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
       NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
-      UnreadableDataError: if too many images cannot be read, see ``DataConfig.unreadable``.
-      OSError: if a data worker dies, or the log cannot be written.
+      OSError: if the log cannot be written.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
     run_dir = Path(run_dir)
@@ -131,8 +130,6 @@ def train(
         checkpoints = enter(
             Checkpoints(run_dir / run_dirs.CHECKPOINTS, experiment.keep_checkpoints)
         )
-        batches = enter(contextlib.closing(setup.train_batches()))
-
         # Restore a checkpoint of this run if there is one; else start from initial weights if they
         # are given, or from random ones.
         step, state, position = 0, setup.initial_state(), Position()
@@ -141,9 +138,9 @@ def train(
             step, host_state, position = restored
             checkpoints.set_aside(newer_than=step)
             state = meshes.replicate(mesh, host_state)
-            batches.set_state(position.data)
         elif weights is not None:
             state = weights.put_into(state, mesh)
+        batches = enter(contextlib.closing(setup.train_batches(step)))
         # One batch is placed during a step anyway.
         ahead = max(0, experiment.data.prefetch - 1)
         upcoming = Prefetch(batches, setup.shard, ahead, setup.total_steps - step)
@@ -171,7 +168,7 @@ def train(
             with monitor.clock.paused():
                 log.sync()
                 sums = dataclasses.asdict(monitor.interval)
-                position = Position(upcoming.state, validated, sums, monitor.passed_over)
+                position = Position(validated, sums, monitor.passed_over)
                 checkpoints.save(step, state, position)
 
         def rescue() -> None:
@@ -238,14 +235,7 @@ def train(
             # Take the next batch and step; read the metrics of the step before.
             if experiment.data.prefetch == 0:
                 monitor.read(saved)
-            try:
-                batch = setup.mark(upcoming.take(), stop_request.here)
-            except ChildProcessError:
-                # A signal to all processes also ends workers that do not ignore it yet, see
-                # data/workers.py.
-                if stop_request.here or not stop_request.poll():
-                    raise
-                continue
+            batch = setup.mark(upcoming.take(), stop_request.here)
             state, metrics = setup.train_step(state, batch)
             step += 1
             monitor.read(saved)
@@ -307,19 +297,13 @@ def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | 
     """
     batch_sums, labels = [], []
     with contextlib.closing(setup.eval_batches()) as batches:
-        try:
-            for batch in batches:
-                if stop.poll_all():
-                    return None
-                labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
-                batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
-                # Images that load faster than the network works must not pile up on the devices.
-                jax.block_until_ready(batch_sums[-2:-1])
-        except ChildProcessError:
-            # For the reason see the same error in ``train``.
-            if jax.process_count() > 1 or not stop.poll():
-                raise
-            return None
+        for batch in batches:
+            if stop.poll_all():
+                return None
+            labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
+            batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
+            # Images that load faster than the network works must not pile up on the devices.
+            jax.block_until_ready(batch_sums[-2:-1])
     sums = functools.reduce(Sums.plus, meshes.fetch(batch_sums), Sums())
     if sums.seen != len(setup.eval_source):
         raise RuntimeError(

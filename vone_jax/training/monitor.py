@@ -36,10 +36,6 @@ class NonFiniteError(FloatingPointError):
     """A loss or gradient is NaN or infinite; the message names the step."""
 
 
-class UnreadableDataError(RuntimeError):
-    """More training images could not be read than the experiment allows."""
-
-
 @dataclasses.dataclass
 class Stop:
     """The request to stop a run, which all processes follow at the same step.
@@ -228,7 +224,7 @@ class Monitor:
         """Wait for the metrics of the pending step, and log them if a line of the log is due.
 
         ``saved`` is the step of the last checkpoint, 0 if there is none. Raises the errors of a
-        step that was not finite, and of too many examples that could not be read.
+        step that was not finite.
         """
         if self.pending is None:
             return
@@ -236,14 +232,6 @@ class Monitor:
         host = meshes.fetch(metrics)
         self.stop.everywhere |= bool(host.marks.get("stop", 0))
         experiment = self.setup.experiment
-        unreadable, limit = int(host.marks.get("unreadable", 0)), experiment.data.unreadable_limit
-        self.passed_over["examples"] += unreadable
-        if unreadable and (number := self.passed_over["examples"]) > limit:
-            raise UnreadableDataError(
-                f"{number} training images could not be read up to step {step}, "
-                f"data.unreadable_limit is {limit}; repair the files that the warnings name, or "
-                f"raise the limit"
-            )
         if host.finite:
             self.interval = self.interval.plus(host.sums)
             self.progress.advance(note=f"loss {host.sums.means()['loss']:.4f}")
@@ -265,8 +253,6 @@ class Monitor:
                 record["gradient_norm"] = float(host.gradient_norm)
                 if host.similarity is not None:
                     record["similarity"] = float(host.similarity)
-            if experiment.data.unreadable == "skip":
-                record["unreadable"] = self.passed_over["examples"]
             self.log.write(record)
             self.interval = Sums()
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vone_jax import arguments, data, prng
 from vone_jax import mesh as meshes
-from vone_jax.data.sources import KeptImages, are_numbers, class_identifier
+from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments.experiment import DataConfig, Experiment
 from vone_jax.experiments.state import TrainState, check_patterns, initial_state, split
 from vone_jax.training.similarity import make_targets
@@ -61,37 +61,33 @@ class Setup:
             compiler_options={"xla_backend_optimization_level": 0},
         )()
 
-    def train_batches(self) -> "data.Batches":
-        """Return this process's part of the training batches, without end."""
+    def train_batches(self, skip: int) -> "data.Batches":
+        """Return this process's part of the training batches after the first ``skip``."""
         config = self.experiment.data
         return data.train_batches(
             self.train_source,
             batch_size=config.batch_size,
             seed=self.experiment.seed,
             augment=config.augment,
-            unreadable=config.unreadable,
+            preprocessing=data.Preprocessing(config.center_crop),
+            skip=skip,
             **self._reading(),
         )
 
     def eval_batches(self) -> "data.Batches":
-        """Return this process's part of the validation batches, padded and masked.
-
-        Workers that die are started again as in training. But an unreadable image is always an
-        error, because validations on different images could not be compared.
-        """
+        """Return this process's part of the validation batches, padded and masked."""
         config = self.experiment.data
         return data.eval_batches(
-            self.eval_source,
+            self._prepared,
             batch_size=config.eval_batch_size,
-            restart_workers=config.unreadable == "skip",
-            kept=self._kept,
             **self._reading(),
         )
 
     @cached_property
-    def _kept(self) -> KeptImages | None:
-        """The place for validation images, which are then decoded once and not in each epoch."""
-        return KeptImages.if_small(self.eval_source, self.experiment.model.image_size)
+    def _prepared(self) -> data.Source:
+        """The validation images, which are decoded once and not in each epoch."""
+        crop = data.Preprocessing(self.experiment.data.center_crop)
+        return data.Prepared(self.eval_source, self.experiment.model.image_size, crop)
 
     def shard(self, batch: dict[str, Any]) -> Batch:
         """Put this process's part of a batch on the devices, where bytes become floats."""
@@ -116,7 +112,6 @@ class Setup:
     def _reading(self) -> dict[str, Any]:
         return {
             "image_size": self.experiment.model.image_size,
-            "preprocessing": data.Preprocessing(self.experiment.data.center_crop),
             "workers": self.experiment.data.workers,
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
@@ -144,18 +139,14 @@ class Prefetch:
     ):
         self._batches, self._place = batches, place
         self._ahead, self._unloaded = ahead, number
-        self._waiting: deque[tuple[Batch, dict[str, Any]]] = deque()
-        # The state of the iterator after the last batch that was taken.
-        self.state = batches.get_state()
+        self._waiting: deque[Batch] = deque()
 
     def take(self) -> Batch:
         """Return the next batch."""
         while self._unloaded and len(self._waiting) <= self._ahead:
-            placed = self._place(next(self._batches))
-            self._waiting.append((placed, self._batches.get_state()))
+            self._waiting.append(self._place(next(self._batches)))
             self._unloaded -= 1
-        placed, self.state = self._waiting.popleft()
-        return placed
+        return self._waiting.popleft()
 
 
 def for_data(experiment: Experiment, given: Collection[str] = ()) -> Experiment:

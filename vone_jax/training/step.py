@@ -33,7 +33,7 @@ from vone_jax.training.similarity import make_similarity_gradient
 Batch = dict[str, jax.Array]
 
 # Fields of a batch that mark rows. A step counts the marked rows over all processes.
-MARKS = ("unreadable", "stop")
+MARKS = ("stop",)
 _STREAMS = ("train noise", "dropout", "augmentation", "perturbation", "similarity", "teacher")
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
 # finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
