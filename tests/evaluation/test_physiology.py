@@ -223,12 +223,16 @@ def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
     assert display.in_channels == 3
 
 
+def functions_of(network, features):
+    """A network of functions, with other features than those of its module."""
+    shape, noisy = network.image_shape, network.stochastic
+    return Network(network.name, network.logits_fn, shape, (), noisy, features)
+
+
 def test_wrong_requests_are_refused_before_anything_is_recorded(network, table, tmp_path):
     with pytest.raises(ValueError, match=r"among v1.simple, .* 'botleneck'; did you mean 'bottl"):
         recorded(network, layers=("botleneck",))
-    flat = dataclasses.replace(
-        network, model=None, features=lambda keys, images: {"code": images[:, 0, :, 0]}
-    )
+    flat = functions_of(network, lambda keys, images: {"code": images[:, 0, :, 0]})
     with pytest.raises(ValueError, match="no convolutional stages; layers must be among code"):
         recorded(flat)
     with pytest.raises(ValueError, match="physiology_trials must be an integer >= 1, got 0"):
@@ -271,7 +275,7 @@ def test_features_that_take_one_size_only_are_told_the_size_that_is_shown():
         flat = images.reshape(images.shape[0], -1)
         return {"conv": images, "head": flat @ jnp.ones((28 * 28, 10))}
 
-    network = dataclasses.replace(base_network(), features=features, model=None)
+    network = functions_of(base_network(), features)
     with pytest.raises(TypeError, match="dot_general") as raised:
         recorded(network)
     notes = "\n".join(raised.value.__notes__)

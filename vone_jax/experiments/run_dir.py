@@ -78,7 +78,7 @@ class RunDescription:
     command: str = ""
     # SHA-256 digest of the weights that the run started from, see initial.py. None without them.
     initial_digest: str | None = None
-    # ``Network.variables_checksum`` of a distillation's teacher. None without one.
+    # ``Network.checksum`` of a distillation's teacher. None without one.
     teacher_weights: str | None = None
     # SHA-256 digest of the file of measured similarities. None without one.
     similarity_digest: str | None = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,15 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, files, models, prng, v1
+from vone_jax import arguments, files, models, names, prng, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
+
+Function = Callable[[jax.Array, jax.Array], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,67 +32,65 @@ class Split:
     split: str
     data_dir: str | None = None
     # A hash of the names of files in a folder, or a TFDS set with its version; None for other data.
-    # Runs of earlier versions do not record it, so it is not compared.
     names_digest: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network of any origin. It prints without its functions and weights.
+    """A trained network, made of functions. ``Network.of_model`` makes one of a module.
+
+    It prints without its functions and weights.
 
     Attributes:
       name: its name among results: that of a run directory, a file or a function.
       logits_fn: the classifier ``(keys, images) -> logits``, with one typed key per example and
         float images (N, H, W, C) in [0, 1]. Normalisation is part of it. Weights that are leaves of
-        a ``jax.tree_util.Partial`` are copied to each device once; weights that a function closes
-        over become part of every compiled program.
+        a ``jax.tree_util.Partial`` are copied to each device once.
       image_shape: (H, W, C) with H = W.
       class_names: in the order of the logits; empty if they are not known.
       stochastic: True if the logits depend on the keys.
       features: ``(keys, images) -> {layer: array}`` in the order of processing, for physiology;
         None for a network whose layers cannot be seen.
       preprocessing: the method that brings images of a data set to the network's size.
-      model: its module, for networks of ``vone_jax.models``; else None. Only such a network can get
-        other noise. Its functions are those of the module, so functions of one's own need None.
-      variables: of the module, ``{"params": ..., "batch_stats": ...}``.
       architecture: one of ``models.NAMES``; empty for other networks.
       source: its origin in words; empty for a run.
-      config: its description as JSON values; for a run, the experiment.
-      checkpoint_step: the training step of a run's checkpoint.
-      run_dir: the directory of a run.
+      origin: its origin as JSON values, part of ``description``.
+      config: the experiment of a run, or the arguments of ``models.create``, as JSON values.
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
       assumed: fields of V1, or of a base network, whose values its file does not state.
-      trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
       members: the networks of an ensemble.
+      model: its module, see ``of_model``; None for functions.
+      variables: of the module, ``{"params": ..., "batch_stats": ...}``.
+      trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
+      checkpoint_step: the training step of a run's checkpoint.
+      run_dir: the directory of a run.
 
     Raises:
-      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C),
-        class names in one text, functions or noise that are not those of the model, or a run
-        directory without a model.
+      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C), or
+        class names in one text.
     """
 
     name: str
-    logits_fn: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(repr=False)
+    logits_fn: Function = dataclasses.field(repr=False)
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] = ()
     stochastic: bool = False
-    features: Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]] | None = dataclasses.field(
-        default=None, repr=False
-    )
+    features: Function | None = dataclasses.field(default=None, repr=False)
     preprocessing: Preprocessing = Preprocessing()
-    model: models.Model | None = dataclasses.field(default=None, repr=False)
-    variables: Any = dataclasses.field(default=None, repr=False)
     architecture: str = ""
     source: str = ""
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    checkpoint_step: int | None = None
-    run_dir: Path | None = None
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    trained: models.Model | None = dataclasses.field(default=None, repr=False)
     members: tuple["Network", ...] = ()
+    model: models.Model | None = dataclasses.field(default=None, init=False, repr=False)
+    variables: Any = dataclasses.field(default=None, init=False, repr=False)
+    trained: models.Model | None = dataclasses.field(default=None, init=False, repr=False)
+    checkpoint_step: int | None = dataclasses.field(default=None, init=False)
+    run_dir: Path | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self):
         given: Any = self.image_shape if np.ndim(self.image_shape) == 1 else ()
@@ -101,32 +103,9 @@ class Network:
         if len(shape) != 3 or not whole or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
         object.__setattr__(self, "image_shape", shape)
-        if self.model is None:
-            if self.run_dir is not None:
-                raise ValueError(
-                    f"run_dir must be None for functions of your own, got {self.run_dir}, which "
-                    "has the results of another network; make a new Network"
-                )
-            return
-        if self.stochastic != (noisy := models.is_stochastic(self.model)):
-            raise ValueError(
-                f"stochastic must be {noisy}, as the model of {self.name} is, got "
-                f"{self.stochastic}; Network.of_model takes it from the model"
-            )
-        for field, make in (("logits_fn", models.logits_fn), ("features", models.features_fn)):
-            given: Any = getattr(self, field)
-            own = make(self.model, self.variables)
-            made = isinstance(given, Partial) and given.func == own.func
-            if given is not None and not (made and given.args[0] is self.variables):
-                raise ValueError(
-                    f"{field} must be that of the model and variables of {self.name}; make a new "
-                    "Network of a function of your own, and use Network.of_model for other "
-                    "variables"
-                )
 
-    @classmethod
+    @staticmethod
     def of_model(
-        cls,
         name: str,
         model: models.Model,
         variables: Any,
@@ -135,26 +114,29 @@ class Network:
     ) -> "Network":
         """A network of ``vone_jax.models``, with further fields.
 
-        A tuned bank becomes the fixed bank that it has learned, see ``models.with_fixed_bank``. The
-        images have sides of ``image_size`` pixels; default: those of the module.
+        Its functions and whether it is stochastic follow from the module and its variables. A tuned
+        bank becomes the fixed bank that it has learned, see ``models.with_fixed_bank``. The images
+        have sides of ``image_size`` pixels; default: those of the module.
         """
         model, variables = models.with_fixed_bank(model, variables)
         size = model.image_size if image_size is None else image_size
-        return cls(
-            name=name,
-            logits_fn=models.logits_fn(model, variables),
-            image_shape=(size, size, model.in_channels),
-            stochastic=models.is_stochastic(model),
-            features=models.features_fn(model, variables),
-            model=model,
-            variables=variables,
-            **fields,
-        )
+        shape = (size, size, model.in_channels)
+        return _ModelNetwork(name, shape, model=model, variables=variables, **fields)
+
+    @property
+    def label(self) -> str:
+        """Its name in tables: that of its architecture, else its own."""
+        return names.network_label(self.architecture) if self.architecture else self.name
 
     @property
     def image_size(self) -> int:
         """The side of its images in pixels."""
         return self.image_shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """The number of channels of its images."""
+        return self.image_shape[2]
 
     @property
     def v1(self) -> v1.VOneBlockConfig | None:
@@ -166,12 +148,82 @@ class Network:
         """The noise of its V1, or behind its stem; None for none or where it is not known."""
         return None if self.model is None else models.noise_of(self.model)
 
+    @property
+    def trained_noise(self) -> Noise:
+        """The noise it was trained with, see ``noise``."""
+        return self.noise if self.trained is None else models.noise_of(self.trained)
+
     @functools.cached_property
     def num_classes(self) -> int:
         """The number of logits."""
         logits_fn = prng.as_pytree(self.logits_fn)
         logits = jax.eval_shape(lambda call, *inputs: call(*inputs), logits_fn, *self._inputs())
         return logits.shape[-1]
+
+    @functools.cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The names of its layers in the order of processing; empty if they cannot be seen."""
+        if self.features is None:
+            return ()
+        found: list[str] = []
+        # JAX would sort the names.
+        features = self.features
+        jax.eval_shape(lambda *inputs: found.extend(features(*inputs)), *self._inputs())
+        return tuple(found)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What it computes apart from its weights, as JSON values: part of a result's identity.
+
+        A module is described with its front end, type and normalisation, and functions by a
+        checksum of their traced programs. The program does not show what Python computes behind
+        ``jax.pure_callback``.
+        """
+        if self.members:
+            what: dict[str, Any] = {"members": [member.description for member in self.members]}
+        elif self.model is not None:
+            what = {"model": describe(self.model)}
+        else:
+            # Addresses of functions differ between processes.
+            texts = (
+                re.sub(r"0x[0-9a-f]+", "", str(program))
+                for program in self._programs(*self._functions)
+            )
+            what = {"program": f"{zlib.crc32(''.join(texts).encode()):08x}"}
+        preprocessing = dataclasses.asdict(self.preprocessing)
+        return {**self.origin, **what, "preprocessing": preprocessing}
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of its weights: of functions, all arrays that they close over.
+
+        It is computed at each call, since the arrays of a function may be replaced in between.
+        """
+        if self.members:
+            return files.json_digest([member.checksum for member in self.members])[:8]
+        leaves = jax.tree.leaves(self.variables)
+        arrays = self._arrays(*self._functions) if self.model is None else leaves
+        return f"{files.array_checksum(arrays):08x}"
+
+    @property
+    def weights(self) -> str:
+        """``checksum``, which for functions also covers ``description``."""
+        if self.model is not None:
+            return self.checksum
+        return f"{zlib.crc32(json.dumps([self.checksum, self.description]).encode()):08x}"
+
+    @property
+    def parameters(self) -> int:
+        """The number of trained parameters; for functions, of all floating-point constants.
+
+        It is 0 for an artefact, whose program does not show its constants.
+        """
+        if self.members:
+            return sum(member.parameters for member in self.members)
+        if self.model is not None:
+            return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+        arrays = self._arrays(self.logits_fn)
+        return sum(a.size for a in arrays if jnp.issubdtype(a.dtype, jnp.floating))
 
     def with_noise(self, noise: Noise) -> "Network":
         """The network with other noise in V1, or behind the stem of a base network, or none.
@@ -194,104 +246,127 @@ class Network:
         if changed == self.model:
             return self
         trained = None if trained == changed else trained
-        return dataclasses.replace(self._of(changed, self.variables), trained=trained)
+        return dataclasses.replace(self, model=changed, trained=trained)
 
     def quiet(self) -> "Network":
         """The network without noise, or the network itself if its noise is not known."""
         return self if self.model is None else self.with_noise(None)
 
+    def with_image_size(self, image_size: int) -> "Network":
+        """The network for images of another size in pixels.
+
+        The weights, the strides and the pixels per degree of V1 stay as they are, so the field of
+        view grows with the images.
+
+        Raises:
+          ValueError: for a network of functions, or a size that is out of range.
+        """
+        arguments.count("image_size", image_size, least=8)
+        if self.model is None:
+            if image_size == self.image_size:
+                return self
+            raise ValueError(
+                f"image_size must be left out for {self.name}: its functions are for images of "
+                f"{self.image_size} pixels"
+            )
+        shape = (image_size, image_size, self.in_channels)
+        trained = None if self.trained is None else _resized(self.trained, image_size)
+        model = _resized(self.model, image_size)
+        return dataclasses.replace(self, model=model, trained=trained, image_shape=shape)
+
     def placed(self, place: Callable[[Any], Any]) -> "Network":
         """The network with its weights moved by ``place``, a function of a pytree."""
         if self.model is not None:
-            return self._of(self.model, place(self.variables))
+            return dataclasses.replace(self, variables=place(self.variables))
         logits_fn, features = place(prng.as_pytree(self.logits_fn)), self.features
         if features is not None:
             features = place(prng.as_pytree(features, "features"))
         return dataclasses.replace(self, logits_fn=logits_fn, features=features)
 
-    def _of(self, model: models.Model, variables: Any) -> "Network":
-        """The network with another module or other variables, and the functions of both."""
-        made = Network.of_model(self.name, model, variables, self.image_size)
-        names = ("model", "variables", "logits_fn", "features", "stochastic")
-        return dataclasses.replace(self, **{name: getattr(made, name) for name in names})
-
     def response_fn(self, layer: str) -> Partial:
-        """The function ``(keys, images) -> responses`` of a layer of ``features``.
+        """The function ``(keys, images) -> responses`` of a layer, a name of ``layers``.
 
         Raises:
-          ValueError: for a network without ``features``.
+          ValueError: for a network without ``features``, or when it is called, for another name.
         """
         if self.features is None:
             raise ValueError(f"the layers of {self.name} cannot be seen, it has no features")
         return Partial(_Layer(layer), prng.as_pytree(self.features, "features"))
 
     @property
-    def weights(self) -> str:
-        """A checksum of all weights. It differs for a network that is trained anew.
+    def _functions(self) -> list[Function]:
+        return [function for function in (self.logits_fn, self.features) if function is not None]
 
-        For a network of functions, it also covers the traced programs of ``logits_fn`` and
-        ``features``, but not what Python computes behind ``jax.pure_callback``.
-        """
-        return self._checksum_and_floats()[0]
+    def _programs(self, *functions: Function) -> list[Any]:
+        """The traced programs of functions now; JAX would give a known function its first."""
+        return [jax.make_jaxpr(lambda *inputs, f=f: f(*inputs))(*self._inputs()) for f in functions]
 
-    def _checksum_and_floats(self) -> tuple[str, int]:
-        """``weights``, and the number of floating-point constants in ``logits_fn``; 0 for a model.
-
-        The programs of functions are traced once for both, and again where the functions close over
-        other arrays than before.
-        """
-        version = [jax.tree.structure(prng.as_pytree(self.logits_fn))]
-        if self.features is not None:
-            version.append(jax.tree.structure(prng.as_pytree(self.features, "features")))
-        if vars(self).get("_version") == version:
-            return vars(self)["_known"]
-        floats = 0
-        if self.model is not None:
-            checksum = files.array_checksum(jax.tree.leaves(self.variables))
-        else:
-            programs = [
-                _traced(function, *self._inputs())
-                for function in (self.logits_fn, self.features)
-                if function is not None
-            ]
-            checksum = 0
-            for program in programs:
-                checksum = files.array_checksum(_constants(program), checksum)
-            for program in programs:
-                # Addresses of functions differ between processes.
-                text = re.sub(r"0x[0-9a-f]+", "", str(program))
-                checksum = zlib.crc32(text.encode(), checksum)
-            # The leaves of a Partial are constants of its program, too.
-            constants = map(np.asarray, _constants(programs[0]))
-            floats = sum(a.size for a in constants if jnp.issubdtype(a.dtype, jnp.floating))
-        vars(self).update(_version=version, _known=(f"{checksum:08x}", floats))
-        return vars(self)["_known"]
-
-    @functools.cached_property
-    def variables_checksum(self) -> str:
-        """A checksum of the weights without any program, so that no version of JAX changes it.
-
-        For functions, it covers only arrays that are leaves of a pytree, as those of ensembles are.
-        It is empty if there are none.
-        """
-        leaves = jax.tree.leaves(prng.as_pytree(self.logits_fn))
-        return f"{files.array_checksum(leaves):08x}" if leaves else ""
-
-    @functools.cached_property
-    def parameters(self) -> int:
-        """The number of trained parameters; for functions, of all floating-point constants.
-
-        It is 0 for an artefact, whose program does not show its constants.
-        """
-        if self.members:
-            return sum(member.parameters for member in self.members)
-        if self.model is not None:
-            return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
-        return self._checksum_and_floats()[1]
+    def _arrays(self, *functions: Function) -> list[np.ndarray]:
+        """The arrays that functions close over."""
+        arrays = (array for program in self._programs(*functions) for array in _constants(program))
+        return [np.asarray(_numbers(array)) for array in arrays]
 
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         return keys, jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ModelNetwork(Network):
+    """A network of a module and its variables, from which its functions follow."""
+
+    logits_fn: Function = dataclasses.field(init=False, repr=False)
+    stochastic: bool = dataclasses.field(init=False)
+    features: Function | None = dataclasses.field(init=False, repr=False)
+    model: models.Model | None = dataclasses.field(default=None, repr=False)
+    variables: Any = dataclasses.field(default=None, repr=False)
+    trained: models.Model | None = dataclasses.field(default=None, repr=False)
+    checkpoint_step: int | None = None
+    run_dir: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        assert self.model is not None
+        for field, value in (
+            ("logits_fn", models.logits_fn(self.model, self.variables)),
+            ("features", models.features_fn(self.model, self.variables)),
+            ("stochastic", models.is_stochastic(self.model)),
+        ):
+            object.__setattr__(self, field, value)
+
+
+def describe(value: Any) -> Any:
+    """Describe a module, a configuration, or a value of their fields as JSON values.
+
+    Modules and dataclasses become objects of their fields with their class under ``"type"``, and
+    arrays their shape and a checksum.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hidden = ("parent", "name") if isinstance(value, nn.Module) else ()
+        shown = [field.name for field in dataclasses.fields(value) if field.name not in hidden]
+        return {"type": type(value).__name__} | {f: describe(getattr(value, f)) for f in shown}
+    if isinstance(value, np.ndarray | jax.Array):
+        return {"shape": list(value.shape), "checksum": f"{files.array_checksum([value]):08x}"}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    return np.dtype(value).name
+
+
+def _resized(model: models.Model, image_size: int) -> models.Model:
+    """The module for images of another size, with the same weights, strides and kernels."""
+    if not isinstance(model, VOneNet):
+        return model.clone(image_size=image_size)
+
+    def resized(stage: Any) -> Any:
+        degrees = image_size * (stage.visual_degrees / stage.image_size)
+        return dataclasses.replace(stage, image_size=image_size, visual_degrees=degrees)
+
+    before = None if model.subcortical is None else resized(model.subcortical)
+    return model.clone(v1=resized(model.v1), subcortical=before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,11 +381,6 @@ class _Layer:
         return layers[self.layer]
 
 
-def _traced(function: Callable[..., Any], *inputs: Any) -> Any:
-    """The program of a function now; JAX would give a known function its first program."""
-    return jax.make_jaxpr(lambda *inputs: function(*inputs))(*inputs)
-
-
 def _constants(program: Any) -> Iterator[Any]:
     """The arrays that a traced function closes over, also those in functions that it calls.
 
@@ -323,6 +393,12 @@ def _constants(program: Any) -> Iterator[Any]:
                 yield from _constants(value)
             elif isinstance(value, jax.export.Exported):
                 yield np.frombuffer(value.mlir_module_serialized, np.uint8)
+
+
+def _numbers(array: Any) -> Any:
+    """The array, or the numbers of typed keys."""
+    is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(array) if is_key else array
 
 
 def _is_program(value: Any) -> bool:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -61,6 +61,7 @@ def open_network(
     step: int | None = None,
     class_names: Sequence[str] | None = None,
     v1_fields: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
 ) -> Network:
     """Open a network.
 
@@ -82,6 +83,8 @@ def open_network(
       class_names: names of the classes in the order of the logits. Default: the names that the
         network has.
       v1_fields: fields of ``v1.VOneBlockConfig`` that replace those that a checkpoint file states.
+      image_size: side of the images in pixels, see ``Network.with_image_size``. Default: that of
+        the network. A checkpoint file may not say it; then ``notes`` has what was assumed.
 
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
@@ -93,7 +96,7 @@ def open_network(
       Exception: what a function raises, with a note that names the function.
     """
     if not isinstance(spec, str | Path | Network):
-        raise NetworkError(f"a network must be {_SOURCES}; got {spec!r}")
+        raise NetworkError(f"a network must be {_SOURCES}; got {spec!r:.80}{_torch_hint(spec)}")
     opened = isinstance(spec, Network)
     named = spec.name if opened else str(spec)
     path = Path(os.path.expanduser(named))
@@ -101,23 +104,21 @@ def open_network(
         raise NetworkError(f"step is for a directory of train.py, got {step} with {named}")
     if v1_fields and (opened or path.suffix not in _CHECKPOINTS or not path.is_file()):
         raise NetworkError(f"v1_fields is for checkpoint files, got {dict(v1_fields)} with {named}")
-    network = spec if opened else _open(named, path, step, v1_fields or {}, class_names or ())
-    for member in network.members if opened else ():
-        open_network(member)
-    # Networks that were opened before have their source in words.
-    if network.model is None and not network.source:
-        _checked(network, f"network {named}", states_noise=True)
+    network = spec
+    if not isinstance(network, Network):
+        network = _open(named, path, step, v1_fields or {}, class_names or (), image_size)
+    for each in network.members or (network,):
+        # Networks that were opened before have their source in words.
+        if each.model is None and not each.source:
+            _checked(each, f"network {each.name}", states_noise=True)
+    if image_size is not None:
+        network = network.with_image_size(image_size)
     if class_names is not None:
         network = dataclasses.replace(network, class_names=tuple(class_names))
     if network.class_names and len(network.class_names) != network.num_classes:
-        if class_names is None:
-            raise NetworkError(
-                f"{named} has {len(network.class_names)} names of classes for its "
-                f"{network.num_classes} logits; give class_names, one name for each logit"
-            )
         raise NetworkError(
-            f"class_names must be {network.num_classes} names, one for each logit of "
-            f"{network.name}, got {len(network.class_names)}"
+            f"{named} has {len(network.class_names)} names of classes for its "
+            f"{network.num_classes} logits; give class_names, one name for each logit"
         )
     return network
 
@@ -128,11 +129,12 @@ def _open(
     step: int | None,
     v1_fields: Mapping[str, Any],
     class_names: Sequence[str],
+    image_size: int | None,
 ) -> Network:
     """Open a network by its text ``spec``; ensemble members without names get ``class_names``."""
+    if _is_run(path):
+        return _open_run(path, step)
     if path.is_dir():
-        if _is_run(path):
-            return _open_run(path, step)
         name, folder = _name(path.resolve().name), convert.read_folder(path)
         network = _converted(name, folder.model, folder.variables, f"folder {name}")
         if folder.class_names:
@@ -141,11 +143,13 @@ def _open(
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
     if path.suffix == _ARTEFACT and path.exists():
+        content = path.read_bytes()
         try:
-            exported = convert.load_exported(path.read_bytes())
+            exported = convert.load_exported(content)
         except convert.CheckpointError as error:
             raise convert.CheckpointError(f"{path.name}: {error}") from error
-        network = Network(_name(path.stem), exported, exported.image_shape)
+        origin = {"artefact": hashlib.sha256(content).hexdigest()}
+        network = Network(_name(path.stem), exported, exported.image_shape, origin=origin)
         return _checked(network, f"artefact {path.name}", states_noise=False)
     if path.suffix == ".py" and path.exists():
         raise NetworkError(f"{spec} is a program; name its function, such as {spec}:network")
@@ -155,7 +159,7 @@ def _open(
     if len(parts) > 1:
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
-        members = [open_network(part, step=step) for part in parts]
+        members = [open_network(part, step=step, image_size=image_size) for part in parts]
         names = tuple(class_names)
         return ensemble(
             [dataclasses.replace(m, class_names=m.class_names or names) for m in members]
@@ -275,38 +279,43 @@ def _converted(
 
 def _open_function(spec: str, module: str, function: str) -> Network:
     """The network that a user's function makes."""
+    imported = _import(module)
+    make = getattr(imported, function, None)
+    if not callable(make):
+        raise NetworkError(f"{spec}: {module} has no function {function!r}")
     try:
-        imported = _import(module)
-        if not hasattr(imported, function):
-            raise NetworkError(f"{spec}: {module} has no function {function!r}")
-        make = getattr(imported, function)
-        if not callable(make):
-            raise NetworkError(f"{spec} is no function, but of type {type(make).__name__}")
-        taken = [
-            str(parameter)
-            for parameter in inspect.signature(make).parameters.values()
-            if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
-        ]
-        if taken:
-            raise NetworkError(f"{spec} must take no argument, it takes {', '.join(taken)}")
         made = make()
         if isinstance(made, tuple) and len(made) in (2, 3):
-            try:
-                network = Network(function, *made)
-            except (TypeError, ValueError) as error:
-                raise NetworkError(f"{spec}: {error}") from error
-            return _checked(network, f"function {spec}", states_noise=False)
-        if isinstance(made, Network):
-            return _checked(made, f"function {spec}", states_noise=True)
+            network, states_noise = Network(function, *made), False
+        else:
+            network, states_noise = made, True
+        if not isinstance(network, Network):
+            raise NetworkError(
+                f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, names of "
+                "classes), where the names may be left out; got a "
+                f"{type(made).__name__}{_torch_hint(made)}"
+            )
+        named = f"{Path(module).name}:{function}"
+        network = dataclasses.replace(network, origin={"function": named, **network.origin})
+        return _checked(network, f"function {spec}", states_noise)
     except NetworkError:
         raise
     except Exception as error:
         error.add_note(f"The error is from {spec}, or from calling the network that it returned.")
         raise
-    raise NetworkError(
-        f"{spec} must return a vone_jax.Network or (logits_fn, image_shape, names of classes), "
-        f"where the names may be left out; got {type(made).__name__}"
-    )
+
+
+def _torch_hint(value: Any) -> str:
+    """Three lines that make a network of a module of PyTorch; empty for another value."""
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(value).__mro__}
+    if "torch.nn.modules.module.Module" not in bases:
+        return ""
+    return """. Write a function that makes a network of the module:
+
+def network():
+    module = ...  # made and loaded as in PyTorch; it takes images (N, C, H, W) in [0, 1]
+    return vone_jax.network.of_torch("mine", module, image_shape=(224, 224, 3))
+"""
 
 
 def _import(module: str) -> ModuleType:
@@ -352,34 +361,33 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     def keys(*seeds: int) -> jax.Array:
         return jax.vmap(jax.random.key)(jnp.array(seeds))
 
+    def check(holds: Any, reason: str) -> None:
+        if not holds:
+            raise NetworkError(f"{source}: {reason}")
+
+    def close(one: jax.Array, other: jax.Array) -> bool:
+        return bool(jnp.max(jnp.abs(one - other)) <= _SAME * jnp.max(jnp.abs(first)))
+
     images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape), jnp.float32)
+    # Batches in which another image replaces the first one, or the second one.
+    others = images.at[0].set(1.0 - images[0]), images.at[1].set(1.0 - images[1])
     try:
         logits_fn = prng.as_pytree(network.logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
-    # Batches in which another image replaces the first one, or the second one.
-    others = (images.at[0].set(1.0 - images[0]), images.at[1].set(1.0 - images[1]))
-    first, second, *beside = (
-        prng.call_with_keys(logits_fn, k, x, "logits_fn", "attacks.per_example")
-        for k, x in (
-            (keys(1, 2), images),
-            (keys(3, 4), images),
-            (keys(3, 2), others[0]),
-            (keys(1, 4), others[1]),
-        )
-    )
+    first = prng.call_with_keys(logits_fn, keys(1, 2), images, "logits_fn", "attacks.per_example")
     shape = getattr(first, "shape", type(first).__name__)
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
-        raise NetworkError(
-            f"{source}: logits_fn must return logits of shape (N, classes) for N images, with "
-            f"at least 2 classes; got {shape} for 2 images"
-        )
+    check(
+        isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2 and shape[1] >= 2,
+        "logits_fn must return logits of shape (N, classes) for N images, with at least 2 classes; "
+        f"got {shape} for 2 images",
+    )
     floating = jnp.issubdtype(first.dtype, jnp.floating)
-    if not floating or not bool(jnp.isfinite(first).all()):
-        got = "NaN or infinite ones for random images" if floating else first.dtype
-        raise NetworkError(
-            f"{source}: logits_fn must return finite floating-point logits, got {got}"
-        )
+    got = "NaN or infinite ones for random images" if floating else first.dtype
+    check(
+        floating and bool(jnp.isfinite(first).all()),
+        f"logits_fn must return finite floating-point logits, got {got}",
+    )
     try:
         jax.eval_shape(logits_fn, keys(1, 2), images)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
@@ -387,41 +395,34 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
             f"{source}: logits_fn must be written in JAX, since it is compiled and differentiated: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    largest = jnp.max(jnp.abs(first))
-    if jnp.max(jnp.abs(first - logits_fn(keys(1, 2), images))) > _SAME * largest:
-        raise NetworkError(
-            f"{source}: logits_fn must be a function of (keys, images) alone, but two calls with "
-            "the same ones return different logits; draw its noise from the keys, with jax.random, "
-            "and keep no state"
-        )
-    same = jnp.stack([beside[1][0], beside[0][1]])
-    if jnp.max(jnp.abs(first - same)) > _SAME * largest:
-        raise NetworkError(
-            f"{source}: the logits of an image must depend on its own pixels and key alone, but "
-            "they change with the other images of the batch and their keys; compute batch norm "
-            "with its running statistics, and draw the noise of each image from its own key"
-        )
+    check(
+        close(first, logits_fn(keys(1, 2), images)),
+        "logits_fn must be a function of (keys, images) alone, but two calls with the same ones "
+        "return different logits; draw its noise from the keys, with jax.random, and keep no state",
+    )
+    alone = logits_fn(keys(1, 4), others[1])[0], logits_fn(keys(3, 2), others[0])[1]
+    check(
+        close(first, jnp.stack(alone)),
+        "the logits of an image must depend on its own pixels and key alone, but they change with "
+        "the other images of the batch and their keys; compute batch norm with its running "
+        "statistics, and draw the noise of each image from its own key",
+    )
     if network.features is not None:
         layers = jax.eval_shape(network.features, keys(1, 2), images)
-        if not isinstance(layers, Mapping):
-            raise NetworkError(
-                f"{source}: features must return a dictionary of layers, got "
-                f"{type(layers).__name__}"
-            )
-        for name, layer in layers.items():
-            if not isinstance(layer, jax.ShapeDtypeStruct):
-                raise NetworkError(
-                    f"{source}: features must return an array for each layer, got a "
-                    f"{type(layer).__name__} for {name!r}"
-                )
-    depends = bool((first != second).any())
-    if states_noise and depends and not network.stochastic:
-        raise NetworkError(
-            f"{source}: the logits depend on the keys; state Network(stochastic=True, ...)"
+        check(
+            isinstance(layers, Mapping)
+            and all(isinstance(layer, jax.ShapeDtypeStruct) for layer in layers.values()),
+            "features must return a dictionary of layers with an array for each, got "
+            f"{jax.tree.map(lambda leaf: leaf.shape, layers)}",
         )
+    depends = bool((first != logits_fn(keys(3, 4), images)).any())
+    check(
+        network.stochastic or not (states_noise and depends),
+        "the logits depend on the keys; state Network(stochastic=True, ...)",
+    )
     return dataclasses.replace(
         network,
         class_names=tuple(map(str, network.class_names)),
-        stochastic=network.stochastic or depends,
         source=network.source or source,
+        **({} if network.model is not None else {"stochastic": network.stochastic or depends}),
     )

@@ -32,7 +32,7 @@ class Setup:
 
     ``parameters`` is the number of trained parameters, without frozen ones. An epoch has
     ``steps_per_epoch`` full batches, and the run ``total_steps`` steps. ``teacher_weights`` is a
-    checksum of the teacher's weights, see ``Network.variables_checksum``, or None without one.
+    checksum of the teacher's weights, see ``Network.checksum``, or None without one.
     """
 
     experiment: Experiment
@@ -229,7 +229,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
         eval_source=eval_source,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        teacher_weights=None if teacher is None else teacher.variables_checksum,
+        teacher_weights=None if teacher is None else teacher.checksum,
         train_step=make_train_step(
             model,
             experiment,

@@ -1,0 +1,108 @@
+"""What a network computes is part of its identity: another front end is another network."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import vone_jax
+from tests.convert.conftest import random_variables, small
+from tests.network import user_networks
+from vone_jax import data, models, v1
+from vone_jax.network import Network, ensemble
+from vone_jax.network.network import describe
+
+
+@pytest.fixture(scope="module")
+def vone():
+    model = small("vone_resnet18")
+    return model, random_variables(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"k_exc": 1.0},
+        {"gabor_seed": 5},
+        {"image_mean": 0.4},
+        {"noise": None},
+        {"normalization": v1.SurroundNormalization()},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_front_end_with_the_same_weights_has_another_description(vone, change):
+    model, variables = vone
+    changed = model.clone(v1=dataclasses.replace(model.v1, **change))
+    one, other = (Network.of_model("net", each, variables) for each in (model, changed))
+    assert one.checksum == other.checksum
+    assert one.description != other.description
+    assert one.description == Network.of_model("net", model, variables).description
+
+
+def test_the_type_normalisation_preprocessing_and_bank_are_described(vone):
+    model, variables = vone
+    network = Network.of_model("net", model, variables)
+    assert network.description["model"]["v1"]["k_exc"] == model.v1.k_exc
+    assert json.loads(json.dumps(network.description)) == network.description
+    halves = model.clone(dtype=jnp.bfloat16)
+    assert describe(halves)["dtype"] == "bfloat16" != describe(model)["dtype"]
+    cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(0.5))
+    assert cropped.description != network.description
+    bank = model.v1.gabor_parameters()
+    flipped = dataclasses.replace(bank, phase=-bank.phase)
+    banks = [model.clone(v1=dataclasses.replace(model.v1, bank=b)) for b in (bank, flipped)]
+    assert describe(banks[0]) != describe(banks[1])
+    base = models.create("resnet18", 3, width=2)
+    assert describe(base) != describe(models.create("resnet18", 3, width=2, std=0.3))
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_network_has_a_description(name):
+    model = models.create(name, 3, image_size=64, width=4)
+    assert json.dumps(describe(model), allow_nan=False)
+
+
+def test_functions_are_identified_by_their_program_and_their_arrays():
+    weights = jnp.ones((784, 10))
+
+    def make(call, weights=weights, **fields):
+        flat = lambda keys, images: call(images.reshape(-1, 784) @ weights)  # noqa: E731
+        return Network("mine", flat, (28, 28, 1), **fields)
+
+    first, again = make(jnp.tanh), make(jnp.tanh)
+    assert (first.checksum, first.description) == (again.checksum, again.description)
+    other = make(jax.nn.relu)
+    assert first.checksum == other.checksum and first.description != other.description
+    doubled = make(jnp.tanh, 2 * weights)
+    assert first.checksum != doubled.checksum and first.description == doubled.description
+    features = make(jnp.tanh, features=lambda keys, images: {"image": images})
+    assert first.description != features.description
+    assert first.parameters == features.parameters == 7840
+
+
+def test_an_ensemble_is_identified_by_its_members():
+    one, two = user_networks.cnn(), dataclasses.replace(user_networks.cnn(), name="two")
+    scaled = dataclasses.replace(two, logits_fn=jax.tree.map(lambda x: 2 * x, two.logits_fn))
+    assert ensemble([one, two]).checksum != ensemble([one, scaled]).checksum
+    assert ensemble([one, two]).description == ensemble([one, scaled]).description
+
+
+def test_what_follows_from_a_module_cannot_be_replaced(vone):
+    model, variables = vone
+    network = Network.of_model("plain", model, variables)
+    for field in ("logits_fn", "features", "stochastic"):
+        with pytest.raises((ValueError, TypeError), match=field):
+            dataclasses.replace(network, **{field: None})
+    zeros = dataclasses.replace(network, variables=jax.tree.map(jnp.zeros_like, variables))
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert not zeros.logits_fn(keys, jnp.ones((2, *network.image_shape))).any()
+
+
+def test_labels_and_layers():
+    cnn = vone_jax.open_network(user_networks.cnn())
+    assert (cnn.label, cnn.layers) == ("cnn", ("first", "second", "logits"))
+    model = models.create("vone_resnet18", 3, image_size=28, width=2)
+    network = Network.of_model("run", model, {"params": {}}, architecture="vone_resnet18")
+    assert network.label == "VOneResNet-18"
