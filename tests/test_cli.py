@@ -289,32 +289,6 @@ def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (AssertionError(), "=cuda; install JAX for these devices"),
-        (RuntimeError("cannot start 'cuda': busy\nmore"), "=cuda (cannot start 'cuda': busy); "),
-    ],
-)
-@pytest.mark.parametrize(
-    ("command", "argv"), [(train, ["quickstart/resnet18"]), (evaluate, ["run", "--suite", "clean"])]
-)
-def test_devices_that_are_not_there_are_named(
-    monkeypatch, capsys, tmp_path, command, argv, error, reason
-):
-    def devices():
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    for function in ("devices", "process_count"):
-        monkeypatch.setattr(f"jax.{function}", devices)
-    assert command.main(argv) == cli.WRONG_ARGUMENTS
-    told = capsys.readouterr().err
-    assert told.startswith(f"{command.PROGRAM}: JAX finds no device with JAX_PLATFORMS=cuda")
-    assert reason in told and told.endswith("set JAX_PLATFORMS=cpu\n")
-
-
-@pytest.mark.parametrize(
     ("command", "argv", "expected"),
     [
         (train, ["quickstart/resnet18"], ["use_all_cores", "keep_memory"]),

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -376,27 +375,6 @@ def test_help_fits_a_screen_and_has_all_options_on_demand(capsys):
     assert "--norm-offset" in shown and "--norm-offset" not in short
     named = set(re.findall(r"--[a-z][a-z-]+", short)) - {"--help-all"}
     assert len(named) >= 10 and all(f"{option} " in shown for option in named)
-
-
-def test_too_little_memory_is_told_with_the_batch_size(run_dir, capsys, monkeypatch):
-    def fail(*arguments, **options):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-
-    monkeypatch.setattr(evaluation, "evaluate", fail)
-    size = 3 * jax.device_count()
-    wrong = ["--suite", "clean", "--batch-size", str(size), "--tag", "memory"]
-    assert program.main([str(run_dir), *wrong]) == 1
-    assert f"take a --batch-size below {size}" in capsys.readouterr().err
-
-
-def test_a_connection_that_breaks_is_told_as_a_failure_elsewhere(run_dir, capsys, monkeypatch):
-    def fail(*arguments, **options):
-        monkeypatch.setattr(jax, "process_count", lambda: 2)
-        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
-
-    monkeypatch.setattr(evaluation, "evaluate", fail)
-    assert program.main([str(run_dir), "--suite", "clean", "--tag", "broken"]) == 1
-    assert "eval.py: another process seems to have failed: UNKNOWN" in capsys.readouterr().err
 
 
 def test_processes_with_other_suites_are_refused(run_dir, capsys, monkeypatch):

@@ -234,26 +234,6 @@ def test_weights_that_cannot_be_opened_are_an_error_of_one_line(
     assert planned == []
 
 
-def test_too_little_memory_is_told_with_the_cure(planned, monkeypatch, capsys):
-    def fail(*arguments, **options):
-        raise errors.pop()
-
-    monkeypatch.setattr(training, "train", fail)
-    told = (
-        "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nHLO",
-        "RESOURCE_EXHAUSTED: Failed to allocate request for 2.00GiB on device ordinal 0",
-        "INTERNAL: failed call: CUDA_ERROR_OUT_OF_MEMORY",
-    )
-    errors = [MemoryError(), *map(jax.errors.JaxRuntimeError, told)]
-    while errors:
-        assert train.main(["quickstart/resnet18"]) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "is too small" in line and "take a smaller --data.batch-size" in line
-    errors = [jax.errors.JaxRuntimeError("INTERNAL: another reason")]
-    with pytest.raises(jax.errors.JaxRuntimeError, match="another reason"):
-        train.main(["quickstart/resnet18"])
-
-
 def test_the_normalisation_is_one_number_or_one_per_channel(planned):
     mean = ["--model.v1.image-mean", "0.485", "0.456", "0.406"]
     assert train.main(["cifar10/vone_resnet18", *mean, "--model.v1.image-std", "0.25"]) == 0

@@ -148,8 +148,7 @@ def main(what, run_dir, cluster, fault=""):
 
 
 if __name__ == "__main__":
-    with mesh.ending_together():
-        status = main(*sys.argv[1:])
-        if sys.argv[1] == "eval" and status == cli.STOPPED:
-            cli.end_at_once(status)
-        sys.exit(status)
+    status = main(*sys.argv[1:])
+    if sys.argv[1] == "eval" and status == cli.STOPPED:
+        cli.end_at_once(status)
+    sys.exit(status)

@@ -129,11 +129,9 @@ def main(argv: Sequence[str]) -> int:
             mesh.join_processes(arguments.distributed)
     except (ValueError, TypeError) as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
-    except ConnectionError as error:
-        return cli.fail(PROGRAM, error)
     try:
         # Comes after join_processes, because JAX sets its own SIGTERM handler there.
-        with mesh.naming_failures_elsewhere(), cli.interrupted_by_signals(PROGRAM) as interrupted:
+        with cli.interrupted_by_signals(PROGRAM) as interrupted:
             status = _evaluate(arguments, argv)
             # JAX can turn the interrupt into an error of its own.
             if status == cli.FAILED and interrupted.is_set():
@@ -141,8 +139,6 @@ def main(argv: Sequence[str]) -> int:
             return status
     except KeyboardInterrupt:
         return cli.stopped(PROGRAM)
-    except ConnectionError as error:
-        return cli.fail(PROGRAM, error)
 
 
 def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
@@ -176,19 +172,11 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
         return cli.fail(PROGRAM, f"--step {step}: {error}", cli.WRONG_ARGUMENTS)
     _warn(_before(tasks, arguments.request))
     try:
-        with mesh.naming_failures_elsewhere():
-            finished = _run(tasks)
+        finished = _run(tasks)
     except evaluation.OtherEvaluationError as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS)
     except (ValueError, OSError, FloatingPointError) as error:
         return cli.fail(PROGRAM, cli.located(error, directory), argv=argv)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not (told := mesh.too_little_memory(error)):
-            raise
-        # Which task has failed is not known, so the smallest batch of all is named.
-        size, devices = min(job.batch_size for job, _ in tasks), tasks[0][0].mesh.size
-        cure = f"take a --batch-size below {size}" if size > devices else "take a smaller network"
-        return cli.fail(PROGRAM, f"{told}; {cure}")
     _warn(_after(finished))
     if jax.process_index() == 0:
         return cli.tell(PROGRAM, f"{summary(finished)}\nresults in {directory}")
@@ -419,11 +407,10 @@ def _aligned(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int
 
 def run() -> None:
     """Run the command as a program of its own."""
-    with mesh.ending_together():
-        status = main(sys.argv[1:])
-        if status == cli.STOPPED:
-            cli.end_at_once(status)
-        sys.exit(status)
+    status = main(sys.argv[1:])
+    if status == cli.STOPPED:
+        cli.end_at_once(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

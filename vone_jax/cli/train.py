@@ -114,15 +114,13 @@ def main(argv: Sequence[str]) -> int:
             mesh.join_processes(arguments.distributed)
         if "data.source" in given:
             experiment = training.for_data(experiment, given)
-    except ConnectionError as error:
-        return cli.fail(PROGRAM, error)
     # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
     except (ValueError, TypeError, OSError) as error:
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
     run_dir = arguments.run_dir or Path("runs") / experiment.name
     stop = cli.StopOnSignal()
     try:
-        with mesh.naming_failures_elsewhere(), stop:
+        with stop:
             mesh.check_jax()
             if experiment.initial_weights is not None:
                 experiment = _with_front_end(argv, experiment, run_dir)
@@ -148,14 +146,6 @@ def main(argv: Sequence[str]) -> int:
         training.CheckpointError,
     ) as error:
         return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not (told := mesh.too_little_memory(error)):
-            raise
-        cure = (
-            "take a smaller --data.batch-size, more --accumulation-steps, --remat, a smaller "
-            "--model.image-size or another network, in a new --run-dir"
-        )
-        return cli.fail(PROGRAM, f"{told}; {cure}")
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
@@ -234,8 +224,7 @@ def _with_front_end(
 
 def run() -> None:
     """Run the command as a program of its own."""
-    with mesh.ending_together():
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
