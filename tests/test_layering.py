@@ -48,14 +48,17 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("v1", {"v1", "prng", "fast"}),
         ("models", {"models", "v1", "prng", "fast"}),
         ("convert", {"convert", "attacks", "data", "models", "prng", "results", "v1"}),
-        ("network", {"network", "convert", "data", "experiments", "models", "prng", "v1"}),
+        (
+            "network",
+            {"network", "convert", "data", "experiments", "models", "prng", "v1", "tracing"},
+        ),
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         # Its __main__ is a door to the command.
         ("report", {"report", "results", "cli"}),
-        ("neurophysiology", {"neurophysiology", "prng", "results"}),
+        ("neurophysiology", {"neurophysiology", "prng", "results", "tracing"}),
         (
             "experiments",
             {"experiments", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh"}

@@ -27,7 +27,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from vone_jax.closure import Closure, closes_over
+from vone_jax import tracing
 
 THREEFRY = "threefry2x32"
 
@@ -123,7 +123,7 @@ def _index(key: Key[Array, ""], indices: Array) -> Keys:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 
-def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Partial:
+def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Callable[[Keys, Array], Any]:
     """Adapt a function of a single key to the contract of one key per example.
 
     Args:
@@ -138,27 +138,23 @@ def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Partial:
     Raises:
       TypeError: if ``function`` cannot be called with two positional arguments.
     """
-    return Partial(_one_by_one, as_pytree(function, "function"))
+    check_function(function, "function")
+    partial = Partial if tracing.is_pytree(function) else functools.partial
+    return partial(_one_by_one, function)
 
 
-def _one_by_one(function: Partial, keys: Array, images: Array) -> Any:
+def _one_by_one(function: Callable[..., Any], keys: Array, images: Array) -> Any:
     def one(key: Array, image: Array) -> Any:
         return jax.tree.map(lambda leaf: leaf[0], function(key, image[None]))
 
     return jax.vmap(one)(example_keys(keys, images.shape[0]), images)
 
 
-def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
-    """Return a function of (keys, images) as a pytree, an ordinary argument of compiled functions.
-
-    The weights of a ``Partial``, for instance from ``models.logits_fn``, stay leaves, and other
-    weights do not compile again. It is returned as it is, unless it is of a method or of a function
-    that closes over something. A plain function gets no leaves. A function is compiled again after
-    an array that it closes over was replaced, see ``Closure``.
+def check_function(function: Any, name: str = "logits_fn") -> None:
+    """Check that a classifier or layer is a function of (keys, images).
 
     Raises:
-      TypeError: if ``function`` cannot be called with two positional arguments, or if a leaf of a
-        ``Partial`` is neither an array nor a number.
+      TypeError: if it cannot be called with two positional arguments.
     """
     contract = f"{name} must be a function of (keys, images)"
     # A module of Flax without variables can be called, but only fails within.
@@ -169,35 +165,36 @@ def as_pytree(function: Callable[..., Any], name: str = "logits_fn") -> Partial:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # Some builtin functions have no signature.
-        signature = None
-    if signature is not None:
-        try:
-            signature.bind(None, None)
-        except TypeError as error:
-            raise TypeError(
-                f"{contract}: typed keys of shape (N,), one per example, and images of shape "
-                f"(N, H, W, C). Got a function with the arguments {signature}: {error}. "
-                f"A function f of images alone becomes one by lambda keys, images: f(images)"
-            ) from None
-    if not isinstance(function, Partial):
-        return Partial(_call, Closure(function))
-    for leaf in jax.tree.leaves(function):
-        # Compiled functions take arrays and numbers only. Leaves of Equinox may be functions, too.
-        array = hasattr(leaf, "dtype") and not isinstance(leaf, type)
-        if not array and type(leaf) not in (int, float, complex):
-            raise TypeError(
-                f"{name} is a Partial with {leaf!r:.80} among its leaves, which must be arrays or "
-                "numbers. Close over the rest, in Equinox: arrays, rest = equinox.partition(net, "
-                "equinox.is_array), and then equinox.combine(arrays, rest) in the function"
-            )
-    if function.func not in (_call, _one_by_one) and closes_over(function.func):
-        arguments, keywords = function.args, function.keywords
-        return Partial(_call, Closure(function.func), *arguments, **keywords)
-    return function
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"{contract}: typed keys of shape (N,), one per example, and images of shape "
+            f"(N, H, W, C). Got a function with the arguments {signature}: {error}. "
+            f"A function f of images alone becomes one by lambda keys, images: f(images)"
+        ) from None
 
 
-def _call(function: Closure, *arguments: Any, **keywords: Any) -> Any:
-    return function(*arguments, **keywords)
+def trace(
+    function: Callable[[Keys, Array], Any],
+    keys: Any,
+    images: Any,
+    name: str = "logits_fn",
+    adapter: str = "attacks.per_example",
+) -> Any:
+    """Return a classifier or layer as a pytree, an argument of compiled functions.
+
+    Its leaves are the arrays that it closes over now, see ``tracing.trace``. The keys (N,) and the
+    images (N, H, W, C) may be shapes and dtypes. For the names see ``call_with_keys``.
+
+    Raises:
+      TypeError: see ``check_function``.
+      Exception: what ``function`` raises, as it is, with a note that states the contract.
+    """
+    check_function(function, name)
+    named = functools.partial(call_with_keys, function, name=name, adapter=adapter)
+    return function if tracing.is_pytree(function) else tracing.trace(named, keys, images)
 
 
 def call_with_keys(
@@ -206,7 +203,7 @@ def call_with_keys(
     """Call a classifier or layer with one key per example.
 
     Messages use the function's ``name``, and as ``adapter`` the public name of ``per_example``,
-    for instance ``"attacks.per_example"``. See ``as_pytree`` for the function.
+    for instance ``"attacks.per_example"``.
 
     Raises:
       Exception: what ``function`` raises, as it is, with a note that states the contract.

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import APGD, DDN, FGSM, FMN, PGD, AutoAttack, per_example
+from vone_jax.attacks import APGD, DDN, FGSM, FMN, PGD, AutoAttack
 
 KEY, IMAGES, LABELS = problem.KEY, problem.IMAGES, problem.labels()
 
@@ -133,18 +133,3 @@ def test_within_the_loss_of_adversarial_training(attack):
     slope = jax.jit(jax.grad(loss))(problem.WEIGHTS)
     adversarial = attack(KEY, problem.LOGITS_FN, IMAGES, LABELS)
     np.testing.assert_allclose(slope, jax.grad(loss)(problem.WEIGHTS, adversarial), rtol=1e-4)
-
-
-def test_a_classifier_is_traced_for_the_first_radius_only():
-    calls = []
-
-    @per_example
-    def scalar(key, images):
-        calls.append(key.shape)
-        noise = jax.random.normal(key, (images.shape[0], 3))
-        return toy.linear(problem.WEIGHTS, key, images) + noise
-
-    keys = prng.example_keys(KEY, 16)
-    for eps in (0.01, 0.02, 0.0):
-        PGD("linf", eps, steps=2, eot_samples=2)(keys, scalar, IMAGES, LABELS)
-        assert calls == [()]

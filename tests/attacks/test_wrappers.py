@@ -152,7 +152,7 @@ def test_bad_fields_are_refused():
     attack = PGD("l2", 0.1)
     with pytest.raises(TypeError, match="attack must be an Attack, got str"):
         Transfer("PGD", problem.LOGITS_FN)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="logits_fn must be a function"):
+    with pytest.raises(TypeError, match="surrogate must be a function"):
         Transfer(attack, 3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="attack must be an Attack, got str"):
         InBatches("PGD", 4)  # pyright: ignore[reportArgumentType]

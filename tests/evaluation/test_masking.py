@@ -208,7 +208,7 @@ def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
         judge=lambda images: {"right": images, "loss": images},
     )
     monkeypatch.setattr(masking, "diagnose", lambda *arguments: {})
-    monkeypatch.setattr(masking.prng, "as_pytree", lambda network: network)
+    monkeypatch.setattr(masking.prng, "trace", lambda network, *_: network)
     monkeypatch.setattr(masking, "compiled", lambda attack, keys, network, *_: network)
     arrays = condition.measure(trial)
     attacked = {name: arrays[f"right {name}"] for name in names}

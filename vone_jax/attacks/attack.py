@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -94,11 +93,11 @@ class Attack(abc.ABC):
           TypeError: if it returns another shape or dtype than that of the images.
         """
         inputs = self.prepared(key, logits_fn, images, labels)
-        return checks.within(self, inputs[2], compiled(self, *inputs))
+        return checks.within(self, inputs[3], compiled(*inputs))
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> tuple[Keys, Partial, Images, Labels]:
+    ) -> tuple["Attack", Keys, LogitsFn, Images, Labels]:
         """Return the arguments of ``compiled``, after the checks of a call."""
         if jax.tree_util.all_leaves([self]):
             raise TypeError(
@@ -116,7 +115,13 @@ class Attack(abc.ABC):
         check = checks.arrays if known and self.propagates_nan else checks.batch
         images, labels = check(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
-        return keys, prng.as_pytree(logits_fn), images, labels
+
+        def traced(leaf: Any) -> Any:
+            return prng.trace(leaf, keys, images) if callable(leaf) else leaf
+
+        # Surrogates are functions, too.
+        attack, logits_fn = jax.tree.map(traced, (self, logits_fn))
+        return attack, keys, logits_fn, images, labels
 
     @abc.abstractmethod
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:

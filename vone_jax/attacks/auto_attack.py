@@ -10,7 +10,7 @@ References:
 import functools
 import math
 import numbers
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,14 +131,14 @@ class AutoAttack(Attack):
         """
         # The input is checked before anything is computed.
         images, labels = checks.arrays(key, logits_fn, images, labels)
-        keys = prng.example_keys(key, images.shape[0])
-        members = self.members(classifier.classes(logits_fn, keys, images))
-        keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
+        self.members(classifier.classes(logits_fn, prng.example_keys(key, len(images)), images))
+        attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
+        members = cast(AutoAttack, attack).members(classifier.classes(logits_fn, keys, images))
         # The logits are traced within ``jit``, and if anything that the classifier uses is traced.
         logits = classifier.checked(logits_fn, keys, images)(keys, images)
         traced = any(isinstance(leaf, Tracer) for leaf in (*jax.tree.leaves(self), logits, labels))
         if traced or not images.is_fully_addressable:
-            return checks.finite(attack_module.compiled(self, keys, logits_fn, images, labels))
+            return checks.finite(attack_module.compiled(attack, keys, logits_fn, images, labels))
         judge_keys = prng.stream(keys, "judge")
         best = (images, losses.nothing_yet(images))
 

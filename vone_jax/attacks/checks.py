@@ -115,7 +115,7 @@ def arrays(
         key that is not typed.
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
-    prng.as_pytree(logits_fn)  # Raises if the arguments were passed in another order.
+    prng.check_function(logits_fn)  # Raises if the arguments were passed in another order.
     images, labels = _array("images", images), _array("labels", labels)
     if images.weak_type:
         # The same type whether or not the caller's arrays were made from Python numbers.

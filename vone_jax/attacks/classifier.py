@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vone_jax import prng
@@ -36,7 +35,7 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
 
     The function returns logits with the dtype of the images. See ``classes`` for what is raised.
     """
-    logits_fn = prng.as_pytree(logits_fn)
+    logits_fn = prng.trace(logits_fn, keys, images)
     classes(logits_fn, keys, images)
     return functools.partial(_logits, logits_fn)
 
@@ -48,7 +47,7 @@ def classes(logits_fn: LogitsFn, keys: Keys, images: Images) -> int:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
     """
-    logits = _logits.eval_shape(prng.as_pytree(logits_fn), keys, images)
+    logits = _logits.eval_shape(prng.trace(logits_fn, keys, images), keys, images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2:
         raise ValueError(
@@ -63,7 +62,7 @@ def classes(logits_fn: LogitsFn, keys: Keys, images: Images) -> int:
 # Compiled, although attacks call this while they are traced themselves: JAX then traces a
 # classifier once and not again for each attack. ``checked`` checks the type of the result.
 @jax.jit
-def _logits(logits_fn: Partial, keys: Keys, images: Images):
+def _logits(logits_fn: LogitsFn, keys: Keys, images: Images):
     logits = prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
     if isinstance(logits, Array) and jnp.issubdtype(logits.dtype, jnp.floating):
         # The loops of attacks need one dtype, whatever dtype a network computes in.

@@ -82,7 +82,7 @@ class MinimalNormAttack(Attack):
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> MinimalPerturbation:
         """Return the closest adversarial images; arguments and errors are those of a call."""
-        result = _compiled(self, *self.prepared(key, logits_fn, images, labels))
+        result = _compiled(*self.prepared(key, logits_fn, images, labels))
         checks.finite(result.images)
         return result
 

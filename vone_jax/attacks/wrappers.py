@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array
 
 from vone_jax import mesh as meshes
@@ -40,8 +39,7 @@ class Transfer(Wrapper):
     without noise, the gradients of the attacked network are masked.
 
     Attributes:
-      surrogate: classifier ``(keys, images) -> logits`` that the attack is made on. It becomes a
-        pytree, see ``prng.as_pytree``, so other weights do not cause a new compilation.
+      surrogate: classifier ``(keys, images) -> logits`` that the attack is made on.
 
     Raises:
       TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
@@ -52,11 +50,11 @@ class Transfer(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "surrogate", prng.as_pytree(self.surrogate))
+        prng.check_function(self.surrogate, "surrogate")
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> tuple[Keys, Partial, Images, Labels]:
+    ) -> tuple[Attack, Keys, LogitsFn, Images, Labels]:
         """Return the arguments of ``compiled``, after checks of the surrogate as well."""
         checks.batch(key, self.surrogate, images, labels)
         return super().prepared(key, logits_fn, images, labels)

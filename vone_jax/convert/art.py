@@ -48,7 +48,9 @@ class ArtClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, Ba
           ValueError: for ``eot_samples`` out of range.
         """
         arguments.count("eot_samples", eot_samples)
-        super().__init__(model=prng.as_pytree(logits_fn), clip_values=(0.0, 1.0))
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+        super().__init__(model=prng.trace(logits_fn, keys, image), clip_values=(0.0, 1.0))
         self._input_shape = tuple(input_shape)
         self.nb_classes = num_classes
         self._keys = CallKeys(key, noise)

@@ -68,10 +68,12 @@ def foolbox_model(logits_fn: LogitsFn, key: jax.Array, noise: Noise = "fresh") -
     """
     from foolbox.models.jax import JAXModel
 
-    keys, call, logits_fn = CallKeys(key, noise), jax.jit(classify), prng.as_pytree(logits_fn)
+    prng.check_function(logits_fn)
+    keys, call = CallKeys(key, noise), jax.jit(classify)
 
     def classifier(images: jax.Array) -> jax.Array:
-        return call(logits_fn, keys.next(), images)
+        shapes = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(images)))
+        return call(prng.trace(logits_fn, shapes, images), keys.next(), images)
 
     return JAXModel(classifier, bounds=(0, 1), data_format="channels_last")
 

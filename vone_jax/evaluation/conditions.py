@@ -131,7 +131,7 @@ class Attacked(Judged):
             # A call of AutoAttack gives its later members the surviving images only, which would
             # get the frozen draws of other images. The compiled form gives all members all images.
             inputs = self.attack.prepared(keys, attacked, trial.images, trial.labels)
-            adversarial = checks.within(self.attack, trial.images, compiled(self.attack, *inputs))
+            adversarial = checks.within(self.attack, trial.images, compiled(*inputs))
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}

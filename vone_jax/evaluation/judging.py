@@ -89,7 +89,7 @@ class Trial:
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
-        free = prng.as_pytree(self.logits_fn)
+        free = prng.trace(self.logits_fn, self.example_keys, self.images)
         if noise == "frozen" or self.frozen(noise):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
@@ -98,7 +98,8 @@ class Trial:
             raise ValueError(
                 f"attack_noise is {noise!r}, which needs the classifier with that noise, got none"
             )
-        return prng.as_pytree(self.with_noise(None if noise == "none" else noise))
+        other = self.with_noise(None if noise == "none" else noise)
+        return prng.trace(other, self.example_keys, self.images)
 
     def frozen(self, noise: AttackNoise = "same") -> bool:
         """True if an image is attacked under one draw, which belongs to its place in the batch."""

@@ -218,7 +218,7 @@ class Masking(Condition):
             adversarial = compiled(
                 attack,
                 trial.keys("attack"),
-                prng.as_pytree(attacked),
+                prng.trace(attacked, trial.example_keys, trial.images),
                 trial.images,
                 trial.labels,
             )

@@ -211,16 +211,17 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     names: list[str] = []
 
-    def features(function, keys, images):
+    assert network.features is not None
+    function = network.features
+
+    def features(keys, images):
         activations = function(keys, images)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
         return dict(activations)
 
-    assert network.features is not None
-    function = prng.as_pytree(network.features, "features")
     try:
-        shapes = jax.eval_shape(features, function, keys, image)
+        shapes = jax.eval_shape(features, keys, image)
     except Exception as error:
         error.add_note(
             f"The error is from features of {network.name}, which did not take an image of "

@@ -63,7 +63,7 @@ def _mean(members: Sequence[Network]) -> Partial:
     if len(back_ends) == len(members) and all(each == back_ends[0] for each in back_ends):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         return Partial(_MeanOfVariants(tuple(variants)), stacked)
-    return Partial(_mean_of_each, tuple(prng.as_pytree(member.logits_fn) for member in members))
+    return Partial(_mean_of_each, tuple(member.traced_logits_fn() for member in members))
 
 
 def ensemble(members: Sequence[Network]) -> Network:

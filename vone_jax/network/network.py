@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, files, models, names, prng, v1
+from vone_jax import arguments, files, models, names, prng, tracing, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -156,8 +155,7 @@ class Network:
     @functools.cached_property
     def num_classes(self) -> int:
         """The number of logits."""
-        logits_fn = prng.as_pytree(self.logits_fn)
-        logits = jax.eval_shape(lambda call, *inputs: call(*inputs), logits_fn, *self._inputs())
+        logits = jax.eval_shape(lambda *inputs: self.logits_fn(*inputs), *self._inputs())
         return logits.shape[-1]
 
     @functools.cached_property
@@ -184,11 +182,7 @@ class Network:
         elif self.model is not None:
             what = {"model": describe(self.model)}
         else:
-            # Addresses of functions differ between processes.
-            texts = (
-                re.sub(r"0x[0-9a-f]+", "", str(program))
-                for program in self._programs(*self._functions)
-            )
+            texts = (program.text for program in self._programs(*self._functions))
             what = {"program": f"{zlib.crc32(''.join(texts).encode()):08x}"}
         preprocessing = dataclasses.asdict(self.preprocessing)
         return {**self.origin, **what, "preprocessing": preprocessing}
@@ -278,9 +272,9 @@ class Network:
         """The network with its weights moved by ``place``, a function of a pytree."""
         if self.model is not None:
             return dataclasses.replace(self, variables=place(self.variables))
-        logits_fn, features = place(prng.as_pytree(self.logits_fn)), self.features
+        logits_fn, features = place(self.traced_logits_fn()), self.features
         if features is not None:
-            features = place(prng.as_pytree(features, "features"))
+            features = place(self._traced_features())
         return dataclasses.replace(self, logits_fn=logits_fn, features=features)
 
     def response_fn(self, layer: str) -> Partial:
@@ -291,20 +285,33 @@ class Network:
         """
         if self.features is None:
             raise ValueError(f"the layers of {self.name} cannot be seen, it has no features")
-        return Partial(_Layer(layer), prng.as_pytree(self.features, "features"))
+        return Partial(_Layer(layer), self._traced_features())
 
     @property
     def _functions(self) -> list[Function]:
         return [function for function in (self.logits_fn, self.features) if function is not None]
 
-    def _programs(self, *functions: Function) -> list[Any]:
-        """The traced programs of functions now; JAX would give a known function its first."""
-        return [jax.make_jaxpr(lambda *inputs, f=f: f(*inputs))(*self._inputs()) for f in functions]
+    def traced_logits_fn(self) -> Any:
+        """``logits_fn`` as a pytree, see ``prng.trace``."""
+        return prng.trace(self.logits_fn, *self._inputs())
+
+    def _traced_features(self) -> Any:
+        assert self.features is not None
+        return prng.trace(self.features, *self._inputs(), "features", "neurophysiology.per_example")
+
+    def _programs(self, *functions: Function) -> list[tracing.Traced]:
+        """The traced programs of functions now. The leaves of a Partial are constants, too."""
+        return [tracing.trace(lambda *x, f=f: f(*x), *self._inputs()) for f in functions]
 
     def _arrays(self, *functions: Function) -> list[np.ndarray]:
-        """The arrays that functions close over."""
-        arrays = (array for program in self._programs(*functions) for array in _constants(program))
-        return [np.asarray(_numbers(array)) for array in arrays]
+        """The arrays that functions close over.
+
+        An exported program holds its weights as text, so its serialised bytes stand for them.
+        """
+        programs = self._programs(*functions)
+        exported = (x for program in programs for x in program.hidden if isinstance(x, bytes))
+        arrays = [np.asarray(_numbers(array)) for each in programs for array in each.constants]
+        return [*arrays, *(np.frombuffer(content, np.uint8) for content in exported)]
 
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
@@ -381,25 +388,7 @@ class _Layer:
         return layers[self.layer]
 
 
-def _constants(program: Any) -> Iterator[Any]:
-    """The arrays that a traced function closes over, also those in functions that it calls.
-
-    An exported program holds its weights as text, so its serialised bytes stand for them.
-    """
-    yield from getattr(program, "consts", ())
-    for equation in getattr(program, "jaxpr", program).eqns:
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(value):
-                yield from _constants(value)
-            elif isinstance(value, jax.export.Exported):
-                yield np.frombuffer(value.mlir_module_serialized, np.uint8)
-
-
 def _numbers(array: Any) -> Any:
     """The array, or the numbers of typed keys."""
     is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(array) if is_key else array
-
-
-def _is_program(value: Any) -> bool:
-    return hasattr(getattr(value, "jaxpr", value), "eqns")

@@ -372,9 +372,10 @@ def _checked(network: Network, source: str, states_noise: bool) -> Network:
     # Batches in which another image replaces the first one, or the second one.
     others = images.at[0].set(1.0 - images[0]), images.at[1].set(1.0 - images[1])
     try:
-        logits_fn = prng.as_pytree(network.logits_fn)
+        prng.check_function(network.logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
+    logits_fn = network.logits_fn
     first = prng.call_with_keys(logits_fn, keys(1, 2), images, "logits_fn", "attacks.per_example")
     shape = getattr(first, "shape", type(first).__name__)
     check(

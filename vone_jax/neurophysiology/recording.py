@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, Shaped, UInt8
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, prng, tracing
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 
@@ -146,9 +147,10 @@ def present(
     """
     units = jnp.asarray(site.units, jnp.int32)
     size = batch_size(site.window, len(indices), reduce_last)
+    shape = (size, site.window.height, site.window.width)
     recorded = functools.partial(
         _responses,
-        prng.as_pytree(response_fn, "response_fn"),
+        _traced(response_fn, shape, site.display.in_channels),
         in_channels=site.display.in_channels,
         units=units,
         reduce_last=reduce_last,
@@ -182,10 +184,9 @@ def layer_features(
         raise ValueError(f"images must have shape (n, s, s), got {images.shape}")
     arguments.count("batch_size", batch_size)
     key, indices = prng.stream(key, "explained variance"), np.arange(len(images))
-    layer = functools.partial(
-        _responses, prng.as_pytree(response_fn, "response_fn"), in_channels=in_channels
-    )
     size = min(batch_size, len(images))
+    traced = _traced(response_fn, (size, *images.shape[1:]), in_channels)
+    layer = functools.partial(_responses, traced, in_channels=in_channels)
     responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
     first = slice(size)
     keys = prng.index_keys(key, indices[first])
@@ -221,6 +222,30 @@ def _in_batches(
         yield _finite(np.asarray(waiting))
 
 
+def _traced(response_fn: ResponseFn, shape: tuple[int, ...], in_channels: int) -> ResponseFn:
+    """Return a layer as a pytree, for grey images of a shape (n, h, w); see ``prng.trace``."""
+    prng.check_function(response_fn, "response_fn")
+    if tracing.is_pytree(response_fn):
+        return response_fn
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
+    images = jax.ShapeDtypeStruct((*shape, in_channels), np.float32)
+    return tracing.trace(functools.partial(_call, response_fn), keys, images)
+
+
+def _call(function: ResponseFn, keys: Key[Array, " n"], images: Float[Array, "n h w c"]) -> Any:
+    """Call a layer; what it raises gets a note that states the contract and the shape."""
+    try:
+        return prng.call_with_keys(
+            function, keys, images, "response_fn", "neurophysiology.per_example"
+        )
+    except Exception as error:
+        error.add_note(
+            f"response_fn was called with images of shape {images.shape}; image_size and "
+            f"in_channels must be those of the layer."
+        )
+        raise
+
+
 def call_layer(
     function: ResponseFn, keys: Key[Array, " n"], pixels: UInt8[Array, "n h w"], in_channels: int
 ) -> Float[Array, "n ..."]:
@@ -237,16 +262,7 @@ def call_layer(
     images = jnp.repeat(grey[..., None], in_channels, axis=-1)
     # Tuning must not depend on the rounding of an accelerator's fast matrix products.
     with jax.default_matmul_precision("highest"):
-        try:
-            responses = prng.call_with_keys(
-                function, keys, images, "response_fn", "neurophysiology.per_example"
-            )
-        except Exception as error:
-            error.add_note(
-                f"response_fn was called with images of shape {images.shape}; image_size and "
-                f"in_channels must be those of the layer."
-            )
-            raise
+        responses = _call(function, keys, images)
     shape = getattr(responses, "shape", None)
     if shape is None or len(shape) not in (2, 4) or shape[0] != images.shape[0]:
         raise ValueError(
@@ -266,7 +282,8 @@ def show(
     in_channels: int,
 ) -> Float[np.ndarray, "n ..."]:
     """Return the responses of the whole layer. ``key`` is one key, or one key per image."""
-    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
+    keys = prng.example_keys(key, len(pixels))
+    function = _traced(response_fn, pixels.shape, in_channels)
     responses = _responses(function, keys, jnp.asarray(pixels), in_channels=in_channels)
     return _finite(np.asarray(responses))
 

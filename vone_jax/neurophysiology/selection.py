@@ -219,12 +219,13 @@ def _probes(display: Display) -> np.ndarray:
 
 def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: np.ndarray, display: Display) -> bool:
     """Return True if a layer that takes whole images takes images of this size, too."""
-    function, keys = prng.as_pytree(response_fn, "response_fn"), prng.example_keys(key, len(pixels))
+    prng.check_function(response_fn, "response_fn")
+    keys = prng.example_keys(key, len(pixels))
     call = functools.partial(recording.call_layer, in_channels=display.in_channels)
     try:
         # Only shapes are computed. The layer's framework decides which error it raises for a size
         # that it does not take.
-        jax.eval_shape(call, function, keys, pixels)
+        jax.eval_shape(lambda *shown: call(response_fn, *shown), keys, pixels)
     except Exception:
         return False
     return True

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, prng
+from vone_jax import arguments, data
 from vone_jax import mesh as meshes
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.experiments.experiment import DataConfig, Experiment
@@ -236,7 +236,7 @@ def prepare(experiment: Experiment, mesh: meshes.Mesh) -> Setup:
             steps_per_epoch,
             mesh,
             _targets(experiment, model, mesh, shapes),
-            teacher and meshes.replicate(mesh, prng.as_pytree(teacher.logits_fn)),
+            teacher and meshes.replicate(mesh, teacher.traced_logits_fn()),
         ),
         eval_step=make_eval_step(model, experiment.seed, mesh),
     )
