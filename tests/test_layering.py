@@ -47,7 +47,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("fast", {"fast"}),
         ("v1", {"v1", "prng", "fast"}),
         ("models", {"models", "v1", "prng", "fast"}),
-        ("convert", {"convert", "attacks", "data", "models", "prng", "results", "v1"}),
+        ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",
             {"network", "convert", "data", "experiments", "models", "prng", "v1", "tracing"},

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import convert, models, v1
+from vone_jax import attacks, convert, models, v1
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -119,10 +120,24 @@ def test_the_code_of_the_convert_page_runs(tmp_path, monkeypatch):
         their_network=nn.Dense(5),
     )
     jax.tree.map(np.testing.assert_array_equal, names["variables"], variables)
-    classify = models.logits_fn(names["model"], names["variables"])
-    np.testing.assert_allclose(names["logits"], classify(names["keys"], x), atol=1e-5)
-    for found in ("clipped", "adversarial"):
-        assert abs(abs(names[found] - x).max() - 4 / 255) < 1e-6
+    # The artefact gives the draws and slopes of the network, also within vmap.
+    draws = jax.random.split(jax.random.key(4), (3, 2))
+
+    def slope(classify):
+        return jax.grad(lambda x: jax.vmap(classify, (0, None))(draws, x)[..., 0].mean())(x)
+
+    # The backward pass draws the same noise again.
+    with jax.debug_key_reuse(False):
+        artefact, network = map(slope, (names["classify"], models.logits_fn(model, variables)))
+    np.testing.assert_allclose(artefact, network, atol=1e-3 * abs(network).max())
+    # Without noise, the attacks of the tools are ours.
+    for found, settings in (
+        ("clipped", {"steps": 40, "step_size": 4 / 255 / 30}),
+        ("adversarial", {"steps": 100, "step_size": 1 / 255}),
+    ):
+        ours = attacks.PGD(norm="linf", eps=4 / 255, random_start=False, **settings)
+        expected = ours(jax.random.key(0), names["logits_fn"], jnp.asarray(x), jnp.array([3, 7]))
+        np.testing.assert_allclose(names[found], expected, atol=1e-6)
     keys = {"params": jax.random.key(2), "noise": jax.random.key(3)}
     assert names["network"].init_with_output(keys, x)[0].shape == (2, 16, 16, 5)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.photographs import write_photographs
 from vone_jax import cli, evaluation
-from vone_jax.cli import convert, evaluate, prepare, report, sweep, train
+from vone_jax.cli import evaluate, prepare, report, sweep, train
 from vone_jax.network import Network, Split
 
 MAINS = {
@@ -21,7 +21,6 @@ MAINS = {
     "eval": evaluate.main,
     "sweep": sweep.main,
     "report": report.main,
-    "convert": convert.main,
     "prepare": prepare.main,
 }
 
@@ -319,19 +318,6 @@ report void --tables barred/there               | --tables     | Permission deni
 report void --out ''                            | --out        | has an empty value; give one
 report void --table x                           | --table      | did you mean '--tables'
 report void --tabels x                          | --tabels     | did you mean '--tables'
-convert                                         | FILE         | required
-convert nosuch.pth                              | FILE must be | there is none at nosuch.pth
-convert void                                    | FILE must be | a checkpoint file, void is a dir
-convert barred/net.pth                          | FILE barred/net.pth | Permission denied
-convert text.txt --out barred/there             | --out        | Permission denied
-convert text.txt --image-size=-4                | --image-size | an integer from 8 to 4096
-convert text.txt --image-size 1000000           | --image-size | an integer from 8 to 4096
-convert text.txt --ou x                         | --ou         | did you mean '--out'
-convert text.txt --outt x                       | --outt       | did you mean '--out'
-convert text.txt                                | the file     | *.safetensors
-convert text.txt --name resnet19                | --name       | did you mean 'resnet18'?
-convert text.txt --image-size big               | --image-size | an integer, got 'big'
-convert text.txt --out                          | --out        | expected one argument
 prepare                                         | COMMAND      | required
 """
 LINES = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.strip().splitlines()]

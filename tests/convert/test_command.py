@@ -1,13 +1,10 @@
-"""The command says what a file is, writes the folder, and explains what is wrong."""
-
-import subprocess
-import sys
+"""The command says what a file is, writes it in either direction, and explains what is wrong."""
 
 import pytest
 
-from tests.convert.conftest import equal
+from tests.convert.conftest import equal, random_variables
 from tests.convert.torch_writer import archive
-from vone_jax import convert
+from vone_jax import convert, models
 from vone_jax.cli.convert import main
 
 
@@ -18,51 +15,45 @@ def file(vone, tmp_path):
     return path
 
 
-def test_it_converts(vone, file, tmp_path, capsys):
-    assert main([str(file), "--out", str(tmp_path / "net"), "--licence", "mit"]) == 0
+def test_a_checkpoint_becomes_a_folder_and_a_folder_a_file(vone, file, tmp_path, capsys):
+    folder, out = tmp_path / "net", tmp_path / "net.safetensors"
+    assert main([str(file), "--out", str(folder), "--licence", "mit"]) == 0
     output = capsys.readouterr().out
     assert "vone_resnet18 (torch.save archive)" in output and "bank: 16 pairs" in output
-    model, variables = convert.load_folder(tmp_path / "net")
-    assert equal(variables, vone[1])
-    assert "converted from net.pth" in (tmp_path / "net" / "README.md").read_text()
+    assert equal(convert.load_folder(folder)[1], vone[1])
+    assert "converted from net.pth" in (folder / "README.md").read_text()
+    assert main([str(folder), "--out", str(out)]) == 0
+    assert equal(convert.from_torch(out)[1], vone[1])
 
 
-def test_a_run_is_not_overwritten(file, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text('{"format": 1, "experiment": {}}')
-    with pytest.raises(SystemExit) as stop:
-        main([str(file), "--out", str(tmp_path / "run")])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "--out" in error and "must be a new directory" in error
+def test_a_network_that_pytorch_would_take_for_another_needs_force(tmp_path, capsys):
+    model = models.create("resnet18", 3, 64, width=2)
+    folder = str(convert.save_folder(tmp_path / "net", model, random_variables(model)))
+    out = ["--out", str(tmp_path / "net.safetensors")]
+    assert main([folder, *out]) == 2
+    assert "error: this resnet18 has stem.stride 1" in capsys.readouterr().err
+    assert main([folder, *out, "--force"]) == 0
+    assert convert.from_torch(tmp_path / "net.safetensors")[0] == model
 
 
-def test_errors_are_short_and_complete(file, capsys):
+def test_options_reach_the_reader(tmp_path, capsys):
+    model = models.create("resnet18", 3, width=2)
+    path = tmp_path / "net.pth"
+    tensors = convert.to_torch(model, random_variables(model))
+    path.write_bytes(archive({"state_dict": tensors, "flags": {"colour": "blue"}}))
+    options = ["--image-size", "64", "--stem-size", "64", "--ignore-flag", "colour"]
+    assert main([str(path), "--out", str(tmp_path / "net"), *options]) == 0
+    again, _ = convert.load_folder(tmp_path / "net")
+    assert again == models.create("resnet18", 3, 64, width=2)
+    assert main([str(path)]) == 2 and "--ignore-flag" in capsys.readouterr().err
+
+
+def test_errors_are_short_and_complete(file, tmp_path, capsys):
     assert main([str(file), "--name", "resnet18"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("python -m vone_jax.convert: net.pth does not convert to resnet18:\n  ")
-
-
-def test_a_file_that_cannot_be_read_is_a_failure(file, monkeypatch, capsys):
-    """Not a wrong argument: it may be there the next time."""
-    given = {}
-
-    def read(path, **fields):
-        given.update(fields)
-        raise PermissionError(13, "Permission denied", str(file))
-
-    monkeypatch.setattr(convert, "read", read)
-    assert main([str(file), "--name", "resnet18", "--image-size", "64"]) == 1
-    assert "Permission denied" in capsys.readouterr().err
-    assert (given["name"], given["image_size"]) == ("resnet18", 64)
-
-
-@pytest.mark.slow
-def test_it_runs_as_a_module(tmp_path):
-    path = tmp_path / "bad.pth"
-    path.write_bytes(b"nonsense")
-    done = subprocess.run(
-        [sys.executable, "-m", "vone_jax.convert", path], capture_output=True, text=True
-    )
-    assert done.returncode == 2 and done.stderr.startswith(f"python -m vone_jax.convert: {path}: ")
-    assert "Traceback" not in done.stderr
+    assert error.startswith("error: net.pth does not convert to resnet18:\n  ")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"format": 1, "experiment": {}}')
+    assert main([str(file), "--out", str(tmp_path / "run")]) == 2
+    assert "must be a new directory" in capsys.readouterr().err
+    assert main([str(tmp_path / "none.pth")]) == 2

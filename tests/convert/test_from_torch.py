@@ -346,16 +346,6 @@ def test_wrong_arguments_are_named(vone, resnet50, write):
         convert.read(path, ignored_flags="color")
 
 
-@pytest.mark.parametrize(("size", "stride"), [(64, 1), (28, 2), (112, None)])
-def test_a_stem_of_other_strides_is_told(resnet50, write, size, stride):
-    """Its weights have the shapes of torchvision's, whose stride is 2 with a pool."""
-    notes = convert.read(write(resnet50[2], flags=None), image_size=size).notes
-    found = [note for note in notes if note.startswith("the stem for images of")]
-    assert len(found) == (stride is not None)
-    assert not found or f"of {size} pixels has stride {stride}" in found[0]
-    assert not found or "that for 224 pixels stride 2: give" in found[0]
-
-
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
     flags = {"arch": "resnet50", "normalization": "vonenet"}
     assert convert.from_torch(write(resnet50[2], flags))[0].mean == (0.5, 0.5, 0.5)

@@ -178,6 +178,7 @@ def test_types_and_views_are_read_as_torch_reads_them(tmp_path):
         "f": base[:1].expand(5),
         "g": torch.zeros(0, 2),
         "h": base.to(torch.bool),
+        "i": torch.ones(1).expand(5),
     }
     for zipped in (True, False):
         path = tmp_path / f"{zipped}.pth"
@@ -185,9 +186,6 @@ def test_types_and_views_are_read_as_torch_reads_them(tmp_path):
         expected = torch.load(path, weights_only=True)
         arrays = read_checkpoint(path).state_dict
         assert equal(arrays, {name: t.detach().numpy() for name, t in expected.items()})
-    torch.save({"a": torch.ones(1).expand(5)}, path)
-    with pytest.raises(convert.CheckpointError, match="does not fit its storage"):
-        read_checkpoint(path)  # What could be a bomb is not unpacked.
 
 
 def test_our_test_files_are_read_by_torch(tmp_path):

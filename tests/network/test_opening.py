@@ -285,25 +285,6 @@ def test_unequal_numbers_of_cells_can_be_stated(tmp_path):
     np.testing.assert_array_equal(network.logits_fn(keys, images), expected)
 
 
-@pytest.mark.slow
-def test_an_artefact(vone, tmp_path):
-    model, variables = vone
-    path = tmp_path / "net.jax"
-    path.write_bytes(convert.export(model, variables, platforms=["cpu"]))
-    network = vone_jax.open_network(path)
-    keys, images = keys_and_images(network)
-    expected = models.logits_fn(model, variables)(keys, images)
-    np.testing.assert_allclose(network.logits_fn(keys, images), expected, rtol=1e-4, atol=1e-4)
-    assert network.stochastic and network.image_shape == (224, 224, 3)
-
-
-def test_a_damaged_artefact_is_named(tmp_path):
-    path = tmp_path / "net.jax"
-    path.write_bytes(b"\x00" * 40)
-    with pytest.raises(convert.CheckpointError, match="^net.jax: the artefact is damaged"):
-        vone_jax.open_network(path)
-
-
 def test_class_names_can_be_given(vone):
     network = vone_jax.open_network(f"{FUNCTIONS}:without_names")
     assert network.class_names == ()

@@ -1,97 +1,100 @@
-"""Read a PyTorch checkpoint and say what it is: ``python -m vone_jax.convert FILE [--out FOLDER]``.
+"""Convert networks from and to PyTorch: ``python -m vone_jax.convert NETWORK [--out OUT]``.
 
-Exit status: 0 finished; 1 failed; 2 wrong arguments, or a file that cannot be converted.
+Exit status: 0 finished; 1 a file cannot be read or written; 2 wrong arguments, or a file that
+cannot be converted.
 """
 
-import os
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from vone_jax import cli, names
+import tyro
+
+from vone_jax import cli
 
 PROGRAM = cli.program("python -m vone_jax.convert")
-# Side of the largest images, in pixels.
-_LARGEST = 4096
+_FILES = (".safetensors", ".pth", ".pt", ".tar")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Convert a network between PyTorch and this project, or say what a file is.
+
+    Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet,
+    CORnet-S/Z and EfficientNet-B0/Lite0; runs of train.py; and folders of this command. Nothing in
+    a file is executed.
+    """
+
+    # A checkpoint, a run directory, or a folder that this command wrote.
+    network: Annotated[str, tyro.conf.Positional]
+    # What to write: FILE.safetensors or FILE.pth for PyTorch, else a folder.
+    out: Path | None = None
+    # Architecture of a checkpoint. Default: recognised by the names of its tensors.
+    name: str | None = None
+    # Side of the images in pixels, if the checkpoint does not say it.
+    image_size: int | None = None
+    # Image size whose stem a base network has, if the checkpoint does not say it. Default: 224,
+    # the strides of torchvision.
+    stem_size: int | None = None
+    # Flags stored in a checkpoint that do not change the network.
+    ignore_flag: tuple[str, ...] = ()
+    # Licence of the weights, for the card of a folder.
+    licence: str = "other"
+    # Write a network whose stem has other strides than PyTorch's network of its name.
+    force: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
-    parser = cli.Parser(
-        prog=PROGRAM,
-        description="Converts a PyTorch checkpoint (torch.save or safetensors) of a VOneNet, "
-        "EVNet, ResNet-18/50, AlexNet, CORnet-S/Z or EfficientNet-B0/Lite0. Nothing in the file is "
-        "executed.",
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="The checkpoint.")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="Folder to write the network to. A network that is already there is replaced.",
-    )
-    parser.add_argument(
-        "--name",
-        choices=names.MODELS,
-        metavar="NAME",
-        help="Architecture. Default: recognised by the names of the tensors. Choices: "
-        + ", ".join(names.MODELS),
-    )
-    parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="Image size of the network."
-    )
-    parser.add_argument(
-        "--ignore-flag",
-        action="append",
-        default=[],
-        metavar="FLAG",
-        help="A flag stored in the file that does not change the network. Can be repeated.",
-    )
-    parser.add_argument(
-        "--licence", default="other", help="Licence of the weights. Default: other."
-    )
-    options = parser.parse_args(argv)
-    parser.in_reach("FILE", options.file)
-    if os.path.isdir(options.file):
-        parser.error(f"FILE must be a checkpoint file, {options.file} is a directory")
-    if not os.path.isfile(options.file):
-        parser.error(f"FILE must be a checkpoint file, there is none at {options.file}")
-    if options.image_size is not None and not 8 <= options.image_size <= _LARGEST:
-        parser.error(
-            f"--image-size must be an integer from 8 to {_LARGEST}, got {options.image_size}"
-        )
-    parser.directory("--out", options.out)
+    options = tyro.cli(Options, prog=PROGRAM, args=argv, config=(tyro.conf.AvoidSubcommands,))
     # JAX takes half a second to import, and wrong arguments do not need it.
-    from vone_jax import convert
-    from vone_jax.convert.folder import check_place
-    from vone_jax.convert.untrusted import printable
+    from vone_jax import convert, network
+    from vone_jax.convert.errors import printable
+    from vone_jax.data.transforms import Preprocessing
 
-    if options.out is not None:
-        try:
-            check_place(options.out)
-        except ValueError as error:
-            parser.error(f"--out {error}")
     try:
-        conversion = convert.read(
-            options.file,
-            name=options.name,
-            image_size=options.image_size,
-            ignored_flags=options.ignore_flag,
-        )
-        print(f"{options.file}: {conversion.name} ({conversion.format})")
-        for note in conversion.notes:
+        if Path(options.network).is_file():
+            read = convert.read(
+                options.network,
+                name=options.name,
+                image_size=options.image_size,
+                stem_size=options.stem_size,
+                ignored_flags=options.ignore_flag,
+            )
+            print(f"{options.network}: {read.name} ({read.format})")
+            found = convert.Folder(read.model, read.variables, (), Preprocessing())
+            source, notes = f"converted from {Path(options.network).name}", read.notes
+        else:
+            opened = network.open_network(options.network)
+            if opened.model is None:
+                raise ValueError(f"{options.network} is a function, which has no file of weights")
+            print(f"{options.network}: {convert.describe(opened.model)['name']}")
+            names, preprocessing = tuple(opened.class_names), opened.preprocessing
+            found = convert.Folder(opened.model, opened.variables, names, preprocessing)
+            source, notes = opened.source, opened.notes
+        for note in notes:
             print(f"  {printable(note)}")
-        if options.out is not None:
+        if options.out is None:
+            return cli.FINISHED
+        if options.out.suffix in _FILES:
+            convert.save_torch(options.out, found.model, found.variables, force=options.force)
+        else:
             convert.save_folder(
                 options.out,
-                conversion.model,
-                conversion.variables,
+                found.model,
+                found.variables,
                 licence=options.licence,
-                source=f"converted from {printable(options.file.name)}",
+                source=printable(source),
+                class_names=found.class_names,
+                preprocessing=found.preprocessing,
             )
-            print(f"written: {options.out}")
-    except (convert.CheckpointError, OSError) as error:
-        # Most errors name the file.
-        named = options.file.name in str(error)
-        status = cli.FAILED if isinstance(error, OSError) else cli.WRONG_ARGUMENTS
-        return cli.fail(PROGRAM, error if named else f"{options.file}: {error}", status)
-    return cli.FINISHED
+        print(f"written: {options.out}")
+        return cli.FINISHED
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return cli.WRONG_ARGUMENTS
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return cli.FAILED

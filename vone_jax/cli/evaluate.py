@@ -3,8 +3,7 @@
 NETWORK is one of
   RUN_DIR                    a run directory that train.py has made
   FOLDER                     a folder that vone_jax.convert has written
-  FILE                       a checkpoint: .pth .pt .tar .safetensors .bin .ckpt, or a .jax of
-                             convert.export
+  FILE                       a checkpoint: .pth .pt .tar .safetensors .bin .ckpt
   MODULE:FUNCTION            your function that returns a network; also path/file.py:function
   efficientnet_lite0         trained on ImageNet; pip install "vone-jax[demo]"
   NETWORK+NETWORK            the mean of the logits of two or more

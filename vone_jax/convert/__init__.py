@@ -1,12 +1,8 @@
-"""Conversion of weights from and to other programs, and adapters for other tools.
-
-The adapters are imported by module: ``convert.tools`` (Foolbox, Brain-Score) and ``convert.art``
-(Adversarial Robustness Toolbox).
-"""
+"""Conversion of weights from and to PyTorch, and networks as folders."""
 
 # ruff: noqa: F401
 
-from vone_jax.convert.export import export, load_exported, save_torch
+from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.folder import (
     Folder,
     describe,
@@ -17,4 +13,4 @@ from vone_jax.convert.folder import (
 )
 from vone_jax.convert.from_file import Conversion, from_torch, read
 from vone_jax.convert.state_dict import from_state_dict, to_torch
-from vone_jax.convert.untrusted import CheckpointError
+from vone_jax.convert.to_file import save_torch

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
+from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, RECEPTIVE_FIELDS, subcortical_flags
-from vone_jax.convert.untrusted import CheckpointError
 from vone_jax.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -40,7 +40,6 @@ _ENDS = {
     "efficientnet_b0": ("features.0.0.weight", "classifier.1.weight"),
     "efficientnet_lite0": ("_conv_stem.weight", "_fc.weight"),
 }
-_MOST_CHANNELS = 1024
 _RESNETS: dict[tuple[tuple[int, ...], str], str] = {
     ((2, 2, 2, 2), "basic"): "resnet18",
     ((3, 4, 6, 3), "bottleneck"): "resnet50",
@@ -67,15 +66,12 @@ _NOISES: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 # The two flags of the noise, with the values for a file that lacks them.
 _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
-# The limit bounds the check of a file, whose cost grows with the image size that the file states.
-_LARGEST_IMAGE = 4096
-# A flag of this project: the image size of a base network, which determines its stem. It has its
-# own name, because the original's image_size is that of V1, and other scripts may store an
-# image_size for a network with the large stem.
-_STEM_SIZE = "vone_jax_image_size"
+# Flags of this project for base networks: the image size, and the ``stem_size`` of
+# ``models.create``. They have names of their own, because the original's image_size is that of V1.
+_IMAGE_SIZE, _STEM_SIZE = "vone_jax_image_size", "vone_jax_stem_size"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
-    _STEM_SIZE,
+    *(_IMAGE_SIZE, _STEM_SIZE),
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
     LIGHT_ADAPTATION,
@@ -103,15 +99,15 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 class Architecture:
     """The arguments of ``models.create`` that tensors determine.
 
-    The image size is 224 or 32, depending on the size of the first kernel. It is None for
-    EfficientNets and behind a front end, where the first kernel does not determine it.
+    The size of the first kernel shows whether a base network has the stem of torchvision for 224
+    pixels or that for 32 pixels. It does not show the size of the images.
     """
 
     name: str
     num_classes: int
     width: int
     in_channels: int
-    image_size: int | None
+    stem_size: int
 
 
 def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture:
@@ -124,25 +120,18 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
     kind, base = names.front_end(name), names.base_network(name)
 
     def length(tensor: str, axis: int, default: int) -> int:
-        # A missing tensor, or one of a wrong rank, is reported when leaves are filled. An empty
-        # one could claim any length.
+        # A missing tensor, or one of a wrong rank, is reported when leaves are filled.
         shape = np.shape(state_dict.get(tensor, 0))
-        return shape[axis] if len(shape) > axis and 0 not in shape else default
+        return shape[axis] if len(shape) > axis and shape[axis] else default
 
     first, last = _ENDS[base]
     images = {"vone_": BANKS["vone_"][0], "ev_": RECEPTIVE_FIELDS}
-    channels = length(images.get(kind, first), 1, 3)
-    if channels > _MOST_CHANNELS:
-        raise CheckpointError(
-            f"the first layer reads {channels} channels, more than {_MOST_CHANNELS}"
-        )
-    undetermined = kind or base.startswith("efficientnet")
     return Architecture(
         name=name,
         num_classes=length(f"model.{last}" if kind else last, 0, 1000),
         width=length(BOTTLENECKS.get(kind, first), 0, default_width(name)),
-        in_channels=channels,
-        image_size=None if undetermined else 224 if length(first, 2, 7) >= 7 else 32,
+        in_channels=length(images.get(kind, first), 1, 3),
+        stem_size=224 if length(first, 2, 7) >= 7 or base.startswith("efficientnet") else 32,
     )
 
 
@@ -179,7 +168,8 @@ def _base_network(tensors: Collection[str]) -> str:
     some = ", ".join(name[:80] for name in sorted(tensors)[:8])
     raise CheckpointError(
         f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
-        f"VOneBlock); its tensors begin with: {some[:400]}"
+        f"VOneBlock); its tensors begin with: {some[:400]}. Any other torch.nn.Module is opened by "
+        "a function, see docs/networks.md#a-module-of-pytorch"
     )
 
 
@@ -197,10 +187,6 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
                 problems.append(f"flag {flag} must be of type {kind.__name__}, got {flags[flag]!r}")
             else:
                 fields[flag] = kind(value)
-    if not 8 <= fields.get("image_size", 224) <= _LARGEST_IMAGE:
-        problems.append(
-            f"flag image_size must be in 8 to {_LARGEST_IMAGE}, got {fields.pop('image_size')}"
-        )
     if flags.get("ksize") is not None and _number(flags["ksize"]) != kernel_size:
         problems.append(
             f"flag ksize must be the size of the kernels in the file, {kernel_size}, got "
@@ -219,17 +205,19 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
     return fields
 
 
-def stem_size(flags: Mapping[str, Any], problems: list[str]) -> int | None:
-    """Read the flag ``_STEM_SIZE``; None without it. A wrong value adds a line to ``problems``."""
-    value = flags.get(_STEM_SIZE)
-    size = _number(value)
-    if size is not None and size == int(size) and 8 <= size <= _LARGEST_IMAGE:
-        return int(size)
-    if value is not None:
-        problems.append(
-            f"flag {_STEM_SIZE} must be an integer from 8 to {_LARGEST_IMAGE}, got {value!r}"
-        )
-    return None
+def stored_sizes(flags: Mapping[str, Any], problems: list[str]) -> tuple[int | None, int | None]:
+    """Return the image size and the stem size that ``flags_of`` stored, None without a flag.
+
+    A wrong value adds a line to ``problems``.
+    """
+    sizes = []
+    for flag in (_IMAGE_SIZE, _STEM_SIZE):
+        value = flags.get(flag)
+        known = type(value) is int and value >= 8
+        if value is not None and not known:
+            problems.append(f"flag {flag} must be an integer >= 8, got {value!r}")
+        sizes.append(value if known else None)
+    return sizes[0], sizes[1]
 
 
 def _noise(flags: Mapping[str, Any]) -> Noise:
@@ -314,8 +302,10 @@ def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[st
     ]
 
 
-def flags_of(name: str, model: Model) -> dict[str, Any]:
+def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
     """The flags of a network of this architecture, which the original's loader reads.
+
+    A base network has the stem of ``stem_size``, see ``models.create``.
 
     Raises:
       ValueError: for a noise, a surround or a normalisation that the original does not know.
@@ -345,8 +335,7 @@ def flags_of(name: str, model: Model) -> dict[str, Any]:
             flags |= subcortical_flags(model.subcortical)
     else:
         mean, std = model.mean, model.std
-        if model.image_size != 224:
-            flags[_STEM_SIZE] = model.image_size
+        flags |= {_IMAGE_SIZE: model.image_size, _STEM_SIZE: stem_size}
     known = _normalisations(channels)
     # The normalisation of a file without the flag. An EVNet's V1 does not normalise its input.
     default = {

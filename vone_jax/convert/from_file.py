@@ -15,20 +15,15 @@ from vone_jax.convert.architecture import (
     Architecture,
     normalisation,
     recognise,
-    stem_size,
+    stored_sizes,
     unknown_flags,
     v1_settings,
 )
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
-from vone_jax.convert.gabor_fit import check_bank_size, read_bank
+from vone_jax.convert.errors import CheckpointError, printable
+from vone_jax.convert.gabor_fit import read_bank
 from vone_jax.convert.state_dict import fill
-from vone_jax.convert.subcortical import (
-    LIGHT_ADAPTATION,
-    PREFIX,
-    read_subcortical,
-    with_flags,
-)
-from vone_jax.convert.untrusted import CheckpointError, printable
+from vone_jax.convert.subcortical import LIGHT_ADAPTATION, PREFIX, read_subcortical, with_flags
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}
@@ -66,6 +61,15 @@ def from_torch(
     return conversion.model, conversion.variables
 
 
+@dataclasses.dataclass
+class _Findings:
+    """Lines about a file, and the fields that it does not say; see ``Conversion``."""
+
+    problems: list[str]
+    notes: list[str]
+    assumed: list[str]
+
+
 def read(
     path: str | Path,
     name: str | None = None,
@@ -73,6 +77,7 @@ def read(
     image_size: int | None = None,
     ignored_flags: Collection[str] = (),
     subcortical: SubcorticalConfig | None = None,
+    stem_size: int | None = None,
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
@@ -89,13 +94,16 @@ def read(
         fields that it names. One of simple_channels and complex_channels determines the other.
       image_size: size in pixels of the images that the network reads. Default: the size that
         ``save_torch`` stored; else 224, or 32 for a base network whose first kernel is smaller than
-        7 pixels. The stem for small images has other strides, see ``models.stem_form``. A note
-        tells if the strides differ from those for the default size.
+        7 pixels. The front end of a VOneNet keeps its pixels per degree.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
       subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
         field of view of V1. Its cells must have the kernels of the file. Gains and contrast
         normalisation are taken from the file. Default: the published cells.
+      stem_size: for base networks, the image size whose stem the network has, see
+        ``models.create``. No tensor shows its strides. Default: the size that ``save_torch``
+        stored; else 224, whose strides are torchvision's at any image size, or 32 for a first
+        kernel smaller than 7 pixels. A note says what was assumed.
 
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
@@ -104,8 +112,9 @@ def read(
         does not have, or for ``ignored_flags`` that is a string and not a list of names.
       OSError: if the file cannot be read.
     """
-    if image_size is not None:
-        arguments.count("image_size", image_size)
+    for argument, size in (("image_size", image_size), ("stem_size", stem_size)):
+        if size is not None:
+            arguments.count(argument, size)
     if name is not None:
         arguments.choice("name", name, models.NAMES)
     if isinstance(v1, Mapping):
@@ -121,94 +130,118 @@ def read(
     except CheckpointError as error:
         error.args = (f"{printable(str(path))}: {error}",)
         raise
-    problems = []
+    name, found = architecture.name, _Findings([], list(checkpoint.notes), [])
     stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
-    base = names.base_network(architecture.name).replace("_", "")
+    base = names.base_network(name).replace("_", "")
     if stored is not None and str(stored).replace("_", "").lower() != base:
-        problems.append(
-            f"the flags say {str(stored)[:40]!r}, but the tensors are those of {architecture.name}"
+        found.problems.append(
+            f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"
         )
     if not isinstance(v1, VOneBlockConfig):
-        problems += unknown_flags(checkpoint.flags, ignored_flags)
-    channels = architecture.in_channels
-    state_dict = dict(checkpoint.state_dict)
-    kind = names.front_end(architecture.name)
-    bank = {key: state_dict.pop(key) for key in BANKS.get(kind, ()) if key in state_dict}
-    before = {key: state_dict.pop(key) for key in checkpoint.state_dict if key.startswith(PREFIX)}
-    notes = list(checkpoint.notes)
-    assumed: list[str] = []
-    residual = None
+        found.problems += unknown_flags(checkpoint.flags, ignored_flags)
+    weights, residual = dict(checkpoint.state_dict), None
+    kind = names.front_end(name)
     if kind:
+        bank = {key: weights.pop(key) for key in BANKS[kind] if key in weights}
         config, residual = _front_end(
-            checkpoint, architecture, bank, v1, image_size, subcortical, problems, notes, assumed
+            checkpoint, architecture, bank, v1, image_size, subcortical, found
         )
-        # With a wrong bank, weights are still compared, to report all problems at once.
-        form: dict[str, Any] = {"v1": config}
+        form: dict[str, Any] = {"v1": config, "stem_size": stem_size}
         if kind == "ev_":
-            # Other numbers of channels are reported with the kernels.
-            shown = channels if channels in (1, 3) else 3
-            published = SubcorticalConfig(config.image_size, config.visual_degrees, shown)
-            if subcortical is None and LIGHT_ADAPTATION not in checkpoint.flags:
-                notes.append(
-                    "light adaptation, which the file does not say; for a network without it, give "
-                    "SubcorticalConfig(light_adaptation=False) as subcortical"
-                )
-            stage = read_subcortical(before, subcortical or published, problems)
-            form["subcortical"] = with_flags(stage, checkpoint.flags, problems)
+            before = {key: weights.pop(key) for key in [*weights] if key.startswith(PREFIX)}
+            form["subcortical"] = _subcortical(
+                checkpoint, architecture, before, config, subcortical, found
+            )
     else:
-        stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, problems)
-        mean, std = stated or (None, None)
         if v1:
-            problems.append(f"v1 is for VOneNets, but the file holds a {architecture.name}")
-        stored_size = stem_size(checkpoint.flags, problems)
-        usual_size = stored_size or architecture.image_size
-        size = usual_size if image_size is None else image_size
-        form = {"image_size": size, "in_channels": channels, "mean": mean, "std": std}
-    name, width = architecture.name, architecture.width
+            found.problems.append(f"v1 is for VOneNets, but the file holds a {name}")
+        form = _base_network(checkpoint, architecture, image_size, stem_size, found)
     refusal = f"{path.name} does not convert to {name}:"
     try:
-        model = models.create(name, architecture.num_classes, width=width, **form)
-        if not kind:
-            if stated is None and name != "efficientnet_lite0":
-                assumed += ["mean", "std"]
-                notes.append(
-                    "normalisation that the file does not say: mean "
-                    f"{_rounded(model.mean)}, standard deviation {_rounded(model.std)}"
-                )
-            form["image_size"] = usual_size
-            usual = models.create(name, architecture.num_classes, width=width, **form)
-            ours, theirs = _strides(model), _strides(usual)
-            if ours != theirs:
-                notes.append(
-                    f"the stem for images of {size} pixels has {ours}, that for "
-                    f"{usual.image_size} pixels {theirs}: give an image size only if the network "
-                    "was trained with it"
-                )
-            if image_size is None and stored_size is None and usual_size == 32:
-                notes.append(
-                    f"image size that the file does not say: {size} pixels, since the first kernel "
-                    f"is small. So the stem has {ours}; if the network had another stem, its "
-                    "logits are wrong"
-                )
+        model = models.create(name, architecture.num_classes, width=architecture.width, **form)
     except ValueError as error:
-        raise CheckpointError(refusal, [*problems, str(error)]) from None
-    variables, misfits = fill(model, state_dict)
-    if problems or misfits:
-        raise CheckpointError(refusal, [*problems, *misfits])
+        raise CheckpointError(refusal, [*found.problems, str(error)]) from None
+    # With a wrong front end, weights are still compared, to report all problems at once.
+    variables, misfits = fill(model, weights)
+    if found.problems or misfits:
+        raise CheckpointError(refusal, [*found.problems, *misfits])
+    if not kind:
+        found.notes += _assumed_of(model, found.assumed)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    notes.append(f"parameters: {parameters}")
-    return Conversion(
-        name, model, variables, checkpoint.format, residual, tuple(notes), tuple(assumed)
-    )
+    notes, assumed = (*found.notes, f"parameters: {parameters}"), tuple(found.assumed)
+    return Conversion(name, model, variables, checkpoint.format, residual, notes, assumed)
+
+
+def _base_network(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    image_size: int | None,
+    stem_size: int | None,
+    found: _Findings,
+) -> dict[str, Any]:
+    """The arguments of ``models.create`` for a base network."""
+    channels = architecture.in_channels
+    stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, found.problems)
+    stored_size, stored_stem = stored_sizes(checkpoint.flags, found.problems)
+    if stated is None and architecture.name != "efficientnet_lite0":
+        found.assumed += ["mean", "std"]
+    if not (stem_size or stored_stem):
+        found.assumed.append("stem_size")
+    if not (image_size or stored_size):
+        found.assumed.append("image_size")
+    mean, std = stated or (None, None)
+    return {
+        "image_size": image_size or stored_size or architecture.stem_size,
+        "stem_size": stem_size or stored_stem or architecture.stem_size,
+        "in_channels": channels,
+        "mean": mean,
+        "std": std,
+    }
+
+
+def _assumed_of(model: models.Model, assumed: Collection[str]) -> list[str]:
+    """One note for each kind of thing that the file of a base network does not say."""
+    assert isinstance(model, models.BaseNetwork)
+    notes = []
+    if "mean" in assumed:
+        notes.append(
+            f"normalisation that the file does not say: mean {_rounded(model.mean)}, standard "
+            f"deviation {_rounded(model.std)}"
+        )
+    if "image_size" in assumed:
+        notes.append(f"image size that the file does not say: {model.image_size} pixels")
+    if "stem_size" in assumed:
+        pool = "" if getattr(model.stem, "pool", True) else " and no pool"
+        notes.append(
+            f"strides that the file does not say: the stem has stride {model.stem.stride}{pool}; "
+            "if the network had others, its logits are wrong (stem_size, --stem-size)"
+        )
+    return notes
 
 
 def _rounded(values: Collection[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _strides(model: Any) -> str:
-    pool = "" if getattr(model.stem, "pool", True) else " and no pool"
-    return f"stride {model.stem.stride}{pool}"
+def _subcortical(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    tensors: Mapping[str, np.ndarray],
+    v1: VOneBlockConfig,
+    given: SubcorticalConfig | None,
+    found: _Findings,
+) -> SubcorticalConfig:
+    """The subcortical stage of an EVNet with the constants of the file."""
+    if given is None and LIGHT_ADAPTATION not in checkpoint.flags:
+        found.notes.append(
+            "light adaptation, which the file does not say; for a network without it, give "
+            "SubcorticalConfig(light_adaptation=False) as subcortical"
+        )
+    # Other numbers of channels are reported with the kernels.
+    channels = architecture.in_channels if architecture.in_channels in (1, 3) else 3
+    published = SubcorticalConfig(v1.image_size, v1.visual_degrees, channels)
+    stage = read_subcortical(tensors, given or published, found.problems)
+    return with_flags(stage, checkpoint.flags, found.problems)
 
 
 def _front_end(
@@ -218,21 +251,20 @@ def _front_end(
     config: VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
     subcortical: SubcorticalConfig | None,
-    problems: list[str],
-    notes: list[str],
-    assumed: list[str],
+    found: _Findings,
 ) -> tuple[VOneBlockConfig, np.ndarray | None]:
     """Return the configuration of V1 with the bank of the file, and the residuals of the bank.
 
     If the bank cannot be read, return a configuration with as many channels and no residuals, so
     that the weights can still be compared.
     """
-    kind = names.front_end(architecture.name)
+    flags, kind = checkpoint.flags, names.front_end(architecture.name)
     in_phase, quadrature = BANKS[kind]
     n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     # A missing bank, or one of a wrong shape, is reported below.
     in_channels = in_channels or (4 if kind == "ev_" else architecture.in_channels)
-    stated = normalisation(checkpoint.flags, checkpoint.normaliser, in_channels, problems)
+    stated = normalisation(flags, checkpoint.normaliser, in_channels, found.problems)
+    given: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     if isinstance(config, VOneBlockConfig):
         fields = dict(vars(config))
         del fields["bank"]
@@ -241,26 +273,21 @@ def _front_end(
         if kind == "ev_":
             start = models.v1_config(224, in_channels, architecture.name, subcortical)
         fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
-        fields |= v1_settings(checkpoint.flags, k, problems)
-        given = config or {}
+        fields |= v1_settings(flags, k, found.problems)
+        # Field of V1 -> flag that holds the field.
+        settings = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
+        if image_size is None:
+            settings["image_size"] = "image_size"
+        missing = {f: flag for f, flag in settings.items() if flag not in flags and f not in given}
+        if missing:
+            names_of_flags = ", ".join(missing.values())
+            found.notes.append(f"published values for what the file does not say: {names_of_flags}")
         normaliser = ("image_mean", "image_std")
         if stated is None:
-            assumed += [field for field in normaliser if field not in given]
+            found.assumed += [field for field in normaliser if field not in given]
         else:
             fields |= zip(normaliser, stated, strict=True)
-        # Field of V1 -> flag that holds the field.
-        flags = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
-        if image_size is None:
-            flags["image_size"] = "image_size"
-        missing = {
-            field: flag
-            for field, flag in flags.items()
-            if flag not in checkpoint.flags and field not in given
-        }
-        if missing:
-            flags = ", ".join(missing.values())
-            notes.append(f"published values for what the file does not say: {flags}")
-            assumed += missing
+        found.assumed += missing
         fields |= given
         # The original's training script stores the number of simple channels in both flags, so the
         # other number is computed from the number of filters.
@@ -268,31 +295,30 @@ def _front_end(
             fields |= {other: n - given[one] for one in cells for other in _CELLS - cells}
     if image_size is not None:
         # The pixels per degree stay the same, since the kernels of the file were made for them.
-        degrees = image_size * fields["visual_degrees"] / fields["image_size"]
-        if isinstance(config, Mapping) and "visual_degrees" in config:
-            degrees = fields["visual_degrees"]
-        fields |= {"image_size": image_size, "visual_degrees": degrees}
+        if "visual_degrees" not in given:
+            fields["visual_degrees"] *= image_size / fields["image_size"]
+        fields["image_size"] = image_size
     fields |= {"in_channels": in_channels, "allow_aliasing": True}
-    problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
+    found.problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
             if not _CELLS & fields.keys():
                 fields |= {"simple_channels": n - n // 2, "complex_channels": n // 2}
-                assumed += sorted(_CELLS)
-                notes.append("half of the filters taken for simple cells, half for complex cells")
+                found.assumed += sorted(_CELLS)
+                found.notes.append(
+                    "half of the filters taken for simple cells, half for complex cells"
+                )
             ppd = VOneBlockConfig(**fields).pixels_per_degree
-            fit = read_bank(bank[in_phase], bank[quadrature], ppd, problems)
+            fit = read_bank(bank[in_phase], bank[quadrature], ppd, found.problems)
             if fit is not None:
                 imported, residual = fit
-                notes += _describe(imported, residual, fields)
+                found.notes += _describe(imported, residual, fields)
                 return VOneBlockConfig(**fields, bank=imported), residual
-        config = VOneBlockConfig(**fields)
-        check_bank_size(config.num_channels, config.kernel_size)
-        return config, None
+        return VOneBlockConfig(**fields), None
     except ValueError as error:
-        problems.append(str(error))
-        filters = {"simple_channels": min(n, 4096) or 512, "complex_channels": 0}
+        found.problems.append(str(error))
+        filters = {"simple_channels": n or 512, "complex_channels": 0}
         return VOneBlockConfig(**filters, in_channels=in_channels), None
 
 

@@ -16,18 +16,6 @@ from vone_jax.v1 import GaborParameters, ImportedBank, gabor_kernels
 # Largest deviation of a kernel from its fitted Gabor, relative to the peak of the pair. Kernels
 # computed in float32 stay below 1e-5, those stored in half precision below 1e-3.
 _TOLERANCE = 2e-3
-# Weights of one phase of a bank. The published bank has 320,000; fitting needs 100 bytes for each.
-_MOST_WEIGHTS = 2**23
-
-
-def check_bank_size(filters: int, kernel_size: int) -> None:
-    """Raise a ValueError if a bank is so large that computing it would exhaust the memory."""
-    weights = filters * kernel_size**2
-    if weights > _MOST_WEIGHTS:
-        raise ValueError(
-            f"the bank must have at most {_MOST_WEIGHTS} weights, got {filters} filters of "
-            f"{kernel_size}x{kernel_size}"
-        )
 
 
 def read_bank(
@@ -52,8 +40,6 @@ def read_bank(
         )
     elif shape[0] < 1 or shape[1] < 1 or shape[2] % 2 == 0 or shape[2] < 3:
         problems.append(f"shape: Gabor kernels must have an odd side of at least 3, got {shape}")
-    elif shape[0] * shape[2] * shape[3] > _MOST_WEIGHTS:
-        problems.append(f"shape: a bank must have at most {_MOST_WEIGHTS} weights, got {shape}")
     if len(problems) > known:
         return None
 

@@ -1,213 +1,278 @@
-"""Files of ``torch.save``, read without PyTorch and without trusting them.
+"""Files of ``torch.save``, read without PyTorch and without running anything that is in them.
 
-There are two formats: an archive of a pickle and one entry for each storage (PyTorch 1.6 and
-later), and a sequence of pickles followed by the storages (earlier PyTorch, and the published
-VOneNets). A file needs a bounded multiple of its own size in memory: entries must be stored
-uncompressed, a tensor may not be larger than its storage, and tensors that share storages may not
-add up to much more than the file.
+A pickle is a program that may call any function by its name. ``_Reader`` knows a list of names and
+answers each of them with a class of this module, or with text. A pickle that names anything else is
+refused. There are two formats: an archive of a pickle and one entry for each storage (PyTorch 1.6
+and later), and a sequence of pickles followed by the storages (earlier PyTorch, and the published
+VOneNets).
 """
 
 import contextlib
+import dataclasses
 import io
 import math
-import mmap
+import pickle
 import struct
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
-from vone_jax.convert.pickle_reader import Storage, StoredTensor, read_pickle
-from vone_jax.convert.untrusted import CheckpointError, open_regular
+from vone_jax.convert.errors import CheckpointError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-_LARGEST_PICKLE = 32 * 2**20
-# Python's zipfile needs about ten times the size of an archive's directory.
-_LARGEST_DIRECTORY = 8 * 2**20
-# Tensors may share storages (tied weights), but comparing and copying views costs time.
-_MOST_SHARING = 4
+# Storage class -> type of its numbers.
+_STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool,
+}
 
 
-class TorchFile:
-    """An open file of ``torch.save``: the saved object (see ``read_pickle``) and its format."""
+class _Plain:
+    """What a pickle may make. To set the state of an object, or of a class, changes nothing.
 
-    def __init__(self, content: Any, format: str, size: int, load: Callable[[Storage], np.ndarray]):
-        self.content = content
-        self.format = format
-        self._load = load
-        self._storages: dict[str, np.ndarray] = {}
-        self._bytes_left = _MOST_SHARING * size
+    Without this method, a pickle could set any attribute of the classes below.
+    """
 
-    def array(self, tensor: StoredTensor) -> np.ndarray:
-        """The numbers of a tensor, as a read-only view of its storage."""
-        storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
-        if not isinstance(storage, Storage):
-            raise CheckpointError("a tensor in the pickle has no storage")
-        if storage.key not in self._storages:
-            self._storages[storage.key] = self._load(storage)
-        numbers = self._storages[storage.key]
-        size = math.prod(shape)
-        last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-        # The first condition refuses a small storage that is repeated by strides of zero.
-        if size and (size > len(numbers) or last >= len(numbers)):
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class Ignored(_Plain):
+    """A value that does not concern the weights: a path, a device, a number of NumPy, a set."""
+
+    def __init__(self, *arguments: Any):
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Ignore an item."""
+
+    extend = add = append
+
+
+class _OrderedDict(dict, _Plain):
+    """``collections.OrderedDict``; its attribute ``_metadata`` is left out."""
+
+
+class _Namespace(dict):
+    """The attributes of an ``argparse.Namespace``."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.update(state)
+
+
+class _Parameter(_Plain):
+    """``torch.nn.Parameter``: its tensor."""
+
+    def __new__(cls, data: Any, *_: Any) -> Any:
+        return data
+
+
+@dataclasses.dataclass
+class Storage(_Plain):
+    """The numbers of one or more tensors. ``read`` returns their bytes while the file is open."""
+
+    key: str
+    dtype: np.dtype
+    length: int
+    read: Callable[[], bytes] | None = None
+
+    def numbers(self) -> np.ndarray:
+        """Read the numbers of the storage."""
+        if self.read is None:
+            raise CheckpointError(f"the file lacks storage {self.key!r}")
+        data = self.read()
+        if len(data) != self.length * self.dtype.itemsize:
             raise CheckpointError(
-                f"a tensor of shape {shape} and strides {strides} at {tensor.offset} does not "
-                f"fit its storage of {len(numbers)} numbers"
+                f"storage {self.key!r} has {len(data)} bytes, not {self.length} {self.dtype} "
+                "numbers"
             )
-        self._bytes_left -= size * numbers.itemsize
-        if self._bytes_left < 0:
+        return np.frombuffer(data, self.dtype)
+
+
+class StoredTensor(_Plain):
+    """The place of a tensor's numbers in a storage. Offset and strides count numbers, not bytes."""
+
+    def __init__(
+        self,
+        storage: Any,
+        offset: Any,
+        shape: Any,
+        strides: Any,
+        requires_grad: Any = False,
+        hooks: Any = None,
+        metadata: Any = None,
+    ):
+        if metadata:
             raise CheckpointError(
-                f"the tensors together have more than {_MOST_SHARING} times the size of the file"
+                "a tensor is stored before it is negated or conjugated, which is not read; store "
+                "tensor.resolve_neg() or tensor.resolve_conj()"
             )
-        if not size:
-            # NumPy refuses an empty array with a huge dimension.
-            if math.prod(max(n, 1) for n in shape) > sys.maxsize // 16:
-                raise CheckpointError(f"a tensor of shape {shape} is too large")
-            return np.zeros(shape, storage.dtype)
+        if not isinstance(storage, Storage) or len(shape) != len(strides):
+            raise CheckpointError("a tensor in the pickle has no storage, or no stride per axis")
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def array(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the tensor as a read-only view of the numbers of its storage."""
+        axes = list(zip(self.shape, self.strides, strict=True))
+        last = self.offset + sum((size - 1) * stride for size, stride in axes)
+        positions = [self.offset, *self.shape, *self.strides]
+        if min(positions) < 0 or (math.prod(self.shape) and last >= len(numbers)):
+            raise CheckpointError(
+                f"a tensor of shape {self.shape} and strides {self.strides} at {self.offset} does "
+                f"not fit its storage of {len(numbers)} numbers"
+            )
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, numbers.dtype)
         return np.lib.stride_tricks.as_strided(
-            numbers[tensor.offset :],
-            shape,
-            # The stride of a dimension of 1 has no meaning and can be any number.
-            [s * numbers.itemsize if n > 1 else 0 for n, s in zip(shape, strides, strict=True)],
+            numbers[self.offset :],
+            self.shape,
+            # The stride of an axis of length 1 has no meaning and can be any number.
+            [stride * numbers.itemsize if size > 1 else 0 for size, stride in axes],
             writeable=False,
         )
 
 
-@contextlib.contextmanager
-def open_torch_file(path: Path) -> Iterator[TorchFile]:
-    """Open a file of ``torch.save`` (either format)."""
-    with open_regular(path) as file:
-        start = file.read(4)
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        if not start:
-            raise CheckpointError("the file is empty")
-        if start == b"PK\x03\x04":
-            bounded = _BoundedReads(io.FileIO(file.fileno(), closefd=False))
-            with _archive_errors():
-                archive = zipfile.ZipFile(bounded)
-            bounded.most = sys.maxsize
-            with archive:
-                yield _open_archive(archive, size)
-        elif start[:1] == b"\x80":
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                yield _open_sequence(mapped)
-        else:
+_NAMES: dict[str, Any] = {
+    "collections.OrderedDict": _OrderedDict,
+    "argparse.Namespace": _Namespace,
+    "torch._utils._rebuild_tensor": StoredTensor,
+    "torch._utils._rebuild_tensor_v2": StoredTensor,
+    "torch._utils._rebuild_parameter": _Parameter,
+    **{f"torch.{kind}": kind for kind in _STORAGES},
+    **dict.fromkeys(
+        (
+            "_codecs.encode", "collections.Counter", "collections.defaultdict",
+            "builtins.set", "builtins.dict", "builtins.list",
+            "__builtin__.set", "__builtin__.dict", "__builtin__.list",
+            "numpy.dtype", "numpy.ndarray",
+            "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+            "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
+            "pathlib.PosixPath", "pathlib.WindowsPath", "torch.Size", "torch.device",
+            *(f"torch.{np.dtype(dtype).name}" for dtype in _STORAGES.values()),
+        ),
+        Ignored,
+    ),
+}  # fmt: skip
+
+
+class _Reader(pickle.Unpickler):
+    """An unpickler that makes plain data, ``StoredTensor`` and ``Ignored``, and imports nothing."""
+
+    def __init__(self, file: BinaryIO | io.BytesIO, storages: dict[str, Storage]):
+        super().__init__(file, encoding="utf-8")
+        self._storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full not in _NAMES:
             raise CheckpointError(
-                "the file must be written by torch.save (an archive or a pickle), or be named "
-                "*.safetensors"
+                f"the pickle refers to {full[:100]!r}, which is not plain data. Nothing was "
+                "executed. If you trust the file, load it with the program that wrote it and save "
+                "its state dict alone. A whole torch.nn.Module is opened by a function, see "
+                "docs/networks.md#a-module-of-pytorch"
             )
+        return _NAMES[full]
 
+    def persistent_load(self, identity: Any) -> Storage:
+        """Return the storage of the identity ``("storage", class, key, location, length)``.
 
-class _BoundedReads(io.BufferedReader):
-    """A file that refuses a large read. ``zipfile`` reads the directory of an archive at once."""
-
-    most = _LARGEST_DIRECTORY
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > self.most:
-            raise CheckpointError(f"the directory of the archive has {size} bytes, too many")
-        return super().read(size)
+        Files of the older format add a view, which is None for all that was saved since 2017.
+        """
+        what, kind, key, _, length, *view = identity
+        if what != "storage" or kind not in _STORAGES or any(view) or type(length) is not int:
+            raise CheckpointError(f"the pickle refers to {str(identity)[:100]}, not to a storage")
+        storage = Storage(key, np.dtype(_STORAGES[kind]), length)
+        if self._storages.setdefault(key, storage) != storage:
+            raise CheckpointError(f"storage {key!r} is described in two ways")
+        return self._storages[key]
 
 
 @contextlib.contextmanager
-def _archive_errors() -> Iterator[None]:
-    """Turn the errors of zipfile into one error.
+def open_torch_file(path: Path) -> Iterator[tuple[Any, str]]:
+    """Open a file of ``torch.save``: the saved object, and the name of the format.
 
-    A damaged entry may claim to be encrypted, of another version, or to lie anywhere.
+    The object is made of plain data, ``StoredTensor`` and ``Ignored``. The numbers of a storage can
+    be read while the file is open.
+
+    Raises:
+      CheckpointError: also for errors within the context, which a damaged file causes.
     """
-    damage = (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError, OSError)
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (*damage, OverflowError) as error:
-        raise CheckpointError(f"the archive is truncated or damaged: {error}") from None
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        try:
+            if start == b"PK\x03\x04":
+                with zipfile.ZipFile(file) as archive:
+                    yield _open_archive(archive), "torch.save archive"
+            elif start[:1] == b"\x80":
+                yield _open_sequence(file), "torch.save, before 1.6"
+            else:
+                raise CheckpointError(
+                    "the file must be written by torch.save (an archive or a pickle), or be named "
+                    "*.safetensors"
+                )
+        except CheckpointError:
+            raise
+        # The readers of pickles and archives raise almost anything on damaged files.
+        except Exception as error:
+            raise CheckpointError(f"the file is truncated or damaged: {error}") from error
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    with _archive_errors():
-        return archive.read(name)
-
-
-def _numbers(storage: Storage, data: bytes) -> np.ndarray:
-    """The numbers of a storage, which must fill its data."""
-    if len(data) != storage.length * storage.dtype.itemsize:
-        raise CheckpointError(
-            f"storage {storage.key!r} has {len(data)} bytes, not {storage.length} {storage.dtype} "
-            "numbers"
-        )
-    return np.frombuffer(data, storage.dtype)
-
-
-def _open_archive(archive: zipfile.ZipFile, size: int) -> TorchFile:
-    entries = {info.filename: info for info in archive.infolist()}
-    if sum(info.file_size for info in entries.values()) > size or any(
-        info.compress_type != zipfile.ZIP_STORED for info in entries.values()
-    ):
-        raise CheckpointError("the archive has compressed or overlapping entries")
+def _open_archive(archive: zipfile.ZipFile) -> Any:
+    entries = archive.namelist()
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
-    if len(roots) != 1 or roots[0].count("/") != 1:
+    if len(roots) != 1:
         raise CheckpointError("the archive has no data.pkl: it was not written by torch.save")
     (root,) = roots
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
             "the file is a TorchScript archive, a program; save the module's state_dict() instead"
         )
-    pickle_size = entries[f"{root}data.pkl"].file_size
-    if pickle_size > _LARGEST_PICKLE:
-        raise CheckpointError(f"the pickle in the archive has {pickle_size} bytes, too many")
-    order = _entry(archive, f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
-    if order not in (b"little", b"big"):
-        raise CheckpointError(f"the archive has byte order {order[:20]!r}")
-
-    def load(storage: Storage) -> np.ndarray:
-        name = f"{root}data/{storage.key}"
-        if name not in entries:
-            raise CheckpointError(f"the archive lacks storage {storage.key!r}")
-        numbers = _numbers(storage, _entry(archive, name))
-        return numbers.byteswap() if order == b"big" else numbers
-
-    content = read_pickle(io.BytesIO(_entry(archive, f"{root}data.pkl")), {})
-    return TorchFile(content, "torch.save archive", size, load)
-
-
-def _open_sequence(mapped: mmap.mmap) -> TorchFile:
-    # A copy of the beginning bounds what any instruction of the pickles can read.
-    pickles = io.BytesIO(mapped[:_LARGEST_PICKLE])
-    storages: dict[str, Storage] = {}
-    if read_pickle(pickles, storages) != _MAGIC:
-        raise CheckpointError("the pickle was not written by torch.save")
-    if read_pickle(pickles, storages) != 1001:
-        raise CheckpointError("torch.save's file has a protocol other than 1001")
-    system = read_pickle(pickles, storages)
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
+    order = f"{root}byteorder"
+    if order in entries and archive.read(order) != b"little":
         raise CheckpointError("the file was written on a big-endian machine")
-    content = read_pickle(pickles, storages)
-    keys = read_pickle(pickles, storages)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise CheckpointError("the list of storages is damaged")
+    storages: dict[str, Storage] = {}
+    content = _Reader(io.BytesIO(archive.read(f"{root}data.pkl")), storages).load()
+    for key, storage in storages.items():
+        if (name := f"{root}data/{key}") in entries:
+            storage.read = lambda name=name: archive.read(name)
+    return content
+
+
+def _open_sequence(file: BinaryIO) -> Any:
+    storages: dict[str, Storage] = {}
+    magic, protocol, system, content, keys = (_Reader(file, storages).load() for _ in range(5))
+    if (magic, protocol) != (_MAGIC, 1001) or system.get("little_endian") is not True:
+        raise CheckpointError(
+            "the pickle was not written by torch.save, or on a big-endian machine"
+        )
+
+    def read(place: int, size: int) -> bytes:
+        file.seek(place)
+        return file.read(size)
 
     # Behind the pickles: for each key the length as int64, then the numbers.
-    places: dict[str, slice] = {}
-    place = pickles.tell()
+    place, end = file.tell(), file.seek(0, io.SEEK_END)
     for key in keys:
-        if key not in storages:
-            raise CheckpointError(f"storage {key!r} belongs to no tensor")
-        (length,) = struct.unpack("<q", mapped[place : place + 8].ljust(8, b"\xff"))
-        nbytes = length * storages[key].dtype.itemsize
-        if length < 0 or place + 8 + nbytes > len(mapped):
+        (length,) = struct.unpack("<q", read(place, 8))
+        size = length * storages[key].dtype.itemsize
+        if not 0 <= size <= end - place - 8:
             raise CheckpointError(f"the file is truncated in storage {key!r}")
-        places[key] = slice(place + 8, place + 8 + nbytes)
-        place = places[key].stop
-
-    def load(storage: Storage) -> np.ndarray:
-        if storage.key not in places:
-            raise CheckpointError(f"the file lacks storage {storage.key!r}")
-        # Slicing copies, because the arrays are used after the map is closed.
-        return _numbers(storage, mapped[places[storage.key]])
-
-    return TorchFile(content, "torch.save, before 1.6", len(mapped), load)
+        storages[key].read = lambda start=place + 8, size=size: read(start, size)
+        place += 8 + size
+    return content

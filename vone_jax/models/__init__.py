@@ -6,6 +6,7 @@ from vone_jax.models.create import NAMES, create, list_models
 from vone_jax.models.defaults import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    STEM_SIZES,
     default_normalisation,
     default_width,
     front_end,

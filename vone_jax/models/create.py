@@ -90,6 +90,7 @@ def create(
     std: PerChannel | None = None,
     subcortical: SubcorticalConfig | None = None,
     learned_normalization: Rule | None = None,
+    stem_size: int | None = None,
 ) -> Model:
     """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
@@ -118,6 +119,8 @@ def create(
         32 pixels per degree.
       learned_normalization: for VOneNets and EVNets, a rule such as ``v1.GDN()`` that normalises
         the responses of V1 before the bottleneck. Default: none.
+      stem_size: for base networks, the image size whose form the network has. Files of torchvision
+        have 224 at any image size. Default: ``image_size``.
 
     Raises:
       ValueError: for an unknown name (the message has the most similar one), or an argument that
@@ -163,9 +166,13 @@ def create(
         raise ValueError(
             f"learned_normalization is for VOneNets, but name is {name!r}; use 'vone_{name}'"
         )
+    if stem_size is not None:
+        arguments.count("stem_size", stem_size, least=8)
+        if v1 is not None:
+            raise ValueError(f"stem_size is for base networks, but name is {name!r}; use v1.stride")
     base = names.base_network(name)
     make_stem, make_back_end = _NETWORKS[base]
-    stem_fields, fields = _form(base, image_size, v1 is not None)
+    stem_fields, fields = _form(base, stem_size or image_size, v1 is not None)
     back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype, **fields)
     if v1 is not None:
         return VOneNet(

@@ -70,6 +70,10 @@ def _evnet_fields(subcortical: SubcorticalConfig | None) -> dict[str, Any]:
     return _EVNET_FIELDS if subcortical.light_adaptation else _EVNET_FIELDS | {"k_exc": 4.7}
 
 
+# One image size for each form of a stem.
+STEM_SIZES = (224, 64, 32, 28)
+
+
 def _form(image_size: int) -> tuple[StemForm, int, dict[str, Any]]:
     return next(form[1:] for form in _FORMS if image_size >= form[0])
 

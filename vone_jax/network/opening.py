@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -25,16 +24,15 @@ from vone_jax.network.network import Network, Split
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"
 
-# Endings of checkpoint files, and of artefacts of ``convert.export``.
+# Endings of checkpoint files.
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors", ".bin", ".ckpt")
-_ARTEFACT = ".jax"
 _IMAGENET_CLASSES = 1000
 # Logits of one image in two calls may differ by this share of the largest: a GPU may add in another
 # order.
 _SAME = 1e-3
 _SOURCES = (
     "a directory of train.py, a folder of vone_jax.convert, a checkpoint file "
-    f"({' '.join(_CHECKPOINTS)}), an artefact of convert.export ({_ARTEFACT}), a function as "
+    f"({' '.join(_CHECKPOINTS)}), a function as "
     f"module:function or path/file.py:function, the name {LITE0}, or several of these joined by +"
 )
 
@@ -71,7 +69,6 @@ def open_network(
         - a directory that train.py has made,
         - a folder that ``convert.save_folder`` wrote,
         - a checkpoint file that ``convert.read`` can read; nothing in it is executed,
-        - an artefact of ``convert.export``, a file ``*.jax``,
         - ``"efficientnet_lite0"``, trained on ImageNet, for which its package must be installed,
         - ``"module:function"`` or ``"path/file.py:function"``: a function without arguments that
           returns a ``Network`` or ``(logits_fn, image_shape, class_names)``, where the names may be
@@ -142,15 +139,6 @@ def _open(
         return dataclasses.replace(network, preprocessing=folder.preprocessing)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path, v1_fields)
-    if path.suffix == _ARTEFACT and path.exists():
-        content = path.read_bytes()
-        try:
-            exported = convert.load_exported(content)
-        except convert.CheckpointError as error:
-            raise convert.CheckpointError(f"{path.name}: {error}") from error
-        origin = {"artefact": hashlib.sha256(content).hexdigest()}
-        network = Network(_name(path.stem), exported, exported.image_shape, origin=origin)
-        return _checked(network, f"artefact {path.name}", states_noise=False)
     if path.suffix == ".py" and path.exists():
         raise NetworkError(f"{spec} is a program; name its function, such as {spec}:network")
     if path.exists():
@@ -209,7 +197,7 @@ def _nearest(path: Path) -> str:
         other.name
         for other in beside
         if other.name != path.name
-        and (other.suffix in (*_CHECKPOINTS, _ARTEFACT) or (other / "config.json").exists())
+        and (other.suffix in _CHECKPOINTS or (other / "config.json").exists())
     ]
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {path.parent / near[0]}?" if near else ""

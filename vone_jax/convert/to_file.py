@@ -1,0 +1,100 @@
+"""Files of weights for PyTorch, with the names of its networks."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from vone_jax import files, models
+from vone_jax.convert.architecture import flags_of
+from vone_jax.convert.checkpoint import write_safetensors
+from vone_jax.convert.folder import describe
+from vone_jax.convert.state_dict import abstract_variables, to_torch
+
+
+def save_torch(
+    path: str | Path,
+    model: models.Model,
+    variables: Any,
+    prefix: str = "",
+    force: bool = False,
+) -> None:
+    """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
+
+    The weights of an EVNet are under ``model``, as in its original.
+
+    A path that ends in ``.safetensors`` gets the state dict, with the flags as JSON in its
+    metadata, and needs no PyTorch. The bank is written as kernels, so ``from_torch`` reads a
+    network with an imported bank; weights, kernels and logits are the same to the bit. For an EVNet
+    with other cells than the published ones, ``from_torch`` needs its ``subcortical``. If the noise
+    of a network uses JAX's generator, ``from_torch`` reads it with the generator of this project,
+    which draws other values of the same distribution. Flags of this project, which other programs
+    ignore, hold the image size of a base network and the size that its stem is for.
+
+    Args:
+      path: a file that exists is replaced.
+      model: a network of ``models.create``.
+      variables: its variables.
+      prefix: is put in front of every name: ``"module."`` for programs that load into a network
+        wrapped in ``DataParallel``.
+      force: write a base network whose tensors fit the network of torchvision, or of CORnet, but
+        whose stem has other strides, so that it gives other logits there.
+
+    Raises:
+      ImportError: without PyTorch, for a path other than ``*.safetensors``.
+      ValueError: if the variables are not those of the model; if flags cannot express its noise or
+        normalisation; or for a stem of other strides, without ``force``.
+    """
+    path, description = Path(path), describe(model)
+    if not force:
+        _check_stem(model, description["name"])
+    tensors = {prefix + name: tensor for name, tensor in to_torch(model, variables).items()}
+    stem_size = description.get("stem_size", description["image_size"])
+    flags = flags_of(description["name"], model, stem_size)
+    if path.suffix == ".safetensors":
+        write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})
+        return
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "a file of torch.save needs PyTorch: pip install torch, or give a path that ends in "
+            ".safetensors"
+        ) from error
+    state_dict = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
+    evnet = isinstance(model, models.VOneNet) and model.subcortical is not None
+    content = {"flags": flags, "model" if evnet else "state_dict": state_dict}
+    files.replace(path, lambda file: torch.save(content, file))
+
+
+def _check_stem(model: models.Model, name: str) -> None:
+    """Refuse a base network that would load into PyTorch's without an error and be another one."""
+    if isinstance(model, models.VOneNet):
+        return
+    usual = models.create(
+        name,
+        model.back_end.num_classes,
+        model.image_size,
+        width=model.back_end.width,
+        mean=model.mean,
+        std=model.std,
+        stem_size=224,
+    )
+    changed = [
+        f"{part}.{field.name} {getattr(ours, field.name)} in place of {getattr(theirs, field.name)}"
+        for part in ("stem", "back_end")
+        for ours, theirs in [(getattr(model, part), getattr(usual, part))]
+        for field in dataclasses.fields(ours)
+        if field.name not in ("parent", "name", "dtype")
+        and getattr(ours, field.name) != getattr(theirs, field.name)
+    ]
+    ours, theirs = (
+        {path: leaf.shape for path, leaf in abstract_variables(each).items()} if changed else None
+        for each in (model, usual)
+    )
+    if changed and ours == theirs:
+        raise ValueError(
+            f"this {name} has {', '.join(changed)}. PyTorch's network takes its weights without an "
+            "error and gives other logits. Change its stem in PyTorch, such as "
+            "network.conv1.stride = (1, 1), and write the file with force (--force)"
+        )
