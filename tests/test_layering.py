@@ -54,6 +54,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ),
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
+        ("geometry.py", set()),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         # Its __main__ is a door to the command.

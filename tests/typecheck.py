@@ -14,6 +14,7 @@ PACKAGES = (
     "vone_jax.attacks",
     "vone_jax.corruptions",
     "vone_jax.neurophysiology",
+    "vone_jax.geometry",
 )
 
 # An integer is accepted where a number is expected, as Python's own typing rules say.

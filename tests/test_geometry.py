@@ -1,0 +1,141 @@
+"""Manifold geometry against closed forms, SciPy and published rows."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.optimize
+
+from vone_jax import geometry
+
+
+def key(seed=0):
+    return jax.random.key(seed)
+
+
+def spheres(radius, dimension, manifolds=3, features=40, points=60, seed=0):
+    """Points on spheres in orthogonal spaces, around orthogonal centres of length 1."""
+    random = np.random.default_rng(seed)
+    basis = np.linalg.qr(random.normal(size=(features, features)))[0]
+    made = []
+    for place in range(manifolds):
+        on = random.normal(size=(points, dimension))
+        on *= radius / np.linalg.norm(on, axis=1, keepdims=True)
+        first = manifolds + place * dimension
+        made.append(basis[place] + on @ basis[first : first + dimension])
+    return np.stack(made).astype(np.float32)
+
+
+def test_orthogonal_points_have_the_capacity_of_cover():
+    found = geometry.glue(key(), np.eye(6, dtype=np.float32)[:, None], draws=2000)
+    assert found.capacity.low < 2.0 < found.capacity.high
+    assert found.capacity.value == pytest.approx(2.0, rel=0.1)
+    assert found.active == pytest.approx(0.5, abs=0.02)
+    assert found.radius.value == found.dimension.value == 0.0
+
+
+@pytest.mark.parametrize(("radius", "dimension"), [(1.0, 3), (0.5, 5)])
+def test_spheres_have_their_radius_and_dimension(radius, dimension):
+    # The hull of fewer points is smaller than the ball.
+    found = geometry.glue(key(), spheres(radius, dimension, points=150), draws=200)
+    assert found.radius.value == pytest.approx(radius, rel=0.06)
+    assert found.dimension.value == pytest.approx(dimension, rel=0.12)
+    # The ball's formula takes the manifolds one by one.
+    ball = geometry.ball_capacity(radius, dimension)
+    assert found.capacity.value == pytest.approx(ball, rel=0.12)
+
+
+def test_the_nearest_plane_is_that_of_scipy():
+    random = np.random.default_rng(3)
+    points = random.normal(size=(3, 8, 12)) + 2 * random.normal(size=(3, 1, 12))
+    directions = random.normal(size=(4, 12))
+    signs = random.choice([-1.0, 1.0], size=(4, 3))
+    moved, weights = geometry._nearest(*(np.float32(each) for each in (points, directions, signs)))
+    for place in range(4):
+        rows = np.concatenate(points * signs[place][:, None, None])
+        exact, rest = scipy.optimize.nnls(-rows.T, directions[place])
+        assert float(moved[place]) == pytest.approx(np.sum((exact @ rows) ** 2), rel=5e-3)
+        # ||t + G' w|| is the length of the vector that classifies all points.
+        kept = directions[place] + np.asarray(weights[place]).ravel() @ rows
+        assert np.linalg.norm(kept) == pytest.approx(rest, rel=5e-3)
+        assert np.min(rows @ kept) > -5e-3 * np.linalg.norm(rows, axis=1).max()
+
+
+def test_scale_and_rotation_change_nothing_and_the_key_decides():
+    points = spheres(0.5, 4)
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(40, 40)))[0]
+    one = geometry.glue(key(), points, draws=200)
+    scaled = geometry.glue(key(), 7 * points, draws=200)
+    turned = geometry.glue(key(9), (points @ turn).astype(np.float32), draws=200)
+    assert scaled.capacity.value == pytest.approx(one.capacity.value, rel=1e-3)
+    assert turned.capacity.value == pytest.approx(one.capacity.value, rel=0.2)
+    assert geometry.glue(key(), points, draws=200) == one
+
+
+def test_manifolds_that_share_a_direction_have_aligned_centres():
+    points = spheres(0.5, 4)
+    shared = points + np.float32(2.0) * np.eye(40, dtype=np.float32)[-1]
+    apart, together = (geometry.glue(key(), each, draws=200) for each in (points, shared))
+    assert abs(apart.centre_alignment.value) < 1e-5
+    assert together.centre_alignment.value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("radius", "dimension", "capacity"),
+    [
+        (1, 1, 1.0),
+        (1, 3, 0.5),
+        (0.2, 5, 1.0914),
+        (0.5, 5, 0.57651),
+        (1, 10, 0.18182),
+        (1.5, 20, 0.07065),
+    ],
+)
+def test_the_capacity_of_balls_is_that_of_the_integral(radius, dimension, capacity):
+    # Monte Carlo values of an independent derivation agree with these.
+    assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=2e-5)
+
+
+# Dapello, Feather et al. 2021, ResNet-18 and VOneResNet-18 on CIFAR-10: (radius, dimension,
+# capacity), class manifolds at 1/255 and exemplar manifolds at 8/255.
+PUBLISHED = [
+    (1.31, 24.7, 0.0631), (1.29, 27.7, 0.0569), (1.38, 33.1, 0.0453), (1.34, 32.5, 0.0469),
+    (1.23, 29.4, 0.0551), (0.92, 7.2, 0.2755), (1.01, 4.3, 0.3736), (1.49, 36.2, 0.0394),
+    (1.35, 32.3, 0.0470), (1.30, 30.9, 0.0505), (0.91, 9.3, 0.2203), (1.08, 4.6, 0.3350),
+    (0.97, 22.2, 0.0893), (0.57, 9.3, 0.3325), (0.50, 8.0, 0.4209), (0.60, 7.0, 0.3812),
+    (0.54, 3.3, 0.6770), (0.95, 21.5, 0.0937), (0.55, 9.0, 0.3535), (0.50, 3.2, 0.7187),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("radius", "dimension", "capacity"), PUBLISHED)
+def test_published_radii_and_dimensions_give_the_published_capacity(radius, dimension, capacity):
+    assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=0.1)
+
+
+def test_single_manifolds_have_the_capacity_of_balls():
+    points = spheres(0.5, 5, manifolds=6, features=60, points=200)
+    found = geometry.replica(key(), points, draws=200, shared=0)
+    assert found.removed == 0
+    assert found.radii.mean() == pytest.approx(0.5, rel=0.15)
+    assert found.dimensions.mean() == pytest.approx(5, rel=0.15)
+    ball = geometry.ball_capacity(float(found.radii.mean()), float(found.dimensions.mean()))
+    assert found.capacity == pytest.approx(ball, rel=0.1)
+
+
+def test_a_direction_that_all_centres_share_is_removed():
+    random = np.random.default_rng(2)
+    points = spheres(0.3, 3, manifolds=6, features=60)
+    common = np.outer(random.choice([-1.0, 1.0], 6) * 2, np.eye(60)[-1])[:, None]
+    found = geometry.replica(key(), (points + common).astype(np.float32), draws=50)
+    assert found.centre_correlation > 0.5
+    assert found.removed >= 1
+    apart = geometry.replica(key(), points, draws=50)
+    assert found.capacity == pytest.approx(apart.capacity, rel=0.25)
+
+
+def test_points_that_are_not_finite_are_an_error():
+    points = spheres(0.5, 4)
+    points[1, 2, 3] = np.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        geometry.glue(key(), points, draws=20)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        geometry.replica(key(), points, draws=20)

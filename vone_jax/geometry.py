@@ -1,0 +1,458 @@
+"""The geometry of manifolds in a layer: how many classes fit, and how large and round they are.
+
+A manifold is a set of points: the responses of a layer to the images of a class, to one image under
+noise, or to one image within a ball of perturbations. Its *capacity* is the number of such
+manifolds per dimension that a random hyperplane still separates. *Radius* and *dimension* are those
+of the points that matter for this plane, its anchors.
+
+``glue`` measures all manifolds together, with their correlations (Chou et al. 2024-25). ``replica``
+is the older theory of single manifolds (Chung, Lee, Sompolinsky 2018; Cohen et al. 2020; Dapello,
+Feather et al. 2021). Both solve one non-negative quadratic program for each random direction.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+from scipy import integrate, stats
+
+Points = Float[Array | np.ndarray, "manifolds points features"]
+
+# A program is solved if its conditions hold to this share of the scale of a normal variable. It is
+# checked every so many steps.
+_TOLERANCE, _STEPS, _MOST_STEPS = 1e-3, 100, 100_000
+_product = functools.partial(jnp.matmul, precision="highest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number and the ends of its 95 % interval over random directions."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Glue:
+    """What ``glue`` measures.
+
+    Attributes:
+      capacity: manifolds per dimension that a random dichotomy separates; 2 for single points.
+      radius: size of the anchors' variation, relative to the distance of their centres from 0.
+      dimension: number of directions in which the anchors vary.
+      centre_alignment, axis_alignment, centre_axis_alignment: mean cosines between different
+        manifolds, of their centres, of the variations of their anchors, and of one and the other.
+      active: mean share of manifolds with an anchor, which touch the plane.
+    """
+
+    capacity: Estimate
+    radius: Estimate
+    dimension: Estimate
+    centre_alignment: Estimate
+    axis_alignment: Estimate
+    centre_axis_alignment: Estimate
+    active: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """What ``replica`` measures; arrays have one value for each manifold.
+
+    Attributes:
+      capacity: the harmonic mean of ``capacities``.
+      radii: relative to the distance of a manifold's centre from the centre of all.
+      centre_correlation: mean absolute cosine between centres.
+      participation_ratio: effective number of dimensions of all points together.
+      removed: number of directions, shared by the centres, that were projected out.
+    """
+
+    capacity: float
+    capacities: np.ndarray
+    radii: np.ndarray
+    dimensions: np.ndarray
+    centre_correlation: float
+    participation_ratio: float
+    removed: int
+
+
+def glue(
+    key: Key[Array, ""],
+    points: Points,
+    *,
+    draws: int = 300,
+    labels: str = "random",
+    features: int = 1000,
+) -> Glue:
+    """Measure manifolds together (GLUE; Chou, Kim, ... Chung 2024-25).
+
+    For a normal vector t and labels y of the manifolds, the nearest vector v to t that classifies
+    all points x, y x . v >= 0, is t plus a sum of points with weights that are not negative. The
+    weighted mean of a manifold's points in this sum is its anchor s. With S0 the mean anchors over
+    draws and S1 = S - S0 their variation,
+
+        capacity  = P / E ||v - t||^2
+        dimension = E[t1' G1+ t1] / P                    t1 = S1 t,  Gi = Si Si'
+        radius^2  = E[t1' (G0 + G1)+ t1] / E[t1' (G1 + G1 G0+ G1)+ t1]
+
+    A manifold whose points all lie on the right side has no anchor in a draw. Dimension, radius and
+    alignments are averages over manifolds with one.
+
+    Args:
+      key: typed key of the random directions, labels and projection.
+      points: (P, M, N), P manifolds of M points each.
+      draws: number of random directions.
+      labels: "random", or "one_against_rest" as for a linear classifier.
+      features: points of more features are projected at random to this number, as the authors do.
+    """
+    points = jnp.asarray(points, jnp.float32)
+    count, size = points.shape[:2]
+    project, direct, label = jax.random.split(key, 3)
+    points = _project(project, points, features)
+    # The scale of all points changes nothing but the rounding.
+    points = points / jnp.sqrt(jnp.mean(points**2) * points.shape[2])
+    directions = jax.random.normal(direct, (draws, points.shape[2]))
+    if labels == "random":
+        signs = jax.random.rademacher(label, (draws, count), jnp.float32)
+    elif labels == "one_against_rest":
+        one = jax.random.randint(label, (draws,), 0, count)
+        signs = 2 * jax.nn.one_hot(one, count) - 1
+    else:
+        raise ValueError(f"labels must be random or one_against_rest, got {labels!r}")
+    moved, weights = _nearest(points, directions, signs)
+    total = weights.sum(axis=2)
+    active = total > 0
+    anchors = jnp.einsum("dpm,pmn->dpn", weights, points, precision="highest")
+    anchors = anchors / jnp.where(active, total, 1.0)[:, :, None]
+    centres = _mean(anchors, active)
+    sums = _glue_sums(anchors, active, centres, directions)
+    values = {"moved": moved, **sums}
+    if not all(bool(jnp.all(jnp.isfinite(each))) for each in values.values()):
+        raise FloatingPointError("the geometry is not finite; are there points that are not?")
+    shares = np.asarray(active).mean()
+    numbers = {name: np.asarray(value, np.float64) for name, value in values.items()}
+
+    def ratio(top: str, bottom: str, power: float = 1.0) -> Estimate:
+        return _ratio(numbers[top], numbers[bottom], power)
+
+    numbers["manifolds"] = np.full(draws, float(count))
+    return Glue(
+        capacity=ratio("manifolds", "moved"),
+        radius=ratio("inner", "outer", 0.5),
+        dimension=ratio("varied", "active"),
+        centre_alignment=ratio("centres", "pairs"),
+        axis_alignment=ratio("axes", "pairs"),
+        centre_axis_alignment=ratio("both", "pairs"),
+        active=float(shares),
+    )
+
+
+def replica(
+    key: Key[Array, ""],
+    points: Points,
+    *,
+    draws: int = 100,
+    margin: float = 0.0,
+    features: int = 2000,
+    shared: int | None = None,
+) -> Replica:
+    """Measure manifolds one by one, by the mean-field theory (Chung et al. 2018).
+
+    Directions that the centres share are projected out first (Cohen et al. 2020), since the theory
+    takes the centres to be independent. Each manifold is then scaled by the length of its centre.
+    For a normal vector t in the space of its points, one quadratic program finds the point that
+    decides, the anchor.
+
+    Args:
+      key: typed key.
+      points: (P, M, N), P manifolds of M points each, which differ in each manifold.
+      draws: number of random vectors for each manifold.
+      margin: kappa, the distance that points must keep from the plane.
+      features: points of more features are projected at random to this number.
+      shared: number of shared directions to project out. Default: the number with which the
+        centres are the least correlated.
+    """
+    points = jnp.asarray(points, jnp.float32)
+    project, centre, direct = jax.random.split(key, 3)
+    points = _project(project, points, features)
+    points = points - points.mean(axis=(0, 1), keepdims=True)
+    points = points / jnp.sqrt(jnp.mean(points**2) * points.shape[2])
+    variances = jnp.linalg.svd(points.reshape(-1, points.shape[2]), compute_uv=False) ** 2
+    centres = points.mean(axis=1)
+    correlation = _correlation(centres)
+    directions = _shared_directions(centre, centres, shared)
+    points = points - (points @ directions) @ directions.T
+    keys = jax.random.split(direct, len(points))
+    capacities, radii, dimensions = jax.lax.map(
+        lambda each: _single(each[0], each[1], draws, margin), (keys, points)
+    )
+    found = Replica(
+        capacity=float(1 / np.mean(1 / np.asarray(capacities, np.float64))),
+        capacities=np.asarray(capacities),
+        radii=np.asarray(radii),
+        dimensions=np.asarray(dimensions),
+        centre_correlation=float(correlation),
+        participation_ratio=float(variances.sum() ** 2 / (variances**2).sum()),
+        removed=directions.shape[1],
+    )
+    if not all(np.all(np.isfinite(each)) for each in (capacities, radii, dimensions)):
+        raise FloatingPointError("the geometry is not finite; are there points that are not?")
+    return found
+
+
+def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float:
+    """The capacity of balls of a radius and dimension, relative to the distance of their centres.
+
+    Equation 4 of the supplement of Chung et al. 2018. A check of ``replica``: with its mean radius
+    and dimension it gives its capacity within 10 % or so.
+    """
+
+    def inner(length: float) -> float:
+        """The mean over the component along the centre, for a vector of this length within it."""
+        low, high = margin - length / radius, margin + radius * length
+        # Moments of a normal variable between two limits.
+        mass = stats.norm.cdf([low, high])
+        density = stats.norm.pdf([low, high])
+        zeroth = mass[1] - mass[0]
+        first = density[0] - density[1]
+        second = zeroth + low * density[0] - high * density[1]
+        touching = (high**2 * zeroth - 2 * high * first + second) / (1 + radius**2)
+        below, edge = mass[0], density[0]
+        inside = margin**2 * below + 2 * margin * edge + below - low * edge + length**2 * below
+        return touching + inside
+
+    weight = stats.chi(dimension)
+    top = weight.ppf(1 - 1e-10)
+    value, _ = integrate.quad(lambda t: weight.pdf(t) * inner(t), 0, top, limit=200)
+    return 1 / value
+
+
+def _project(key: Array, points: Array, features: int) -> Array:
+    """Points with at most ``features`` features, by a matrix with columns of unit norm."""
+    if points.shape[2] <= features:
+        return points
+    matrix = jax.random.normal(key, (points.shape[2], features))
+    return _product(points, matrix / jnp.linalg.norm(matrix, axis=0, keepdims=True))
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, power: float) -> Estimate:
+    """The ratio of two means over draws to a power, with the interval of the delta method."""
+    if top.mean() == 0:
+        return Estimate(0.0, 0.0, 0.0)
+    value = top.mean() / bottom.mean()
+    half = 1.959964 * np.std(top - value * bottom, ddof=1) / bottom.mean() / math.sqrt(len(top))
+    ends = (value, value - half, value + half)
+    return Estimate(*(math.copysign(abs(each) ** power, each) for each in ends))
+
+
+@jax.jit
+def _nearest(points: Array, directions: Array, signs: Array) -> tuple[Array, Array]:
+    """For each direction, the squared way to the nearest plane, and the weights of the points."""
+    count, size, features = points.shape
+    flat = points.reshape(-1, features)
+    # Rows of length 1 make the program well conditioned; the weights are scaled back.
+    lengths = jnp.maximum(jnp.linalg.norm(flat, axis=1), jnp.finfo(jnp.float32).tiny)
+    rows = flat / lengths[:, None]
+    weights = _nonnegative(rows, directions, jnp.repeat(signs, size, axis=1), 0.0)
+    way = _product(weights * jnp.repeat(signs, size, axis=1), rows)
+    return jnp.sum(way**2, axis=1), (weights / lengths[None]).reshape(-1, count, size)
+
+
+def _nonnegative(rows: Array, directions: Array, signs: Array, offset: float) -> Array:
+    """Minimise ``||t + sum_i w_i s_i x_i||^2 / 2 - offset * sum_i w_i`` over weights ``w >= 0``.
+
+    All directions t at once, by accelerated projected gradients with restarts (O'Donoghue & Candes
+    2015): one product with the matrix of all inner products per step.
+
+    Args:
+      rows: (K, N) points x.
+      directions: (T, N).
+      signs: (T, K) or (1, K), each -1 or 1.
+
+    Returns:
+      (T, K) weights; NaN for a direction that was not solved to ``_TOLERANCE``.
+    """
+    gram = _product(rows, rows.T)
+    # The largest eigenvalue is the step size's limit.
+    step = 1 / jnp.linalg.norm(gram, ord=2)
+    linear = _product(directions, rows.T) * signs - offset
+
+    def slope(weights: Array) -> Array:
+        return _product(weights * signs, gram) * signs + linear
+
+    def wrong(weights: Array) -> Array:
+        """How far the conditions of an optimum are from holding, in each direction."""
+        slopes = slope(weights)
+        outside = jnp.max(-slopes, axis=1)
+        product = jnp.sum(jnp.abs(weights * slopes), axis=1)
+        way = jnp.sum(jnp.abs(weights * linear), axis=1)
+        return jnp.maximum(outside, product / jnp.maximum(way, 1.0))
+
+    def accelerate(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        weights, ahead, momentum = state
+        slopes = slope(ahead)
+        moved = jnp.maximum(ahead - step * slopes, 0.0)
+        uphill = jnp.sum(slopes * (moved - weights), axis=1, keepdims=True) > 0
+        following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
+        beyond = moved + (momentum - 1) / following * (moved - weights)
+        return moved, jnp.where(uphill, moved, beyond), jnp.where(uphill, 1.0, following)
+
+    def unfinished(state: tuple) -> Array:
+        return jnp.any(state[0] > _TOLERANCE) & (state[1] < _MOST_STEPS)
+
+    def further(state: tuple) -> tuple:
+        _, steps, *rest = state
+        rest = jax.lax.fori_loop(0, _STEPS, accelerate, tuple(rest))
+        return wrong(rest[0]), steps + _STEPS, *rest
+
+    weights = jnp.zeros((len(directions), len(rows)), rows.dtype)
+    start = (wrong(weights), 0, weights, weights, jnp.ones((len(directions), 1), rows.dtype))
+    error, _, weights, *_ = jax.lax.while_loop(unfinished, further, start)
+    # A direction that was not solved must not pass for one.
+    return jnp.where(error[:, None] > _TOLERANCE, jnp.nan, weights)
+
+
+def _mean(values: Array, active: Array) -> Array:
+    """The mean over draws of what is active; 0 where nothing ever is."""
+    count = jnp.maximum(active.sum(axis=0), 1).astype(values.dtype)
+    return jnp.sum(jnp.where(active[:, :, None], values, 0.0), axis=0) / count[:, None]
+
+
+@jax.jit
+def _glue_sums(anchors: Array, active: Array, centres: Array, directions: Array) -> dict:
+    """The sums of each draw behind the numbers of ``Glue``."""
+
+    def inverse(matrix: Array) -> Array:
+        values, vectors = jnp.linalg.eigh(matrix)
+        kept = values > jnp.maximum(1e-5 * values[-1], 1e-10)
+        scaled = vectors * jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)[None]
+        return _product(scaled, vectors.T)
+
+    def cosines(one: Array, two: Array, pairs: Array) -> Array:
+        lengths = [jnp.linalg.norm(each, axis=1, keepdims=True) for each in (one, two)]
+        one, two = (
+            each / jnp.maximum(length, 1e-12)
+            for each, length in zip((one, two), lengths, strict=True)
+        )
+        return jnp.sum(_product(one, two.T) * pairs)
+
+    def sums(each: tuple[Array, Array, Array]) -> dict:
+        anchor, on, direction = each
+        mean = jnp.where(on[:, None], centres, 0.0)
+        varied = jnp.where(on[:, None], anchor, 0.0) - mean
+        # Points have length 1 on average; their rounding is no variation.
+        varied = jnp.where(jnp.linalg.norm(varied, axis=1, keepdims=True) > 1e-5, varied, 0.0)
+        along = _product(varied, direction)
+        g0, g1 = _product(mean, mean.T), _product(varied, varied.T)
+        off = jnp.where(on[:, None] & on[None], 1.0 - jnp.eye(len(on)), 0.0)
+        return {
+            "varied": along @ inverse(g1) @ along,
+            "inner": along @ inverse(g0 + g1) @ along,
+            "outer": along @ inverse(g1 + _product(_product(g1, inverse(g0)), g1)) @ along,
+            "active": jnp.sum(on, dtype=jnp.float32),
+            "pairs": jnp.sum(off),
+            "centres": cosines(mean, mean, off),
+            "axes": cosines(varied, varied, off),
+            "both": cosines(mean, varied, off),
+        }
+
+    return jax.lax.map(sums, (anchors, active, directions), batch_size=32)
+
+
+def _correlation(centres: Array) -> Array:
+    """The mean absolute cosine between different centres."""
+    cosines = _cosines(centres)
+    off = 1.0 - jnp.eye(len(centres))
+    return jnp.sum(jnp.abs(cosines) * off) / off.sum()
+
+
+def _cosines(centres: Array) -> Array:
+    unit = centres / jnp.maximum(jnp.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    return _product(unit, unit.T)
+
+
+def _shared_directions(key: Array, centres: Array, shared: int | None) -> Array:
+    """Orthonormal directions (N, K) without which the centres are the least correlated."""
+    spread = centres - centres.mean(axis=0, keepdims=True)
+    _, singular, basis = jnp.linalg.svd(spread, full_matrices=False)
+    basis = basis[: max(len(centres) - 1, 1)]
+    inner = _product(spread, basis.T)
+    energy = np.cumsum(np.asarray(singular) ** 2) / float(jnp.sum(singular**2))
+    most = min(int(np.searchsorted(energy, 0.95)) + 11, inner.shape[1] - 1)
+    counts = range(1, most + 1) if shared is None else range(shared, shared + 1)
+    best, least, worse = jnp.zeros((inner.shape[1], 0)), float(_correlation(inner)), 0
+    for count in counts:
+        if count == 0:
+            break
+        found = _least_correlated(jax.random.fold_in(key, count), inner, count)
+        rest = inner - jnp.matmul(jnp.matmul(inner, found), found.T)
+        correlation = float(_correlation(rest))
+        if shared is not None or correlation < least:
+            best, least, worse = found, correlation, 0
+        else:
+            worse += 1
+        if worse == 3:
+            break
+    return _product(basis.T, best)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _least_correlated(key: Array, inner: Array, count: int) -> Array:
+    """Directions whose removal leaves the least mean squared cosine, the best of ten starts."""
+
+    def rest(directions: Array) -> Array:
+        return inner - jnp.matmul(jnp.matmul(inner, directions), directions.T)
+
+    def loss(directions: Array) -> Array:
+        cosines = _cosines(rest(directions))
+        return jnp.sum((cosines * (1.0 - jnp.eye(len(inner)))) ** 2)
+
+    def descend(start: Array) -> tuple[Array, Array]:
+        def step(state: tuple[Array, Array], _: Any) -> tuple[tuple[Array, Array], None]:
+            directions, rate = state
+            slope = jax.grad(loss)(directions)
+            slope = slope - directions @ (directions.T @ slope)
+            length = jnp.maximum(jnp.linalg.norm(slope), 1e-12)
+            moved, _ = jnp.linalg.qr(directions - rate * slope / length)
+            better = loss(moved) < loss(directions)
+            directions = jnp.where(better, moved, directions)
+            return (directions, jnp.where(better, 1.2 * rate, 0.5 * rate)), None
+
+        (found, _), _ = jax.lax.scan(step, (start, jnp.float32(0.1)), length=500)
+        return found, loss(found)
+
+    normal = jax.random.normal(key, (10, inner.shape[1], count))
+    found, losses = jax.vmap(descend)(jnp.linalg.qr(normal)[0])
+    return found[jnp.argmin(losses)]
+
+
+def _single(key: Array, points: Array, draws: int, margin: float) -> tuple[Array, Array, Array]:
+    """The capacity, radius and dimension of one manifold (M, N), scaled by its centre."""
+    centre = points.mean(axis=0, keepdims=True)
+    length = jnp.maximum(jnp.linalg.norm(centre), 1e-12)
+    spread = (points - centre) / length
+    # Coordinates within the space of the points, and one along the centre.
+    _, _, basis = jnp.linalg.svd(spread, full_matrices=False)
+    inner = _product(spread, basis.T)
+    rows = jnp.concatenate([inner, jnp.ones((len(inner), 1))], axis=1)
+    directions = jax.random.normal(key, (draws, rows.shape[1]))
+    # v = t - sum of weights * points must have points . v <= -margin.
+    weights = _nonnegative(rows, directions, jnp.full((1, len(rows)), -1.0), margin)
+    total = weights.sum(axis=1, keepdims=True)
+    touched = _product(weights, rows) / jnp.where(total > 0, total, 1.0)
+    farthest = rows[jnp.argmax(_product(directions, rows.T), axis=1)]
+    anchors = jnp.where(total == 0, farthest, touched)
+    reach = jnp.sum(directions * anchors, axis=1) + margin
+    capacity = 1 / jnp.mean(jnp.maximum(reach, 0.0) ** 2 / jnp.sum(anchors**2, axis=1))
+    varied = (anchors - anchors.mean(axis=0, keepdims=True))[:, :-1] / anchors[:, -1:]
+    radius = jnp.sqrt(jnp.mean(jnp.sum(varied**2, axis=1)))
+    along, across = directions[:, :-1], anchors[:, :-1]
+    cosine = jnp.sum(along * across, axis=1) / jnp.maximum(
+        jnp.linalg.norm(along, axis=1) * jnp.linalg.norm(across, axis=1), 1e-12
+    )
+    return capacity, radius, inner.shape[1] * jnp.mean(cosine) ** 2
