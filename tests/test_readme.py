@@ -81,7 +81,9 @@ def test_the_code_of_the_corruptions_page_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.extras
 def test_the_code_of_the_neurophysiology_page_gives_its_table(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     monkeypatch.chdir(tmp_path)
     names = names_of("docs/neurophysiology.md")
     page = (ROOT / "docs/neurophysiology.md").read_text()

@@ -246,13 +246,13 @@ def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict
             raise FileNotFoundError(f"references: there is no file {path}") from error
         except IsADirectoryError as error:
             raise ValueError(f"references: {path} is a directory, not a table") from error
-        twice = sorted(values.keys() & table.values.keys())
+        twice = sorted(values.keys() & table.keys())
         if twice:
             raise ValueError(f"references: {path} repeats {', '.join(twice)}; leave one table out")
         if (name := Path(path).name) in hashes:
             raise ValueError(f"references: two files are named {name}; rename one")
-        values |= table.values
-        hashes[name] = table.sha1
+        values |= table
+        hashes[name] = hashlib.sha1(Path(path).read_bytes()).hexdigest()
     return values, hashes
 
 

@@ -9,31 +9,29 @@ reliability of the recordings. Two versions of the score are in use; never mix t
   ``"v3"``: r^2 / c, in Brain-Score since January 2026. v3 = v1-v2 * c.
 
 References: Schrimpf et al. (2018), Brain-Score, bioRxiv 407007; Freeman, Ziemba et al. (2013),
-Nature Neuroscience 16:974-981; partial least squares by scikit-learn.
+Nature Neuroscience 16:974-981. The regression needs scikit-learn, in the extra "neural".
 """
 
 import dataclasses
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import ArrayLike
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
-from vone_jax import arguments, files
-from vone_jax.neurophysiology.netcdf import read_netcdf
+from vone_jax import arguments
+from vone_jax.neurophysiology import textures
+from vone_jax.neurophysiology.recording import OneKey, ResponseFn, layer_features, rotated
+from vone_jax.neurophysiology.reference_tables import open_netcdf
+from vone_jax.neurophysiology.stimuli import Display
 
 VERSIONS = ("v1-v2", "v3")
-# Names of the dimensions of responses in NetCDF files -> their place.
-_PLACES = {"repetition": 1, "repetitions": 1, "neuroid": 2, "neuron": 2, "neurons": 2}
-# Columns that are reduced at a time, so that a layer of millions of units needs little memory.
-_CHUNK = 8192
+# The order of the dimensions of responses in NetCDF files, by the names in use.
+_NEURONS = ("neuroid", "neuron", "neurons")
+_REPETITIONS = ("repetition", "repetitions")
 # Number of shuffled recordings, without signal. By chance, the ceiling is above all 39 once in 40.
 _SHUFFLES = 39
 
@@ -43,63 +41,68 @@ class Recordings:
     """Repeated responses of neurons to images.
 
     Raises:
-      ValueError: if shapes do not fit, a value is not finite, or an image comes twice.
+      ValueError: if shapes do not fit or a response is not finite.
     """
 
     # For instance spikes per second.
     responses: Float[np.ndarray, "images repetitions neurons"]
     # Texture type of each image, as text or integers.
     strata: Shaped[np.ndarray, " images"]
-    # Text or integers, all different.
-    image_ids: Shaped[np.ndarray, " images"]
-    # SHA-1 of the file.
-    sha1: str
+    # The images that were shown, if they are known, and the length of their sides.
+    images: UInt8[np.ndarray, "images side side"] | None = None
+    degrees: float = textures.IMAGE_DEGREES
 
     def __post_init__(self):
-        _check_recordings("responses", self.responses)
-        for name in ("strata", "image_ids"):
-            _check_labels(name, getattr(self, name), len(self.responses))
-        labels, counts = np.unique(self.image_ids, return_counts=True)
-        if len(labels) < len(self.responses):
-            raise ValueError(f"image_ids must differ, got {labels[counts > 1][0].item()!r} twice")
+        shape = np.shape(self.responses)
+        if len(shape) != 3 or 0 in shape or shape[1] < 2:
+            raise ValueError(
+                f"responses must have shape (images, repetitions >= 2, neurons), got {shape}"
+            )
+        if not np.isfinite(self.responses).all():
+            raise ValueError(
+                "responses must be finite; where repetitions are missing, keep as many as every "
+                "neuron has of every image"
+            )
+        if np.shape(self.strata) != shape[:1]:
+            raise ValueError(f"strata must have shape ({shape[0]},), got {np.shape(self.strata)}")
+        if self.images is not None and len(self.images) != shape[0]:
+            raise ValueError(f"images must be {shape[0]}, got {len(self.images)}")
 
 
 def load_recordings(path: str | os.PathLike) -> Recordings:
-    """Read and check recordings of neurons in an NPZ or NetCDF file.
+    """Read recordings of neurons in an NPZ or NetCDF (``*.nc``) file.
 
     The file holds these arrays or variables: ``responses``, real (images, repetitions, neurons),
     for instance spikes per second from 50 to 200 ms after the onset of an image; ``strata``, the
-    texture type of each image; ``image_ids``. NetCDF 4 needs the packages h5netcdf and h5py.
+    texture type of each image. For ``of_layer`` it also holds ``images``, uint8 grey levels
+    (images, side, side), and ``degrees``, the length of their sides; default: 4.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ImportError: for NetCDF 4 if h5netcdf or h5py is not installed.
-      ValueError: if the format is another one, an array is missing or does not fit, the dimensions
-        of a NetCDF file are in another order, a value is not finite, or an image comes twice.
+      ImportError: for NetCDF without the extra "neural".
+      ValueError: for arrays that are missing or do not fit.
     """
-    path = Path(os.path.expanduser(path))
-    content = path.read_bytes()
-    dimensions: tuple[str, ...] = ()
-    if (variables := read_netcdf(path, content)) is not None:
-        arrays = {name: variable.array for name, variable in variables.items()}
-        dimensions = variables["responses"].dimensions if "responses" in variables else ()
-    elif content[:2] == b"PK":
-        arrays = files.read_npz(path)
+    path = Path(path).expanduser()
+    if path.suffix == ".nc":
+        data = open_netcdf(path)
+        arrays = {name: data[name].values for name in data.variables}
+        dims = data["responses"].dims if "responses" in data else ()
+        if dims and (dims[1] in _NEURONS or dims[2] in _REPETITIONS):
+            raise ValueError(
+                f"responses in {path} must have the dimensions (images, repetitions, neurons), got "
+                f"{dims}; transpose them"
+            )
     else:
-        raise ValueError(f"{path} must be an NPZ or NetCDF file")
-    missing = [name for name in ("responses", "strata", "image_ids") if name not in arrays]
-    if missing:
+        with np.load(path) as file:
+            arrays = dict(file)
+    if missing := [name for name in ("responses", "strata") if name not in arrays]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-    responses = arrays["responses"]
-    if responses.dtype.kind not in "fiu":
-        raise ValueError(f"responses in {path} must be real numbers, got {responses.dtype}")
-    if any(_PLACES.get(name, place) != place for place, name in enumerate(dimensions)):
-        raise ValueError(
-            f"responses in {path} must have the dimensions (images, repetitions, neurons), got "
-            f"{dimensions}; transpose them"
-        )
-    sha1 = hashlib.sha1(content).hexdigest()
-    return Recordings(responses.astype(np.float64), arrays["strata"], arrays["image_ids"], sha1)
+    return Recordings(
+        arrays["responses"].astype(np.float64),
+        arrays["strata"],
+        arrays.get("images"),
+        float(arrays.get("degrees", textures.IMAGE_DEGREES)),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,6 +148,20 @@ class ExplainedVariance:
         return explained / self.ceiling ** (2 if version == "v1-v2" else 1)
 
 
+def of_layer(
+    response_fn: ResponseFn, key: OneKey, recordings: Recordings, display: Display
+) -> ExplainedVariance:
+    """Show the images of recordings to a layer, and predict the recordings from its responses.
+
+    Arguments and errors are those of ``layer_features`` and ``explained_variance``.
+    """
+    if recordings.images is None:
+        raise ValueError("recordings must hold the images that were shown; add the array images")
+    images = textures.reframe(recordings.images, recordings.degrees, display)
+    features = layer_features(response_fn, key, images, display.in_channels)
+    return explained_variance(features, recordings.responses, recordings.strata)
+
+
 def explained_variance(
     features: ArrayLike,
     recordings: ArrayLike,
@@ -158,11 +175,10 @@ def explained_variance(
     """Predict recordings from the responses of a layer; the defaults are those of Brain-Score.
 
     The regression centres features and neurons and scales neither (NIPALS). Its result depends on
-    the features only through their inner products. So the features are first rotated, without loss,
-    into as many dimensions as there are images.
+    the features only through their inner products, so ``layer_features`` suffices.
 
     Args:
-      features: responses of the layer, (images, ...), see ``neurophysiology.layer_features``.
+      features: (images, ...), see ``neurophysiology.layer_features``.
       recordings: (images, repetitions, neurons), in the order of the features.
       strata: text or integers (images,), for instance the texture type. Splits keep their shares.
       components: components of the regression.
@@ -172,89 +188,67 @@ def explained_variance(
       seed: seed of both kinds of splits, 0 <= seed < 2**32.
 
     Raises:
-      ValueError: if shapes do not fit, a value is not finite, a neuron or all features are
-        constant, or there are too few images, dimensions of features or repetitions.
+      ImportError: without the extra "neural".
+      ValueError: if shapes do not fit, a value is not finite, a neuron is constant, or there are
+        too few images, dimensions of features or repetitions.
     """
-    recordings = _checked_recordings(recordings)
-    images = len(recordings)
-    strata = np.asarray(strata)
-    features = _real("features", features)
-    if features.ndim < 2 or len(features) != images:
-        raise ValueError(
-            f"features must have shape (images, ...) with the {images} images of the recordings, "
-            f"got {features.shape}"
-        )
-    _check_labels("strata", strata, images)
+    try:
+        from sklearn.model_selection import StratifiedShuffleSplit
+    except ImportError as error:
+        raise ImportError('explained variance: pip install "vone-jax[neural]"') from error
+    checked = Recordings(np.asarray(recordings, np.float64), np.asarray(strata))
+    neurons, images = checked.responses.mean(axis=1), len(checked.responses)
+    features = np.asarray(features).reshape(images, -1)
+    if not np.isfinite(features).all():
+        raise ValueError("features must be finite, got NaN or infinite values")
+    features = rotated(features)
+    if constant := np.flatnonzero(np.ptp(neurons, axis=0) == 0)[:8].tolist():
+        raise ValueError(f"recordings must vary between images; neurons {constant} are constant")
     arguments.count("components", components)
-    arguments.count("splits", splits)
-    arguments.number(
-        "train_fraction", train_fraction, arguments.Range(most=1, above=True, below=True)
-    )
-    features = features.reshape(images, -1)
     train = int(np.floor(train_fraction * images))
     if images - train < 3:
         raise ValueError(
             f"train_fraction must leave at least 3 of the {images} images to be predicted, since "
-            f"r over two is 1 or -1; got {train_fraction}, which leaves {images - train}. Take a "
-            f"smaller train_fraction, or more images"
+            f"r over two is 1 or -1; got {train_fraction}"
         )
     # Centring takes one dimension.
-    if components > min(train - 1, features.shape[1]):
+    dimensions = min(train - 1, int(np.linalg.matrix_rank(features)))
+    if components > dimensions:
         raise ValueError(
-            f"components must be below the {train} images that are fitted and at most the "
-            f"{features.shape[1]} features, got {components}"
+            f"components must be at most {dimensions}, the dimensions that the features of "
+            f"{train} images span; got {components}"
         )
-    sizes = np.unique(strata, return_counts=True)[1]
-    if sizes.min() < 2 or len(sizes) > images - train:
-        raise ValueError(
-            f"strata must have at least 2 images each and be no more than the {images - train} "
-            f"images that are held out; got {len(sizes)} strata, the smallest of {sizes.min()} "
-            f"images"
-        )
-    # Before the regression, so that bad splits of the repetitions are refused at once.
-    reliability = reliabilities(recordings, half_splits, seed)
-    coordinates = rotated(features)
-    neurons = recordings.mean(axis=1)
     splitter = StratifiedShuffleSplit(splits, train_size=train_fraction, random_state=seed)
-    precision = np.finfo(features.dtype if features.dtype.kind == "f" else np.float64).eps
-    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64, casting="unsafe")
-    errors = precision * np.sqrt(squares)
-    correlations = []
-    for fit, test in splitter.split(coordinates, strata):
-        _check_dimensions(coordinates[fit], components, errors[fit])
-        predicted = _predict(coordinates, neurons, components, fit, test)
-        correlations.append(correlation(predicted, neurons[test]))
-    correlations = np.stack(correlations)
+    correlations = np.stack(
+        [
+            correlation(_predict(features, neurons, components, fit, test), neurons[test])
+            for fit, test in splitter.split(features, checked.strata)
+        ]
+    )
     if np.isnan(correlations).all(axis=1).any():
         raise ValueError(
             "every neuron, or the prediction for it, is constant over the held-out images of a "
             "split; take a smaller train_fraction or more images"
         )
-    shuffled = (_median(reliabilities(each, half_splits, seed)) for each in _shuffled(recordings))
-    return ExplainedVariance(correlations, reliability, max(shuffled))
-
-
-def _shuffled(recordings: np.ndarray) -> Iterator[np.ndarray]:
-    """The recordings with the images of each repetition in another order, several times."""
-    rng = np.random.default_rng(0)
-    for _ in range(_SHUFFLES):
-        ordered = np.tile(np.arange(len(recordings))[:, None], recordings.shape[1])
-        order = rng.permuted(ordered, axis=0)
-        yield np.take_along_axis(recordings, order[:, :, None], axis=0)
+    reliability = reliabilities(checked.responses, half_splits, seed)
+    shuffled = _shuffled(checked.responses)
+    chance = max(_median(reliabilities(each, half_splits, seed)) for each in shuffled)
+    return ExplainedVariance(correlations, reliability, chance)
 
 
 def reliabilities(
-    recordings: ArrayLike, half_splits: int = 10, seed: int = 1
+    recordings: Float[np.ndarray, "images repetitions neurons"],
+    half_splits: int = 10,
+    seed: int = 1,
 ) -> Float[np.ndarray, "half_splits neurons"]:
     """Return the split-half reliability of every neuron, extrapolated to all repetitions.
 
     The repetitions are halved at random, each half is averaged, and the correlation r over images
     becomes 2 r / (1 + r) (Spearman-Brown). It is NaN where a neuron is constant in one half, and
-    where r = -1. Arguments and errors are those of ``explained_variance``.
+    where r = -1.
     """
-    recordings = _checked_recordings(recordings)
-    arguments.count("half_splits", half_splits)
-    arguments.seed("seed", seed)
+    from sklearn.model_selection import ShuffleSplit
+
     splitter = ShuffleSplit(half_splits, train_size=0.5, random_state=seed)
     corrected = []
     for first, second in splitter.split(np.arange(recordings.shape[1])):
@@ -270,30 +264,6 @@ def reliabilities(
     return result
 
 
-def rotated(features: Shaped[np.ndarray, "images features"]) -> Float[np.ndarray, "images _"]:
-    """Return centred features in an orthonormal basis of the space that the images span.
-
-    All distances and angles between images stay as they are: this is a change of basis, not a
-    selection of components. The result has min(images, features) columns, in float64.
-
-    Raises:
-      ValueError: if a value is not finite or all features are constant.
-    """
-    triangle = np.zeros((len(features), 0))
-    varies = False
-    for start in range(0, features.shape[1], _CHUNK):
-        chunk = features[:, start : start + _CHUNK].astype(np.float64)
-        if not np.all(np.isfinite(chunk)):
-            raise ValueError("features must be finite, got NaN or infinite values")
-        varies = varies or bool(np.any(chunk != chunk[0]))
-        # The triangular factor has the same inner products as the columns so far.
-        stacked = np.concatenate([triangle, chunk - chunk.mean(axis=0)], axis=1)
-        triangle = np.asarray(np.linalg.qr(stacked.T, mode="r")).T
-    if not varies:
-        raise ValueError("features must vary between images, got constant ones")
-    return triangle
-
-
 def correlation(
     first: Float[np.ndarray, "n columns"], second: Float[np.ndarray, "n columns"]
 ) -> Float[np.ndarray, " columns"]:
@@ -305,10 +275,22 @@ def correlation(
     return (first * second).sum(axis=0) / scale
 
 
+def _shuffled(recordings: np.ndarray) -> Iterator[np.ndarray]:
+    """The recordings with the images of each repetition in another order, several times."""
+    rng = np.random.default_rng(0)
+    for _ in range(_SHUFFLES):
+        ordered = np.tile(np.arange(len(recordings))[:, None], recordings.shape[1])
+        order = rng.permuted(ordered, axis=0)
+        yield np.take_along_axis(recordings, order[:, :, None], axis=0)
+
+
 def _predict(
-    coordinates: np.ndarray, neurons: np.ndarray, components: int, fit: np.ndarray, test: np.ndarray
+    features: np.ndarray, neurons: np.ndarray, components: int, fit: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
     """Fit the regression on some images and predict the neurons for others."""
+    from sklearn.cross_decomposition import PLSRegression
+    from sklearn.exceptions import ConvergenceWarning
+
     regression = PLSRegression(n_components=components, scale=False)
     with warnings.catch_warnings():
         # The last components fit noise, where two directions may be equally good and the power
@@ -316,73 +298,10 @@ def _predict(
         warnings.simplefilter("ignore", ConvergenceWarning)
         # Fewer components may suffice to fit all neurons exactly.
         warnings.filterwarnings("ignore", "y residual is constant", UserWarning)
-        regression.fit(coordinates[fit], neurons[fit])
-    return regression.predict(coordinates[test]).reshape(len(test), -1)
-
-
-def _check_dimensions(coordinates: np.ndarray, components: int, errors: np.ndarray) -> None:
-    """Refuse components that rounding errors would determine, and with them the prediction.
-
-    Args:
-      coordinates: of the images to fit, (images, dimensions).
-      components: their number in the regression.
-      errors: the largest norm of the rounding errors of each image, (images,), in the features
-        before centring. A large mean has errors that the centred values do not show.
-    """
-    # No singular value of the rounding errors is larger than their norm. The root leaves room for
-    # the errors of the computation before.
-    singular = np.linalg.svd(coordinates - coordinates.mean(axis=0), compute_uv=False)
-    dimensions = int(np.sum(singular > np.sqrt(len(errors)) * np.linalg.norm(errors)))
-    if components > dimensions:
-        raise ValueError(
-            f"components must be at most {dimensions}, the dimensions that the features of the "
-            f"images to fit span; got {components}"
-        )
+        regression.fit(features[fit], neurons[fit])
+    return regression.predict(features[test]).reshape(len(test), -1)
 
 
 def _median(values: np.ndarray) -> float:
     """Return the median over neurons (without NaN), averaged over splits."""
     return float(np.nanmedian(values, axis=1).mean())
-
-
-def _checked_recordings(recordings: ArrayLike) -> np.ndarray:
-    """Return recordings in float64, or raise a ValueError that names the neurons at fault."""
-    recordings = _real("recordings", recordings).astype(np.float64)
-    _check_recordings("recordings", recordings)
-    constant = np.flatnonzero(np.ptp(recordings.mean(axis=1), axis=0) == 0)
-    if constant.size:
-        raise ValueError(
-            f"recordings must vary between images; neurons {constant[:8].tolist()} are constant"
-        )
-    return recordings
-
-
-def _real(name: str, values: ArrayLike) -> np.ndarray:
-    """Return real numbers as an array. Masked values become NaN, which other checks refuse."""
-    if np.iscomplexobj(values):
-        raise ValueError(f"{name} must be real numbers, got complex ones")
-    if np.ma.is_masked(values):
-        return np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
-    return np.asarray(values)
-
-
-def _check_recordings(name: str, recordings: np.ndarray) -> None:
-    shape = recordings.shape
-    if len(shape) != 3 or 0 in shape or shape[1] < 2:
-        raise ValueError(f"{name} must have shape (images, repetitions >= 2, neurons), got {shape}")
-    bad = np.flatnonzero(~np.isfinite(recordings).all(axis=(0, 1)))
-    if bad.size:
-        raise ValueError(
-            f"{name} must be finite; neurons {bad[:8].tolist()} are not. If repetitions are "
-            f"missing, keep as many as every neuron has of every image"
-        )
-
-
-def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
-    if labels.shape != (images,) or labels.dtype.kind not in "biuU":
-        cure = "; convert it to text with labels.astype(str)" if labels.dtype.kind in "OS" else ""
-        raise ValueError(
-            f"{name} must be text or integers of shape ({images},), one for each image of the "
-            f"responses (images, repetitions, neurons), got {labels.dtype} of shape {labels.shape}"
-            f"{cure}"
-        )

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Key, Shaped, UInt8
 
 from vone_jax import arguments, prng, tracing
 from vone_jax.neurophysiology import stimuli
@@ -32,6 +32,8 @@ RESPONSE_THRESHOLD = 5.0
 # Pixels of a batch of images: about 16 images of 224 pixels, 128 of small ones.
 _BATCH_PIXELS = 16 * 224 * 224
 _LARGEST_BATCH = 128
+# Responses of a layer that are kept at a time, and columns that are reduced at a time.
+_PART, _COLUMNS = 2**26, 8192
 # A response may differ by this share of the largest between two batches: a GPU may add in another
 # order.
 _SAME = 1e-3
@@ -167,11 +169,16 @@ def layer_features(
     images: Shaped[np.ndarray, "n s s"],
     in_channels: int = 3,
     batch_size: int = 16,
-) -> Float32[np.ndarray, "n units"]:
-    """Record a whole layer once, without rectification, as the features of ``explained_variance``.
+) -> Float64[np.ndarray, "n dimensions"]:
+    """Record a whole layer without rectification, as the features of ``explained_variance``.
 
     The grey images in uint8, for instance from ``textures.reframe``, are shown in ``in_channels``
-    equal channels. The noise of an image does not depend on the batch.
+    equal channels, once for each part of a large layer, whose responses would not fit in memory.
+    The noise of an image does not depend on the batch.
+
+    Returns:
+      The responses as ``rotated`` returns them: distances and angles between images are those of
+      the whole layer.
 
     Raises:
       TypeError: if images are not uint8 or the key is not typed.
@@ -185,13 +192,38 @@ def layer_features(
     arguments.count("batch_size", batch_size)
     key, indices = prng.stream(key, "explained variance"), np.arange(len(images))
     size = min(batch_size, len(images))
+    first, again = (prng.index_keys(key, indices[:size]) for _ in range(2))
+    shown = show(response_fn, first, images[:size], in_channels)
+    check_alone(response_fn, again, images[:size], in_channels, shown)
+    units = np.arange(np.prod(shown.shape[1:]))
     traced = _traced(response_fn, (size, *images.shape[1:]), in_channels)
-    layer = functools.partial(_responses, traced, in_channels=in_channels)
-    responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
-    first = slice(size)
-    keys = prng.index_keys(key, indices[first])
-    check_alone(response_fn, keys, images[first], in_channels, responses[first])
-    return responses[: len(images)].reshape(len(images), -1)
+    basis, most = None, _PART // len(images) + 1
+    for part in np.split(units, range(most, len(units), most)):
+        layer = functools.partial(
+            _responses, traced, in_channels=in_channels, units=jnp.asarray(part, jnp.int32)
+        )
+        responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
+        basis = rotated(responses[: len(images)], basis)
+    assert basis is not None
+    return basis
+
+
+def rotated(
+    features: Shaped[np.ndarray, "n features"], basis: Float64[np.ndarray, "n _"] | None = None
+) -> Float64[np.ndarray, "n dimensions"]:
+    """Return centred features in an orthonormal basis of the space that the images span.
+
+    All distances and angles between images stay as they are: this is a change of basis, not a
+    selection of components. The result has at most n columns. With ``basis``, the result of other
+    features of the same images, it is the result of all of them together.
+    """
+    triangle = np.zeros((len(features), 0)) if basis is None else basis
+    for start in range(0, features.shape[1], _COLUMNS):
+        columns = features[:, start : start + _COLUMNS].astype(np.float64)
+        # The triangular factor has the same inner products as the columns so far.
+        stacked = np.concatenate([triangle, columns - columns.mean(axis=0)], axis=1)
+        triangle = np.asarray(np.linalg.qr(stacked.T, mode="r")).T
+    return triangle
 
 
 def batch_size(window: Window, count: int, multiple: int) -> int:
