@@ -55,6 +55,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("geometry.py", set()),
+        ("certification", {"certification", "models", "v1", "prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         # Its __main__ is a door to the command.

@@ -12,6 +12,7 @@ PACKAGES = (
     "vone_jax.v1",
     "vone_jax.models",
     "vone_jax.attacks",
+    "vone_jax.certification",
     "vone_jax.corruptions",
     "vone_jax.neurophysiology",
     "vone_jax.geometry",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vone_jax import (
         attacks,
+        certification,
         convert,
         corruptions,
         data,
@@ -36,6 +37,7 @@ __all__ = [
     "Network",
     "__version__",
     "attacks",
+    "certification",
     "convert",
     "corruptions",
     "data",

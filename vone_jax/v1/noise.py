@@ -21,7 +21,7 @@ from vone_jax.arguments import Positive
 from vone_jax.v1.images import Images
 
 # Keeps the slope of the square root finite at a rate of zero. It is part of the published model.
-_VARIANCE_FLOOR = 1e-4
+VARIANCE_FLOOR = 1e-4
 
 Values = Float[Array, "*shape"]
 Batch = Float[Array, "n *shape"]
@@ -89,7 +89,7 @@ class NeuronalNoise:
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
         mean = self.scale * fast.shared_by_draws(responses, z) + self.level
-        deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + _VARIANCE_FLOOR)
+        deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + VARIANCE_FLOOR)
         count = mean + z * deviation
         return jax.nn.relu((count - self.level) / self.scale)
 
