@@ -56,6 +56,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("geometry.py", set()),
         ("certification", {"certification", "models", "v1", "prng"}),
+        ("synthesis.py", {"prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         # Its __main__ is a door to the command.

@@ -16,6 +16,7 @@ PACKAGES = (
     "vone_jax.corruptions",
     "vone_jax.neurophysiology",
     "vone_jax.geometry",
+    "vone_jax.synthesis",
 )
 
 # An integer is accepted where a number is expected, as Python's own typing rules say.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         report,
         results,
         sweep,
+        synthesis,
         training,
         v1,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "report",
     "results",
     "sweep",
+    "synthesis",
     "training",
     "v1",
 ]

@@ -1,0 +1,402 @@
+"""Images that show what a layer keeps of an image, and what drives its units.
+
+- ``metamers``: other images with the same responses of a layer (Feather et al. 2023). What they
+  lack, the layer does not see.
+- ``differentiate``: images that one network takes to be the same as a reference, and another one to
+  be different (maximum differentiation, Wang & Simoncelli 2008).
+- ``exciting_images``: images that drive a unit as much as possible.
+
+A layer is a function ``response_fn(keys, images) -> responses`` with one key for each example.
+Noise is frozen: reference and synthesised image see the same draw, so that equal images have equal
+responses.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jaxtyping import Array, Float, Key
+
+from vone_jax import prng
+from vone_jax.progress import Progress
+
+Images = Float[Array | np.ndarray, "n h w c"]
+ResponseFn = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metamers:
+    """Images with the responses of a reference, with the numbers that say how well.
+
+    Attributes:
+      images: (K, N, H, W, C): K metamers of each of N references.
+      error: (K, N), distance of the responses, relative to the norm of the reference's.
+      decibel: (K, N), 10 log10 of the norm of the reference's responses over the distance. It is a
+        ratio of norms, as in the authors' code.
+      null: the largest ``decibel`` between two different references. A metamer is better.
+    """
+
+    images: Array
+    error: np.ndarray
+    decibel: np.ndarray
+    null: float
+
+    @property
+    def matched(self) -> np.ndarray:
+        """(K, N), True where the responses are closer than those of any two references."""
+        return self.decibel > self.null
+
+
+def metamers(
+    key: Key[Array, ""],
+    response_fn: ResponseFn,
+    images: Images,
+    *,
+    rounds: int = 8,
+    steps: int = 3000,
+    step_size: float = 1.0,
+    distinct: int = 1,
+    diversity: float = 0.1,
+    progress: Progress | None = None,
+) -> Metamers:
+    """Make metamers of images by the recipe of Feather et al. 2023 (Nature Neuroscience).
+
+    From grey noise, clip(.5 + .05 z, 0, 1), gradient steps of length ``step_size`` (L2) lower
+    ||f(x) - f(r)|| / ||f(r)||. The step is halved after each round. Where the layer ends in a
+    rectification, its gradient is taken to be 1 everywhere, so that units which are silent in the
+    start can be reached.
+
+    Args:
+      key: typed key of the noise and the starts. An example's result depends on its position alone.
+      response_fn: the layer.
+      images: the references, in [0, 1].
+      rounds, steps: numbers of rounds, and of steps in each.
+      step_size: length of a step in the first round, in pixel units.
+      distinct: metamers of each image. With several, each step also moves them apart.
+      diversity: weight of their mean distance in pixels, for ``distinct`` above 1. It falls to 0
+        in the last round.
+      progress: advanced after each round.
+
+    Raises:
+      FloatingPointError: if responses or gradients are not finite.
+    """
+    images = jnp.asarray(images)
+    noise, start = prng.stream(key, "noise"), prng.stream(key, "start")
+    keys = prng.example_keys(noise, len(images))
+    places = [prng.example_keys(prng.fold(start, place), len(images)) for place in range(distinct)]
+    starts = jnp.stack([_grey(each, images) for each in places])
+    layer = _straight(lambda x: response_fn(keys, x), images)
+    target = layer(images)
+    found, lengths = starts, step_size
+    for number in range(rounds):
+        weight = diversity * (distinct > 1) * (number < rounds - 1) / (number + 1)
+        found = _round(layer, target, found, jnp.float32(lengths), jnp.float32(weight), steps)
+        lengths /= 2
+        if progress:
+            progress.advance()
+    error = np.asarray(jnp.stack([_relative(layer(each), target) for each in found]))
+    if not np.all(np.isfinite(error)):
+        raise FloatingPointError("responses or their gradients are not finite")
+    decibel = -10 * np.log10(np.maximum(error, np.finfo(np.float32).tiny))
+    return Metamers(found, error, decibel, null_decibel(target))
+
+
+def null_decibel(responses: Any) -> float:
+    """The largest ``decibel`` of any two different examples of responses (N, ...); -inf for one."""
+    flat = np.asarray(responses, np.float64).reshape(len(responses), -1)
+    squares = np.sum(flat**2, axis=1)
+    between = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0.0))
+    np.fill_diagonal(between, np.inf)
+    error = between / np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
+    return float(-10 * np.log10(np.maximum(error.min(), np.finfo(np.float32).tiny)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Differentiated:
+    """Images that one measure of difference tells from the reference, and another one does not.
+
+    Attributes:
+      images: (N, H, W, C).
+      moved, held: (N,), the two differences from the reference.
+      target: (N,), the value at which the second one was held.
+    """
+
+    images: Array
+    moved: np.ndarray
+    held: np.ndarray
+    target: np.ndarray
+
+
+def differentiate(
+    key: Key[Array, ""],
+    moved_fn: ResponseFn,
+    held_fn: ResponseFn,
+    images: Images,
+    *,
+    direction: str = "raise",
+    noise: float = 0.1,
+    steps: int = 2000,
+    rate: float = 0.05,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> Differentiated:
+    """Raise or lower one difference from a reference while another one is held (MAD).
+
+    The differences are root mean squared distances of the responses of two layers, of one or two
+    networks. Wang & Simoncelli 2008: from the reference plus noise, the first is followed along its
+    gradient, without the component that changes the second; a correction takes the second back.
+
+    Args:
+      key: typed key of the frozen noise and of the start.
+      moved_fn, held_fn: layers.
+      images: the references.
+      direction: "raise" or "lower" the difference of ``moved_fn``.
+      noise: standard deviation of the start around the reference.
+      steps: number of steps.
+      rate: length of the first steps, in pixel units (L2).
+      bounds: range of the pixels, or None.
+    """
+    if direction not in ("raise", "lower"):
+        raise ValueError(f"direction must be raise or lower, got {direction!r}")
+    images = jnp.asarray(images)
+    keys = prng.example_keys(prng.stream(key, "noise"), len(images))
+    draw = prng.example_keys(prng.stream(key, "start"), len(images))
+    normal = jax.vmap(lambda each: jax.random.normal(each, images.shape[1:], images.dtype))(draw)
+    start = images + noise * normal
+    start = start if bounds is None else jnp.clip(start, *bounds)
+    layers = [
+        _program(lambda x, fn=fn: fn(keys, x), images) for fn in (moved_fn, held_fn)
+    ]  # fmt: skip
+    sign = 1.0 if direction == "raise" else -1.0
+    found, moved, held, target = _differentiate(
+        tuple(layers), images, start, jnp.float32(sign * rate), bounds, steps
+    )
+    numbers = [np.asarray(each) for each in (moved, held, target)]
+    if not all(np.all(np.isfinite(each)) for each in numbers):
+        raise FloatingPointError("responses or their gradients are not finite")
+    return Differentiated(found, *numbers)
+
+
+def exciting_images(
+    key: Key[Array, ""],
+    response_fn: ResponseFn,
+    units: Array | np.ndarray,
+    image_shape: tuple[int, int, int],
+    *,
+    norm: float,
+    low_pass: float | None = None,
+    steps: int = 300,
+    rate: float = 0.1,
+) -> tuple[Array, Array]:
+    """Make the images that drive units the most, on grey, with a given L2 norm of the contrast.
+
+    Args:
+      key: typed key of the noise and the starts.
+      response_fn: the layer; its responses are taken as (N, features) in C order.
+      units: (N,), the index of the unit that each image drives.
+      image_shape: (H, W, C).
+      norm: L2 norm of the image minus grey (.5), in pixel units.
+      low_pass: largest spatial frequency in cycles per image, or None for all.
+      steps: number of steps.
+      rate: length of a step, as a share of ``norm``.
+
+    Returns:
+      The images (N, H, W, C), and the responses (N,) of their units. Pixels may lie outside [0, 1]
+      where the norm asks for it.
+    """
+    units = jnp.asarray(units)
+    keys = prng.example_keys(prng.stream(key, "noise"), len(units))
+    draw = prng.example_keys(prng.stream(key, "start"), len(units))
+    start = jax.vmap(lambda each: jax.random.normal(each, image_shape))(draw)
+    layer = _straight(lambda x: response_fn(keys, x), 0.5 + start)
+    images, driven = _excite(layer, units, start, norm, low_pass, steps, rate)
+    if not bool(jnp.all(jnp.isfinite(driven))):
+        raise FloatingPointError("responses or their gradients are not finite")
+    return images, driven
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """A traced function of images whose arrays are leaves; ``straight`` if it ends in a ReLU."""
+
+    constants: tuple[Any, ...]
+    jaxpr: Any = dataclasses.field(metadata={"static": True})
+    straight: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __call__(self, images: Array) -> Array:
+        (response,) = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, self.constants))(images)
+        if not self.straight:
+            return response
+        # The value of the rectification with the gradient of the identity.
+        return response + jax.lax.stop_gradient(jnp.maximum(response, 0) - response)
+
+
+def _program(function: Callable[[Any], Any], images: Array) -> _Layer:
+    program = jax.make_jaxpr(function)(images)
+    if len(program.jaxpr.outvars) != 1:
+        raise TypeError("response_fn must return one array")
+    return _Layer(tuple(program.consts), program.jaxpr)
+
+
+def _straight(function: Callable[[Any], Any], images: Array) -> _Layer:
+    """The function, with a gradient of 1 through a rectification at its end."""
+    layer = _program(function, images)
+    (result,) = layer.jaxpr.outvars
+    last = next((each for each in layer.jaxpr.eqns if result in each.outvars), None)
+    if last is None or not _rectifies(last):
+        return layer
+    (before,) = (each for each in last.invars if not isinstance(each, Literal))
+    return _Layer(layer.constants, layer.jaxpr.replace(outvars=[before]), straight=True)
+
+
+def _rectifies(equation: Any) -> bool:
+    """Return whether an equation computes max(x, 0) of one array."""
+    inputs = [each for each in equation.invars if not isinstance(each, Literal)]
+    if len(inputs) != 1 or inputs[0].aval.shape != equation.outvars[0].aval.shape:
+        return False
+    alone = jax.make_jaxpr(lambda: 0.0)().jaxpr.replace(
+        constvars=[], invars=inputs, outvars=equation.outvars, eqns=[equation]
+    )
+    run = jaxpr_as_fun(ClosedJaxpr(alone, []))
+    shape, dtype = inputs[0].aval.shape, inputs[0].aval.dtype
+    return all(
+        bool(jnp.all(run(jnp.full(shape, value, dtype))[0] == max(value, 0.0)))
+        for value in (-3.0, 0.0, 2.0)
+    )
+
+
+def _grey(keys: Array, images: Array) -> Array:
+    """The start of a metamer: clip(.5 + .05 z, 0, 1)."""
+    normal = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
+    return jnp.clip(0.5 + 0.05 * normal, 0.0, 1.0)
+
+
+def _norms(values: Array) -> Array:
+    """The norm of each example, with a gradient of 0 where it is 0."""
+    squares = jnp.sum(values.reshape(len(values), -1) ** 2, axis=1)
+    # NaN stays NaN.
+    nonzero = squares != 0
+    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squares, 1.0)), 0.0)
+
+
+def _relative(responses: Array, target: Array) -> Array:
+    tiny = jnp.finfo(target.dtype).tiny
+    return _norms(responses - target) / jnp.maximum(_norms(target), tiny)
+
+
+def _unit(values: Array) -> Array:
+    """Each example divided by its norm; 0 stays 0."""
+    norms = jnp.maximum(_norms(values), jnp.finfo(values.dtype).tiny)
+    return values / norms.reshape(-1, *[1] * (values.ndim - 1))
+
+
+@functools.partial(jax.jit, static_argnames="steps", donate_argnames="found")
+def _round(
+    layer: _Layer, target: Array, found: Array, length: Array, weight: Array, steps: int
+) -> Array:
+    """Take the steps of one round, of K metamers of each image together."""
+
+    def loss(candidates: Array) -> Array:
+        # In turn: each metamer is a batch as large as the references.
+        errors = jnp.stack([jnp.sum(_relative(layer(each), target)) for each in candidates])
+        centre = candidates.mean(axis=0, keepdims=True)
+        apart = jnp.sum(_norms((candidates - centre).reshape(-1, *candidates.shape[2:])))
+        return jnp.sum(errors) - weight * apart
+
+    def step(_: Any, candidates: Array) -> Array:
+        slope = jax.grad(loss)(candidates)
+        flat = slope.reshape(-1, *slope.shape[2:])
+        return jnp.clip(candidates - length * _unit(flat).reshape(slope.shape), 0.0, 1.0)
+
+    return jax.lax.fori_loop(0, steps, step, found)
+
+
+@functools.partial(jax.jit, static_argnames=("bounds", "steps"))
+def _differentiate(
+    layers: tuple[_Layer, _Layer],
+    images: Array,
+    start: Array,
+    rate: Array,
+    bounds: tuple[float, float] | None,
+    steps: int,
+) -> tuple[Array, Array, Array, Array]:
+    references = [layer(images) for layer in layers]
+
+    def distances(which: int, candidates: Array) -> Array:
+        difference = layers[which](candidates) - references[which]
+        return _norms(difference) / (difference.size / len(images)) ** 0.5
+
+    def slopes(which: int, candidates: Array) -> Array:
+        return jax.grad(lambda x: jnp.sum(distances(which, x)))(candidates)
+
+    def inner(one: Array, two: Array) -> Array:
+        return jnp.sum((one * two).reshape(len(one), -1), axis=1).reshape(-1, 1, 1, 1)
+
+    target = distances(1, start)
+
+    def hold(_: Any, candidates: Array) -> Array:
+        """A Newton step along the gradient of the second difference, back to its target."""
+        across = slopes(1, candidates)
+        excess = (distances(1, candidates) - target).reshape(-1, 1, 1, 1)
+        moved = candidates - excess * across / jnp.maximum(inner(across, across), 1e-20)
+        return moved if bounds is None else jnp.clip(moved, *bounds)
+
+    def step(number: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        candidates, velocity = state
+        # Long steps first, short ones to settle.
+        length = rate * 0.5 * (1 + jnp.cos(jnp.pi * number.astype(jnp.float32) / steps))
+        along, across = slopes(0, candidates), _unit(slopes(1, candidates))
+        along = along - inner(along, across) * across
+        velocity = 0.9 * velocity + 0.1 * _unit(along)
+        velocity = velocity - inner(velocity, across) * across
+        return hold(0, candidates + length * velocity), velocity
+
+    found, _ = jax.lax.fori_loop(0, steps, step, (start, jnp.zeros_like(start)))
+    found = jax.lax.fori_loop(0, 20, hold, found)
+    return found, distances(0, found), distances(1, found), target
+
+
+@functools.partial(jax.jit, static_argnames=("norm", "low_pass", "steps", "rate"))
+def _excite(
+    layer: _Layer,
+    units: Array,
+    start: Array,
+    norm: float,
+    low_pass: float | None,
+    steps: int,
+    rate: float,
+) -> tuple[Array, Array]:
+    height, width = start.shape[1:3]
+    rows, columns = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
+    frequencies = np.hypot(rows[:, None], columns)
+    kept = np.float32(low_pass is None or frequencies <= low_pass)
+
+    def limited(contrast: Array) -> Array:
+        """The contrast with the allowed frequencies and the norm."""
+        if low_pass is not None:
+            spectrum = jnp.fft.rfft2(contrast, axes=(1, 2)) * kept[None, :, :, None].astype(
+                np.complex64
+            )
+            contrast = jnp.fft.irfft2(spectrum, s=(height, width), axes=(1, 2))
+        return norm * _unit(contrast)
+
+    def drive(contrast: Array) -> Array:
+        responses = layer(0.5 + contrast).reshape(len(units), -1)
+        return jnp.take_along_axis(responses, units[:, None], axis=1)[:, 0]
+
+    def step(number: Any, contrast: Array) -> Array:
+        slope = jax.grad(lambda x: jnp.sum(drive(x)))(contrast)
+        share = 0.5 * (1 + jnp.cos(jnp.pi * number.astype(jnp.float32) / steps))
+        return limited(contrast + share * rate * norm * _unit(slope))
+
+    start = limited(start)
+    # A rectified unit is silent for one of a pattern and its negative, and has no gradient there.
+    brighter = drive(start) >= drive(-start)
+    start = jnp.where(brighter.reshape(-1, 1, 1, 1), start, -start)
+    contrast = jax.lax.fori_loop(0, steps, step, start)
+    return 0.5 + contrast, drive(contrast)
