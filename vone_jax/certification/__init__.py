@@ -1,9 +1,19 @@
-"""Proofs from V1's own noise: how far images move V1, and what an ideal observer detects."""
+"""Proofs from V1's own noise: certificates, and what an ideal observer detects."""
 
 from vone_jax.certification.bounds import displacements, sensitivity
+from vone_jax.certification.certificates import (
+    Certificates,
+    NoisyClassifier,
+    certify,
+    from_function,
+    from_model,
+    smooth_pixels,
+)
 from vone_jax.certification.local import local_sensitivity
 from vone_jax.certification.observer import detectability, information
 
 __all__ = [
-    "detectability", "displacements", "information", "local_sensitivity", "sensitivity"
+    "Certificates", "NoisyClassifier", "certify", "detectability", "displacements",
+    "from_function", "from_model", "information", "local_sensitivity", "sensitivity",
+    "smooth_pixels",
 ]  # fmt: skip

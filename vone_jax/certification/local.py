@@ -103,9 +103,12 @@ def _krylov(
         return transposed(weighted(vector))[0]
 
     def orthogonal(vector: Array, basis: Array) -> Array:
+        rest = vector
         for _ in range(2):  # Once is not enough in float32.
-            vector = vector - jnp.matmul(jnp.matmul(basis, vector), basis)
-        return vector / jnp.maximum(jnp.linalg.norm(vector), 1e-30)
+            rest = rest - jnp.matmul(jnp.matmul(basis, rest), basis)
+        norm = jnp.linalg.norm(rest)
+        # Nothing but rounding is left where the Krylov space has an end.
+        return jnp.where(norm > 1e-6 * jnp.linalg.norm(vector), rest / norm, 0.0)
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         basis, images = state
