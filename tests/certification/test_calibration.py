@@ -1,0 +1,53 @@
+"""Calibration of predictions whose scores are known."""
+
+import numpy as np
+import pytest
+
+from vone_jax import certification
+
+
+def logits(probabilities):
+    return np.log(np.asarray(probabilities, np.float64))
+
+
+def test_scores_of_two_answers():
+    """One draw: p = (.8, .2), once right and once wrong, in one bin."""
+    one = logits([[[0.8, 0.2]], [[0.8, 0.2]]])
+    found = certification.measure_calibration(one, np.array([0, 1]))
+    assert found.draws.tolist() == [1] and found.accuracy[0] == 0.5
+    assert found.calibration_error[0] == pytest.approx(0.3)
+    assert found.negative_log_likelihood[0] == pytest.approx(-(np.log(0.8) + np.log(0.2)) / 2)
+    assert found.brier[0] == pytest.approx((2 * 0.04 + 2 * 0.64) / 2)
+    assert found.entropy[0] == pytest.approx(-0.8 * np.log(0.8) - 0.2 * np.log(0.2))
+    assert found.noise_entropy[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_draws_that_disagree_have_all_their_entropy_from_noise():
+    sure = np.array([[[40.0, 0.0], [0.0, 40.0]]])
+    found = certification.measure_calibration(sure, np.array([0]), draws=(1, 2))
+    np.testing.assert_allclose(found.entropy, [0.0, np.log(2)], atol=1e-12)
+    np.testing.assert_allclose(found.noise_entropy, [0.0, np.log(2)], atol=1e-12)
+    np.testing.assert_allclose(found.brier, [0.0, 0.5], atol=1e-12)
+
+
+def test_labels_drawn_from_the_probabilities_are_calibrated():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.5, 1.0, 20_000)
+    labels = (rng.random(20_000) > probability).astype(int)
+    both = np.stack([probability, 1 - probability], axis=-1)
+    found = certification.measure_calibration(logits(both)[:, None], labels)
+    assert found.calibration_error[0] < 0.02
+    overconfident = 3 * logits(both)[:, None]
+    assert certification.measure_calibration(overconfident, labels).calibration_error[0] > 0.08
+
+
+def test_bins_are_weighted_by_their_counts():
+    """Confidence .95 (three right of four) and .55 (none right of one)."""
+    answers = [[[0.95, 0.05]]] * 4 + [[[0.55, 0.45]]]
+    found = certification.measure_calibration(logits(answers), np.array([0, 0, 0, 1, 1]))
+    assert found.calibration_error[0] == pytest.approx((4 * 0.2 + 0.55) / 5)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        certification.measure_calibration(np.full((1, 1, 2), np.nan), np.array([0]))
