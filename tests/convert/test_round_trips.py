@@ -136,6 +136,7 @@ def test_files_keep_the_form_of_base_networks(name, image_size, stem_size, tmp_p
     assert folder_keeps(tmp_path, model, variables)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("name", "image_size", "told"),
     [
@@ -148,9 +149,11 @@ def test_files_keep_the_form_of_base_networks(name, image_size, stem_size, tmp_p
         ("vone_resnet18", 64, None),
     ],
 )
-def test_a_network_that_pytorch_would_take_for_another_is_refused(name, image_size, told, tmp_path):
+def test_a_network_that_pytorch_would_take_for_another_is_refused(
+    name, image_size, told, channels, tmp_path
+):
     """All keys match, and the logits are others."""
-    model = models.create(name, 3, image_size, width=8)
+    model = models.create(name, 3, image_size, channels, width=8)
     variables = random_variables(model)
     path = tmp_path / "net.safetensors"
     if told is None:

@@ -67,6 +67,24 @@ def test_torchvision(name, size, tmp_path):
     np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=tolerance)
 
 
+def test_the_size_of_images_does_not_change_the_strides_of_torchvision(tmp_path):
+    """A ResNet-18 that was trained at 64 pixels, and one of ours with stride 1 in PyTorch."""
+    network = randomised(torchvision.models.resnet18(weights=None, num_classes=10))
+    x, path = images(64), tmp_path / "net.pth"
+    torch.save(network.state_dict(), path)
+    model, variables = convert.from_torch(path, image_size=64)
+    expected = theirs(network, x, *IMAGENET)
+    np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=2e-4)
+
+    ours = models.create("resnet18", 10, 64)
+    convert.save_torch(path, ours, variables, force=True)
+    network.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    network.conv1.stride = (1, 1)
+    expected = theirs(network, x, *IMAGENET)
+    np.testing.assert_allclose(logits_of(ours, variables, x), expected, rtol=0, atol=2e-4)
+    assert convert.from_torch(path)[0] == ours
+
+
 def test_resnet18_layer_by_layer(tmp_path):
     torch.manual_seed(1)
     network = randomised(torchvision.models.resnet18(weights=None, num_classes=10))

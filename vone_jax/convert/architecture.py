@@ -253,28 +253,20 @@ def normalisation(
     ``stored`` is a normaliser that was saved with the network. Each problem adds a line to
     ``problems``.
     """
-    name = flags.get("normalization")
-    known = _normalisations(channels)
+    name, known = flags.get("normalization"), _normalisations(channels)
     if name is not None and name not in known:
         problems.append(
             f"flag normalization must be {' or '.join(map(repr, known))}, got "
             f"{str(name)[:40]!r}{arguments.nearest(str(name)[:40], known)}"
         )
-    elif name is not None and len(known[name][0]) != channels:
-        problems.append(f"flag normalization is {name!r}, for 3 channels; images have {channels}")
-        name = None
     named = known.get(str(name))
-    if stored is None:
-        return named
-    if any(len(values) != channels for values in stored):
-        problems.append(
-            f"shape: the normaliser has {len(stored[0])} and {len(stored[1])} channels, images "
-            f"have {channels}"
-        )
-        return None
-    if named is not None and not np.allclose(named, stored):
+    if (
+        stored
+        and named
+        and not (len(stored[0]) == len(named[0]) and np.allclose(named, np.float64(stored)))
+    ):
         problems.append("the flag normalization contradicts the normaliser of the file")
-    return stored
+    return stored or named
 
 
 def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[str]:
@@ -344,7 +336,7 @@ def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
         "": default_normalisation(name, channels),
     }[names.front_end(name)]
     ours = np.asarray([np.broadcast_to(values, (channels,)) for values in (mean, std)], np.float32)
-    for flag, values in {None: default, **known}.items():
+    for flag, values in {**known, None: default}.items():
         if np.array_equal(ours, np.asarray(values, np.float32)):
             return flags if flag is None else flags | {"normalization": flag}
     raise ValueError(

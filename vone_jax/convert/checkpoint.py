@@ -147,38 +147,15 @@ def _without_robustness_wrapper(
     """Remove MadryLab's ``AttackerModel``, which stores network and normaliser twice."""
     if any(name.startswith("vone_block.") for name in tensors):
         return tensors, None
-    rest = dict(tensors)
-    copies, normalisers = (
-        {name: rest.pop(name) for name in tensors if name.startswith(prefix)}
-        for prefix in ("attacker.", "normalizer.")
-    )
+    # The attacker holds a copy of both.
+    rest = {name: t for name, t in tensors.items() if not name.startswith("attacker.")}
+    wrapped = [f"normalizer.new_{field}" for field in ("mean", "std")]
+    normaliser = None
+    if all(name in rest for name in wrapped):
+        mean, std = (tuple(map(float, rest.pop(name).ravel())) for name in wrapped)
+        normaliser = mean, std
+        notes.append("the wrapper of the robustness package was taken off, its normaliser kept")
     if rest and all(name.startswith("model.") for name in rest):
         rest = {name.removeprefix("model."): t for name, t in rest.items()}
         notes.append("prefix taken off: model.")
-    if not copies and not normalisers:
-        return rest, None
-
-    problems = []
-    for name, tensor in copies.items():
-        inner = name.removeprefix("attacker.")
-        if inner.startswith("normalize."):
-            original = normalisers.get(f"normalizer.{inner.removeprefix('normalize.')}")
-        else:
-            original = rest.get(inner.removeprefix("model."))
-        if original is None or not np.array_equal(original, tensor):
-            problems.append(f"differs from the network it should copy: {name}")
-    values = []
-    for name in ("normalizer.new_mean", "normalizer.new_std"):
-        value = normalisers.pop(name, np.zeros(0))
-        if not value.size or not np.isfinite(value).all():
-            problems.append(f"missing or not finite: {name}")
-        values.append(tuple(map(float, np.asarray(value, np.float32).ravel())))
-    mean, std = values
-    problems += [f"unused: {name}" for name in normalisers]
-    least = float(np.finfo(np.float32).tiny)
-    if not problems and min(std) < least:
-        problems.append(f"normalizer.new_std must be at least {least:.2g}, got {std}")
-    if problems:
-        raise CheckpointError("the wrapper of the robustness package does not fit:", problems)
-    notes.append("the wrapper of the robustness package was taken off, its normaliser kept")
-    return rest, (mean, std)
+    return rest, normaliser

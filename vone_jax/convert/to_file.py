@@ -75,6 +75,7 @@ def _check_stem(model: models.Model, name: str) -> None:
         name,
         model.back_end.num_classes,
         model.image_size,
+        model.in_channels,
         width=model.back_end.width,
         mean=model.mean,
         std=model.std,
