@@ -243,8 +243,6 @@ eval net --averaged 3                           | --averaged   | 1 for the decis
 eval net --decision vote --averaged 1           | --averaged   | >= 2
 eval net --loss hinge                           | --loss       | cross_entropy
 eval net --step-rule eps                        | --step-rule  | eps/32
-eval net --l1-step x                            | --l1-step    | max_coordinate
-eval net --suite linf --l1-step sparse          | --l1-step    | 'sparse' for attacks in linf
 eval net --norm-offset -1                       | --norm-offset | >= 0
 eval net --order first                          | --order      | box_then_ball
 eval net --corruptions fogg                     | --corruptions | did you mean 'fog'

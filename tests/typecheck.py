@@ -6,7 +6,9 @@ purpose, to see the function's own error, switches the checker off with
 ``@pytest.mark.untyped`` (on a test, a class, or ``pytestmark`` of a module).
 """
 
-from beartype import BeartypeConf, beartype
+import jax
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
 
 PACKAGES = (
     "vone_jax.v1",
@@ -19,5 +21,9 @@ PACKAGES = (
     "vone_jax.synthesis",
 )
 
-# An integer is accepted where a number is expected, as Python's own typing rules say.
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# An integer is accepted where a number is expected, as Python's own typing rules say, and so is an
+# array: fields of an attack such as its radius may be traced.
+_NUMBERS = FrozenDict(
+    {float: float | int | jax.Array | np.ndarray | np.number, int: int | np.integer}
+)
+check = beartype(conf=BeartypeConf(hint_overrides=_NUMBERS))

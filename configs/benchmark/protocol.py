@@ -1,9 +1,8 @@
 """The conglomerate benchmark of the VOneNet authors as evaluations: attacks and corruptions.
 
 White box: untargeted PGD of 64 steps from the clean image, gradients averaged over 10 noise draws,
-at four budgets in L-infinity, L2 and L1. Two settings are not certain, so their variants have
-names: the authors' code exists with two step sizes, and the library that it calls has changed its
-L2 and L1 steps.
+at four budgets in L-infinity, L2 and L1. One setting is not certain, so its variants have names:
+the authors' code exists with two step sizes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,10 @@ from vone_jax.evaluation import Request
 
 STEP_RULES = ("eps/32", "eps/4")
 
-# L2 and L1 steps of the Adversarial Robustness Toolbox. Up to 1.17 (as for the paper), L1 steps are
-# along the gradient and 1e-7 is added to norms. From 1.18 on, each L1 step changes one value.
+# L2 and L1 steps of the Adversarial Robustness Toolbox up to 1.17, as for the paper: L1 steps are
+# along the gradient and 1e-7 is added to norms.
 NORM_RULES: dict[str, dict[str, Any]] = {
     "art-1.5": {"norm_offset": 1e-7, "order": "box_then_ball"},
-    "art-1.18": {"l1_step": "max_coordinate", "order": "box_then_ball"},
 }
 
 # The 15 of ImageNet-C. With the benchmark's photographs of frost (frost_dir), "frost".

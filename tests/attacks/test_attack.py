@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,12 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import attacks, mesh, prng
 from vone_jax.attacks import norms
-from vone_jax.attacks.attack import pytree
 
 SURROGATE = problem.LOGITS_FN
 SETTINGS = [
     attacks.PGD("linf", 8 / 255, steps=3, step_size=0.1, random_start=True, early_stop=True),
     attacks.FGSM("l2", 0.3, eot_samples=2),
-    attacks.MIFGSM("l1", 1.5, variant="foolbox"),
+    attacks.MIFGSM("l1", 1.5, decay=0.5),
     attacks.APGD("l1", 12.0, loss="targeted_dlr", large_eps_schedule=True),
     attacks.SPSA("linf", 0.1, samples=3),
     attacks.Square("l2", 0.5, p_init=0.3),
@@ -35,6 +35,7 @@ SETTINGS = [
     attacks.AutoAttack(
         "linf", 0.1, "custom", (attacks.FGSM("linf", 0.1), attacks.Square("linf", 0.1))
     ),
+    attacks.Strongest((attacks.FGSM("linf", 0.1), attacks.Square("linf", 0.1))),
     attacks.InBatches(attacks.FGSM("linf", 0.1), size=4),
     attacks.Transfer(attacks.FGSM("linf", 0.1), SURROGATE),
     attacks.InBatches(attacks.Transfer(attacks.DDN("l2", 0.1), SURROGATE), size=4),
@@ -59,7 +60,7 @@ def test_the_object_holds_the_class_name_and_the_fields():
     fields = dict(eot_samples=1, estimator="mean_loss", loss="cross_entropy", targeted=False)
     assert attacks.to_json(nested) == {
         "type": "InBatches",
-        "attack": {"type": "FGSM", "norm": "l1", "eps": 0.5, **fields, "l1_step": "dense"},
+        "attack": {"type": "FGSM", "norm": "l1", "eps": 0.5, **fields},
         "size": 4,
     }
     restored = attacks.from_json(attacks.to_json(nested), mesh=mesh.data_mesh())
@@ -83,25 +84,51 @@ def test_objects_that_are_no_attack_are_refused(record, message):
         attacks.from_json(record)
 
 
-def test_an_attack_that_is_no_pytree_is_told_how_to_become_one():
-    @dataclasses.dataclass(frozen=True)
-    class Forgot(attacks.RandomNoise):
-        more: float = 0.0
+@pytest.mark.parametrize("attack", SETTINGS, ids=lambda attack: type(attack).__name__)
+def test_an_attack_is_a_lawful_pytree(attack):
+    leaves, structure = jax.tree.flatten(attack)
+    again, same = jax.tree.flatten(jax.tree.unflatten(structure, leaves))
+    assert same == structure and all(map(operator.is_, again, leaves))
+    assert any(leaf is attack.eps for leaf in leaves)
+    assert hash(structure) == hash(jax.tree.structure(attack))
+    # What no user would make is not refused.
+    assert jax.tree.leaves(jax.tree.map(lambda _: None, attack)) == []
+    arrays = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: 0.0 if callable(x) else x, attack))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(arrays))
+    negative = jax.tree.map(lambda leaf: -1.0, attack)
+    assert set(jax.tree.leaves(negative)) == {-1.0}
 
-    images, labels = problem.IMAGES, np.zeros(len(problem.IMAGES), int)
-    with pytest.raises(TypeError, match=r"Forgot must be a pytree; put @pytree\('eps'\) of"):
-        Forgot("linf", 0.1)(jax.random.key(0), problem.LOGITS_FN, images, labels)
+
+def test_attacks_work_with_the_transformations_of_trees():
+    gradient = jax.grad(lambda attack: attack.eps**2)(attacks.PGD("linf", 0.25))
+    assert gradient.eps == 0.5 and gradient.steps == 64
+    equinox = pytest.importorskip("equinox", reason="equinox is not installed")
+    attack = attacks.PGD("linf", jnp.float32(0.1), steps=2)
+    arrays, rest = equinox.partition(attack, equinox.is_array)
+    assert equinox.combine(arrays, rest) == attack and rest.eps is None
+
+    def distance(attack):
+        found = attack(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
+        return jnp.max(jnp.abs(found - problem.IMAGES))
+
+    several = [attacks.PGD("linf", jnp.float32(eps), steps=2) for eps in (0.01, 0.02)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+    np.testing.assert_allclose(jax.vmap(distance)(stacked), [0.01, 0.02], rtol=1e-4)
 
 
-@pytest.mark.parametrize("prepare", [lambda cls: cls, dataclasses.dataclass(frozen=True)])
-def test_a_pytree_is_made_of_a_class_or_a_dataclass(prepare):
-    class Pair:
-        traced: float
-        static: int = dataclasses.field(default=2, metadata={"stored": False})
+def test_a_subclass_is_a_dataclass_and_a_pytree_by_itself():
+    class Own(attacks.PGD):
+        strengths: tuple[float, ...] = dataclasses.field(default_factory=lambda: (0.5,))
+        word: str = "static"
 
-    pair = pytree("traced")(prepare(Pair))(1.0)
-    assert jax.tree.leaves(pair) == [1.0] and pair.static == 2
-    assert dataclasses.fields(pair)[1].metadata == {"stored": False}
+    attack = Own("linf", 0.1, steps=2, eot_samples=3)
+    assert jax.tree.leaves(attack) == [0.1, 0.5] and attack.word == "static"
+    assert attacks.from_json(attacks.to_json(attack)) == attack
+    # A call is that of the attack that it extends.
+    adversarial = attack(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
+    plain = attacks.PGD("linf", 0.1, steps=2, eot_samples=3)
+    expected = plain(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
+    np.testing.assert_array_equal(adversarial, expected)
 
 
 def runs():

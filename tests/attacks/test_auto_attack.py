@@ -1,8 +1,5 @@
 """The ensemble: its members, the worst case per image, and that luck does not count."""
 
-import dataclasses
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +16,10 @@ from vone_jax.attacks import (
     AutoAttack,
     RandomNoise,
     Square,
-    auto_attack,
     losses,
     norms,
 )
+from vone_jax.attacks.attack import Best, stronger
 
 KEY = jax.random.key(11)
 
@@ -34,8 +31,6 @@ def batch():
     return network, images, jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("eps",), meta_fields=("norm",))
-@dataclasses.dataclass(frozen=True)
 class Darken(Attack):
     """Takes eps from every value: the cheapest attack."""
 
@@ -113,8 +108,13 @@ def test_it_is_the_worst_case_of_its_members(batch):
         left = resisting(network, member(keys, network, images, labels), labels)
         assert np.any(survivors & ~left)
         survivors &= left
-    adversarial = ensemble(KEY, network, images, labels)
+    best = ensemble.choose(KEY, network, images, labels)
+    adversarial = best.images
     np.testing.assert_array_equal(resisting(network, adversarial, labels), survivors)
+    # The first member that fools an image is named.
+    dark, members = adversarial <= images, len(ensemble.attacks)
+    assert set(best.winner.tolist()) <= {*range(members + 1)}
+    assert np.all(dark[best.winner == 0]) and np.all(best.winner[~survivors] < members)
     assert 0 < survivors.sum() < 10
     assert np.all(norms.size(adversarial - images, "linf") <= 0.02 * (1 + 1e-6) + 2.0**-24)
     assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
@@ -260,6 +260,7 @@ def test_members_of_a_custom_version_decide_on_the_classes():
     assert AutoAttack("linf", 0.1, "custom", members).least_classes == 2
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
@@ -297,6 +298,6 @@ def test_a_result_that_is_not_finite_is_not_replaced_by_a_later_one():
     images = jnp.full((1, 1, 1, 1), 0.5)
     right, wrong = (losses.Verdict(jnp.full(1, each), -jnp.ones(1)) for each in (20.0, 10.0))
     broken = losses.Verdict(right.right, jnp.full(1, jnp.nan))
-    best = auto_attack._stronger((images, right), images, broken)
-    best = auto_attack._stronger(best, images, wrong)
-    assert np.isnan(best[0]).all() and best[1].right[0] == 0
+    best = stronger(Best(images, right, jnp.full(1, 2)), images, broken, 0)
+    best = stronger(best, images, wrong, 1)
+    assert np.isnan(best.images).all() and best.verdict.right[0] == 0 and best.winner[0] == 0

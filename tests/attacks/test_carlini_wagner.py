@@ -42,6 +42,28 @@ def test_each_image_searches_its_own_constant():
     assert np.all(many.distance[far] < 1.15 * optimum[far])
 
 
+def test_black_and_white_pixels_come_back():
+    """The first steps drive them out of the box, where the square of a float32 tanh is 1.
+
+    A linear classifier of pixels at 0 and 1: the constant is far too large at first, so that all
+    pixels saturate, and the distance of the boundary is found by those that can return.
+    """
+    weights = problem.WEIGHTS[:, :2]
+    images = jnp.round(problem.IMAGES)
+    logits_fn = Partial(problem.centred, weights)
+    labels = jnp.argmax(logits_fn(problem.KEY, images), axis=-1)
+    attack = CW("l2", 1.0, 400, 8, learning_rate=0.3, initial_const=10.0, abort_early=False)
+    result = attack.minimal(problem.KEY, logits_fn, images, labels)
+    slope = np.asarray(weights[:, 1] - weights[:, 0], np.float64)
+    for image, label, distance in zip(images, labels, result.distance, strict=True):
+        flat = np.asarray(image, np.float64).ravel()
+        gap = abs((flat - 0.5) @ slope)
+        # Only pixels with room move: the distance is that of the boundary in their subspace.
+        away = np.sign(slope) * (1 if label == 0 else -1)
+        free = slope[(away > 0) == (flat < 0.5)]
+        assert gap / np.linalg.norm(free) * 0.999 < distance < 1.02 * gap / np.linalg.norm(free)
+
+
 def test_the_constant_grows_tenfold_and_is_then_halved_between_failure_and_success(monkeypatch):
     tried = []
 

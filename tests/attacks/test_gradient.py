@@ -36,27 +36,28 @@ def test_linear_model_reaches_the_closed_form(norm):
     images = jax.random.uniform(jax.random.key(4), (5, 2, 6, 1), minval=0.4, maxval=0.6)
     labels = jnp.asarray([0, 1, 0, 1, 1])
     eps = 0.1
-    l1_step = "max_coordinate"
-    slope = weights[:, 1] - weights[:, 0]
-    order = {"linf": 1, "l2": 2, "l1": np.inf}[norm]
-    gain = eps * np.linalg.norm(np.asarray(slope), ord=order)
+    slope = np.asarray(weights[:, 1] - weights[:, 0])
+    # The steps in L1 are along the gradient, and not its largest value.
+    gain = {
+        "linf": eps * np.abs(slope).sum(),
+        "l2": eps * np.linalg.norm(slope),
+        "l1": eps * np.square(slope).sum() / np.abs(slope).sum(),
+    }[norm]
     logits_fn = Partial(toy.linear, weights)
     before = losses.margin(logits_fn(KEY, images), labels)
     for attack in (
-        FGSM(norm, eps, l1_step=l1_step),
-        PGD(norm, eps, steps=10, l1_step=l1_step),
-        PGD(norm, eps, steps=10, l1_step=l1_step, step_rule="eps/4", order="box_then_ball"),
-        PGD(norm, eps, steps=60, l1_step=l1_step, random_start=True, step_size=0.5 * eps,
-            projection="exact"),
-        *([] if norm == "l1" else [MIFGSM(norm, eps)]),
-    ):  # fmt: skip
+        FGSM(norm, eps),
+        PGD(norm, eps, steps=10),
+        PGD(norm, eps, steps=10, step_rule="eps/4", order="box_then_ball"),
+        MIFGSM(norm, eps),
+    ):
         after = losses.margin(logits_fn(KEY, attack(KEY, logits_fn, images, labels)), labels)
         np.testing.assert_allclose(after, before + gain, rtol=2e-5, err_msg=repr(attack))
     # The model resists exactly up to the distance of the boundary.
     distance = -np.asarray(before) / (gain / eps)
     right = distance > 0
     for factor, broken in ((0.99, False), (1.01, True)):
-        attack = FGSM(norm, float(distance[right].min()) * factor, l1_step=l1_step)
+        attack = FGSM(norm, float(distance[right].min()) * factor)
         adversarial = attack(KEY, logits_fn, images, labels)
         wrong = losses.margin(logits_fn(KEY, adversarial), labels)[right] > 0
         assert bool(jnp.any(wrong)) == broken
@@ -107,13 +108,15 @@ def test_attack_raises_the_loss_and_more_steps_do_not_hurt(batch, still):
     assert results[0].sum() < results[1].sum() < results[2].sum()
 
 
-def test_more_restarts_never_lower_the_loss(batch, still):
+def test_more_restarts_never_lower_the_margin(batch, still):
     images, labels = batch
     worst = -np.inf * np.ones(6)
     for restarts in (1, 3):
-        attack = PGD("linf", 0.05, steps=2, random_start=True, restarts=restarts)
-        now = np.asarray(loss_of(still, attack(KEY, still, images, labels), labels))
-        assert np.all(now >= worst - 1e-6)
+        attack = PGD("linf", 0.02, steps=2, random_start=True, restarts=restarts)
+        adversarial = attack(KEY, still, images, labels)
+        now = np.asarray(losses.margin(still(KEY, adversarial), labels))
+        # An image that has fallen stays as it is.
+        assert np.all(now >= np.where(worst > 0, 0, worst) - 1e-6)
         worst = now
 
 
@@ -157,27 +160,6 @@ def test_the_best_iterate_is_kept(batch, still):
     assert np.all(losses_of["best"] >= losses_of["last"] - 1e-5)
     assert np.all(losses_of["best"] >= loss_of(still, images, labels) - 1e-5)
     assert np.any(losses_of["best"] > losses_of["last"] + 0.1)
-
-
-def test_restarts_are_judged_with_the_same_draws(monkeypatch):
-    """Else a lucky draw, and not a strong run, would be kept."""
-    keys_of_judgements = []
-
-    def evaluate(self, keys, logits_fn, images, labels):
-        drawn = jax.random.key_data(keys)
-        jax.debug.callback(lambda drawn: keys_of_judgements.append(drawn.tolist()), drawn)
-        return jnp.zeros(labels.shape), None
-
-    def gradient(self, keys, logits_fn, images, labels):
-        return jnp.ones_like(images), None, None
-
-    monkeypatch.setattr(PGD, "evaluate", evaluate)
-    monkeypatch.setattr(PGD, "gradient", gradient)
-    attack = PGD("linf", 0.1, steps=1, restarts=3)
-    attack(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())
-    jax.effects_barrier()
-    first, *others = keys_of_judgements
-    assert len(others) == 2 and all(each == first for each in others)
 
 
 def test_the_start_is_kept_where_each_step_lowers_the_loss():
@@ -313,21 +295,19 @@ def bent(weights, key, images):
     return jnp.stack([jnp.zeros_like(evidence), evidence], axis=-1)
 
 
-@pytest.mark.parametrize("variant", ["paper", "foolbox"])
-def test_it_equals_its_definition(variant):
+def test_momentum_equals_its_definition():
     weights = np.random.default_rng(0).normal(size=16) * 20
     images = np.random.default_rng(1).uniform(0.2, 0.8, (3, 16))
     eps, steps, decay = 0.1, 5, 0.9
     adversarial, momentum = images, np.zeros_like(images)
     for _ in range(steps):
         slope = weights * np.cos(weights * adversarial)
-        unit = slope / np.abs(slope).sum(1, keepdims=True) if variant == "paper" else np.sign(slope)
-        momentum = decay * momentum + unit
+        momentum = decay * momentum + slope / np.abs(slope).sum(1, keepdims=True)
         adversarial = np.clip(
             adversarial + eps / steps * np.sign(momentum), images - eps, images + eps
         )
         adversarial = np.clip(adversarial, 0, 1)
-    attack = MIFGSM("linf", eps, steps=steps, decay=decay, variant=variant, loss="margin")
+    attack = MIFGSM("linf", eps, steps=steps, decay=decay, loss="margin")
     logits_fn = Partial(bent, jnp.asarray(weights, jnp.float32))
     square = jnp.asarray(images, jnp.float32).reshape(3, 4, 4, 1)
     ours = attack(KEY, logits_fn, square, jnp.zeros(3, jnp.int32))
@@ -388,8 +368,8 @@ def test_a_run_ends_when_all_images_have_stopped():
     ATTACK(KEYS, counted, problem.IMAGES, labels)
     jax.effects_barrier()
     longest = problem.distances("l2", problem.TWO_CLASSES).max() / ATTACK.step_size
-    # One pass to look at the input, and one more step to see that the last image has fallen.
-    assert longest < len(calls) <= longest + 4 < ATTACK.steps
+    # One more step sees that the last image has fallen.
+    assert longest < len(calls) <= longest + 3 < ATTACK.steps
 
 
 def test_an_image_that_has_stopped_does_not_go_on():

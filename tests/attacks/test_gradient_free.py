@@ -40,7 +40,7 @@ def test_more_draws_raise_the_margin_and_stay_below_the_optimum():
         worst = gain
 
 
-def test_the_noise_with_the_largest_margin_is_kept():
+def test_the_first_noise_that_fools_or_that_of_the_largest_margin_is_kept():
     """With three classes, another one may have the largest cross-entropy."""
     keys, labels = prng.example_keys(problem.KEY, 16), problem.labels()
     images = problem.IMAGES
@@ -52,10 +52,11 @@ def test_the_noise_with_the_largest_margin_is_kept():
 
     tried = jax.jit(noisy)(jnp.arange(4, dtype=jnp.uint32))
     logits = jnp.stack([problem.LOGITS_FN(keys, each) for each in tried])
-    best, other = (
-        np.argmax(loss(logits, labels), axis=0) for loss in (losses.margin, losses.cross_entropy)
-    )
-    assert np.any(best != other)
+    margins = np.asarray(losses.margin(logits, labels))
+    fooled = margins > 0
+    best = np.where(fooled.any(axis=0), fooled.argmax(axis=0), margins.argmax(axis=0))
+    assert np.any(best != np.argmax(losses.cross_entropy(logits, labels), axis=0))
+    assert 0 < fooled.any(axis=0).sum() < 16
     kept = RandomNoise("l2", 0.5, draws=4)(keys, problem.LOGITS_FN, images, labels)
     np.testing.assert_allclose(kept, tried[best, np.arange(16)], atol=1e-6)
 

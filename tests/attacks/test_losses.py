@@ -101,7 +101,7 @@ def test_a_loss_of_nan_stays_the_strongest():
     losses_of = jnp.array([[1.0, jnp.nan, 2.0], [jnp.nan, 1.0, 3.0], [0.0, 5.0, 1.0]])
     best = images, losses_of[0]
     for number, loss in enumerate(losses_of[1:], start=1):
-        best = losses.stronger(best, images + 10.0 * number, loss)
+        best = losses.higher(best, images + 10.0 * number, loss)
     np.testing.assert_array_equal(best[1], [jnp.nan, jnp.nan, 3.0])
     # So do its images, or what the attack returns would look like a result.
     np.testing.assert_array_equal(best[0].ravel(), [jnp.nan, 1.0, 12.0])

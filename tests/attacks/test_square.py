@@ -12,6 +12,9 @@ from vone_jax import prng
 from vone_jax.attacks import losses, norms, square
 from vone_jax.attacks.square import Square
 
+# The networks here have keys but noise of scale 0, which no trace shows.
+pytestmark = pytest.mark.filterwarnings("ignore:Square decides by single draws")
+
 KEY = jax.random.key(11)
 EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
 INDICES = jnp.asarray([5, 9, 2, 40, 41, 7])
@@ -101,9 +104,6 @@ def test_squares_shrink_as_the_paper_says():
     attack = Square("linf", 0.1)
     for query, count in zip(queries, halvings, strict=True):
         assert float(attack.part(jnp.int32(query))) == pytest.approx(0.8 / 2**count)
-    rescaled = Square("linf", 0.1, queries=100, rescale_schedule=True, p_init=0.4)
-    assert float(rescaled.part(jnp.int32(1))) == pytest.approx(0.4 / 2**2)
-    assert float(rescaled.part(jnp.int32(6))) == pytest.approx(0.4 / 2**4)
 
 
 def test_windows_lie_anywhere_and_change_one_square():

@@ -52,14 +52,10 @@ def test_a_plain_function_serves_as_surrogate():
 def test_a_surrogate_that_does_not_fit_is_refused():
     images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
     logits_fn = Partial(toy.linear, jnp.ones((16, 3)))
-    for surrogate, message in (
-        (Partial(toy.linear, jnp.ones((16, 2))), r"labels must lie in \[0, 1\] for 2 classes"),
-        (lambda key, x: jax.nn.softmax(x.reshape(2, -1)), "got probabilities"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Transfer(PGD("linf", 0.1, steps=1), surrogate)(
-                jax.random.key(0), logits_fn, images, labels
-            )
+    surrogate = Partial(toy.linear, jnp.ones((16, 2)))
+    transfer = Transfer(PGD("linf", 0.1, steps=1), surrogate)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 1\] for 2 classes"):
+        transfer(jax.random.key(0), logits_fn, images, labels)
 
 
 COUNT = 11
@@ -148,6 +144,7 @@ def test_weights_of_a_surrogate_are_not_printed():
     assert len(str(refused.value)) < 200
 
 
+@pytest.mark.untyped
 def test_bad_fields_are_refused():
     attack = PGD("l2", 0.1)
     with pytest.raises(TypeError, match="attack must be an Attack, got str"):

@@ -41,7 +41,7 @@ OPTIONS = dict(
     batch_size=4, seed=3, draws=2, noise="frozen",
     test_noise="gaussian:2", attack_noise="none", decision="vote", averaged=3, points=9,
     eps=(0.05, 1e-7), norm="l2", steps=3, step_rule="eps/4", random_start=True, restarts=2,
-    eot_samples=5, loss="margin", l1_step="sparse", norm_offset=1e-7, order="box_then_ball",
+    eot_samples=5, loss="margin", norm_offset=1e-7, order="box_then_ball",
     corruptions=("contrast", "frost"), severities=(1, 5), form="uint8",
     frost_dir=Path("frost photographs"), corrupted_files="npy:/some/where", masking_images=4,
     transfer_from="runs/other", layers=("v1", "bottleneck"), physiology_trials=4,

@@ -149,22 +149,6 @@ def test_an_adapted_function_of_a_single_key_equals_one_of_many(batch):
     np.testing.assert_array_equal(results[0].per_example, results[1].per_example)
 
 
-def test_probabilities_are_refused_by_all_that_judge(batch):
-    """Their loss and their mean would be those of other logits."""
-    images, labels = batch
-
-    def probabilities(key, images):
-        return jax.nn.softmax(images.reshape(images.shape[0], -1)[:, :4])
-
-    blind = Partial(toy.linear, jnp.zeros((64, 4)))
-    with pytest.raises(ValueError, match="got probabilities"):
-        evaluation.accuracy(KEY, probabilities, images, labels)
-    with pytest.raises(ValueError, match="got probabilities"):
-        evaluation.robust_accuracy(
-            KEY, probabilities, images, labels, attack=ATTACK, surrogate=blind
-        )
-
-
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [

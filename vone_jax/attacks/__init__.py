@@ -4,18 +4,18 @@ A classifier takes one typed key per example; ``per_example`` adapts a function 
 
 Within a radius, ``FGSM``, ``PGD``, ``MIFGSM`` and ``APGD`` follow the gradient, ``SPSA`` and
 ``Square`` use scores alone, and ``RandomNoise`` is a baseline. ``FAB``, ``DeepFool``, ``CW``,
-``DDN`` and ``FMN`` find the closest adversarial image. ``AutoAttack`` keeps the worst of several
-attacks, ``Transfer`` attacks another network, and ``InBatches`` takes a few images at a time. The
-imports below are the public names.
+``DDN`` and ``FMN`` find the closest adversarial image. ``Strongest`` keeps the strongest result of
+several attacks, of which ``AutoAttack`` is one choice, ``Transfer`` attacks another network, and
+``InBatches`` takes a few images at a time. The imports below are the public names.
 """
 
 # ruff: noqa: F401
 
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, from_json, to_json
-from vone_jax.attacks.auto_attack import AutoAttack
 from vone_jax.attacks.carlini_wagner import CW
 from vone_jax.attacks.deepfool import DeepFool
+from vone_jax.attacks.ensembles import AutoAttack, Strongest
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.fmn import DDN, FMN
 from vone_jax.attacks.gradient import FGSM, MIFGSM, PGD, STEP_RULES
@@ -24,9 +24,3 @@ from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
 from vone_jax.attacks.square import Square
 from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example
-
-# ``pytree`` sets this flag so that jaxtyping's import hook does not check the constructors. It is
-# removed now, because it would also hide the types of the fields from the command line.
-for _public in list(globals().values()):
-    if isinstance(_public, type) and "__no_type_check__" in vars(_public):
-        delattr(_public, "__no_type_check__")

@@ -7,6 +7,7 @@ References:
     2021, arXiv:2103.01208.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,28 +21,22 @@ from jaxtyping import Array, Int
 from vone_jax import prng
 from vone_jax.arguments import Share
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Estimator, Norm, pytree
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
-from vone_jax.attacks.losses import Verdict
+from vone_jax.attacks.attack import GradientAttack, Repeated
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, select
 
 _MOMENTUM = 0.75
 _FIRST_MOVED = 0.2
-_LEAST_JUDGE_DRAWS = 5
 
 
-def checkpoints(steps: int, variant: str) -> list[int]:
+def checkpoints(steps: int, norm: str) -> list[int]:
     """Return the numbers of steps after which Auto-PGD checks its step size.
 
-    The variant "paper" is ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink
-    by 0.03 down to 0.06 (Croce and Hein, 2020, section 3.3). "code" first rounds 0.22 N, 0.03 N and
-    0.06 N down to integers. For N = 100 both agree. "sparse" is the even spacing for L1.
+    They are ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink by 0.03 down to
+    0.06 (Croce and Hein, 2020, section 3.3), and evenly spaced for L1.
     """
-    if variant == "sparse":
+    if norm == "l1":
         every = max(int(0.04 * steps), 1)
         points = itertools.count(every, every)
-    elif variant == "code":
-        first, shrink, least = (max(int(part * steps), 1) for part in (0.22, 0.03, 0.06))
-        points = itertools.accumulate(max(first - shrink * j, least) for j in itertools.count())
     else:
         # Integers in hundredths, because sums of 0.22 + 0.19 + ... in floats may round up wrongly.
         parts = itertools.accumulate(max(22 - 3 * j, 6) for j in itertools.count())
@@ -73,21 +68,16 @@ class Halving(NamedTuple):
         # ``halved`` starts as True: the first checkpoint only tests how often the loss rose.
         return cls(step_size, jnp.zeros_like(step_size), unknown, unknown, step_size >= 0)
 
-    def observe(self, loss: Values, number: Array, variant: str) -> "Halving":
+    def observe(self, loss: Values, number: Array) -> "Halving":
         """Count whether the loss rose in the last step, which has the index ``number``."""
-        before = self.last_loss
-        if variant == "code":
-            before = jnp.where(number == 1, 0.0, before)
-        rose = (loss > before) & (number > 0)
+        rose = (loss > self.last_loss) & (number > 0)
         return self._replace(rises=self.rises + rose.astype(loss.dtype), last_loss=loss)
 
-    def check(
-        self, gap: Array, best_loss: Values, rho: float, variant: str
-    ) -> tuple["Halving", Mask]:
+    def check(self, gap: Array, best_loss: Values, rho: Scalar) -> tuple["Halving", Mask]:
         """Return the control after a checkpoint, and which examples go back to their best point."""
-        wanted = rho * gap.astype(best_loss.dtype)
-        few = self.rises <= wanted if variant == "code" else self.rises < wanted
-        halve = few | (~self.halved & (self.reference >= best_loss))
+        halve = (self.rises < rho * gap.astype(best_loss.dtype)) | (
+            ~self.halved & (self.reference >= best_loss)
+        )
         step_size = jnp.where(halve, 0.5, 1.0) * self.step_size
         rises = jnp.zeros_like(self.rises)
         return Halving(step_size, rises, self.last_loss, best_loss, halve), halve
@@ -131,91 +121,58 @@ class _State(NamedTuple):
     control: Any  # Sparsity for L1, else Halving
 
 
-@pytree("eps")
-class APGD(Attack):
+class APGD(GradientAttack, Repeated):
     """Auto-PGD on an averaged loss, each example with its own step size.
 
-    Each run starts at a random point of the ball. Its result is the last misclassified iterate, or
-    the iterate with the highest loss if none is misclassified. On a classifier with noise, every
-    decision takes the loss averaged over the draws of that step, and a misclassified iterate counts
-    only if draws that the run has not used confirm it.
+    Each run starts at a random point of the ball. Its results are the last misclassified iterate
+    and the iterate with the highest loss; draws that the run has not used choose among them. On a
+    classifier with noise, every decision takes the loss averaged over the draws of that step.
 
     Attributes:
       steps: number of steps of one run, over all stages.
-      restarts: number of runs with other starts, or of rounds over the targets. The strongest
-        result is kept. An image that all judging draws misclassify keeps its result.
+      restarts: number of runs with other starts, or of rounds over the targets.
       loss: "cross_entropy", "dlr", "margin", or "targeted_dlr", which makes one run for each of
         the likeliest other classes of the clean image, and counts any misclassification.
       targets: number of these classes; never more than there are other classes.
       rho: the step size is halved if less than this share of steps raised the loss (not for L1).
-      checkpoints: "paper", or "code" for the authors' program: it reconsiders the step size at
-        other steps unless there are 100, also halves it if exactly the share ``rho`` of steps
-        raised the loss, and treats the loss before the first step as 0.
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
     """
 
-    norm: Norm
-    eps: float
+    choices = 2
+
     steps: int = 100
     restarts: int = 1
-    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] = "cross_entropy"
+    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] = dataclasses.field(
+        default="cross_entropy", kw_only=True
+    )
     targets: int = 9
-    eot_samples: int = 1
-    estimator: Estimator = "mean_loss"
-    rho: Share = 0.75
-    checkpoints: Annotated[str, ("paper", "code")] = "paper"
+    rho: Share = dataclasses.field(default=0.75, metadata={"leaf": False})
     large_eps_schedule: bool = False
-    targeted: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.large_eps_schedule and stages(self.steps, True)[-1][1] < 1:
             raise ValueError(f"large_eps_schedule needs 3 steps, or 5 and more, got {self.steps}")
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        targets = self._targets(keys, logits_fn, images, labels)
-        draws = max(self.eot_samples, _LEAST_JUDGE_DRAWS)
-        judge_keys = prng.stream(keys, "judge")
+    def rounds(self, classes: int) -> int:
+        return self.restarts * self._target_count(classes)
 
-        def judge(candidate: Images) -> Verdict:
-            return losses.judge(logits_fn, judge_keys, candidate, labels, draws, self.targeted)
+    def _target_count(self, classes: int) -> int:
+        return min(self.targets, classes - 1) if self.loss == "targeted_dlr" else 1
 
-        def attempt(state: tuple) -> tuple:
-            number, best, finite = state
-            run_keys, target = prng.fold(keys, number), targets[number % len(targets)]
-            fooling, highest, fine = self._run(run_keys, logits_fn, images, labels, target)
-            # A map and not two calls, so that the classifier is compiled once.
-            right, margin = jax.lax.map(judge, jnp.stack([fooling, highest]))
-            first, second = Verdict(right[0], margin[0]), Verdict(right[1], margin[1])
-            confirmed = (first.right == 0) | (first.right < second.right)
-            rival = norms.select(confirmed, (fooling, first), (highest, second))
-            # An image that every draw misclassifies keeps its result. It is computed again only
-            # because it shares a batch with others.
-            open_ = best[1].right > 0
-            best = norms.select(open_ & rival[1].beats(best[1]), rival, best)
-            return number + 1, best, finite & (fine | ~open_)
-
-        def unfinished(state: tuple) -> Array:
-            number, (_, verdict), _ = state
-            return (number < runs) & jnp.any(verdict.right > 0)
-
-        runs = self.restarts * len(targets)
-        nothing = losses.nothing_yet(images)
-        start = (jnp.uint32(0), (images, nothing), nothing.right > 0)
-        _, (best_images, _), finite = jax.lax.while_loop(unfinished, attempt, start)
-        return norms.select(finite, best_images, jnp.nan)
-
-    def _targets(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> Int[Array, "runs n"]:
-        """Return the classes to reach in each run; the labels for a loss without targets."""
-        if self.loss != "targeted_dlr":
-            return labels[None]
-        target_keys = prng.stream(keys, "targets")
-        logits = classifier.draws(logits_fn, target_keys, images, self.eot_samples).mean(axis=0)
-        count = min(self.targets, logits.shape[-1] - 1)
-        return losses.rivals(logits, labels, count).astype(labels.dtype)
+    def candidates(
+        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> tuple[Images, Images]:
+        target = labels
+        if self.loss == "targeted_dlr":
+            target_keys = prng.stream(keys, "targets")
+            logits = classifier.draws(logits_fn, target_keys, images, self.eot_samples).mean(axis=0)
+            count = self._target_count(logits.shape[-1])
+            target = losses.rivals(logits, labels, count).astype(labels.dtype)[number % count]
+        run_keys = prng.fold(keys, number)
+        fooling, highest, finite = self._run(run_keys, logits_fn, images, labels, target)
+        return select(finite, (fooling, highest), jnp.nan)
 
     def _run(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, target: Labels
@@ -244,16 +201,16 @@ class APGD(Attack):
                 # draws have to confirm a misclassification.
                 wrong = losses.misled(logits[0], labels, self.targeted)
                 point = _Point(state.images, slope, loss)
-                best = norms.select(loss > state.best.loss, point, state.best)
+                best = select(loss > state.best.loss, point, state.best)
                 control, gap = state.control, gaps[number]
                 if self.norm == "l1":
                     checked, back = control.check(_nonzero(best.images - images), eps)
                 else:
-                    control = control.observe(loss, number, self.checkpoints)
-                    checked, back = control.check(gap, best.loss, self.rho, self.checkpoints)
+                    control = control.observe(loss, number)
+                    checked, back = control.check(gap, best.loss, self.rho)
                 due = gap > 0
                 control = jax.tree.map(functools.partial(jnp.where, due), checked, control)
-                current, slope, _ = norms.select(back & due, best, point)
+                current, slope, _ = select(back & due, best, point)
                 if self.norm == "l1":
                     way = norms.sparse_direction(slope, control.moved)
                 else:
@@ -270,7 +227,7 @@ class APGD(Attack):
                     images=moved,
                     before=current,
                     best=best,
-                    fooling=norms.select(wrong, point.images, state.fooling),
+                    fooling=select(wrong, point.images, state.fooling),
                     fooled=state.fooled | wrong,
                     finite=state.finite & fine,
                     control=control,
@@ -288,7 +245,7 @@ class APGD(Attack):
             # One more iteration than steps, because each evaluates the result of the step before.
             state = jax.lax.fori_loop(0, steps + 1, step, state)
             highest = state.best.images
-            return (highest, norms.select(state.fooled, state.fooling, highest), state.finite), None
+            return (highest, select(state.fooled, state.fooling, highest), state.finite), None
 
         factors, steps = np.asarray(stages(self.steps, self.large_eps_schedule)).T
         numbers = jnp.arange(len(steps), dtype=jnp.int32)
@@ -303,7 +260,7 @@ class APGD(Attack):
         plan = stages(self.steps, self.large_eps_schedule)
         gaps = np.zeros((len(plan), max(steps for _, steps in plan) + 1), np.int32)
         for row, (_, steps) in zip(gaps, plan, strict=True):
-            points = checkpoints(steps, "sparse" if self.norm == "l1" else self.checkpoints)
+            points = checkpoints(steps, self.norm)
             row[points] = np.diff(points, prepend=0)
         return jnp.asarray(gaps)
 

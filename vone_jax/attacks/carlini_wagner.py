@@ -14,9 +14,8 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.arguments import Positive
-from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, pytree
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values
+from vone_jax.attacks import losses
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values, select
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -53,11 +52,12 @@ class Adam(NamedTuple):
         return step / (jnp.sqrt(second / (1 - _SECOND**count)) + _TINY), Adam(first, second)
 
 
-@pytree("eps", "learning_rate", "initial_const", "confidence")
 class CW(MinimalNormAttack):
     """Minimal L2 perturbations: Adam on distance plus c times a hinge on the margin.
 
-    The image is 1/2 + tanh(w) / 2, so it never leaves the pixel box. For each image c grows tenfold
+    The image is 1/2 + tanh(w) / 2, so it never leaves the pixel box. It is computed as the logistic
+    function of 2 w, and its derivative from both tails: the square of a tanh in float32 rounds to 1
+    beyond w = 8, where a black or white pixel could never come back. For each image c grows tenfold
     until a run of Adam succeeds. After that, c is bisected.
 
     The defaults are the paper's and cost up to 9 x 10000 forward and backward passes: a hundred
@@ -74,16 +74,12 @@ class CW(MinimalNormAttack):
     """
 
     norm: Annotated[str, ("l2",)]
-    eps: float
     steps: int = 10000
     binary_search_steps: int = 9
     learning_rate: Positive = 0.01
     initial_const: Positive = 1e-3
     confidence: float = 0.0
     abort_early: bool = True
-    eot_samples: int = 1
-    estimator: Estimator = "mean_logits"
-    targeted: bool = False
 
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
@@ -118,12 +114,11 @@ class CW(MinimalNormAttack):
         def hinge(logits: Array, labels: Labels) -> Array:
             return jnp.maximum(-self.margin(logits, labels), 0.0)
 
-        def loss(variable: Images, keys: Keys) -> tuple[Array, tuple[Values, Images, Draws]]:
-            point = 0.5 + 0.5 * jnp.tanh(variable)
+        def loss(point: Images, keys: Keys) -> tuple[Array, tuple[Values, Draws]]:
             logits = self.logits(keys, logits_fn, point)
             shortfall = losses.averaged(hinge, self.estimator, logits, labels)
             each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
-            return jnp.sum(each), (each, point, logits)
+            return jnp.sum(each), (each, logits)
 
         def unfinished(state: tuple) -> Array:
             number, active = state[:2]
@@ -132,17 +127,19 @@ class CW(MinimalNormAttack):
         def step(state: tuple) -> tuple:
             number, active, checked, success, closest, variable, adam = state
             step_keys = prng.fold(keys, number)
-            slope, (each, point, logits) = jax.grad(loss, has_aux=True)(variable, step_keys)
+            point = jax.nn.sigmoid(2 * variable)
+            slope, (each, logits) = jax.grad(loss, has_aux=True)(point, step_keys)
+            slope = 2 * point * jax.nn.sigmoid(-2 * variable) * slope
             found, adversarial = self.closer(closest, point, logits, images, labels)
             # An image that has stopped takes no more draws of the noise.
-            closest = norms.select(active, found, closest)
+            closest = select(active, found, closest)
             success = success | (active & adversarial)
             if self.abort_early:
                 check = number % -(-self.steps // 10) == 0
                 active = active & (~check | (each <= _PROGRESS * checked))
                 checked = jnp.where(check, each, checked)
             way, adam = adam.direction(slope, number)
-            moved = norms.select(active, variable - self.learning_rate * way, variable)
+            moved = select(active, variable - self.learning_rate * way, variable)
             return number + 1, active, checked, success, closest, moved, adam
 
         start = jnp.arctanh(_INSIDE * (2 * images - 1))

@@ -13,8 +13,16 @@ from jaxtyping import Array, Int
 
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, pytree
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, Logits, LogitsFn, Values
+from vone_jax.attacks.classifier import (
+    Draws,
+    Images,
+    Keys,
+    Labels,
+    Logits,
+    LogitsFn,
+    Values,
+    select,
+)
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
 # Added to every step, so that a step of vanishing length still crosses the boundary (foolbox).
@@ -84,14 +92,13 @@ class LinearisedAttack(MinimalNormAttack):
             distance = boundary_distance(gap, slope, self.norm)
             # A gradient of NaN wins and is kept, so that it is reported.
             wins = ~(distance >= nearest.distance) & ~jnp.isnan(nearest.distance)
-            return norms.select(wins, Boundary(gap, slope, distance), nearest), None
+            return select(wins, Boundary(gap, slope, distance), nearest), None
 
         zero = jnp.zeros_like(value[:, 0])
         start = Boundary(zero, jnp.zeros_like(images), jnp.full_like(zero, jnp.inf))
         return jax.lax.scan(visit, start, rivals)[0], draws
 
 
-@pytree("eps", "overshoot")
 class DeepFool(LinearisedAttack):
     """Minimal perturbations by linearisation.
 
@@ -112,13 +119,9 @@ class DeepFool(LinearisedAttack):
     """
 
     norm: Annotated[str, ("l2", "linf")]
-    eps: float
     steps: int = 50
     overshoot: float = 0.02
     classes: int = 9
-    eot_samples: int = 1
-    estimator: Estimator = "mean_logits"
-    targeted: bool = False
 
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
@@ -139,7 +142,7 @@ class DeepFool(LinearisedAttack):
             slope = -boundary.slope if self.targeted else boundary.slope
             way = norms.direction(slope, self.norm)
             moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * way
-            return norms.select(stopped, total, moved), stopped, closest
+            return select(stopped, total, moved), stopped, closest
 
         start = (jnp.zeros_like(images), closest.distance == 0, closest)
         total, _, closest = jax.lax.fori_loop(0, self.steps, step, start)

@@ -7,6 +7,7 @@ References:
     parameter-free attacks, 2020, arXiv:2003.01690 (FAB-T).
 """
 
+import functools
 import math
 from typing import Annotated
 
@@ -17,8 +18,8 @@ from jaxtyping import Array, Int
 from vone_jax import prng
 from vone_jax.arguments import Range, Share
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Estimator, Norm, pytree
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values
+from vone_jax.attacks.attack import Repeated
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values, select
 from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
 from vone_jax.attacks.minimal import Closest
 from vone_jax.attacks.norms import Column, Flat
@@ -35,8 +36,7 @@ _NEGLIGIBLE = 1e-8
 _MOST_ROUNDS = 64
 
 
-@pytree("eps", "alpha_max", "eta", "beta")
-class FAB(LinearisedAttack):
+class FAB(LinearisedAttack, Repeated):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
 
     Each step projects both the current point and the original image onto the nearest boundary. It
@@ -65,17 +65,12 @@ class FAB(LinearisedAttack):
         than the number of other classes is refused when the attack runs.
     """
 
-    norm: Norm
-    eps: float
     steps: int = 100
     restarts: int = 1
     targets: int | None = None
     alpha_max: Share = 0.1
     eta: Annotated[float, Range(1.0)] = 1.05
     beta: Share = 0.9
-    eot_samples: int = 1
-    estimator: Estimator = "mean_logits"
-    targeted: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,13 +84,32 @@ class FAB(LinearisedAttack):
     def least_classes(self) -> int:
         return (self.targets or 1) + 1
 
+    def rounds(self, classes: int) -> int:
+        return self.targets or 1
+
+    def candidates(
+        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> tuple[Images]:
+        search = functools.partial(self.search, first=number)
+        found = self.closest(keys, logits_fn, images, labels, search)
+        return (self.within(found, images),)
+
     def search(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        closest: Closest,
+        first: Array | None = None,
     ) -> Closest:
+        """Search in all runs or, with ``first``, in those of one target."""
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
         def run(number: Array, closest: Closest) -> Closest:
+            if first is not None:
+                number = first.astype(jnp.int32) + number * count
             run_keys = prng.fold(keys, number)
             classes = None if groups is None else groups[number % count]
             point = images
@@ -118,11 +132,12 @@ class FAB(LinearisedAttack):
                 logits = self.logits(prng.stream(step_keys, "decision"), logits_fn, point)
                 closest, adversarial = self.closer(closest, point, logits, images, labels)
                 back = images + self.beta * (point - images)
-                return norms.select(adversarial, back, point), closest
+                return select(adversarial, back, point), closest
 
             return jax.lax.fori_loop(0, self.steps, step, (point, closest))[1]
 
-        return jax.lax.fori_loop(0, self.restarts * count, run, closest)
+        runs = self.restarts * (count if first is None else 1)
+        return jax.lax.fori_loop(0, runs, run, closest)
 
     def _groups(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels

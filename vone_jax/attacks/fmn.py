@@ -17,8 +17,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.arguments import Positive, Range
 from vone_jax.attacks import norms
-from vone_jax.attacks.attack import Estimator, Norm, pytree
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Scalar, Values
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Scalar, Values, select
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -29,7 +28,6 @@ State = tuple[Images, Values, Closest]
 _Change = Annotated[float, Range(most=1.0, below=True)]
 
 
-@pytree("eps", "initial_norm", "gamma")
 class DDN(MinimalNormAttack):
     """Minimal L2 perturbations: gradient steps on a sphere that shrinks and grows.
 
@@ -45,13 +43,9 @@ class DDN(MinimalNormAttack):
     loss = "cross_entropy"
 
     norm: Annotated[str, ("l2",)]
-    eps: float
     steps: int = 100
     initial_norm: Positive = 1.0
     gamma: _Change = 0.05
-    eot_samples: int = 1
-    estimator: Estimator = "mean_logits"
-    targeted: bool = False
 
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
@@ -70,7 +64,7 @@ class DDN(MinimalNormAttack):
             radius = jnp.minimum(radius * factor, largest)
             random = norms.surface(prng.stream(step_keys, "direction"), shape, "l2", dtype)
             flat = jnp.all(slope == 0, axis=(1, 2, 3))
-            way = norms.select(flat, random, norms.direction(slope, "l2"))
+            way = select(flat, random, norms.direction(slope, "l2"))
             delta = point - images + lengths[number] * way
             delta = radius[:, None, None, None] * norms.direction(delta, "l2")
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
@@ -88,7 +82,6 @@ def cosine(steps: int, first: Scalar, last: Scalar, dtype: DTypeLike) -> Array:
     return last + (first - last) * 0.5 * (1 + jnp.cos(turn))
 
 
-@pytree("eps", "first_step", "last_step", "first_gamma", "last_gamma")
 class FMN(MinimalNormAttack):
     """Minimal perturbations: gradient steps on the margin in a ball that adapts its radius.
 
@@ -111,16 +104,11 @@ class FMN(MinimalNormAttack):
 
     loss = "margin"
 
-    norm: Norm
-    eps: float
     steps: int = 100
     first_step: Positive = 1.0
     last_step: float = 0.01
     first_gamma: _Change = 0.05
     last_gamma: _Change = 0.001
-    eot_samples: int = 1
-    estimator: Estimator = "mean_logits"
-    targeted: bool = False
 
     def search(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
@@ -143,7 +131,7 @@ class FMN(MinimalNormAttack):
             radius = jnp.minimum(jnp.where(adversarial, inward, outward), largest)
             delta = point + lengths[number] * norms.direction(slope, "l2") - images
             delta = jax.vmap(
-                lambda delta, radius: norms.project(delta[None], self.norm, radius, "exact")[0]
+                lambda delta, radius: norms.project_nearest(delta[None], self.norm, radius)[0]
             )(delta, radius)
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 

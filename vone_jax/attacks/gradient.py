@@ -18,13 +18,12 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm, pytree
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
+from vone_jax.attacks.attack import GradientAttack, Repeated
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values, select
 from vone_jax.names import STEP_RULES
 
 
-@pytree("eps", "step_size")
-class PGD(Attack):
+class PGD(GradientAttack, Repeated):
     """Projected gradient descent on an averaged loss.
 
     Each step moves along the direction of steepest ascent in the attack's norm and returns to
@@ -34,11 +33,6 @@ class PGD(Attack):
       step_size: length of a step in the units of ``eps``; None takes it from ``step_rule``.
       step_rule: one of ``STEP_RULES``.
       random_start: begin at a point drawn evenly from the ball instead of the image itself.
-      restarts: number of runs with other draws. With several, each example keeps the run with
-        the highest averaged loss, judged with keys that no run has used.
-      l1_step: direction of an L1 step: "dense", the gradient itself; "max_coordinate", only the
-        value with the largest gradient; or "sparse", that of sparse L1 descent.
-      projection: onto the L1 ball: "radial" scales the perturbation, "exact" is the Euclidean one.
       order: "ball_then_box", or "box_then_ball" as in ART. Both orders end within ball and box.
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.
@@ -49,114 +43,79 @@ class PGD(Attack):
         loss.
     """
 
-    propagates_nan = True
-
-    norm: Norm
-    eps: float
     steps: int = 64
     step_size: float | None = None
     step_rule: Annotated[str, (*STEP_RULES,)] = "2.5*eps/steps"
     random_start: bool = False
     restarts: int = 1
-    eot_samples: int = 1
-    estimator: Estimator = "mean_loss"
-    loss: Loss = "cross_entropy"
-    targeted: bool = False
-    l1_step: Annotated[str, norms.L1_STEPS] = "dense"
-    projection: Annotated[str, norms.PROJECTIONS] = "radial"
     order: Annotated[str, ("ball_then_box", "box_then_ball")] = "ball_then_box"
     keep: Annotated[str, ("last", "best")] = "last"
-    norm_offset: float = 0.0
+    norm_offset: float = dataclasses.field(default=0.0, metadata={"leaf": False})
     early_stop: bool = False
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        def loss(adversarial: Images, keys: Keys) -> Values:
-            return self.evaluate(keys, logits_fn, adversarial, labels)[0]
-
+    def candidates(
+        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> tuple[Images]:
+        run_keys = prng.fold(keys, number)
+        noise_keys = prng.stream(run_keys, "noise")
+        iterate_keys = prng.stream(run_keys, "iterates")
         step_size = self.step_size
         if step_size is None:
             step_size = STEP_RULES[self.step_rule](self.eps, self.steps)
+        start = images
+        if self.random_start:
+            start_keys = prng.stream(run_keys, "start")
+            shape = images.shape[1:]
+            drawn = norms.sample(start_keys, shape, self.norm, self.eps, images.dtype)
+            start = jnp.clip(images + drawn, 0.0, 1.0)
 
-        nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
+        def higher(best: tuple[Images, Values], iterate: Images) -> tuple[Images, Values]:
+            loss = self.evaluate(iterate_keys, logits_fn, iterate, labels)[0]
+            return losses.higher(best, iterate, loss)
 
-        def run(restart: Array | int) -> Images:
-            run_keys = prng.fold(keys, restart)
-            noise_keys = prng.stream(run_keys, "noise")
-            iterate_keys = prng.stream(run_keys, "iterates")
-            start = images
-            if self.random_start:
-                start_keys = prng.stream(run_keys, "start")
-                shape = images.shape[1:]
-                drawn = norms.sample(start_keys, shape, self.norm, self.eps, images.dtype)
-                start = jnp.clip(images + drawn, 0.0, 1.0)
-
-            def step(number: Array, state: tuple) -> tuple:
-                adversarial, active, best = state
-                step_keys = prng.fold(noise_keys, number)
-                slope, _, logits = self.gradient(step_keys, logits_fn, adversarial, labels)
-                way = norms.direction(slope, self.norm, self.l1_step, adversarial, self.norm_offset)
-                moved = self._feasible(adversarial + step_size * way, images)
-                if self.early_stop:
-                    misled = losses.misled(logits, labels, self.targeted)
-                    # An image with logits that are not finite goes on, so that it becomes NaN.
-                    broken = jnp.isnan(slope).any(axis=(1, 2, 3))
-                    active = active & (broken | ~jnp.all(misled, axis=0))
-                    moved = norms.select(active, moved, adversarial)
-                if self.keep == "best":
-                    best = losses.stronger(best, moved, loss(moved, iterate_keys))
-                return moved, active, best
-
-            best = None
-            if self.keep == "best":
-                best = losses.stronger(nothing, start, loss(start, iterate_keys))
-            state = (start, jnp.ones(labels.shape, bool), best)
+        def step(number: Array, state: tuple) -> tuple:
+            adversarial, active, best = state
+            step_keys = prng.fold(noise_keys, number)
+            slope, _, logits = self.gradient(step_keys, logits_fn, adversarial, labels)
+            ascent = norms.direction(slope, self.norm, self.norm_offset)
+            moved = self._feasible(adversarial + step_size * ascent, images)
             if self.early_stop:
-                _, state = jax.lax.while_loop(
-                    lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
-                    lambda loop: (loop[0] + 1, step(*loop)),
-                    (jnp.uint32(0), state),
-                )
-            else:
-                state = jax.lax.fori_loop(0, self.steps, step, state)
-            last, _, best = state
-            return last if best is None else best[0]
+                misled = losses.misled(logits, labels, self.targeted)
+                # An image with logits that are not finite goes on, so that it becomes NaN.
+                broken = jnp.isnan(slope).any(axis=(1, 2, 3))
+                active = active & (broken | ~jnp.all(misled, axis=0))
+                moved = select(active, moved, adversarial)
+            return moved, active, best if best is None else higher(best, moved)
 
-        if self.restarts == 1:
-            return run(0)
-        judge_keys = prng.stream(keys, "judge")
-
-        def restart(number: Array, best: tuple[Images, Values]) -> tuple[Images, Values]:
-            rival = run(number)
-            return losses.stronger(best, rival, loss(rival, judge_keys))
-
-        return jax.lax.fori_loop(0, self.restarts, restart, nothing)[0]
+        best = None
+        if self.keep == "best":
+            nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
+            best = higher(nothing, start)
+        state = (start, jnp.ones(labels.shape, bool), best)
+        if self.early_stop:
+            _, state = jax.lax.while_loop(
+                lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
+                lambda loop: (loop[0] + 1, step(*loop)),
+                (jnp.uint32(0), state),
+            )
+        else:
+            state = jax.lax.fori_loop(0, self.steps, step, state)
+        last, _, best = state
+        return (last if best is None else best[0],)
 
     def _feasible(self, adversarial: Images, images: Images) -> Images:
         if self.order == "box_then_ball":
             adversarial = jnp.clip(adversarial, 0.0, 1.0)
-        delta = norms.project(
-            adversarial - images, self.norm, self.eps, self.projection, self.norm_offset
-        )
+        delta = norms.project(adversarial - images, self.norm, self.eps, self.norm_offset)
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
-@pytree("eps")
-class FGSM(Attack):
+class FGSM(GradientAttack):
     """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
 
     With "linf" this is the fast gradient sign method, with "l2" and "l1" the fast gradient method.
-    It is ``PGD`` with one step and no random start; see ``PGD`` for the attributes.
+    It is ``PGD`` with one step and no random start.
     """
-
-    propagates_nan = True
-
-    norm: Norm
-    eps: float
-    eot_samples: int = 1
-    estimator: Estimator = "mean_loss"
-    loss: Loss = "cross_entropy"
-    targeted: bool = False
-    l1_step: Annotated[str, norms.L1_STEPS] = "dense"
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -164,42 +123,30 @@ class FGSM(Attack):
         return pgd.perturb(keys, logits_fn, images, labels)
 
 
-@pytree("eps", "step_size", "decay")
-class MIFGSM(Attack):
+class MIFGSM(GradientAttack):
     """Gradient ascent along a decaying sum of normalised gradients, from the clean image.
+
+    Gradients are divided by their L1 norm before they are added, as in the paper.
 
     Attributes:
       step_size: length of a step in the units of ``eps``; None is ``eps / steps``.
       decay: factor of the sum at each step; 0 keeps no earlier gradient, 1 is the paper's value.
-      variant: "paper" adds gradients divided by their L1 norm; "foolbox" adds the steepest
-        directions in ``norm``, for L-infinity the signs. Their results differ.
     """
 
-    propagates_nan = True
-
-    norm: Norm
-    eps: float
     steps: int = 10
     step_size: float | None = None
     decay: float = 1.0
-    variant: Annotated[str, ("paper", "foolbox")] = "paper"
-    eot_samples: int = 1
-    estimator: Estimator = "mean_loss"
-    loss: Loss = "cross_entropy"
-    targeted: bool = False
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         noise_keys = prng.stream(keys, "noise")
         step_size = self.eps / self.steps if self.step_size is None else self.step_size
-        unit = "l1" if self.variant == "paper" else self.norm
 
         def step(number: Array, state: tuple[Images, Images]) -> tuple[Images, Images]:
             adversarial, momentum = state
             step_keys = prng.fold(noise_keys, number)
             slope, _, _ = self.gradient(step_keys, logits_fn, adversarial, labels)
-            momentum = self.decay * momentum + norms.direction(slope, unit)
-            way = norms.direction(momentum, self.norm)
-            delta = adversarial + step_size * way - images
+            momentum = self.decay * momentum + norms.direction(slope, "l1")
+            delta = adversarial + step_size * norms.direction(momentum, self.norm) - images
             adversarial = jnp.clip(images + norms.project(delta, self.norm, self.eps), 0.0, 1.0)
             return adversarial, momentum
 

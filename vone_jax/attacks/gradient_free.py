@@ -5,6 +5,7 @@ References:
     arXiv:1802.05666.
 """
 
+import dataclasses
 from typing import Annotated
 
 import jax
@@ -13,58 +14,44 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.arguments import Positive
-from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
+from vone_jax.attacks import norms
+from vone_jax.attacks.attack import Loss, LossAttack, Norm, Repeated
 from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 
 NOISES = ("uniform", "gaussian", "signs")
 
 
-@pytree("eps")
-class RandomNoise(Attack):
+class RandomNoise(Repeated):
     """Noise of norm ``eps``, clipped to the pixel box.
 
     If a model loses as much accuracy to noise as to an attack, that attack is too weak.
 
     Attributes:
       eps: norm of the noise in pixel units, before clipping.
-      draws: noise patterns tried per image; the one with the largest averaged margin is kept.
+      draws: noise patterns tried per image; the strongest is kept, as with restarts.
       noise: "uniform", a random point of the ball moved out to its surface; "gaussian", normal
         values scaled to the norm; "signs", values of equal size and random sign, the corners of
         the L-infinity ball.
-      eot_samples: draws of the classifier's own noise that the margin is averaged over; used only
-        to choose among several noise patterns, which are judged with the same draws.
     """
 
     norm: Norm
     eps: float
     draws: int = 1
     noise: Annotated[str, NOISES] = "uniform"
-    eot_samples: int = 1
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        def noisy(number: Array | int) -> Images:
-            shape, noise_keys = images.shape[1:], prng.fold(keys, number)
-            way = norms.surface(noise_keys, shape, self.norm, images.dtype, self.noise)
-            return jnp.clip(images + self.eps * way, 0.0, 1.0)
+    def rounds(self, classes: int) -> int:
+        return self.draws
 
-        if self.draws == 1:
-            return noisy(0)
-        judge_keys = prng.stream(keys, "judge")
-
-        def draw(number: Array, best: tuple[Images, Values]) -> tuple[Images, Values]:
-            rival = noisy(number)
-            logits = classifier.draws(logits_fn, judge_keys, rival, self.eot_samples)
-            margin = losses.averaged(losses.margin, "mean_loss", logits, labels)
-            return losses.stronger(best, rival, margin)
-
-        nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
-        return jax.lax.fori_loop(0, self.draws, draw, nothing)[0]
+    def candidates(
+        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> tuple[Images]:
+        shape, noise_keys = images.shape[1:], prng.fold(keys, number)
+        drawn = norms.surface(noise_keys, shape, self.norm, images.dtype, self.noise)
+        return (jnp.clip(images + self.eps * drawn, 0.0, 1.0),)
 
 
-@pytree("eps", "delta", "learning_rate")
-class SPSA(Attack):
+class SPSA(LossAttack):
     """Adam on simultaneous perturbations: differences of scores along random directions.
 
     A direction has a random sign for each value of an image. The loss is compared on both sides of
@@ -82,14 +69,11 @@ class SPSA(Attack):
     """
 
     norm: Annotated[str, ("linf",)]
-    eps: float
     steps: int = 100
     samples: int = 128
     delta: Positive = 0.01
     learning_rate: Positive = 0.01
-    eot_samples: int = 1
-    loss: Loss = "margin"
-    targeted: bool = False
+    loss: Loss = dataclasses.field(default="margin", kw_only=True)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def loss(point: Images, keys: Keys) -> Values:

@@ -7,8 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vone_jax.attacks import classifier, norms
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, Logits, LogitsFn, Mask, Values
+from vone_jax.attacks import classifier
+from vone_jax.attacks.classifier import (
+    Draws,
+    Images,
+    Keys,
+    Labels,
+    Logits,
+    LogitsFn,
+    Mask,
+    Values,
+    select,
+)
 
 # The logits of one or several draws, and a number for each draw and example.
 AnyLogits = Float[Array, "*draws n classes"]
@@ -149,16 +159,16 @@ def nothing_yet(images: Images) -> Verdict:
     return Verdict(jnp.full_like(like, jnp.inf), jnp.full_like(like, -jnp.inf))
 
 
-def stronger(
+def higher(
     best: tuple[Images, Values], rival_images: Images, rival_loss: Values
 ) -> tuple[Images, Values]:
     """Return for each example the images and loss of the pair with the higher loss."""
     # A loss that is not finite wins and is kept, with images of NaN, so that it is reported.
     finite = jnp.isfinite(rival_loss)
-    rival_images = norms.select(finite, rival_images, jnp.nan)
+    rival_images = select(finite, rival_images, jnp.nan)
     rival_loss = jnp.where(finite, rival_loss, jnp.nan)
     wins = ~(rival_loss <= best[1]) & ~jnp.isnan(best[1])
-    return norms.select(wins, (rival_images, rival_loss), best)
+    return select(wins, (rival_images, rival_loss), best)
 
 
 def rivals(logits: Logits, labels: Labels, count: int) -> Int[Array, "rivals n"]:

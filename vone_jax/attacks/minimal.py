@@ -5,6 +5,8 @@ attacks can also be called like any other, and then keep to their ``eps``.
 """
 
 import abc
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vone_jax import fast, prng
-from vone_jax.attacks import checks, classifier, losses, norms
-from vone_jax.attacks.attack import Attack, in_dtype, pytree
+from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks.attack import Attack, Estimator, Norm, check_finite, in_dtype
 from vone_jax.attacks.classifier import (
     AnyImages,
     AnyKey,
@@ -26,6 +28,7 @@ from vone_jax.attacks.classifier import (
     LogitsFn,
     Mask,
     Values,
+    select,
 )
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 
@@ -36,8 +39,7 @@ STANDARD_ERRORS = 2.0
 FARTHER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 
 
-@pytree("images", "distance", "found")
-class MinimalPerturbation:
+class MinimalPerturbation(NamedTuple):
     """The result of a minimal-norm attack for each image.
 
     Attributes:
@@ -74,43 +76,60 @@ class MinimalNormAttack(Attack):
       eps: radius that a call keeps to: it returns the closest adversarial image where that lies
         within ``eps``, and the original elsewhere. ``minimal`` does not restrict the distance.
       eot_samples: noise draws per decision and gradient.
-      estimator: what a gradient averages over the draws, see ``Attack``. Decisions always
+      estimator: what a gradient averages over the draws, see ``GradientAttack``. Decisions always
         take the mean logits.
+      targeted: whether labels are classes to reach rather than to leave.
     """
+
+    norm: Norm
+    eps: float
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    estimator: Estimator = "mean_logits"
+    targeted: bool = False
 
     def minimal(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> MinimalPerturbation:
         """Return the closest adversarial images; arguments and errors are those of a call."""
         result = _compiled(*self.prepared(key, logits_fn, images, labels))
-        checks.finite(result.images)
+        check_finite(result.images)
         return result
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        result = self.closest(keys, logits_fn, images, labels)
+        return self.within(self.closest(keys, logits_fn, images, labels), images)
+
+    def within(self, result: MinimalPerturbation, images: Images) -> Images:
+        """Return the closest adversarial images within ``eps``, and the originals elsewhere."""
         kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
-        return norms.select(kept, result.images, images)
+        return select(kept, result.images, images)
 
     def closest(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
+        self,
+        keys: Keys,
+        logits_fn: LogitsFn,
+        images: Images,
+        labels: Labels,
+        search: Callable[..., Closest] | None = None,
     ) -> MinimalPerturbation:
         """Search, and judge the result: pure, on checked input, with one key per example."""
+        search = search or self.search
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
         start, _ = self.closer(nothing, images, logits, images, labels)
-        best = self.search(prng.stream(keys, "search"), logits_fn, images, labels, start)
+        best = search(prng.stream(keys, "search"), logits_fn, images, labels, start)
         keys = prng.stream(keys, "judge")
         margin = self.margin(jnp.mean(self.logits(keys, logits_fn, best.images), axis=0), labels)
         failed = ~(margin > 0) & jnp.isfinite(best.distance)
-        judged = norms.select(failed, nothing, best)
-        judged = norms.select(jnp.isfinite(margin), judged, jnp.nan)
+        judged = select(failed, nothing, best)
+        judged = select(jnp.isfinite(margin), judged, jnp.nan)
         factors = jnp.asarray(FARTHER, images.dtype)
 
         def farther(number: Array, judged: Closest) -> Closest:
             points = jnp.clip(images + factors[number] * (best.images - images), 0.0, 1.0)
             logits = self.logits(prng.fold(keys, number), logits_fn, points)
             closer, _ = self.closer(judged, points, logits, images, labels)
-            return norms.select(failed, closer, judged)
+            return select(failed, closer, judged)
 
         if self.eot_samples > 1:
             judged = jax.lax.fori_loop(0, len(FARTHER), farther, judged)
@@ -144,9 +163,9 @@ class MinimalNormAttack(Attack):
         adversarial = margin > STANDARD_ERRORS * _standard_error(logits, mean, labels)
         distance = norms.size(candidates - images, self.norm)
         better = adversarial & (distance < closest.distance)
-        closest = norms.select(better, Closest(candidates, distance), closest)
+        closest = select(better, Closest(candidates, distance), closest)
         # No distance is less than NaN, so nothing replaces it.
-        return norms.select(jnp.isfinite(margin), closest, jnp.nan), adversarial
+        return select(jnp.isfinite(margin), closest, jnp.nan), adversarial
 
 
 def _standard_error(logits: Draws, mean: Logits, labels: Labels) -> Values:

@@ -1,12 +1,10 @@
 """Geometry of the three threat models: sizes, steepest directions, projections, random points.
 
-The functions work per example. Where attack toolkits differ in a rule, each variant has a name,
-because results of different variants are not comparable.
+The functions work per example.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from vone_jax import prng
-from vone_jax.attacks.classifier import Images, Keys, Mask, Scalar, Values
+from vone_jax.attacks.classifier import Images, Keys, Scalar, Values
 from vone_jax.names import NORMS as NORMS
 
-# Directions of the L1 step. "dense" is the gradient itself (foolbox, ART up to 1.17);
-# "max_coordinate" moves the one value with the largest gradient (ART since 1.18); "sparse" is
-# sparse L1 descent (Tramer and Boneh, 2019, arXiv:1904.13000).
-L1_STEPS = ("dense", "max_coordinate", "sparse")
-
-# Projections onto the L1 ball. "radial" scales the perturbation (foolbox, ART); "exact" is the
-# Euclidean projection. For L2 both are the same, and L-infinity clips.
-PROJECTIONS = ("radial", "exact")
-
-_SPARSE_QUANTILE = 0.99
-
-Tree = TypeVar("Tree")
 # The values of each image in one row, and a column with one number per image.
 Flat = Float[Array, "n values"]
 Column = Float[Array, "n 1"]
@@ -44,42 +30,23 @@ def size(delta: Images, norm: str) -> Values:
     return jnp.sum(jnp.abs(flat), axis=-1)
 
 
-def direction(
-    gradient: Images,
-    norm: str,
-    l1_step: str = "dense",
-    images: Images | None = None,
-    offset: float = 0.0,
-) -> Images:
+def direction(gradient: Images, norm: str, offset: Scalar = 0.0) -> Images:
     """Return the direction of steepest ascent, of norm one; a gradient of zero gives zero.
+
+    For L1 it is the gradient itself, scaled.
 
     Args:
       gradient: gradients of the loss. Values that are not finite make the result not finite.
       norm: the norm of the ball.
-      l1_step: one of ``L1_STEPS``; used for L1 only.
-      images: the current images, for "sparse": it takes no step across the border of the box.
-      offset: added to the gradient's norm before dividing, for L2 and the dense L1 step.
+      offset: added to the gradient's norm before dividing, for L2 and L1.
     """
     if norm == "linf":
         return jnp.sign(gradient)
-    if norm == "l2" or l1_step == "dense":
-        # Dividing by the largest value first keeps the square of a tiny gradient from underflow:
-        # a confident network must not look robust because of it.
-        largest = size(gradient, "linf")
-        scaled = _over(gradient, largest)
-        return _over(scaled, size(scaled, norm) + offset / jnp.where(largest == 0, 1.0, largest))
-    if l1_step == "max_coordinate":
-        flat = gradient.reshape(gradient.shape[0], -1)
-        largest = jnp.argmax(jnp.abs(flat), axis=-1, keepdims=True)
-        chosen = jnp.arange(flat.shape[-1])[None] == largest
-        return _signs(flat, chosen).reshape(gradient.shape)
-    assert images is not None, "the sparse L1 step needs the current images"
-    outward = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
-    flat = jnp.where(outward, jnp.zeros_like(gradient), gradient)
-    flat = flat.reshape(gradient.shape[0], -1)
-    threshold = jnp.quantile(jnp.abs(flat), _SPARSE_QUANTILE, axis=-1, keepdims=True)
-    signs = _signs(flat, jnp.abs(flat) >= threshold).reshape(gradient.shape)
-    return _over(signs, size(signs, "l1"))
+    # Dividing by the largest value first keeps the square of a tiny gradient from underflow:
+    # a confident network must not look robust because of it.
+    largest = size(gradient, "linf")
+    scaled = _over(gradient, largest)
+    return _over(scaled, size(scaled, norm) + offset / jnp.where(largest == 0, 1.0, largest))
 
 
 def sparse_direction(gradient: Images, count: Values) -> Images:
@@ -97,19 +64,20 @@ def sparse_direction(gradient: Images, count: Values) -> Images:
     return _over(signs, size(signs, "l1"))
 
 
-def project(
-    delta: Images, norm: str, eps: Scalar, projection: str = "radial", offset: float = 0.0
-) -> Images:
-    """Return the perturbations, projected onto the ball of radius ``eps`` around zero.
+def project(delta: Images, norm: str, eps: Scalar, offset: Scalar = 0.0) -> Images:
+    """Return the perturbations within the ball of radius ``eps`` around zero.
 
-    ``offset`` is added to the norm of a perturbation before it is compared with ``eps``. So a
-    perturbation that is scaled ends strictly inside the ball. L-infinity has no offset.
+    L-infinity clips; in L2 and L1 a perturbation is scaled. ``offset`` is added to its norm before
+    this is compared with ``eps``, so that a perturbation that is scaled ends strictly inside.
     """
-    if norm == "linf":
-        return jnp.clip(delta, -eps, eps)
-    if norm == "l1" and projection == "exact":
+    return jnp.clip(delta, -eps, eps) if norm == "linf" else _radial(delta, norm, eps, offset)
+
+
+def project_nearest(delta: Images, norm: str, eps: Scalar) -> Images:
+    """Return the Euclidean projection onto the ball; it differs from ``project`` in L1."""
+    if norm == "l1":
         delta = _soft_threshold(delta, jnp.full_like(delta, jnp.inf), eps)
-    return _radial(delta, norm, eps, offset)
+    return project(delta, norm, eps)
 
 
 def project_l1_box(images: Images, delta: Images, eps: Scalar) -> Images:
@@ -122,7 +90,7 @@ def project_l1_box(images: Images, delta: Images, eps: Scalar) -> Images:
     return _radial(_soft_threshold(delta, room, eps), "l1", eps)
 
 
-def _radial(delta: Images, norm: str, eps: Scalar, offset: float = 0.0) -> Images:
+def _radial(delta: Images, norm: str, eps: Scalar, offset: Scalar = 0.0) -> Images:
     length = size(delta, norm) + offset
     outside = length > eps
     scale = jnp.where(outside, eps / jnp.where(outside, length, jnp.ones_like(length)), 1.0)
@@ -214,15 +182,3 @@ def _signs(flat: Flat, chosen: Bool[Array, "n values"]) -> Flat:
 
 def _over(delta: Images, length: Values) -> Images:
     return delta / jnp.where(length == 0, jnp.ones_like(length), length)[:, None, None, None]
-
-
-def select(chosen: Mask, ours: Tree, theirs: Any) -> Tree:
-    """Return the rows of ``ours`` where ``chosen`` holds, of ``theirs`` elsewhere.
-
-    Both are trees of arrays with a row for each example; ``theirs`` may be a number instead.
-    """
-
-    def rows(one: Array, other: Array | float) -> Array:
-        return jnp.where(chosen.reshape(-1, *[1] * (one.ndim - 1)), one, other)
-
-    return jax.tree.map(rows, ours, jax.tree.broadcast(theirs, ours))

@@ -7,6 +7,7 @@ References:
     arXiv:2103.01208 (the L1 form).
 """
 
+import dataclasses
 import functools
 from typing import Annotated
 
@@ -19,12 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vone_jax import prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Attack, Loss, Norm, pytree
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values
+from vone_jax.attacks.attack import Loss, LossAttack, Repeated
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, select
 
 # The part of the image that a square covers is halved after each of these numbers of queries.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-_SCHEDULE_LENGTH = 10000
 
 # In a bump the square of half-width k has weight 1 / (k + 1)^power.
 _POWER = {"l2": 2, "l1": 4}
@@ -37,8 +37,7 @@ Places = Int[Array, "h w"]
 Side = Array | int
 
 
-@pytree("eps", "p_init")
-class Square(Attack):
+class Square(LossAttack, Repeated):
     """Random search: a change of a square window is kept if it raises the loss.
 
     It needs no gradients, so it shows where gradients are masked. With one draw per query, an image
@@ -52,24 +51,22 @@ class Square(Attack):
 
     Attributes:
       queries: evaluations of each image per run; the first one evaluates the starting pattern.
-      restarts: number of runs with other draws. A misclassified image is kept, or else the result
-        of the run with the highest loss under keys that no run has used.
       eot_samples: noise draws per query.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
-      rescale_schedule: stretch the schedule of the squares, made for 10000 queries, to ``queries``.
     """
 
-    norm: Norm
-    eps: float
     queries: int = 5000
     restarts: int = 1
-    eot_samples: int = 1
     p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
-    rescale_schedule: bool = False
-    loss: Loss = "margin"
-    targeted: bool = False
+    loss: Loss = dataclasses.field(default="margin", kw_only=True)
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+    @property
+    def ignores_noise(self) -> bool:
+        return self.eot_samples == 1
+
+    def candidates(
+        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+    ) -> tuple[Images]:
         def score(candidates: Images, keys: Keys) -> tuple[Values, Mask]:
             """Return the averaged loss, and whether an image is done."""
             loss, logits = self.evaluate(keys, logits_fn, candidates, labels)
@@ -78,57 +75,40 @@ class Square(Attack):
             margin = losses.margin(logits[0], labels)
             return loss, (-margin if self.targeted else margin) > 0
 
-        def run(number: Array | int, unsolved: Mask) -> Images:
-            run_keys = prng.fold(keys, number)
-            noise_keys = prng.stream(run_keys, "noise")
-            query_keys = prng.stream(run_keys, "queries")
-            start = self._start(prng.stream(run_keys, "start"), images)
-
-            def unfinished(state: tuple) -> Array:
-                query, _, _, _, active = state
-                return (query < self.queries) & jnp.any(active)
-
-            def ask(state: tuple) -> tuple:
-                query, proposal, current, loss, active = state
-                fresh_keys = prng.fold(noise_keys, query)
-                if self.eot_samples > 1:
-                    loss, _ = score(current, fresh_keys)
-                new_loss, done = score(proposal, fresh_keys)
-                better = (query == 0) | (new_loss > loss)
-                taken = active & (better | done | ~jnp.isfinite(new_loss))
-                current = norms.select(taken, _finite_or_nan(proposal, new_loss), current)
-                loss = jnp.where(taken, new_loss, loss)
-                active = active & ~done & jnp.isfinite(loss)
-                # Made in the iteration before it is scored. Otherwise XLA would compute it again
-                # for every part of the classifier that reads it.
-                query = query + 1
-                proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
-                return query, proposal, current, loss, active
-
-            state = (jnp.int32(0), start, images, clean_loss, unsolved)
-            return jax.lax.while_loop(unfinished, ask, state)[2]
-
         clean_loss, done = score(images, prng.stream(keys, "clean"))
         images = _finite_or_nan(images, clean_loss)
-        if self.restarts == 1:
-            return run(0, ~done)
-        judge_keys = prng.stream(keys, "judge")
+        run_keys = prng.fold(keys, number)
+        noise_keys = prng.stream(run_keys, "noise")
+        query_keys = prng.stream(run_keys, "queries")
+        start = self._start(prng.stream(run_keys, "start"), images)
 
-        def restart(number: Array, best: tuple[Images, Values, Mask]) -> tuple:
-            _, best_loss, unsolved = best
-            rival = run(number, unsolved)
-            rival_loss, done = score(rival, judge_keys)
-            wins = unsolved & (~(rival_loss <= best_loss) | done)
-            return *norms.select(wins, (rival, rival_loss), best[:2]), unsolved & ~done
+        def unfinished(state: tuple) -> Array:
+            query, _, _, _, active = state
+            return (query < self.queries) & jnp.any(active)
 
-        nothing = (images, jnp.full_like(clean_loss, -jnp.inf), ~done)
-        return jax.lax.fori_loop(0, self.restarts, restart, nothing)[0]
+        def ask(state: tuple) -> tuple:
+            query, proposal, current, loss, active = state
+            fresh_keys = prng.fold(noise_keys, query)
+            if self.eot_samples > 1:
+                loss, _ = score(current, fresh_keys)
+            new_loss, done = score(proposal, fresh_keys)
+            better = (query == 0) | (new_loss > loss)
+            taken = active & (better | done | ~jnp.isfinite(new_loss))
+            current = select(taken, _finite_or_nan(proposal, new_loss), current)
+            loss = jnp.where(taken, new_loss, loss)
+            active = active & ~done & jnp.isfinite(loss)
+            # Made in the iteration before it is scored. Otherwise XLA would compute it again
+            # for every part of the classifier that reads it.
+            query = query + 1
+            proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
+            return query, proposal, current, loss, active
+
+        state = (jnp.int32(0), start, images, clean_loss, ~done)
+        return (jax.lax.while_loop(unfinished, ask, state)[2],)
 
     def part(self, query: Array) -> Array:
         """Return the part of the image that the square of a query covers; the start is query 0."""
         after = jnp.asarray(SCHEDULE, jnp.float32)
-        if self.rescale_schedule:
-            after = after * (self.queries / _SCHEDULE_LENGTH)
         halvings = jnp.sum(query.astype(jnp.float32) > after)
         return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
@@ -167,7 +147,7 @@ class Square(Attack):
 
 def _finite_or_nan(images: Images, loss: Values) -> Images:
     # Without gradients nothing else carries a NaN of the classifier into the result.
-    return norms.select(jnp.isfinite(loss), images, jnp.nan)
+    return select(jnp.isfinite(loss), images, jnp.nan)
 
 
 # Starting patterns and proposals, for one example and one key at a time. The side of a window may

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,8 @@ from jaxtyping import Array
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.attacks import checks, classifier
-from vone_jax.attacks.attack import Attack, pytree
+from vone_jax.attacks import classifier
+from vone_jax.attacks.attack import Attack
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 
 
@@ -25,13 +24,13 @@ class Wrapper(Attack):
             raise TypeError(f"attack must be an Attack, got {type(self.attack).__name__}")
         super().__post_init__()
 
-    norm: Any = property(lambda self: self.attack.norm)
-    eps: Any = property(lambda self: self.attack.eps)
-    targeted: Any = property(lambda self: self.attack.targeted)
+    # Without annotations, so that these are no fields.
+    norm = property(lambda self: self.attack.norm)  # pyright: ignore
+    eps = property(lambda self: self.attack.eps)  # pyright: ignore
+    targeted = property(lambda self: self.attack.targeted)  # pyright: ignore
     least_classes = property(lambda self: self.attack.least_classes)
 
 
-@pytree("attack", "surrogate")
 class Transfer(Wrapper):
     """An attack that uses only a surrogate of the classifier it is called with.
 
@@ -45,8 +44,7 @@ class Transfer(Wrapper):
       TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
     """
 
-    attack: Attack
-    surrogate: LogitsFn = dataclasses.field(repr=False, metadata={"stored": False})
+    surrogate: LogitsFn = dataclasses.field(repr=False, metadata={"stored": False, "leaf": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +54,7 @@ class Transfer(Wrapper):
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple[Attack, Keys, LogitsFn, Images, Labels]:
         """Return the arguments of ``compiled``, after checks of the surrogate as well."""
-        checks.batch(key, self.surrogate, images, labels)
+        classifier.check_batch(key, self.surrogate, images, labels)
         return super().prepared(key, logits_fn, images, labels)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
@@ -64,7 +62,6 @@ class Transfer(Wrapper):
         return self.attack.perturb(keys, surrogate, images, labels)
 
 
-@pytree("attack")
 class InBatches(Wrapper):
     """An attack on any number of images that holds only ``size`` of them at a time.
 
@@ -84,7 +81,6 @@ class InBatches(Wrapper):
         one of another type than Auto.
     """
 
-    attack: Attack
     size: int
     mesh: meshes.Mesh | None = dataclasses.field(default=None, metadata={"stored": False})
 
@@ -97,6 +93,9 @@ class InBatches(Wrapper):
                 f"mesh must have the one axis {meshes.AXIS!r} of the type Auto, as "
                 f"mesh.data_mesh makes it, got {self.mesh}"
             )
+
+    def images_at_once(self, images: Images) -> int:
+        return len(images)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         count = images.shape[0]

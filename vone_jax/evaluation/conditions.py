@@ -17,11 +17,10 @@ from vone_jax.attacks import (
     AutoAttack,
     InBatches,
     MinimalNormAttack,
+    Strongest,
     Transfer,
-    checks,
     norms,
 )
-from vone_jax.attacks.attack import compiled
 from vone_jax.attacks.minimal import MinimalPerturbation
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
@@ -129,9 +128,9 @@ class Attacked(Judged):
         attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
         if trial.frozen(self.attack_noise):
             # A call of AutoAttack gives its later members the surviving images only, which would
-            # get the frozen draws of other images. The compiled form gives all members all images.
-            inputs = self.attack.prepared(keys, attacked, trial.images, trial.labels)
-            adversarial = checks.within(self.attack, trial.images, compiled(*inputs))
+            # get the frozen draws of other images. At once, all members get all images.
+            best = self.attack.choose(keys, attacked, trial.images, trial.labels, at_once=True)
+            adversarial = best.images
         else:
             adversarial = self.attack(keys, attacked, trial.images, trial.labels)
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
@@ -402,7 +401,7 @@ def _members(attack: Attack) -> list[Attack]:
     """The attacks that an attack runs, or the attack itself."""
     if isinstance(attack, Transfer | InBatches):
         return _members(attack.attack)
-    if isinstance(attack, AutoAttack):
+    if isinstance(attack, AutoAttack | Strongest):
         # The draws of its members do not depend on the number of classes.
         return [each for member in attack.members(classes=10) for each in _members(member)]
     return [attack]

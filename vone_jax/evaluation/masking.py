@@ -185,9 +185,7 @@ class Masking(Condition):
             "1 restart": started,
             "restarts": dataclasses.replace(started, restarts=self.restarts),
             "random noise": RandomNoise(self.norm, eps, noise="signs"),
-            "scores": Square(
-                self.norm, eps, self.queries, eot_samples=base.eot_samples, rescale_schedule=True
-            ),
+            "scores": Square(self.norm, eps, self.queries, eot_samples=base.eot_samples),
         }
         if self.stochastic:
             many = self.eot_samples

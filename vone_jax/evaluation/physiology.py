@@ -212,16 +212,16 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
     names: list[str] = []
 
     assert network.features is not None
-    function = network.features
+    traced = prng.trace(network.features, keys, image, "features", "neurophysiology.per_example")
 
-    def features(keys, images):
+    def features(function, keys, images):
         activations = function(keys, images)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
         return dict(activations)
 
     try:
-        shapes = jax.eval_shape(features, keys, image)
+        shapes = jax.eval_shape(features, traced, keys, image)
     except Exception as error:
         error.add_note(
             f"The error is from features of {network.name}, which did not take an image of "

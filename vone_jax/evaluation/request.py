@@ -12,7 +12,8 @@ from typing import Annotated
 
 from vone_jax import arguments, corruptions, names
 from vone_jax.arguments import FromZero, Range, Seed
-from vone_jax.attacks import PGD, checks
+from vone_jax.attacks import PGD
+from vone_jax.attacks.attack import check_radius, check_within_images
 from vone_jax.evaluation.judging import NOISES
 from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
@@ -32,7 +33,7 @@ IN_ONE_NORM = (*AT_RADII, "minimal")
 
 # Fields of a request that are fields of ``PGD``.
 _OF_PGD = (
-    "steps", "step_rule", "random_start", "restarts", "loss", "l1_step", "norm_offset", "order"
+    "steps", "step_rule", "random_start", "restarts", "loss", "norm_offset", "order"
 )  # fmt: skip
 
 # Fields of a request -> the suites that read them, if not all suites do.
@@ -120,7 +121,6 @@ class Request:
       restarts: Runs of the attack, of which each image keeps the worst.
       eot_samples: Noise draws averaged in a gradient. For a network without noise it is 1.
       loss: Loss that is increased: "cross_entropy", "margin" or "dlr".
-      l1_step: Direction of L1 steps: "dense", "max_coordinate" or "sparse".
       norm_offset: Added to L2 and L1 norms before dividing by them; ART before 1.18 has 1e-7.
       order: Order of the projections in a step: "ball_then_box", or "box_then_ball" as in ART.
       corruptions: Names of corruptions. Default: ImageNet-C's 15 and its 4 extra ones; in the
@@ -182,7 +182,6 @@ class Request:
     restarts: int = 1
     eot_samples: int = 10
     loss: str = "cross_entropy"
-    l1_step: str = "dense"
     norm_offset: float = 0.0
     order: str = "ball_then_box"
     corruptions: tuple[str, ...] = ()
@@ -226,9 +225,9 @@ class Request:
             )
         radii = [("eps", value, norms) for value in self.eps]
         for name, value, used in [*radii, ("gallery_eps", self.gallery_eps, [self.gallery_norm])]:
-            checks.radius(name, value)
+            check_radius(name, value)
             if "linf" in used:
-                checks.within_images(name, value)
+                check_within_images(name, value)
         for name in self.corruptions:
             arguments.choice("corruptions", name, corruptions.NAMES)
         drawn = self.frost_dir is None and self.corrupted_files is None
@@ -245,12 +244,6 @@ class Request:
             )
         arguments.choice("form", self.form, corruptions.FORMS)
         self.pgd(self.norm, 0.0)
-        attacked = {*norms, self.gallery_norm} if GALLERY in suite else {*norms}
-        if self.l1_step != "dense" and "l1" not in attacked:
-            raise ValueError(
-                f"l1_step is for attacks in l1, got {self.l1_step!r} for attacks in "
-                f"{', '.join(sorted(attacked)) or 'no norm'}; leave it out"
-            )
         _ = self.protocol
         for name in _WORDS_FOR_NOISE:
             parse_noise(name, getattr(self, name), None)

@@ -12,9 +12,9 @@ import numpy as np
 from jax.core import Tracer
 
 from vone_jax import arguments, prng
-from vone_jax.attacks import Attack, checks, classifier
+from vone_jax.attacks import Attack, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, WorstOf
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, WorstOf
 from vone_jax.evaluation.judging import Trial
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import vonenet_pgd
@@ -203,7 +203,7 @@ def examine(
 def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dict[str, np.ndarray]:
     """The arrays of a condition for all images, from a trial with the arguments of a user."""
     key, logits_fn = whole.example_keys, whole.logits_fn
-    images, labels = checks.arrays(key, logits_fn, whole.images, whole.labels)
+    images, labels = classifier.check_batch(key, logits_fn, whole.images, whole.labels)
     count = images.shape[0]
     if batch_size is not None:
         arguments.count("batch_size", batch_size)
@@ -217,10 +217,6 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
             whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
         )
         _check_known(trial.images)
-        if start == 0 and isinstance(condition, Judged):
-            call = classifier.checked(logits_fn, trial.example_keys, trial.images)
-            check_keys = prng.stream(trial.example_keys, "check")
-            checks.not_probabilities(call(check_keys, trial.images))
         try:
             part = condition.measure(trial)
         except FloatingPointError as error:

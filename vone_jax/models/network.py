@@ -247,11 +247,6 @@ class _Apply:
     # None: all layers.
     layer: str | None = None
 
-    @property
-    def returns_logits(self) -> bool:
-        """True if the result is that of the linear layer at the end, see ``Attack.prepared``."""
-        return self.layer == "logits"
-
     def __call__(self, variables: Any, key: NoiseKey, images: Images) -> Any:
         features: Any = self.model.apply(variables, images, noise_key=key, method="features")
         if self.layer is None:

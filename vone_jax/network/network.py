@@ -155,7 +155,8 @@ class Network:
     @functools.cached_property
     def num_classes(self) -> int:
         """The number of logits."""
-        logits = jax.eval_shape(lambda *inputs: self.logits_fn(*inputs), *self._inputs())
+        traced = self.traced_logits_fn()
+        logits = jax.eval_shape(lambda call, *inputs: call(*inputs), traced, *self._inputs())
         return logits.shape[-1]
 
     @functools.cached_property
