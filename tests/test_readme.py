@@ -94,7 +94,8 @@ def test_the_code_of_the_neurophysiology_page_gives_its_table(tmp_path, monkeypa
         numbers = [f"{x:.2f}" for x in (each.score, each.similarity, each.ceiling)]
         assert told == f"| {' | '.join(numbers)} | {each.neurons} |", name
     assert names["responses"].shape == (2, 36, 8, len(names["site"]))
-    assert names["result"].score("v3") > 0
+    assert 0.8 < np.nanmedian(names["fano"]) < 1.1
+    assert 0.1 < names["result"].score() < names["result"].score("v1-v2") < 0.4
 
 
 @pytest.mark.extras

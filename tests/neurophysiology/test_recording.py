@@ -155,11 +155,6 @@ def test_rounding_by_the_place_in_a_batch_is_no_mixing():
     assert not is_stochastic(layer, KEY, SMALL_DISPLAY)
 
 
-def test_a_site_keeps_at_least_one_unit(small_site):
-    with pytest.raises(ValueError, match=f"at least one of {len(small_site)} units, got none"):
-        small_site.keep(np.zeros(len(small_site), bool))
-
-
 def test_receptive_fields_are_where_the_units_look(small_site):
     maps = receptive_field_maps(small_layer, KEY, small_site)
     centres = receptive_field_centres(maps)
@@ -268,11 +263,6 @@ def test_an_error_in_a_layer_reaches_the_user(small_site):
     assert len(calls) == 1
 
 
-def test_a_function_of_images_alone_is_refused():
-    with pytest.raises(TypeError, match=r"response_fn must be a function of \(keys, images\)"):
-        score_small(lambda images: images)
-
-
 def score_small(layer, **options):
     return neurophysiology.score(layer, 8.0, 64, 1, KEY, **options)
 
@@ -324,32 +314,6 @@ def test_a_layer_of_other_images_than_declared_is_refused(image_size):
 def test_the_selection_must_be_free_of_noise():
     with pytest.raises(ValueError, match="must not draw noise"):
         score_small(noisy_layer, selection_response_fn=noisy_layer)
-
-
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"trials": 0}, ValueError, "trials"),
-        ({"bootstraps": 1.5}, ValueError, "bootstraps"),
-        ({"references": {"colour": np.zeros(3)}}, ValueError, "colour"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(options, error, message):
-    with pytest.raises(error, match=message):
-        score_small(small_layer, **options)
-
-
-@pytest.mark.untyped
-def test_keys_and_layers_are_checked():
-    with pytest.raises(TypeError, match="key"):
-        neurophysiology.score(small_layer, 8.0, 64, 1, jax.random.PRNGKey(0))
-    with pytest.raises(ValueError, match="scalar"):
-        neurophysiology.score(small_layer, 8.0, 64, 1, jax.random.split(KEY, 2))
-    with pytest.raises(TypeError, match="response_fn"):
-        score_small(np.zeros(3))
-    with pytest.raises(TypeError, match="floating"):
-        score_small(lambda key, images: small_layer(key, images).astype(jnp.int32))
 
 
 def test_nan_in_a_recording_is_an_error(small_site):

@@ -4,8 +4,6 @@ import dataclasses
 import importlib
 import io
 import json
-import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -153,20 +151,6 @@ def test_the_table_names_what_is_missing(scores):
     table = str(scores)
     assert "needs data" in table and "needs stimuli" in table
     assert f"{scores['peak_sf'].score:.3f}" in table
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "neurophysiology.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile("\n".join(blocks), "neurophysiology.md", "exec"), names)
-    assert names["scores"]["peak_sf"].score == pytest.approx(0.95, abs=0.02)
-    assert names["responses"].shape[:3] == (2, 36, 8)
-    assert 0.8 < np.nanmedian(names["fano"]) < 1.1
-    assert names["maps"].shape == (21, 21, len(names["site"]))
-    assert 0.1 < names["result"].score() < names["result"].score("v1-v2") < 0.4
 
 
 @pytest.mark.slow

@@ -336,7 +336,7 @@ def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
         "": default_normalisation(name, channels),
     }[names.front_end(name)]
     ours = np.asarray([np.broadcast_to(values, (channels,)) for values in (mean, std)], np.float32)
-    for flag, values in {**known, None: default}.items():
+    for flag, values in {None: default, **known}.items():
         if np.array_equal(ours, np.asarray(values, np.float32)):
             return flags if flag is None else flags | {"normalization": flag}
     raise ValueError(

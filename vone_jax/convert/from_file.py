@@ -183,7 +183,8 @@ def _base_network(
     channels = architecture.in_channels
     stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, found.problems)
     stored_size, stored_stem = stored_sizes(checkpoint.flags, found.problems)
-    if stated is None and architecture.name != "efficientnet_lite0":
+    # In a file of this project, the default needs no flag.
+    if stated is None and stored_stem is None and architecture.name != "efficientnet_lite0":
         found.assumed += ["mean", "std"]
     if not (stem_size or stored_stem):
         found.assumed.append("stem_size")

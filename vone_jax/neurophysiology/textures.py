@@ -152,40 +152,24 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if images are missing or in excess, both forms are mixed, sizes differ, or a
-        file cannot be read.
+      ValueError: if these are not the 450 images of one form, or a file cannot be read.
     """
     files: dict[tuple[int, int, str], Path] = {}
     forms = set()
     for path in files_in(folder):
-        if not (match := _FILE_NAME.fullmatch(path.name)):
-            continue
-        aperture, kind, family, sample = match.groups()
-        forms.add(aperture is not None)
-        entry = int(family), int(sample), "texture" if kind == "tex" else "noise"
-        if entry in files and len(forms) == 1:
-            raise ValueError(f"{folder} has two files for {entry[2]} {family}, sample {sample}")
-        files[entry] = path
-    if not files:
-        raise ValueError(f"{folder} holds no file named like tex-320x320-im13-smp1.png")
-    if len(forms) > 1:
-        raise ValueError(
-            f"{folder} mixes images with and without the prefix aperture_; leave one kind in it"
-        )
+        if match := _FILE_NAME.fullmatch(path.name):
+            aperture, kind, family, sample = match.groups()
+            forms.add(aperture is not None)
+            files[int(family), int(sample), "texture" if kind == "tex" else "noise"] = path
     samples = sorted({sample for _, sample, _ in files})
-    if len(samples) != FREEMAN_ZIEMBA_SAMPLES:
-        raise ValueError(
-            f"{folder} must hold {FREEMAN_ZIEMBA_SAMPLES} samples per family, got the sample "
-            f"numbers {samples}"
-        )
     expected = [(f, s, t) for f in FREEMAN_ZIEMBA_FAMILIES for s in samples for t in TYPES]
-    missing = [entry for entry in expected if entry not in files]
-    excess = [files[entry].name for entry in files if entry not in set(expected)]
-    if missing or excess:
+    wrong = [*{*expected} - files.keys(), *files.keys() - {*expected}]
+    if wrong or len(forms) != 1 or len(samples) != FREEMAN_ZIEMBA_SAMPLES:
         raise ValueError(
-            f"{folder} must hold the 450 images of the families {FREEMAN_ZIEMBA_FAMILIES}; "
-            f"{len(missing)} are missing, first (family, sample, type) {missing[:3]}; "
-            f"{len(excess)} are of other families, first {excess[:3]}"
+            f"{folder} must hold the 450 images such as tex-320x320-im13-smp1.png: noise and "
+            f"textures of the families {FREEMAN_ZIEMBA_FAMILIES} with {FREEMAN_ZIEMBA_SAMPLES} "
+            "samples each, all or none with the prefix aperture_; missing or in excess are "
+            f"(family, sample, type) {sorted(wrong)[:3]}"
         )
     images = [read_grey(files[entry]) for entry in expected]
     shapes = sorted({image.shape for image in images})
