@@ -21,7 +21,6 @@ experiment = Experiment(
     model=ModelConfig(name="vone_resnet18", image_size=64),
     data=DataConfig(
         source="folder:photos",
-        eval_split="validation",
         batch_size=16,
         augment=Augment(random_resized_crop=True, crop_scale=(0.35, 1.0), flip=True),
     ),

@@ -20,9 +20,9 @@ from tests.report import layers
 from tests.results import built
 from vone_jax import evaluation, mesh, results, training
 from vone_jax.cli import evaluate as program
-from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models import create
 from vone_jax.network import Network, NetworkError
+from vone_jax.training import run as run_dirs
 
 
 @pytest.fixture
@@ -37,11 +37,10 @@ def run_dir(tmp_path, monkeypatch):
         if path != directory:
             return restore(path, step)
         if step not in (None, 7):
-            raise training.CheckpointError(f"no checkpoint {step} in {path}; there are [7]")
-        return 7, tiny.EXPERIMENT, *tiny.tiny_network(classes=10)
+            raise training.RunDirectoryError(f"no checkpoint {step} in {path}; there are [7]")
+        return tiny.run_of(tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
 
     monkeypatch.setattr(run_dirs, "load_run", load_run)
-    monkeypatch.setattr(run_dirs, "read_run", lambda path: training.RunDescription(tiny.EXPERIMENT))
     return directory
 
 
@@ -297,11 +296,10 @@ def test_every_attack_has_a_suite(run_dir, capsys):
 KILLED = """
 import sys
 from tests.evaluation import tiny
-from vone_jax import training
 from vone_jax.cli import evaluate as program
-from vone_jax.experiments import run_dir as run_dirs
-run_dirs.load_run = lambda path, step=None: (7, tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
-run_dirs.read_run = lambda path: training.RunDescription(tiny.EXPERIMENT)
+from vone_jax.training import run
+restored = tiny.run_of(tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
+run.load_run = lambda path, step=None: restored
 sys.exit(program.main(sys.argv[1:]))
 """
 
@@ -391,7 +389,7 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
     assert program.main([str(run_dir.with_name("tinny"))]) == 2
     assert f"did you mean {run_dir}?" in capsys.readouterr().err
     assert program.main([str(run_dir), "--step", "99"]) == 2
-    assert "eval.py: --step 99: no checkpoint 99 in " in capsys.readouterr().err
+    assert "eval.py: no checkpoint 99 in " in capsys.readouterr().err
     with monkeypatch.context() as patch:
 
         def refused(*arguments, **options):
@@ -407,9 +405,8 @@ def test_wrong_runs_end_with_status_2(run_dir, capsys, monkeypatch):
         model=training.ModelConfig(name="resnet18", image_size=12, in_channels=1, num_classes=10),
         data=tiny.EXPERIMENT.data,
     )
-    monkeypatch.setattr(
-        run_dirs, "load_run", lambda path, step: (1, experiment, base, {"params": {}})
-    )
+    run = tiny.run_of(experiment, base, {"params": {}})
+    monkeypatch.setattr(run_dirs, "load_run", lambda path, step: run)
     monkeypatch.setattr(Network, "num_classes", 10)
     assert program.main([str(run_dir), "--suite", "v1"]) == 2
     assert "suite v1 is for VOneNets, tiny has no V1" in capsys.readouterr().err

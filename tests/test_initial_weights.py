@@ -1,6 +1,5 @@
 """``train.py --initial-weights``: runs from files, folders and other runs, to their end."""
 
-import dataclasses
 import json
 
 import jax
@@ -12,10 +11,8 @@ import vone_jax
 from tests.convert.conftest import random_variables
 from tests.convert.test_from_torch import robustness
 from tests.convert.torch_writer import archive
-from vone_jax import convert, mesh, models, training, v1
+from vone_jax import convert, data, models, training, v1
 from vone_jax.cli import train
-from vone_jax.training import initial
-from vone_jax.training import setup as setups
 
 V1 = v1.VOneBlockConfig(
     simple_channels=4, complex_channels=4, image_size=28, visual_degrees=1.0, kernel_size=21,
@@ -26,17 +23,15 @@ V1 = v1.VOneBlockConfig(
 def command(config, run_dir, *options):
     """Train a network of a few parameters for two steps."""
     size = ["--model.width=2", "--data.batch-size=32", "--steps=2", "--log-every=1"]
-    assert train.main([f"quickstart/{config}", *size, *options, "--run-dir", str(run_dir)]) == 0
-    return training.read_run(run_dir), *training.load_run(run_dir)[2:]
+    assert train.main([*config, *size, *options, "--run-dir", str(run_dir)]) == 0
+    return training.load_run(run_dir)
 
 
-def started_with(run_dir):
-    lines = map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())
-    return {
-        line["part"]: (line["taken"], line["left"], line["new"])
-        for line in lines
-        if line["kind"] == "initial_weights"
-    }
+def started_with(told):
+    """The table of parameters that a command prints."""
+    rows = [line.split() for line in told.partition("parameters of")[2].splitlines()[1:]]
+    rows = [row for row in rows if len(row) == 4 and row[1].replace(",", "").isdecimal()]
+    return {name: tuple(int(n.replace(",", "")) for n in counts) for name, *counts in rows}
 
 
 def equal(ours, theirs):
@@ -46,39 +41,41 @@ def equal(ours, theirs):
 
 
 @pytest.mark.slow
-def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(tmp_path):
+def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(tmp_path, capsys):
+    """The config says nothing about V1, so it is that of the file, and then that of the run."""
     model = models.create("vone_alexnet", 10, width=2, v1=V1)
     variables = random_variables(model)
     file = tmp_path / "net.safetensors"
     convert.save_torch(file, model, variables)
-    options = ["--model.name=vone_alexnet", "--freeze", "bottleneck", "back_end/conv*"]
+    config = ["photos", "--data.source=fashion_mnist_small", "--model.image-size=28"]
+    config += ["--model.name=vone_alexnet", "--freeze", "bottleneck", "back_end/conv*"]
     start = ["--initial-weights", str(file)]
-    run, trained, values = command("vone_resnet18", tmp_path / "run", *options, *start)
+    run = command(config, tmp_path / "run", *start)
     # The kernels are those of the file. Sampled ones would differ by rounding.
-    bank = trained.v1.bank
+    bank = run.model.v1.bank
     assert isinstance(bank, v1.ImportedBank)
     for ours, theirs in zip(bank.kernels, model.v1.gabor_kernels(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert (trained.v1.k_exc, trained.v1.gabor_seed) == (20.0, 3)
+    assert (run.model.v1.k_exc, run.model.v1.gabor_seed) == (20.0, 3)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored["experiment"]["model"]["v1"]["bank"]["sha256"] == bank.digest
-    assert (tmp_path / "run" / "config.json").stat().st_size < 10_000
+    assert stored["given"]["model"]["v1"] is None
     frozen = {path for path in flatten_dict(variables) if path[1:3] != ("back_end", path[2])}
     frozen |= {path for path in flatten_dict(variables) if path[2].startswith("conv")}
-    assert frozen and equal(values, variables) == frozen
-    assert all(left == new == 0 for _, left, new in started_with(tmp_path / "run").values())
+    assert frozen and equal(run.variables, variables) == frozen
+    table = started_with(capsys.readouterr().err)
+    assert table and all(left == new == 0 for _, left, new in table.values())
     file.unlink()
-    command("vone_resnet18", tmp_path / "run", *options, *start)
+    command(config, tmp_path / "run", *start)
 
-    start = ["--model.name=vone_alexnet", "--initial-weights", str(tmp_path / "run")]
-    again, trained, _ = command("vone_resnet18", tmp_path / "second", *start)
-    assert trained.v1 == run.experiment.model.v1
-    assert all(left == new == 0 for _, left, new in started_with(tmp_path / "second").values())
-    assert again.initial_digest != run.initial_digest
+    again = command(config, tmp_path / "second", "--initial-weights", str(tmp_path / "run"))
+    assert again.experiment.model.v1 == run.experiment.model.v1
+    table = started_with(capsys.readouterr().err)
+    assert table and all(left == new == 0 for _, left, new in table.values())
 
 
 @pytest.mark.slow
-def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
+def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path, capsys):
     model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)
     # Small numbers: the loss of two steps must stay finite.
     variables = jax.tree.map(lambda x: np.float32(0.2) * x, random_variables(model))
@@ -86,52 +83,12 @@ def test_v1_in_front_of_the_trunk_of_a_folder(tmp_path):
     start = ["--initial-weights", str(tmp_path / "base")]
     # The bottleneck and the first stage are trained.
     freeze = ["--freeze", "back_end/layer[234]*", "back_end/fc"]
-    _, _, values = command("vone_resnet18", tmp_path / "run", *start, *freeze)
-    table = started_with(tmp_path / "run")
+    values = command(["quickstart/vone_resnet18"], tmp_path / "run", *start, *freeze).variables
+    table = started_with(capsys.readouterr().err)
     assert table["stem"][:1] == (0,) and table["stem"][2] == 0
     assert table["bottleneck"] == (0, 0, 64 * 2)
     frozen = {path for path in flatten_dict(values) if path[2][:6] not in ("kernel", "layer1")}
     assert equal(values, variables) == frozen and len(frozen) > 50
-
-
-def test_what_a_plain_state_dict_does_not_say_stays_as_in_the_config(tmp_path):
-    block = v1.VOneBlockConfig(
-        simple_channels=6, complex_channels=2, image_size=28, visual_degrees=1.0, kernel_size=21,
-        stride=2, in_channels=1, k_exc=20.0, gabor_seed=3, image_mean=0.3,
-    )  # fmt: skip
-    model = models.create("vone_resnet18", 5, width=2, v1=block)
-    tensors = convert.to_torch(model, random_variables(model))
-    (tmp_path / "plain.pth").write_bytes(archive(tensors))
-    config = training.ModelConfig("vone_resnet18", image_size=28, in_channels=1, width=2, v1=block)
-    ours = training.Experiment(name="on", model=config, data=training.DataConfig(source="none"))
-    front = training.start_from(ours, str(tmp_path / "plain.pth")).model.v1
-    assert front is not None and isinstance(front.bank, v1.ImportedBank)
-    for name in ("stride", "k_exc", "simple_channels", "complex_channels", "image_mean"):
-        assert getattr(front, name) == getattr(block, name)
-    # As many cells of other kinds do not fit.
-    config = dataclasses.replace(config, v1=dataclasses.replace(block, simple_channels=8))
-    fewer = training.start_from(
-        dataclasses.replace(ours, model=config), str(tmp_path / "plain.pth")
-    )
-    assert fewer.model.v1 is not None
-    assert (fewer.model.v1.simple_channels, fewer.model.v1.complex_channels) == (4, 4)
-
-
-def test_a_plain_state_dict_of_a_base_network_keeps_the_normalisation_of_the_config(
-    tmp_path, capsys
-):
-    model = models.create("resnet18", 10, width=2, image_size=28, in_channels=1)
-    (tmp_path / "plain.pth").write_bytes(archive(convert.to_torch(model, random_variables(model))))
-    config = training.ModelConfig(
-        "resnet18", image_size=28, in_channels=1, width=2, mean=(0.2,), std=(0.4,)
-    )
-    data = training.DataConfig(source="fashion_mnist_small", batch_size=32)
-    ours = training.Experiment(name="on", model=config, data=data)
-    start = training.start_from(ours, str(tmp_path / "plain.pth"))
-    assert (start.model.mean, start.model.std) == ((0.2,), (0.4,))
-    setup = setups.prepare(start, mesh.data_mesh(jax.devices()[:1]))
-    notes = initial.choose(setup).notes
-    assert "model.mean stays (0.2,), since the source does not say it" in notes
 
 
 def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
@@ -140,8 +97,11 @@ def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
     wrapped = {f"module.{name}": tensor for name, tensor in robustness(network).items()}
     (tmp_path / "linf.pt").write_bytes(archive({"model": wrapped, "epoch": 90}))
     source = vone_jax.open_network(tmp_path / "linf.pt")
-    config = training.ModelConfig("resnet18", width=2)
-    ours = training.Experiment(name="tuned", model=config, data=training.DataConfig(source="none"))
-    start = training.start_from(ours, str(tmp_path / "linf.pt"))
+    config = training.DataConfig("none", eval_split="test")
+    ours = training.Experiment("tuned", training.ModelConfig("resnet18", width=2), config)
+    images = data.ArraySource(
+        np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, int), class_names=("a",)
+    )
+    start = training.resolve(ours, images, source)
     np.testing.assert_allclose(start.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
     assert (start.model.mean, start.model.std) == (source.model.mean, source.model.std)

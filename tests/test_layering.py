@@ -50,7 +50,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",
-            {"network", "convert", "data", "experiments", "models", "prng", "v1", "tracing"},
+            {"network", "convert", "data", "training", "models", "prng", "v1", "tracing"},
         ),
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
@@ -63,20 +63,15 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         ("report", {"report", "results", "cli"}),
         ("neurophysiology", {"neurophysiology", "prng", "results", "tracing"}),
         (
-            "experiments",
-            {"experiments", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh"}
-            | {"prng"},
-        ),
-        (
             "training",
-            {"training", "experiments", "data", "models", "v1", "fast", "mesh", "prng", "network"},
+            {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},
         ),
         (
             "evaluation",
-            {"evaluation", "results", "experiments", "attacks", "corruptions", "neurophysiology"}
+            {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
             | {"data", "models", "v1", "fast", "mesh", "prng", "network"},
         ),
-        ("sweep.py", {"cli", "data", "evaluation", "experiments", "results", "training"}),
+        ("sweep.py", {"cli", "data", "evaluation", "results", "training"}),
     ],
 )
 def test_packages_import_only_what_lies_below_them(package, allowed):

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
-from vone_jax.experiments import augmentation
+from vone_jax.training import augmentation
 
 
 def bits(key):

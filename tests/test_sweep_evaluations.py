@@ -13,9 +13,9 @@ from vone_jax import data, evaluation, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli.evaluate import Arguments
 from vone_jax.evaluation import Condition
-from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.state import initial_state
 from vone_jax.network import Network, open_network
+from vone_jax.training import run as run_dirs
+from vone_jax.training.state import initial_state
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")
@@ -40,9 +40,6 @@ def mocked(monkeypatch):
     """Restores any experiment that is put in, and images of its size without a file."""
     current: dict = {}
     monkeypatch.setattr(run_dirs, "load_run", lambda path, step=None: current["restored"])
-    monkeypatch.setattr(
-        run_dirs, "read_run", lambda path: training.RunDescription(current["restored"][1])
-    )
     monkeypatch.setattr(Network, "num_classes", property(lambda self: current["classes"]))
     monkeypatch.setattr(Network, "weights", "0")
     monkeypatch.setattr(Network, "parameters", 0)
@@ -102,7 +99,12 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, mocked, tm
             # Networks of one shape share a trace.
             if experiment.model not in restored:
                 restored[experiment.model] = variables_of(experiment)
-            mocked["restored"] = (1, experiment, *restored[experiment.model])
+            config = dataclasses.replace(
+                experiment.data, eval_split=experiment.data.eval_split or "test"
+            )
+            described = dataclasses.replace(experiment, data=config)
+            description = training.RunDescription(described, experiment, (), 0)
+            mocked["restored"] = training.Run(1, description, *restored[experiment.model])
             mocked["classes"] = experiment.model.num_classes
             mocked["image"] = experiment.model.image_size, experiment.model.in_channels
             network = open_network(tmp_path)

@@ -45,7 +45,8 @@ train nofile.py                                 | nofile.py    | there is no fil
 train broken.py                                 | broken.py    | division by zero
 train empty.py                                  | empty.py     | must define experiment = Experiment
 train barred/own.py                             | CONFIG barred/own.py | Permission denied
-train r extra                                   | extra        | train each by itself
+train r --data.augment.crop-scale 0.2           | --data.augment.crop-scale | 2 words
+train r --data.augment.crop-scale 2 1           | --data.augment.crop-scale | low <= high <= 1
 train r --steps 9 extra                         | extra        | belongs to no option
 train r --data photos                           | --data       | a group of that name
 train v --model.v1.noise None                   | --model.v1.noise | --model.v1.noise.scale
@@ -64,10 +65,6 @@ train r --eps 8/255                             | --eps        | python eval.py 
 train r --weights net.pth                       | --weights    | did you mean --initial-weights?
 train r --resume                                | --resume     | run the same command again
 train r --gpus 2                                | --gpus       | JAX_PLATFORMS=cpu
-train r --epochs 3 --steps 9                    | --epochs     | no effect beside --steps 9
-train r --data.augment.crop-scale 0.2 1         | --data.augment.crop-scale | random-resized-crop
-train r --data.corruption-severity 3 5          | --data.corruption-severity | data.corruptions NAME
-train r --non-finite-limit 3                    | --non-finite-limit | without --non-finite skip
 train r --similarity.target v1                  | --similarity | is None in this config
 train v --model.v1.normalization.gain 2         | --model.v1.normalization | config file of your own
 train v --model.v1.visual-degrees 2             | --model.v1:  | beyond the Nyquist limit
@@ -89,15 +86,11 @@ train r --evaluate-every 0                      | --evaluate-every | a finite nu
 train r --evaluate-every nan                    | --evaluate-every | a finite number > 0
 train r --keep-checkpoints 0                    | --keep-checkpoints | an integer >= 1
 train r --log-every 0                           | --log-every  | an integer >= 1
-train r --non-finite ignore                     | --non-finite | stop, skip
 train r --distributed here                      | --distributed | auto or HOST:PORT,N,I
 train r --distributed host:1,2                  | --distributed | auto or HOST:PORT,N,I
-train r --distributed host:99999,2,0            | --distributed | a port from 1 to 65535
 train r --data.batch-size 0                     | --data.batch-size | an integer >= 1
 train r --data.batch-size 12.5                  | --data.batch-size | an integer, got '12.5'
 train r --data.workers=-1                       | --data.workers | an integer >= 0
-train r --data.augment.crop-scale 0.2           | --data.augment.crop-scale | 2 words
-train r --data.augment.crop-scale 2 1           | --data.augment.crop-scale | low <= high <= 1
 train r --data.augment.flip maybe               | maybe        | on or off takes no value
 train r --data.corruptions fogg                 | --data.corruptions | did you mean 'fog'
 train r --data.corruption-severity 5 1          | --data.corruption-severity | low <= high
@@ -109,20 +102,17 @@ train r --data.source folder:nowhere            | --data.source | is not a direc
 train r --data.source folder:void               | --data.source | void/<class>/<image>
 train r --data.source npz:nowhere               | --data.source | nowhere: No such file
 train r --data.source npz:text.txt              | --data.source | cannot be read as NPZ
-train r --data.source folder:photos --data.eval-split test | --data.eval-split | cat, dog
 train r --data.train-split trian                | --data.train-split | splits are train, test
 train r --data.eval-split validatoin            | --data.eval-split | splits are train, test
 train r --data.data-dir void                    | --data.data-dir | is for 'tfds:' sets
-train r --data.source folder:photos --model.num-classes 7 | --model.num-classes | leave it out
 train r --data.source folder:photos --model.in-channels 1 | --model.in-channels | leave it out
 train r --model.name resnet19                   | --model.name | did you mean 'resnet18'
-train r --model.num-classes 3                   | --model.num-classes | have 10 classes
+train r --model.num-classes 3                   | --model.num-classes | have 10
 train r --model.image-size 4                    | --model.image-size | an integer >= 8
 train r --model.image-size big                  | --model.image-size | an integer
 train r --model.width 0                         | --model.width | an integer >= 1
 train r --model.mean 0.1 0.2 0.3                | --model.mean | one number or one per channel
 train r --model.v1.k-exc 3                      | --model.v1.k-exc | takes a network with V1
-train v --model.name resnet18                   | --model.v1   | use 'vone_resnet18'
 train v --model.v1.stride 0                     | --model.v1.stride | an integer >= 1
 train v --model.v1.kernel-size 4                | --model.v1.kernel-size | must be odd
 train v --model.v1.k-exc=-1                     | --model.v1.k-exc | a finite number > 0
@@ -139,9 +129,6 @@ train r --optimizer.rates back_end/fc 0         | --optimizer.rates | the factor
 train r --optimizer.rates back_end/fc           | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates back_end/fc=10        | --optimizer.rates | [STR FLOAT
 train r --optimizer.rates nosuch/part 3         | --optimizer.rates | back_end/layer1_0
-train r --freeze                                | --freeze     | needs at least one value
-train r --data.corruptions --epochs 1           | --data.corruptions | needs at least one value
-train r --freeze v1 --freeze=bottleneck         | --freeze     | is given twice; give it once
 train r --freeze nosuch                         | --freeze     | back_end/layer1_0
 train r --initial-weights nofile.pth            | --initial-weights | a checkpoint file (.pth
 train r --initial-weights ~nosuch/w.pth         | --initial-weights | a checkpoint file (.pth
@@ -150,11 +137,9 @@ train r --initial-weights text.txt              | --initial-weights | a checkpoi
 train r --initial-weights void                  | --initial-weights | train.py makes one
 train r --data.source folder:photos --initial-weights photos | --initial-weights | makes one
 train r --run-dir ''                            | --run-dir    | has an empty value; give one
-train r --run-dir text.txt                      | --run-dir    | must be a directory
+train r --run-dir text.txt                      | --run-dir    | File exists
 train r --run-dir text.txt/run                  | --run-dir    | Not a directory
 train r --run-dir 'run[1]'                      | --run-dir    | one of the characters
-train r --compilation-cache text.txt            | --compilation-cache | must be a directory
-train r --compilation-cache text.txt/cache      | --compilation-cache | cannot be made
 eval                                            | NETWORK is one of | RUN_DIR
 eval --suite clean                              | --suite      | NETWORK must come before
 eval quickstart/resnet18                        | resnet18     | is a config: train it first
@@ -162,7 +147,6 @@ eval nosuch                                     | nosuch       | a directory of 
 eval ~nosuch/run                                | ~nosuch/run  | a directory of train.py
 eval nosuch.pth                                 | nosuch.pth   | a checkpoint file (.pth
 eval empty.pth                                  | empty.pth    | empty.pth: the file is empty
-train r --initial-weights empty.pth             | empty.pth    | empty.pth: the file is empty
 eval nosuch.py:net                              | nosuch.py    | there is no file
 eval nosuchmodule:net                           | nosuchmodule | there is no module
 eval empty.py:net                               | empty.py     | has no function 'net'
@@ -259,7 +243,6 @@ eval net --class-names utf16.txt                | --class-names | text in UTF-8;
 eval net --class-names empty.txt                | --class-names | each line, got an empty file
 train leave.py                                  | leave.py     | SystemExit: 0
 eval net --distributed here                     | --distributed | auto or HOST:PORT,N,I
-eval net --compilation-cache text.txt           | --compilation-cache | must be a directory
 eval net --split trian                          | --split      | splits are train, test
 eval net --source folder:nowhere                | --source     | is not a directory
 eval net --source cifar10                       | --source     | did you mean 'tfds:cifar10'
@@ -366,7 +349,7 @@ def workplace(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, unless_barred(getattr(os, name)))
     monkeypatch.setattr(evaluate, "open_network", open_network)
     monkeypatch.setattr(evaluation, "evaluate", never)
-    monkeypatch.setattr("vone_jax.training.setup.Setup.initial_state", never)
+    monkeypatch.setattr("vone_jax.training.loop._random_state", never)
     monkeypatch.setattr("vone_jax.sweep._execute", never)
     return tmp_path
 

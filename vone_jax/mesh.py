@@ -199,6 +199,20 @@ def agree(decide: Callable[[], Any]) -> Any:
     return decision
 
 
+def broadcast(tree: Any) -> Any:
+    """Return a tree of NumPy arrays of process 0 in all processes, which pass trees of its form."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def stop_requested(step: int) -> bool:
+    """Return True at the step at which all processes should save and stop, after a SIGTERM to one.
+
+    All processes of a program of several must call this once per step. With one process it is
+    False.
+    """
+    return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
 def any_process(flag: bool) -> bool:
     """Return True if ``flag`` is True in any process. All processes must call this together."""
     if jax.process_count() == 1:

@@ -40,8 +40,8 @@ MATMUL_PRECISIONS = ("default", "high", "highest")
 
 # Fields of an experiment that affect its speed and safety, and no result beyond rounding.
 WITHOUT_EFFECT = (
-    "checkpoint_every", "compilation_cache", "keep_checkpoints", "non_finite", "non_finite_limit",
-    "remat", "data.data_dir", "data.eval_batch_size", "data.prefetch", "data.workers",
+    "checkpoint_every", "keep_checkpoints", "non_finite_limit", "remat", "data.data_dir",
+    "data.eval_batch_size", "data.workers",
 )  # fmt: skip
 
 # The data set of 20 photographs of ImageNet, see ``vone_jax.data``.

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vone_jax import arguments, cli, data, files, training
+from vone_jax import arguments, cli, files
 from vone_jax.evaluation import Request
-from vone_jax.experiments import experiment_files
-from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.checkpoint import saved_steps
-from vone_jax.experiments.experiment import Experiment
 from vone_jax.results import ResultError
 from vone_jax.results import load as load_results
+from vone_jax.training import experiment_files
+from vone_jax.training import run as run_dirs
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.run import saved_steps
 
 STEPS = ("train", "evaluate", "report")
 _RECORD = "sweep.jsonl"
@@ -473,24 +473,10 @@ def _changes(network: Experiment, run_dir: Path) -> list[str]:
     A run that does not exist, or whose description is damaged, has none.
     """
     try:
-        stored = run_dirs.read_run(run_dir).experiment
-    except (OSError, run_dirs.RunDirectoryError):
+        given = run_dirs.read_run(run_dir).given
+    except (ValueError, run_dirs.RunDirectoryError):
         return []
-    # Fields that a training takes from its initial weights or from its data are no differences.
-    if network.initial_weights is not None and network.initial_weights == stored.initial_weights:
-        with contextlib.suppress(ValueError):
-            network = training.start_from(network, network.initial_weights, run_dir)
-    ignored = {"model.num_classes"} if network.model.num_classes is None else set()
-    config, size = network.data, stored.data.batch_size
-    if size < config.batch_size:
-        # A set that is smaller than a batch is one batch. Without the set, that is not known.
-        images = size
-        with contextlib.suppress(ValueError, OSError):
-            images = len(data.load(config.source, config.train_split, data_dir=config.data_dir))
-        if size <= images < config.batch_size:
-            ignored.add("data.batch_size")
-    changes = experiment_files.differences(network, stored)
-    return [change for change in changes if change.partition(":")[0] not in ignored]
+    return experiment_files.differences(network, given)
 
 
 def _commands(
@@ -602,7 +588,7 @@ def _trained(command: _Command) -> dict[str, float]:
 def _without_checkpoint(command: _Command) -> str:
     """The error about a run of a command that has no checkpoint, empty if there is none."""
     for run_dir in command.needs:
-        if not saved_steps(run_dir / run_dirs.CHECKPOINTS):
+        if not saved_steps(run_dir):
             if _last_training(run_dir) > 0:
                 return f"{run_dir} has no checkpoint any more; delete it to train it again"
             return f"{run_dir} has no checkpoint yet; train it with --only train, or without --only"
@@ -634,7 +620,7 @@ def _outdated(network: Experiment | Weights | Ensemble, run_dir: Path) -> str | 
 def _training_times(run_dir: Path) -> tuple[float, float]:
     """The times of a run's newest checkpoint and recorded training, each 0 if it is not known."""
     directory = run_dir / run_dirs.CHECKPOINTS
-    times = ((directory / str(step)).stat().st_mtime for step in saved_steps(directory))
+    times = ((directory / str(step)).stat().st_mtime for step in saved_steps(run_dir))
     return max(times, default=0.0), _last_training(run_dir)
 
 

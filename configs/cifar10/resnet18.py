@@ -16,11 +16,13 @@ from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, Optim
 
 experiment = Experiment(
     name="cifar10-resnet18",
-    model=ModelConfig(name="resnet18", num_classes=10, image_size=32),
+    model=ModelConfig(name="resnet18", image_size=32),
     data=DataConfig(source="tfds:cifar10", batch_size=128, augment=AUGMENTS["cifar10"], workers=2),
     optimizer=OptimizerConfig(
         learning_rate=0.1, schedule=Cosine(), momentum=0.9, weight_decay=5e-4
     ),
     epochs=150,
+    precision="bfloat16",
+    matmul_precision="default",
     checkpoint_every=5,
 )

@@ -13,9 +13,10 @@ Command: python train.py cifar10/vone_resnet18
 from dataclasses import replace
 
 from configs.cifar10.resnet18 import experiment as base
+from vone_jax import models
 
 experiment = replace(
     base,
     name="cifar10-vone_resnet18",
-    model=base.model.moved(name="vone_resnet18"),
+    model=replace(base.model, name="vone_resnet18", v1=models.v1_config(32, 3)),
 )

@@ -17,6 +17,6 @@ from configs.imagenet.resnet50 import experiment as recipe
 experiment = replace(
     recipe,
     name="imagenet-alexnet",
-    model=recipe.model.moved(name="alexnet"),
+    model=replace(recipe.model, name="alexnet"),
     optimizer=replace(recipe.optimizer, learning_rate=0.01),
 )

@@ -16,5 +16,5 @@ from configs.imagenet.resnet50 import experiment as recipe
 experiment = replace(
     recipe,
     name="imagenet-cornet_s",
-    model=recipe.model.moved(name="cornet_s"),
+    model=replace(recipe.model, name="cornet_s"),
 )

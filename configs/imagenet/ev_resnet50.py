@@ -21,7 +21,7 @@ from vone_jax.training import OneCycle, OptimizerConfig
 experiment = replace(
     base,
     name="imagenet-ev_resnet50",
-    model=base.model.moved(name="ev_resnet50"),
+    model=replace(base.model, name="ev_resnet50"),
     optimizer=OptimizerConfig(
         learning_rate=0.1,
         schedule=OneCycle(rise=0.3, div_factor=25.0, final_div_factor=1e4),

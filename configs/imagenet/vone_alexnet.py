@@ -18,5 +18,5 @@ from vone_jax.v1 import VOneBlockConfig
 experiment = replace(
     base,
     name="imagenet-vone_alexnet",
-    model=replace(base.model.moved(name="vone_alexnet"), v1=VOneBlockConfig(sf_max=6.0)),
+    model=replace(base.model, name="vone_alexnet", v1=VOneBlockConfig(sf_max=6.0)),
 )

@@ -19,5 +19,5 @@ from vone_jax.v1 import VOneBlockConfig
 experiment = replace(
     base,
     name="imagenet-vone_resnet50",
-    model=replace(base.model.moved(name="vone_resnet50"), v1=VOneBlockConfig(sf_max=6.0)),
+    model=replace(base.model, name="vone_resnet50", v1=VOneBlockConfig(sf_max=6.0)),
 )

@@ -17,7 +17,6 @@ from vone_jax.data import AUGMENTS
 experiment = replace(
     recipe,
     name="imagenette-resnet50",
-    model=replace(recipe.model, num_classes=10),
     data=replace(
         recipe.data,
         source="tfds:imagenette/320px-v2",

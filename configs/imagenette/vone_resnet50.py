@@ -15,5 +15,5 @@ from configs.imagenette.resnet50 import experiment as base
 experiment = replace(
     base,
     name="imagenette-vone_resnet50",
-    model=replace(imagenet.model, num_classes=10),
+    model=imagenet.model,
 )

@@ -11,7 +11,7 @@ from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, Optim
 
 experiment = Experiment(
     name="quickstart-resnet18",
-    model=ModelConfig(name="resnet18", num_classes=10, image_size=28, in_channels=1, width=8),
+    model=ModelConfig(name="resnet18", image_size=28, in_channels=1, width=8),
     data=DataConfig(
         source="fashion_mnist_small",
         batch_size=128,

@@ -12,9 +12,7 @@ Command: python train.py quickstart/vone_resnet18
 from dataclasses import replace
 
 from configs.quickstart.resnet18 import experiment as base
-
-_model = base.model.moved(name="vone_resnet18")
-assert _model.v1 is not None
+from vone_jax import models
 
 experiment = replace(
     base,
@@ -22,6 +20,8 @@ experiment = replace(
     # A gain of 15 instead of 25: the mean response to these images, which have far more contrast
     # than photographs, is then near 1, as the noise constants assume.
     model=replace(
-        _model, v1=replace(_model.v1, simple_channels=32, complex_channels=32, k_exc=15.0)
+        base.model,
+        name="vone_resnet18",
+        v1=replace(models.v1_config(28, 1), simple_channels=32, complex_channels=32, k_exc=15.0),
     ),
 )

@@ -17,10 +17,9 @@ from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConf
 
 experiment = Experiment(
     name="tiny_imagenet-resnet18",
-    model=ModelConfig(name="resnet18", num_classes=200, image_size=64),
+    model=ModelConfig(name="resnet18", image_size=64),
     data=DataConfig(
         source="folder:tiny-imagenet-200",
-        eval_split="val",
         batch_size=128,
         augment=AUGMENTS["tiny_imagenet"],
         workers=4,
@@ -32,4 +31,6 @@ experiment = Experiment(
         weight_decay=5e-4,
     ),
     epochs=60,
+    precision="bfloat16",
+    matmul_precision="default",
 )

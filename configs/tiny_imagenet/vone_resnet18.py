@@ -13,9 +13,10 @@ Command: python train.py tiny_imagenet/vone_resnet18
 from dataclasses import replace
 
 from configs.tiny_imagenet.resnet18 import experiment as base
+from vone_jax import models
 
 experiment = replace(
     base,
     name="tiny_imagenet-vone_resnet18",
-    model=base.model.moved(name="vone_resnet18"),
+    model=replace(base.model, name="vone_resnet18", v1=models.v1_config(64, 3)),
 )

@@ -28,7 +28,7 @@ EXPERIMENT = training.Experiment(
     model=training.ModelConfig(
         name="vone_resnet18", image_size=12, in_channels=1, num_classes=10, v1=CONFIG
     ),
-    data=training.DataConfig(source="fashion_mnist_small"),
+    data=training.DataConfig(source="fashion_mnist_small", eval_split="test"),
 )
 
 
@@ -55,6 +55,12 @@ def tiny_images(count=10):
     source = tiny_source()
     images = np.stack([source[i]["image"] for i in range(count)]).astype(np.float32) / 255
     return images, np.arange(count) % 3
+
+
+def run_of(experiment, model, variables):
+    """A run as ``training.load_run`` returns it."""
+    described = training.RunDescription(experiment, experiment, (), 0)
+    return training.Run(7, described, model, variables)
 
 
 def tiny_network(noise=CONFIG.noise, seed=0, classes=3):

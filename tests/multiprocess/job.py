@@ -2,12 +2,13 @@
 
 CLUSTER is the value of ``--distributed``. FAULT happens in this process after the fifth batch of a
 training, or after the second batch of an evaluation: "term" is a SIGTERM, "unreadable" an image
-that cannot be decoded.
+that cannot be decoded. With "stale" the process sees no checkpoints from its start on.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ from vone_jax.cli import train as train_command
 from vone_jax.evaluation import run
 from vone_jax.models.layers import BatchNorm
 from vone_jax.models.network import VOneNet
-from vone_jax.training import setup as setups
+from vone_jax.training import inputs
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "training"))
@@ -34,7 +35,7 @@ V1 = v1.VOneBlockConfig(
 EXPERIMENT = training.Experiment(
     name="processes",
     model=training.ModelConfig(name="vone_resnet18", image_size=8, in_channels=1, v1=V1),
-    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=8),
+    data=training.DataConfig("tiny", eval_split="test", batch_size=8, eval_batch_size=8),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=9,
     log_every=1,
@@ -69,22 +70,22 @@ def befall(fault):
     """Make a fault happen in this process."""
     if fault == "term":
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2.0)  # The processes agree on a step meanwhile.
     elif fault == "unreadable":
         raise ValueError("image 3 cannot be decoded")
 
 
-class FaultySetup(setups.Setup):
-    """The parts of a run in which a fault happens."""
+def hide_checkpoints():
+    """Make this process list no checkpoints, as a file system of a network may do for a while."""
 
-    fault = ""
-    batches = 0
+    def hiding(function):
+        def listed(path, *rest):
+            return iter(()) if Path(path).name == "checkpoints" else function(path, *rest)
 
-    def shard(self, batch):
-        if "mask" not in batch:
-            FaultySetup.batches += 1
-            if FaultySetup.batches == 5:
-                befall(self.fault)
-        return super().shard(batch)
+        return listed
+
+    Path.glob, Path.iterdir = hiding(Path.glob), hiding(Path.iterdir)
+    os.listdir, os.scandir = hiding(os.listdir), hiding(os.scandir)
 
 
 def noise_of_a_batch():
@@ -118,8 +119,18 @@ def refusals():
 
 
 def train(run_dir, cluster, fault):
-    setups.Setup = FaultySetup
-    FaultySetup.fault = fault
+    place, batches = inputs.place, []
+
+    def faulty_place(mesh, batch):
+        if "mask" not in batch:
+            batches.append(batch)
+            if len(batches) == 5:
+                befall(fault)
+        return place(mesh, batch)
+
+    inputs.place = faulty_place
+    if fault == "stale":
+        hide_checkpoints()
     training.load_config = lambda name, configs: EXPERIMENT
     status = train_command.main(["processes", "--run-dir", run_dir, "--distributed", cluster])
     if status == 0:

@@ -6,7 +6,7 @@ import pytest
 
 from vone_jax import models, open_network, training, v1
 from vone_jax.cli import train
-from vone_jax.experiments.state import initial_state
+from vone_jax.training.state import initial_state
 
 CONFIG = """
 from dataclasses import replace
@@ -35,7 +35,8 @@ def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config.write_text(CONFIG.format(rule=rule))
     size = ["--model.width=2", "--data.batch-size=32", "--log-every=1"]
     assert train.main([str(config), *size, "--steps=2", "--run-dir", str(run_dir)]) == 0
-    _, experiment, model, variables = training.load_run(run_dir)
+    run = training.load_run(run_dir)
+    experiment, model, variables = run.experiment, run.model, run.variables
     assert experiment.model.learned_normalization == eval(f"v1.{rule}")
     start = initial_state(experiment, model).variables["params"]
     for part in models.FRONT_END:

@@ -16,9 +16,9 @@ import vone_jax
 from tests.convert.conftest import random_variables, small
 from tests.network import user_networks
 from vone_jax import cli, convert, data, models, prng, training, v1
-from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.network import Network, NetworkError, ensemble
 from vone_jax.network.network import Split
+from vone_jax.training import run as run_dirs
 
 FUNCTIONS = "tests.network.user_networks"
 FILE = Path(user_networks.__file__)
@@ -308,16 +308,16 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     experiment = dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, num_classes=10, width=2),
-        data=dataclasses.replace(experiment.data, center_crop=0.5),
+        data=dataclasses.replace(experiment.data, center_crop=0.5, eval_split="test"),
     )
-    description = training.RunDescription(experiment, validation_names_digest="abc")
+    description = training.RunDescription(experiment, experiment, tuple("abcdefghij"), 0)
     model = experiment.build()
-    loaded = 7, experiment, model, models.init(model, jax.random.key(0))
+    loaded = training.Run(7, description, model, models.init(model, jax.random.key(0)))
     monkeypatch.setattr(run_dirs, "load_run", lambda path, step: loaded)
-    monkeypatch.setattr(run_dirs, "read_run", lambda path: description)
     network = vone_jax.open_network(tmp_path)
     assert network.preprocessing == data.Preprocessing(0.5)
-    assert network.validation.names_digest == "abc" and network.checkpoint_step == 7
+    assert network.validation == Split("fashion_mnist_small", "test")
+    assert network.checkpoint_step == 7 and network.class_names[:2] == ("a", "b")
 
 
 def test_an_ensemble_has_the_noise_of_any_member_and_the_images_of_all():

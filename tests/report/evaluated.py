@@ -12,8 +12,8 @@ import pytest
 from tests.results import built
 from vone_jax import training, v1
 from vone_jax.cli import evaluate as program
-from vone_jax.experiments import run_dir as run_dirs
 from vone_jax.models.network import BaseNetwork, VOneNet
+from vone_jax.training import run_dir as run_dirs
 
 V1 = v1.VOneBlockConfig(
     simple_channels=4,

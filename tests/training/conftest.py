@@ -4,7 +4,7 @@ import jax
 import pytest
 from tiny import TinyNet, tiny_source
 
-from vone_jax import data, fast, training
+from vone_jax import data, training
 
 
 @pytest.fixture
@@ -14,9 +14,13 @@ def tiny(monkeypatch):
     monkeypatch.setattr(training.Experiment, "build", lambda self: TinyNet())
     return training.Experiment(
         name="tiny",
-        model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),
+        model=training.ModelConfig(name="resnet18", image_size=8),
         data=training.DataConfig(
-            source="tiny", batch_size=8, eval_batch_size=4, augment=data.Augment(flip=True)
+            source="tiny",
+            eval_split="test",
+            batch_size=8,
+            eval_batch_size=4,
+            augment=data.Augment(flip=True),
         ),
         optimizer=training.OptimizerConfig(learning_rate=0.1, schedule=training.Cosine()),
         steps=6,
@@ -35,7 +39,7 @@ def cached_compilation(_cache_directory):
     shortest = "jax_persistent_cache_min_compile_time_secs"
     before = jax.config.jax_compilation_cache_dir, getattr(jax.config, shortest)
     jax.config.update(shortest, 0.0)
-    fast.keep_compiled(_cache_directory)
+    jax.config.update("jax_compilation_cache_dir", str(_cache_directory))
     yield
-    fast.keep_compiled(before[0])
+    jax.config.update("jax_compilation_cache_dir", before[0])
     jax.config.update(shortest, before[1])

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import sys
 
 import jax
 import pytest
 
 from vone_jax import training
 from vone_jax.cli import train
-from vone_jax.training.monitor import RunLog, read_log
+from vone_jax.training.log import RunLog, read_log
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 
@@ -43,31 +42,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
         assert train.main(command) == 75
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     kinds = [record["kind"] for record in read_log(tmp_path / "log.jsonl")]
-    assert kinds == ["train"] * 3
+    assert kinds == ["train"] * 2
     assert train.main(command) == 0
     records = read_log(tmp_path / "log.jsonl")
     assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4]
     assert [r["seen"] for r in records if r["kind"] == "validation"] == [2000]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["experiment"]["model"]["v1"]["simple_channels"] == 4
-    _, experiment, model, variables = training.load_run(tmp_path)
-    assert model.v1 == experiment.model.v1
-    assert config["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
-
-
-def test_the_package_for_tensorboard_is_named_before_anything_is_written(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    run_dir = tmp_path / "run"
-    assert train.main([*TINY, "--tensorboard", "--run-dir", str(run_dir)]) == 2
-    wanted = '--tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"\n'
-    assert capsys.readouterr().err.endswith(wanted) and not run_dir.exists()
-
-    def prepare(*arguments):
-        raise KeyError("prepared")
-
-    # Only that option needs it.
-    monkeypatch.setattr("vone_jax.training.loop.prepare", prepare)
-    with pytest.raises(KeyError, match="prepared"):
-        train.main([*TINY, "--run-dir", str(run_dir)])
+    run = training.load_run(tmp_path)
+    assert run.model.v1 == run.experiment.model.v1
+    assert config["parameters"] == sum(x.size for x in jax.tree.leaves(run.variables["params"]))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
+from tiny import tiny_source
 
-from vone_jax import convert, data, models, network, training
+from vone_jax import convert, models, network, training
 from vone_jax.cli import train
-from vone_jax.training import setup
+from vone_jax.training import inputs
 from vone_jax.training.step import cross_entropy, divergence, make_loss
 
 CONFIG = """
@@ -73,7 +74,7 @@ def losses(directory):
 
 
 @pytest.mark.slow
-def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
+def test_a_run_learns_from_an_ensemble(tmp_path):
     """The first loss is that of the network before the step, at the weight 1 the divergence."""
     model = models.create("resnet18", 10, image_size=28, in_channels=1, width=2)
     for name, seed in (("a", 1), ("b", 2)):
@@ -87,13 +88,9 @@ def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
         measured[weight] = losses(directory)[0]
     assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-5)
     assert measured[0.0] != pytest.approx(measured[1.0], rel=0.1)
-    _, experiment, *_ = training.load_run(tmp_path / "0.5" / "run")
+    experiment = training.read_run(tmp_path / "0.5" / "run").experiment
     assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
-    # It does not go on with a teacher of other weights.
     assert run(tmp_path / "0.5", teacher, 0.5) == 0
-    convert.save_folder(tmp_path / "b", model, models.init(model, jax.random.key(3)))
-    assert run(tmp_path / "0.5", teacher, 0.5) == 2
-    assert "weights of distillation.teacher: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -106,28 +103,30 @@ def test_a_run_learns_from_an_ensemble(tmp_path, capsys):
         ("012", "021", False),
     ],
 )
-def test_a_teacher_has_the_classes_in_their_order(tiny, monkeypatch, ours, theirs, fits):
-    constant = lambda _, x: jnp.zeros((len(x), 3))  # noqa: E731
-    teacher = network.Network("teacher", constant, (8, 8, 1), tuple(theirs))
-    monkeypatch.setattr(network, "open_network", lambda spec: teacher)
-    images = np.zeros((3, 8, 8, 1), np.uint8)
-    source = data.ArraySource(images, np.arange(3), class_names=tuple(ours))
-    experiment = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
+def test_a_teacher_has_the_classes_in_their_order(tiny, ours, theirs, fits):
+    teacher = network.Network(
+        "teacher", lambda _, x: jnp.zeros((len(x), 3)), (8, 8, 1), tuple(theirs)
+    )
+    experiment = training.resolve(tiny, tiny_source("train"))
     if fits:
-        assert setup._open_teacher(experiment, source) is teacher
+        inputs.check_teacher(experiment, tuple(ours), teacher)
     else:
-        with pytest.raises(ValueError, match="must have the classes of 'arrays' in their order"):
-            setup._open_teacher(experiment, source)
+        with pytest.raises(ValueError, match="must have the classes of the data in their order"):
+            inputs.check_teacher(experiment, tuple(ours), teacher)
 
 
-def test_a_teacher_of_images_of_another_size_is_refused(tiny, monkeypatch):
+def test_a_teacher_of_images_of_another_size_is_refused(tiny):
     teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (9, 9, 1))
-    monkeypatch.setattr(network, "open_network", lambda spec: teacher)
-    source = data.ArraySource(np.zeros((3, 8, 8, 1), np.uint8), np.arange(3), class_names="abc")
-    experiment = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
     message = r"take images of shape \(8, 8, 1\), teacher takes \(9, 9, 1\)"
     with pytest.raises(ValueError, match=message):
-        setup._open_teacher(experiment, source)
+        inputs.check_teacher(training.resolve(tiny, tiny_source("train")), "abc", teacher)
+
+
+def test_a_teacher_is_given_for_a_distillation_and_only_then(tiny, tmp_path):
+    learning = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
+    for experiment, teacher in ((learning, None), (tiny, object())):
+        with pytest.raises(ValueError, match="teacher: the network must be given for a distill"):
+            training.train(experiment, tmp_path, teacher=teacher)
 
 
 @pytest.mark.slow
@@ -137,7 +136,7 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, capsys):
         convert.save_folder(tmp_path / name, model, models.init(model, jax.random.key(0)))
         assert run(tmp_path, tmp_path / name, 0.5) == 2
     errors = capsys.readouterr().err
-    assert "--distillation.teacher must have the classes of 'fashion_mnist_small'" in errors
+    assert "--distillation.teacher must have the classes of the data" in errors
     assert "--distillation.teacher must take images of shape (28, 28, 1)" in errors
     assert run(tmp_path, tmp_path / "nothing", 0.5) == 2
     assert "there is no network" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from vone_jax import training
-from vone_jax.training.monitor import Monitor
+from vone_jax.training.log import Speed
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 
@@ -20,18 +20,17 @@ def resident_bytes():
 @pytest.mark.slow
 def test_memory_does_not_grow_over_1000_steps(tiny, tmp_path, monkeypatch):
     """Memory is compared at the steps 200, 600 and 1,000, with validations in between."""
-    seen = {}
-    read = Monitor.read
+    seen, counted, count = {}, [], Speed.count
 
-    def watch(self, saved):
-        step = self.pending and self.pending[0]
-        read(self, saved)
+    def watch(self, examples):
+        count(self, examples)
+        counted.append(examples)
         # Not at a fence post, so that each time the same is under way.
-        if step in (202, 602, 1001):
+        if len(counted) in (202, 602, 1001):
             gc.collect()
-            seen[step] = (len(jax.live_arrays()), resident_bytes())
+            seen[len(counted)] = (len(jax.live_arrays()), resident_bytes())
 
-    monkeypatch.setattr(Monitor, "read", watch)
+    monkeypatch.setattr(Speed, "count", watch)
     experiment = replace(tiny, steps=1002, evaluate_every=30.0, checkpoint_every=30.0)
     assert training.train(experiment, tmp_path, devices=jax.devices()[:1]).finished
     (arrays, early), (_, middle), (arrays_late, late) = (seen[step] for step in (202, 602, 1001))

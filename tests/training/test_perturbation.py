@@ -12,8 +12,8 @@ from tiny import TinyNet
 
 from vone_jax import prng
 from vone_jax.attacks import PGD
-from vone_jax.experiments.state import WEIGHTS, initial_state
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
+from vone_jax.training.state import WEIGHTS, initial_state
 
 
 class Halving(GaussianImageNoise):

@@ -11,8 +11,7 @@ from test_train_step import assert_close, host_batch
 
 from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax.experiments import augmentation
-from vone_jax.training import PRIME
+from vone_jax.training import PRIME, augmentation
 
 SHAPES = [(9, 9, 1), (7, 12, 3)]
 # Frequencies that do not magnify rounding errors.

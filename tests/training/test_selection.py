@@ -14,9 +14,8 @@ from test_train_step import EXPERIMENT, MODEL, host_batch, steps
 from vone_jax import mesh as meshes
 from vone_jax import training
 from vone_jax.attacks import PGD
-from vone_jax.experiments.state import initial_state, matches, variables_of
 from vone_jax.training import OptimizerConfig, Similarity
-from vone_jax.training.setup import prepare
+from vone_jax.training.state import initial_state, matches, variables_of
 from vone_jax.training.step import cross_entropy, make_train_step
 
 # Decay, momentum and clipping, none of which may reach a frozen parameter.
@@ -215,16 +214,20 @@ def test_a_pattern_means_variables_or_modules():
         (("conv",), (("conv*", 10.0),), r"freeze covers 'conv\*'; leave out one of them"),
     ],
 )
-def test_patterns_that_mean_nothing_are_refused_with_near_names(tiny, freeze, rates, message):
+def test_patterns_that_mean_nothing_are_refused_with_near_names(
+    tiny, tmp_path, freeze, rates, message
+):
     optimizer = replace(tiny.optimizer, rates=rates)
     with pytest.raises(ValueError, match=message):
-        prepare(replace(tiny, freeze=freeze, optimizer=optimizer), meshes.data_mesh())
+        training.train(replace(tiny, freeze=freeze, optimizer=optimizer), tmp_path)
 
 
-def test_frozen_parameters_do_not_count_as_trained(tiny):
-    mesh = meshes.data_mesh()
-    whole, partly = prepare(tiny, mesh), prepare(replace(tiny, freeze=("logits",)), mesh)
-    assert whole.parameters - partly.parameters == 4 * 3 + 3
+def test_frozen_parameters_do_not_count_as_trained(tiny, tmp_path):
+    counts = []
+    for name, freeze in (("whole", ()), ("partly", ("logits",))):
+        training.train(replace(tiny, freeze=freeze), tmp_path / name, stop=lambda: True)
+        counts.append(training.read_run(tmp_path / name).parameters)
+    assert counts[0] - counts[1] == 4 * 3 + 3
 
 
 def test_json_keeps_patterns(tiny):

@@ -12,8 +12,8 @@ from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
-from vone_jax.experiments.augmentation import make_corruption
-from vone_jax.experiments.state import initial_state
+from vone_jax.training.augmentation import make_corruption
+from vone_jax.training.state import initial_state
 from vone_jax.training.step import make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
@@ -105,15 +105,15 @@ def test_what_is_computed_again_is_in_the_program():
     assert ["remat" in program for program in programs] == [False, True]
 
 
-def test_a_step_that_is_not_finite_moves_only_the_step():
+def test_a_step_that_is_not_finite_moves_only_the_counters():
     batch = host_batch()
     batch["image"][3] = np.nan
     start = initial_state(EXPERIMENT, MODEL)
     state, metrics = run(MODEL, batch=batch)
     assert not metrics.finite and int(state.step) == 2
-    jax.tree.map(
-        np.testing.assert_array_equal, state, meshes.fetch(start.replace(step=jnp.int32(2)))
-    )
+    two = jnp.int32(2)
+    expected = start.replace(step=two, skipped=two, last_skipped=two)
+    jax.tree.map(np.testing.assert_array_equal, state, meshes.fetch(expected))
     assert run(MODEL)[1].finite
 
 
@@ -130,12 +130,6 @@ def test_parts_of_a_batch_drop_other_units():
         for order in (np.arange(8), np.arange(8) ^ 1)
     ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
-
-
-def test_marks_are_counted_over_all_devices():
-    batch = host_batch() | {"stop": np.arange(8) % 3 == 0}
-    _, metrics = run(PlainNet(), FOUR, number=1, batch=batch)
-    assert {name: int(count) for name, count in metrics.marks.items()} == {"stop": 3}
 
 
 # Corruptions.

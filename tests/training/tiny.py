@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import data, prng
-from vone_jax.experiments.checkpoint import Checkpoints
 from vone_jax.models.layers import BatchNorm
-from vone_jax.training.monitor import read_log
-from vone_jax.training.setup import initial_state
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.log import read_log
+from vone_jax.training.state import initial_state
 
 
 class TinyNet(nn.Module):
@@ -54,11 +54,11 @@ def source_of(model, variables, architecture, class_names):
 
 
 def final_state(experiment, run_dir, step=None, model=None):
-    """Return step, state and position of a checkpoint, by default of the last one."""
+    """Return the state of a checkpoint, by default of the last one."""
     model = TinyNet() if model is None else model
     like = jax.eval_shape(lambda: initial_state(experiment, model))
     with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(like, step)
+        return checkpoints.restore(step or checkpoints.steps()[-1], like)
 
 
 def log(run_dir):

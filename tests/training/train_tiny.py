@@ -11,12 +11,11 @@ from flax.traverse_util import unflatten_dict
 from tiny import TinyNet, source_of, tiny_source
 
 from vone_jax import data, training
-from vone_jax.training import initial
 
 EXPERIMENT = training.Experiment(
     name="killed",
     model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),
-    data=training.DataConfig(source="tiny", batch_size=8, eval_batch_size=4),
+    data=training.DataConfig("tiny", eval_split="test", batch_size=8, eval_batch_size=4),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=400,
     # Every step: most of the time is spent writing checkpoints, so most kills hit one.
@@ -42,8 +41,8 @@ def read(path):
 def main(run_dir, weights=None):
     data.load = lambda name, split, data_dir=None: tiny_source(split)
     training.Experiment.build = lambda self: TinyNet(self.model.num_classes)
-    initial.open_source = read
-    return training.train(starting_from(weights), run_dir)
+    fresh = weights is not None and not training.saved_steps(run_dir)
+    return training.train(starting_from(weights), run_dir, initial=read(weights) if fresh else None)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vone_jax import convert, models, v1
-from vone_jax.experiments.optimizer import make_optimizer
 from vone_jax.training import OptimizerConfig
+from vone_jax.training.optimizer import make_optimizer
 from vone_jax.v1.gabor import gabor_functions
 
 PPD = 28.0

@@ -65,11 +65,10 @@ from vone_jax.arguments import in_reach
 from vone_jax.cli import parsing
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.evaluation.run import check_same_evaluation
-from vone_jax.experiments.checkpoint import CheckpointError
-from vone_jax.experiments.experiment_files import config_names
-from vone_jax.experiments.run_dir import RunDirectoryError
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress, aligned
+from vone_jax.training.experiment_files import config_names
+from vone_jax.training.run import RunDirectoryError
 
 PROGRAM = cli.program("eval.py")
 
@@ -164,11 +163,6 @@ def _evaluate(arguments: Arguments, argv: Sequence[str]) -> int:
             train = f"{names.command('train.py')} {arguments.network}"
             error = f"{arguments.network} is a config: train it first ({train}), and give its run"
         return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
-    except CheckpointError as error:
-        step = arguments.request.step
-        if step is None:
-            return cli.fail(PROGRAM, error, argv=argv)
-        return cli.fail(PROGRAM, f"--step {step}: {error}", cli.WRONG_ARGUMENTS)
     _warn(_before(tasks, arguments.request))
     try:
         finished = _run(tasks)

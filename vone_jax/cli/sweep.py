@@ -21,8 +21,8 @@ import tyro
 from vone_jax import cli, data
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
-from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.experiment_files import config_names
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.experiment_files import config_names
 
 PROGRAM = cli.program("sweep.py")
 

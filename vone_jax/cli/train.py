@@ -2,31 +2,31 @@
 
 CONFIG is a name below configs/, such as quickstart/vone_resnet18, or the path of a .py file that
 defines an experiment. ``python train.py CONFIG --help`` shows the fields that people change, with
-their values there, and ``--help-all`` shows all fields.
+their values there, and ``--help-all`` shows all fields. ``--version`` prints the version.
 Run the same command again to continue a run that was stopped.
 
 Exit status: 0 finished; 1 failed; 2 wrong arguments, or arguments that do not fit the data; 75
-stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal, more
-than a second after the first, ends the program at once.
+stopped by SIGTERM or Ctrl-C, with a checkpoint to continue from. A second signal ends the program
+at once.
 """
 
+import contextlib
 import dataclasses
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
-from flax.traverse_util import flatten_dict
 
-from vone_jax import cli, fast, mesh, names, training
+from vone_jax import cli, fast, mesh, names, open_network, training
 from vone_jax.cli import parsing
 
 PROGRAM = cli.program("train.py")
-
 
 # The fields that people change, and their meaning.
 _FIELDS = {
@@ -37,21 +37,11 @@ _FIELDS = {
     "data.workers": "processes that decode images",
     "model.name": "network",
     "model.image_size": "side of the images in pixels",
-    "model.num_classes": "classes; None takes those of the data",
     "optimizer.learning_rate": "base rate, which the schedule multiplies",
     "precision": "float32, or bfloat16 on TPUs and GPUs",
     "initial_weights": "network to start from",
     "freeze": "patterns of parts that are not trained",
-}
-
-# Options that do nothing while another field is off -> that field, and what to type behind it.
-_OFF = ((), False, "stop")
-_NEEDS = {
-    "data.augment.crop_scale": ("data.augment.random_resized_crop", ""),
-    "data.augment.crop_ratio": ("data.augment.random_resized_crop", ""),
-    "data.corruption_severity": ("data.corruptions", " NAME"),
-    "data.corruption_probability": ("data.corruptions", " NAME"),
-    "non_finite_limit": ("non_finite", " skip"),
+    "keep_best": "evaluate the checkpoint with the best validation",
 }
 
 
@@ -70,82 +60,58 @@ class Arguments:
 
 
 _OPTIONS = (Arguments, training.Experiment)
+_WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
+    if list(argv) == ["--version"]:
+        return cli.tell(PROGRAM, training.versions()["vone_jax"])
     if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--help-all"):
         return cli.fail(PROGRAM, f"CONFIG must come before {argv[0]}", cli.WRONG_ARGUMENTS)
     if not argv or argv[0].startswith("-"):
         known = "\n  ".join(training.config_names(configs))
         return cli.manual(f"{__doc__}\nConfigs:\n  {known}", "train.py", argv)
-    if len(argv) > 1 and not argv[1].startswith("-"):
-        message = f"CONFIG must be one config, got {argv[0]} and {argv[1]}; train each by itself"
-        return cli.fail(PROGRAM, message, cli.WRONG_ARGUMENTS)
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):
-            print(_short_help(argv[0], experiment))
-            return cli.FINISHED
-        arguments, given = _parse(argv, experiment), _given(argv)
-        # Without a value, an option makes a list of the config empty.
-        lists = {
-            cli.option(path): not value
-            for path, value in flatten_dict(training.to_json(experiment), sep=".").items()
-            if isinstance(value, list)
-        }
-        parsing.check_lists(argv, lists)
-        # Typed options override the initial weights, which override the data, which override the
-        # config.
-        experiment = arguments.experiment
-        if "epochs" in given and experiment.steps is not None:
-            raise ValueError(
-                f"--epochs has no effect beside --steps {experiment.steps}; add --steps None"
-            )
-        for name, (switch, value) in _NEEDS.items():
-            if name in given and attrgetter(switch)(experiment) in _OFF:
-                raise ValueError(
-                    f"{cli.option(name)} has no effect without {cli.option(switch)}{value}"
-                )
+            return cli.tell(PROGRAM, _short_help(argv[0], experiment))
+        arguments = parsing.parse(
+            Arguments,
+            argv[1:],
+            f"{PROGRAM} {argv[0]}",
+            "Train the experiment. Its fields:",
+            default=Arguments(experiment),
+            markers=(tyro.conf.AvoidSubcommands,),
+        )
         fast.use_all_cores()
         fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
-        if "data.source" in given:
-            experiment = training.for_data(experiment, given)
-    # tyro reports errors of nested fields itself, but not those of the experiment's own fields.
-    except (ValueError, TypeError, OSError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
-    run_dir = arguments.run_dir or Path("runs") / experiment.name
-    stop = cli.StopOnSignal()
-    try:
-        with stop:
-            mesh.check_jax()
-            if experiment.initial_weights is not None:
-                experiment = _with_front_end(argv, experiment, run_dir)
+        mesh.check_jax()
+        experiment = arguments.experiment
+        run_dir = arguments.run_dir or Path("runs") / experiment.name
+        # A run that resumes has its weights in a checkpoint.
+        spec, distillation = experiment.initial_weights, experiment.distillation
+        fresh = spec is not None and not training.saved_steps(run_dir)
+        initial = open_network(spec) if fresh else None
+        teacher = None if distillation is None else open_network(distillation.teacher)
+        with _stop_on_signals() as stop:
             outcome = training.train(
                 experiment,
                 run_dir,
+                initial=initial,
+                teacher=teacher,
                 stop=stop,
                 command=cli.command(PROGRAM, argv),
                 tensorboard=arguments.tensorboard,
                 progress=True,
             )
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        # In the middle of a run the error is a failure, which ends the other processes.
-        status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
-        source = f"--data.source={experiment.data.source}"
-        return cli.fail(PROGRAM, error, status, _OPTIONS, [*argv, source])
-    except training.RunDirectoryError as error:
-        status = cli.FAILED if stop.read else cli.WRONG_ARGUMENTS
-        return cli.fail(PROGRAM, error, status, argv=argv)
-    except (
-        OSError,
-        training.NonFiniteError,
-        training.CheckpointError,
-    ) as error:
-        return cli.fail(PROGRAM, cli.located(error, run_dir), options=_OPTIONS, argv=argv)
+    except (ValueError, TypeError, *_WRONG_PATHS, training.RunDirectoryError) as error:
+        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
+    except (OSError, training.NonFiniteError) as error:
+        return cli.fail(PROGRAM, error, options=_OPTIONS, argv=argv)
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
@@ -166,60 +132,25 @@ def _short_help(config: str, experiment: training.Experiment) -> str:
     return "\n".join([*lines, "", "--help-all shows all fields."])
 
 
-def _given(argv: Sequence[str]) -> dict[str, str]:
-    """The fields that are given as options -> the word after the option."""
-    given = {}
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            given[name.replace("-", "_")] = value if equals else following
-    return given
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Give a flag that SIGTERM or Ctrl-C sets. A second signal ends the process at once.
 
+    In a program of several processes JAX itself takes SIGTERM, see ``mesh.stop_requested``.
+    """
+    received = []
 
-def _parse(argv: Sequence[str], experiment: training.Experiment) -> Arguments:
-    given, model = _given(argv), experiment.model
-    # These fields are set first: the defaults of V1 and of other parts are computed from them.
-    fields: dict[str, Any] = {"name": given.get("model.name", model.name)}
-    for name in ("image_size", "in_channels"):
-        value = given.get(f"model.{name}", "")
-        fields[name] = int(value) if value.isdecimal() else getattr(model, name)
+    def receive(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    numbers = cli.SIGNALS if jax.process_count() == 1 else ()
+    previous = {number: signal.signal(number, receive) for number in numbers}
     try:
-        experiment = dataclasses.replace(experiment, model=model.moved(**fields))
-    except ValueError as error:
-        raise ValueError(f"model.{error}") from None
-    return parsing.parse(
-        Arguments,
-        argv[1:],
-        f"{PROGRAM} {argv[0]}",
-        "Train the experiment. Its fields:",
-        default=Arguments(experiment),
-        markers=(tyro.conf.AvoidSubcommands,),
-    )
-
-
-def _with_front_end(
-    argv: Sequence[str], experiment: training.Experiment, run_dir: Path
-) -> training.Experiment:
-    """Replace the config's front end by that of the initial weights; typed options still apply."""
-    assert experiment.initial_weights is not None
-    started = training.start_from(experiment, experiment.initial_weights, run_dir)
-    asked, taken = (each.model.v1 for each in (experiment, started))
-    if asked is not None and asked.normalization is not None and jax.process_index() == 0:
-        if taken is not None and taken.normalization is None:
-            print(
-                f"{PROGRAM}: --initial-weights {experiment.initial_weights} has a V1 without "
-                "normalization, which replaces the V1 of the config; leave --initial-weights out "
-                "to train with the V1 of the config",
-                file=sys.stderr,
-            )
-    parsed = _parse(argv, started).experiment
-    v1, given = parsed.model.v1, _given(argv)
-    sampling = ("gabor_seed", "sf_min", "sf_max", "distribution")
-    if v1 is not None and any(f"model.v1.{name}" in given for name in sampling):
-        # These options describe how a bank is sampled, so the stored bank is dropped.
-        v1 = dataclasses.replace(v1, bank=None)
-        parsed = dataclasses.replace(parsed, model=dataclasses.replace(parsed.model, v1=v1))
-    return parsed
+        yield lambda: bool(received)
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def run() -> None:

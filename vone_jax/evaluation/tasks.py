@@ -21,8 +21,8 @@ from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.request import SAME, TRAINED, Request, parse_noise
 from vone_jax.evaluation.run import Figure, Task
-from vone_jax.experiments.run_dir import versions
 from vone_jax.network import Network, open_network
+from vone_jax.training.run import versions
 from vone_jax.v1 import Noise
 
 _EXAMPLES = 5000
@@ -53,7 +53,7 @@ def plan(
       ValueError, TypeError: for a request that cannot be met; the message names the field.
       NetworkError: (a ValueError) for a network of functions that do not keep their contract.
       FileNotFoundError: for data that do not exist.
-      training.RunDirectoryError, training.CheckpointError: for ``transfer_from``, see
+      training.RunDirectoryError: for ``transfer_from``, see
         ``open_network``.
     """
     suite = requests.expand(request.suite)

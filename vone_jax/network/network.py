@@ -30,8 +30,6 @@ class Split:
     source: str
     split: str
     data_dir: str | None = None
-    # A hash of the names of files in a folder, or a TFDS set with its version; None for other data.
-    names_digest: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

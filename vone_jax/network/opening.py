@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, convert, files, models, prng
 from vone_jax.data import Preprocessing, imagenet_class_names
-from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.experiment_files import import_hint, to_json
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
+from vone_jax.training import run as runs
+from vone_jax.training.experiment_files import import_hint, to_json
 
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"
@@ -206,28 +206,25 @@ def _nearest(path: Path) -> str:
 def _open_run(path: Path, step: int | None) -> Network:
     """Open a run. If there is none, the error suggests a network with a similar name."""
     try:
-        step, experiment, model, variables = run_dirs.load_run(path, step)
-    except run_dirs.RunDirectoryError as error:
+        run = runs.load_run(path, step)
+    except runs.RunDirectoryError as error:
         hint = "" if (path / "config.json").exists() else _nearest(path)
-        raise run_dirs.RunDirectoryError(f"{error}{hint}") from error
-    description, trained_on = run_dirs.read_run(path), experiment.data
+        raise runs.RunDirectoryError(f"{error}{hint}") from error
+    experiment = run.experiment
+    trained_on, split = experiment.data, experiment.data.eval_split
+    assert split is not None
     return Network.of_model(
         _name(path.resolve().name),
-        model,  # pyright: ignore[reportArgumentType]
-        variables,
+        run.model,  # pyright: ignore[reportArgumentType]
+        run.variables,
         experiment.model.image_size,
-        class_names=description.class_names or (),
+        class_names=run.description.class_names,
         preprocessing=Preprocessing(trained_on.center_crop),
         architecture=experiment.model.name,
         config=to_json(experiment),
-        checkpoint_step=step,
+        checkpoint_step=run.step,
         run_dir=path,
-        validation=Split(
-            trained_on.source,
-            trained_on.eval_split,
-            trained_on.data_dir,
-            description.validation_names_digest,
-        ),
+        validation=Split(trained_on.source, split, trained_on.data_dir),
     )
 
 

@@ -2,17 +2,17 @@
 
 # ruff: noqa: F401
 
-from vone_jax.experiments.augmentation import PRIME, GaussianImageNoise
-from vone_jax.experiments.checkpoint import CheckpointError
-from vone_jax.experiments.experiment import (
+from vone_jax.training.augmentation import PRIME, GaussianImageNoise
+from vone_jax.training.experiment import (
     DataConfig,
     Distillation,
     Experiment,
     ModelConfig,
     Similarity,
 )
-from vone_jax.experiments.experiment_files import config_names, from_json, load_config, to_json
-from vone_jax.experiments.optimizer import (
+from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
+from vone_jax.training.loop import NonFiniteError, Outcome, train
+from vone_jax.training.optimizer import (
     Constant,
     Cosine,
     OneCycle,
@@ -20,14 +20,13 @@ from vone_jax.experiments.optimizer import (
     Plateau,
     Step,
 )
-from vone_jax.experiments.run_dir import (
+from vone_jax.training.resolve import resolve
+from vone_jax.training.run import (
+    Run,
     RunDescription,
     RunDirectoryError,
     load_run,
     read_run,
+    saved_steps,
     versions,
 )
-from vone_jax.training.initial import start_from
-from vone_jax.training.loop import Outcome, train
-from vone_jax.training.monitor import NonFiniteError
-from vone_jax.training.setup import for_data

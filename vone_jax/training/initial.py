@@ -1,4 +1,4 @@
-"""The start from given weights: which weights a network takes, and the front end that they need.
+"""The start from given weights: the variables that a network takes from another one.
 
 A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
 variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
@@ -9,34 +9,24 @@ import dataclasses
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import mesh as meshes
 from vone_jax import models
 from vone_jax.data.sources import are_numbers, class_identifier
-from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.experiment import Experiment, ModelConfig
-from vone_jax.experiments.state import TrainState, initial_state, matches
 from vone_jax.progress import aligned
-from vone_jax.training import setup as setups
-from vone_jax.v1 import ImportedBank
-
-if TYPE_CHECKING:
-    from vone_jax.network import Network
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.state import TrainState, initial_state, matches
 
 # Names of a variable, from its collection down.
 _Path = tuple[str, ...]
 # Numbers of parameters: taken from the source; in the source, but not taken; drawn at random.
 _COUNTS = ("taken", "left", "new")
-# Fields of V1 that a file of weights may leave open.
-_OPEN = {"stride", "k_exc", "image_mean", "image_std"}
-_CELLS = {"simple_channels", "complex_channels"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +35,6 @@ class InitialWeights:
 
     Attributes:
       source: what the network is, in words.
-      digest: SHA-256 digest of all variables of the source, in hexadecimal.
       taken: arrays by path.
       parts: numbers of parameters by part of both networks and by kind, the back end last.
       notes: what was assumed when the network was opened, and what differs in classes and front
@@ -53,15 +42,15 @@ class InitialWeights:
     """
 
     source: str
-    digest: str
     taken: Mapping[_Path, np.ndarray]
     parts: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
 
-    def put_into(self, state: TrainState, mesh: meshes.Mesh) -> TrainState:
+    def put_into(self, state: TrainState) -> TrainState:
         """Return the state with these weights instead of random ones."""
-        leaves = flatten_dict(_collections(state)) | meshes.replicate(mesh, dict(self.taken))
-        variables = unflatten_dict(leaves)
+        leaves = flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+        placed = {path: jax.device_put(x, leaves[path].sharding) for path, x in self.taken.items()}
+        variables = unflatten_dict(leaves | placed)
         batch_stats = variables.get("batch_stats", state.batch_stats)
         return dataclasses.replace(state, params=variables["params"], batch_stats=batch_stats)
 
@@ -71,61 +60,39 @@ class InitialWeights:
         rows: list[tuple[str, ...]] = [("parameters of", *_COUNTS)]
         for name, part in (*self.parts.items(), ("all", total)):
             rows.append((name, *(f"{part[n]:,}" for n in _COUNTS)))
-        title = f"initial weights: {self.source}, sha256 {self.digest[:12]}"
-        return "\n".join([title, *(f"  {line}" for line in (*aligned(rows, 1), *self.notes))])
+        lines = (*aligned(rows, 1), *self.notes)
+        return "\n".join([f"initial weights: {self.source}", *(f"  {line}" for line in lines)])
 
 
-def start_from(experiment: Experiment, spec: str, run_dir: Path | str | None = None) -> Experiment:
-    """Return the experiment as one that starts from given weights, with the front end they need.
+def take_weights(
+    experiment: Experiment, model: nn.Module, class_names: Sequence[str], source: Any
+) -> InitialWeights:
+    """Choose the weights of ``source`` that the network of an experiment takes.
 
-    If both networks are VOneNets or both are EVNets, it takes the settings of V1 and of the stage
-    before V1 from the source, except the noise, at the same pixels per degree. (A tuned bank starts
-    from the parameters of the source.) If both are base networks, it takes the mean and the
-    standard deviation of images. Everything else stays as it is. So do these settings if the file
-    does not state them: stride, gain, kinds of cells, mean and standard deviation.
-
-    The weights are ``spec``, see ``vone_jax.open_network``. If the run in ``run_dir`` has started
-    from them before, its front end is used, and the weights are not needed any more.
+    Args:
+      experiment: resolved.
+      model: its network.
+      class_names: names of its classes, in the order of the logits.
+      source: a network with weights, as ``vone_jax.open_network`` returns it.
 
     Raises:
-      ValueError: if the source has no weights or cannot be read.
-      RunDirectoryError: if the run directory is damaged.
+      ValueError: if the source has no weights, if nothing fits, or if a part that is new would be
+        frozen.
     """
-    model, assumed = None, ()
-    if run_dir is not None and (Path(run_dir) / run_dirs.CONFIG).exists():
-        before = run_dirs.read_run(run_dir).experiment
-        if before.initial_weights == spec:
-            model = before.model.build(num_classes=1)
-    if model is None:
-        network = open_source(spec)
-        model, assumed = network.model, network.assumed
-    config = _with_front_end(experiment.model, model, assumed)
-    return dataclasses.replace(experiment, initial_weights=spec, model=config)
-
-
-def choose(setup: setups.Setup) -> InitialWeights:
-    """Open the initial weights of an experiment, and choose those that its network takes.
-
-    Raises a ``ValueError`` if nothing fits, or if a part that is new would be frozen.
-    """
-    experiment, spec = setup.experiment, setup.experiment.initial_weights
-    assert spec is not None
-    network = open_source(spec)
-    theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(network.variables).items()}
-    ours = _shapes(experiment, setup.model)
-    notes = [f"source: {note}" for note in network.notes]
-    given_front_end = _front_end(network.model)
-    for name, value in _front_end(setup.model).items():
+    if source.model is None:
+        raise ValueError(
+            f"initial_weights: only functions of {source.name} are known, so its weights cannot be "
+            "taken; give a run directory, a folder of vone_jax.convert, or a checkpoint file"
+        )
+    theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(source.variables).items()}
+    ours = _shapes(experiment, model)
+    notes = [f"source: {note}" for note in source.notes]
+    given_front_end = _front_end(source.model)
+    for name, value in _front_end(model).items():
         if name in given_front_end and value != given_front_end[name]:
-            if name.rpartition(".")[2] in network.assumed:
-                notes.append(f"model.{name} stays {value}, since the source does not say it")
-            else:
-                notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
-    kind = network.architecture or network.name
-    known, given = (
-        tuple(map(class_identifier, each.class_names)) for each in (setup.train_source, network)
-    )
-    head, fitting = _head(setup), dict(theirs)
+            notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
+    known, given = (tuple(map(class_identifier, x)) for x in (class_names, source.class_names))
+    head, fitting = _head(experiment, model), dict(theirs)
     named = not are_numbers(known) and not are_numbers(given)
     reordered = known != given and sorted(known) == sorted(given) and len({*known}) == len(known)
     if reordered:
@@ -138,19 +105,15 @@ def choose(setup: setups.Setup) -> InitialWeights:
     taken = _fitting(fitting, ours)
     if not named and not reordered and head & taken.keys():
         notes.append("the head was taken by position, because the classes are not named")
-    v1 = getattr(setup.model, "v1", None)
-    if v1 is not None and v1.tuned and "v1.bank" in given_front_end:
-        notes.append("the bank starts from that of the source, whose parameters count as new here")
     parts = _parts(ours, theirs, taken)
     if not any(part["taken"] for part in parts.values()):
         raise ValueError(
-            f"initial_weights: nothing in {spec} ({kind}) fits {experiment.model.name} of "
-            f"width {experiment.model.width}. It has {_some(theirs)}; this network has "
-            f"{_some(ours)}. Choose the config, or model.name and model.width, that it was made "
-            "with"
+            f"initial_weights: nothing in {source.name} fits {experiment.model.name} of width "
+            f"{experiment.model.width}. It has {_some(theirs)}; this network has {_some(ours)}. "
+            "Choose the config, or model.name and model.width, that it was made with"
         )
     _check_frozen(experiment.freeze, ours, taken)
-    return InitialWeights(f"{spec} ({kind})", _digest(theirs), taken, parts, tuple(notes))
+    return InitialWeights(source.name, taken, parts, tuple(notes))
 
 
 def _check_frozen(
@@ -167,56 +130,6 @@ def _check_frozen(
             )
 
 
-def open_source(spec: str) -> "Network":
-    """Open a network with ``vone_jax.open_network``. Without weights, raise a ``ValueError``."""
-    # Imported here, because it takes long: wrong arguments are answered before.
-    from vone_jax.network import open_network
-
-    network = open_network(spec)
-    if network.model is None:
-        raise ValueError(
-            f"initial_weights: only functions of {spec} are known, so its weights cannot be taken; "
-            "give a run directory, a folder of vone_jax.convert, or a checkpoint file"
-        )
-    return network
-
-
-def _with_front_end(config: ModelConfig, model: Any, assumed: Collection[str]) -> ModelConfig:
-    """Return the network's description with the front end of a source of the same kind.
-
-    The fields that are named in ``assumed`` keep the values of the description.
-    """
-    if config.v1 is not None and isinstance(model, models.VOneNet):
-        same_kind = (model.subcortical is None) == (config.subcortical is None)
-        if model.in_channels != config.in_channels or not same_kind:
-            return config
-        size = config.image_size
-        degrees = size / model.v1.pixels_per_degree
-        kept = {"noise", "noise_generator", "tuned"} | _OPEN & set(assumed)
-        if model.v1.num_channels == config.v1.num_channels:
-            kept |= _CELLS & set(assumed)
-
-        def adapted(theirs: Any, ours: Any) -> Any:
-            fields = {name: getattr(ours, name) for name in kept if hasattr(ours, name)}
-            if fields.get("tuned"):
-                # A file may have any frequencies; training keeps them below Nyquist's limit.
-                fields["allow_aliasing"] = False
-                if isinstance(theirs.bank, ImportedBank):
-                    # Training changes Gabor parameters, so the kernels are replaced by them.
-                    fields["bank"] = theirs.bank.parameters
-            if theirs.image_size != size:
-                fields |= {"image_size": size, "visual_degrees": degrees}
-            return dataclasses.replace(theirs, **fields)
-
-        before = model.subcortical and adapted(model.subcortical, config.subcortical)
-        return dataclasses.replace(config, v1=adapted(model.v1, config.v1), subcortical=before)
-    is_base = config.v1 is None and isinstance(model, models.BaseNetwork)
-    if is_base and len(model.mean) == config.in_channels:
-        fields = {name: getattr(model, name) for name in {"mean", "std"} - set(assumed)}
-        return dataclasses.replace(config, **fields)
-    return config
-
-
 def _front_end(model: Any) -> dict[str, Any]:
     """Return the settings of a front end that the weights behind it depend on."""
     if isinstance(model, models.BaseNetwork):
@@ -224,9 +137,10 @@ def _front_end(model: Any) -> dict[str, Any]:
         return stem | {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
     if not isinstance(model, models.VOneNet):
         return {}
-    stages = {"v1": (*sorted(_CELLS), "stride", "k_exc", "image_mean", "image_std", "noise")}
+    cells = ("simple_channels", "complex_channels")
+    stages = {"v1": (*cells, "stride", "k_exc", "image_mean", "image_std", "noise")}
     if model.subcortical:
-        stages = {"subcortical": ("p_cells", "m_cells", "light_adaptation", "noise")} | stages
+        stages = {"subcortical": ("p_cells", "m_cells", "noise")} | stages
     kernels = hashlib.sha256(b"".join(phase.tobytes() for phase in model.v1.gabor_kernels()))
     fields = [(stage, name) for stage, names in stages.items() for name in names]
     return {f"{stage}.{name}": getattr(getattr(model, stage), name) for stage, name in fields} | {
@@ -235,21 +149,19 @@ def _front_end(model: Any) -> dict[str, Any]:
     }
 
 
-def _collections(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
 def _shapes(experiment: Experiment, model: Any) -> dict[_Path, Any]:
     """Return the shape and type of every variable of a network by its path."""
-    return flatten_dict(_collections(jax.eval_shape(lambda: initial_state(experiment, model))))
+    state = jax.eval_shape(lambda: initial_state(experiment, model))
+    return flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
 
 
-def _head(setup: setups.Setup) -> set[_Path]:
+def _head(experiment: Experiment, model: nn.Module) -> set[_Path]:
     """Return the paths of the variables whose shapes depend on the number of classes."""
-    experiment = setup.experiment
-    config = dataclasses.replace(experiment.model, num_classes=setup.num_classes + 1)
+    classes = experiment.model.num_classes
+    assert classes is not None
+    config = dataclasses.replace(experiment.model, num_classes=classes + 1)
     larger = _shapes(experiment, dataclasses.replace(experiment, model=config).build())
-    shapes = _shapes(experiment, setup.model)
+    shapes = _shapes(experiment, model)
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
 
 
@@ -289,11 +201,3 @@ def _some(leaves: Mapping[_Path, Any]) -> str:
     """Name the first parameters of a network, with their shapes."""
     some = list(_params(leaves).items())[:3]
     return ", ".join(f"{'/'.join(path[1:])} {tuple(leaf.shape)}" for path, leaf in some)
-
-
-def _digest(leaves: Mapping[_Path, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(leaves):
-        digest.update(f"{'/'.join(path)} {leaves[path].dtype} {leaves[path].shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaves[path]).data)
-    return digest.hexdigest()

@@ -1,26 +1,21 @@
 """The training loop.
 
-Order of events. "Step k" is the state after k optimiser steps. At each k the loop validates, saves,
-and only then takes the next batch and steps. So a checkpoint at k holds the weights that the
-validation at k has used, and the state of a data iterator that has returned k batches.
+"Step k" is the state after k optimiser steps. At each k the loop validates, saves, and only then
+takes the next batch and steps. A step takes one batch, so a run that resumes at k skips k batches.
 
   - Nothing is validated or saved at step 0. Both happen at their intervals and at the last step,
     once: a run that resumes from a checkpoint at k does not repeat them.
   - A run of n steps makes n updates; the last one is in the checkpoint n.
   - After a request to stop at k, a run saves at k without validating. When it resumes, it validates
-    first.
-  - The metrics of step k are read after step k + 1 has been dispatched, so that the device does not
-    wait for the log. So the batch of step k + 1 is loaded and placed while step k runs, unless
-    ``data.prefetch`` is 0. Before a validation or a checkpoint, metrics are read at once.
-  - With several processes, the metrics carry a request to stop from one process to all. So all stop
-    at the same step, which is one or two steps later.
+    first. Several processes agree on k by JAX's preemption sync point, after a SIGTERM to any.
+  - The host waits for the devices where it logs, validates or saves. In between it is at most one
+    step ahead: the batch of step k + 1 is loaded while step k runs.
 """
 
 import contextlib
 import dataclasses
 import functools
-import importlib.util
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,22 +23,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import arguments, fast, files
+from vone_jax import arguments, data, files
 from vone_jax import mesh as meshes
-from vone_jax.experiments import run_dir as run_dirs
-from vone_jax.experiments.checkpoint import Checkpoints, Position, saved_steps
-from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.optimizer import Step, after_validation
-from vone_jax.experiments.state import TrainState
 from vone_jax.progress import Progress
-from vone_jax.training import initial
-from vone_jax.training.monitor import Monitor, RunLog, Stop
-from vone_jax.training.setup import Prefetch, Setup, prepare
-from vone_jax.training.step import Sums
+from vone_jax.training import inputs, run
+from vone_jax.training.checkpoint import Checkpoints
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.experiment_files import resumed
+from vone_jax.training.initial import take_weights
+from vone_jax.training.log import RunLog, Speed
+from vone_jax.training.optimizer import Step, after_validation
+from vone_jax.training.resolve import resolve
+from vone_jax.training.state import TrainState, check_patterns, initial_state, split
+from vone_jax.training.step import make_eval_step, make_train_step
 
 # A run gets a warning if it has fewer steps, or if its accuracy is below this multiple of chance.
 _FEW_STEPS = 100
 _NEAR_CHANCE = 1.2
+_CURE = "try a lower optimizer.learning_rate in a new run"
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is NaN or infinite; the message names the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,214 +59,306 @@ class Outcome:
 
 def train(
     experiment: Experiment,
-    run_dir: Path | str,
+    directory: Path | str,
     *,
+    initial: Any = None,
+    teacher: Any = None,
     devices: Sequence[Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
     tensorboard: bool = False,
     progress: bool = False,
 ) -> Outcome:
-    """Train, from the last checkpoint in the run directory if there is one.
+    """Train, from the last checkpoint in the directory of the run if there is one.
 
     A run on CPUs that was stopped or killed, and resumed on the same number of devices, ends with
     the same bits as an uninterrupted run. On other meshes the results agree up to rounding.
 
     Args:
-      experiment: the experiment to train.
-      run_dir: directory of the run, see ``run_dir.py``. It is made if it does not exist.
+      experiment: the experiment to train. Its fields that are None are filled in, see ``resolve``.
+      directory: directory of the run, see ``run.py``. It is made if it does not exist.
+      initial: network with the weights to start from, as ``vone_jax.open_network`` returns it. A
+        run with a checkpoint does not need it any more.
+      teacher: network of the distillation, needed whenever the run continues.
       devices: the ``jax.Device``s to train on; default: all.
-      stop: polled at every step. Once it returns True in any process, the run saves and the call
-        returns. It must then keep returning True. ``cli.StopOnSignal`` is such an object.
+      stop: polled at every step of a program of one process. Once it returns True, the run saves
+        and the call returns. Several processes stop after a SIGTERM to one of them.
       command: the command that started the program, to be stored in ``config.json``.
-      tensorboard: also write TensorBoard files, to ``run_dir/tensorboard``.
+      tensorboard: also write TensorBoard files, to ``tensorboard`` in the directory.
       progress: report on stderr.
 
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data, if nothing in the
         initial weights fits the network, or without the package for TensorBoard files.
-      RunDirectoryError: if the directory is in use or holds another experiment, or if its path has
-        a character with which checkpoints may be lost.
-      CheckpointError: if a checkpoint cannot be written, or all checkpoints are damaged.
-      NonFiniteError: at a loss or gradient that is NaN or infinite, see ``Experiment.non_finite``.
-      OSError: if the log cannot be written.
+      RunDirectoryError: if the directory is in use or holds another experiment.
+      NonFiniteError: if more steps than ``Experiment.non_finite_limit`` are not finite.
+      OSError: if the log or a checkpoint cannot be written.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
-    run_dir = Path(run_dir)
-    run_dirs.check_path(run_dir)
-    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ValueError(
-            'tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"'
-        )
-    if experiment.compilation_cache is not None:
-        fast.keep_compiled(experiment.compilation_cache)
+    directory, given = run.checked_path(directory), experiment
     mesh = meshes.data_mesh(devices)
-    configured_size = experiment.data.batch_size
-    setup = prepare(experiment, mesh)
-    experiment = setup.experiment
-    similarity_digest = None
-    if experiment.similarity is not None and experiment.similarity.path is not None:
-        similarity_digest = files.digest(Path(os.path.expanduser(experiment.similarity.path)))
+
+    # 1. Open the data, and fill in what follows from them.
+    source = inputs.open_train_split(given.data)
+    experiment = _resolved(given, directory, source, initial)
+    eval_source = inputs.open_eval_split(experiment, source)
+    _check(experiment, source, teacher, mesh)
+    steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
+    total = experiment.total_steps(steps_per_epoch)
+    due = functools.partial(_due, steps_per_epoch, total)
+
+    # 2. Build the network and the compiled functions.
+    model = experiment.build()
+    shapes = jax.eval_shape(lambda: initial_state(experiment, model))
+    check_patterns(experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats)
+    targets = inputs.similarity_targets(experiment, model, mesh, shapes)
+    teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
+    train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
+    eval_step = make_eval_step(model, experiment.seed, mesh)
+    parameters = sum(x.size for x in jax.tree.leaves(split(shapes.params, experiment.freeze)[0]))
+
+    names, device = tuple(source.class_names), meshes.describe(mesh)
+    # A run that resumes has its weights in a checkpoint.
     weights = None
-    # A run that resumes has its weights in a checkpoint. The source may be gone.
-    if experiment.initial_weights is not None and not saved_steps(run_dir / run_dirs.CHECKPOINTS):
-        weights = initial.choose(setup)
-    stop_request = Stop(stop)
+    if not run.saved_steps(directory):
+        if given.initial_weights is not None and initial is None:
+            raise ValueError("initial_weights: the network must be opened and given as initial")
+        weights = initial and take_weights(experiment, model, names, initial)
+
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(jax.default_matmul_precision(experiment.matmul_precision))
-        description = run_dirs.RunDescription(
-            experiment,
-            class_names=tuple(setup.train_source.class_names),
-            parameters=setup.parameters,
-            device=meshes.describe(mesh),
-            command=command,
-            initial_digest=None if weights is None else weights.digest,
-            teacher_weights=setup.teacher_weights,
-            similarity_digest=similarity_digest,
-            names_digest=getattr(setup.train_source, "names_digest", None),
-            validation_names_digest=getattr(setup.eval_source, "names_digest", None),
-        )
-        enter(run_dirs.open_run(run_dir, description))
+        described = run.RunDescription(experiment, given, names, parameters, device, command)
+        meshes.agree(lambda: _begin(directory, described, enter))
+
+        # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
-            Checkpoints(run_dir / run_dirs.CHECKPOINTS, experiment.keep_checkpoints)
+            Checkpoints(
+                directory / run.CHECKPOINTS, experiment.keep_checkpoints, experiment.keep_best
+            )
         )
-        # Restore a checkpoint of this run if there is one; else start from initial weights if they
-        # are given, or from random ones.
-        step, state, position = 0, setup.initial_state(), Position()
-        restored = checkpoints.restore(jax.eval_shape(lambda: state))
-        if restored is not None:
-            step, host_state, position = restored
-            checkpoints.set_aside(newer_than=step)
-            state = meshes.replicate(mesh, host_state)
-        elif weights is not None:
-            state = weights.put_into(state, mesh)
-        batches = enter(contextlib.closing(setup.train_batches(step)))
-        # One batch is placed during a step anyway.
-        ahead = max(0, experiment.data.prefetch - 1)
-        upcoming = Prefetch(batches, setup.shard, ahead, setup.total_steps - step)
-        saved, validated = step, position.validated
-        tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
-        log = enter(RunLog(run_dir / run_dirs.LOG, step, validated, tensorboard_dir))
-        shown = progress and jax.process_index() == 0
-        report = enter(Progress(setup.total_steps, step, shown=shown))
-        begin = f"from step {step}" if step else "from the start"
+        if steps := checkpoints.steps():
+            state = meshes.replicate(mesh, checkpoints.restore(steps[-1], shapes))
+        else:
+            state = _random_state(experiment, model, mesh)
+            state = state if weights is None else weights.put_into(state)
+        step = saved = int(state.step)
+        validated = int(state.validated)
+
+        curves = directory / "tensorboard" if tensorboard else None
+        log = enter(RunLog(directory / run.LOG, step, validated, curves))
+        report = enter(Progress(total, step, shown=progress and jax.process_index() == 0))
         report.line(
-            f"{experiment.name}: {experiment.model.name}, {setup.parameters:,} parameters, on "
-            f"{len(setup.train_source):,} images of {experiment.data.source}, {begin} to step "
-            f"{setup.total_steps}, {meshes.describe(mesh)}"
+            f"{experiment.name}: {experiment.model.name}, {parameters:,} parameters, on "
+            f"{len(source):,} images of {experiment.data.source}, from "
+            f"{f'step {step}' if step else 'the start'} to step {total}, {device}"
         )
-        for warning in _warnings(setup, configured_size):
+        for warning in _warnings(experiment, names, total, steps_per_epoch):
             report.line(f"warning: {warning}")
-        if restored is None and weights is not None:
+        if weights is not None:
             report.line(weights.table())
-            for name, part in weights.parts.items():
-                log.write({"kind": "initial_weights", "step": 0, "part": name, **part})
-        interval = Sums(**position.interval)
-        monitor = Monitor(setup, run_dir, log, report, stop_request, interval, position.passed_over)
-
-        def save() -> None:
-            with monitor.clock.paused():
-                log.sync()
-                sums = dataclasses.asdict(monitor.interval)
-                position = Position(validated, sums, monitor.passed_over)
-                checkpoints.save(step, state, position)
-
-        def rescue() -> None:
-            """Save after a failed validation. An error of saving must not hide that failure."""
-            try:
-                save()
-                checkpoints.wait()
-            except Exception as error:
-                report.line(f"step {step} could not be saved: {error}")
-            else:
-                report.line(f"saved at step {step}, the validation failed")
+        batches = enter(contextlib.closing(inputs.train_batches(experiment, source, step)))
+        speed, running, note = Speed(), None, ""
 
         while True:
-            stop_request.poll()
-            stopping = stop_request.everywhere
-            last = step == setup.total_steps
-            validating = (last or setup.due(experiment.evaluate_every, step)) and validated < step
-            saving = (
-                last or stopping or setup.due(experiment.checkpoint_every, step)
-            ) and saved < step
+            stopping = stop() if jax.process_count() == 1 else meshes.stop_requested(step)
+            last, accuracy = step == total, None
 
-            # Read the metrics of the last step if they are needed now.
-            if validating or saving:
-                monitor.read(saved)
-                # The metrics may carry a request to stop.
-                if stop_request.everywhere and not stopping:
-                    continue
-
-            # Validate.
-            if validating and not stopping:
-                report.doing(f"validating on {len(setup.eval_source):,} images")
-                try:
-                    with monitor.clock.paused():
-                        result = validate(setup, state, stop_request)
-                except Exception:
-                    # Keep what was trained, as at a stop. One process of several cannot save.
-                    if saved < step and jax.process_count() == 1:
-                        rescue()
-                    raise
+            # 4. Validate.
+            if (last or due(experiment.evaluate_every, step)) and validated < step and not stopping:
+                _check_finite(experiment, state, saved)
+                report.doing(f"validating on {len(eval_source):,} images")
+                with (
+                    speed.paused(),
+                    contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
+                ):
+                    result = validate(eval_step, state, parts, mesh, stop)
                 report.doing("training")
                 if result is None:
-                    continue
-                largest = result.pop("largest_class")
-                monitor.validation(step, result)
-                if last and (guess := _as_good_as(result["accuracy"], largest, setup.num_classes)):
-                    report.line(
-                        f"warning: {100 * result['accuracy']:.1f} % is {guess}: the network has "
-                        "learned little; try a longer run or another --optimizer.learning-rate"
-                    )
-                plateau = after_validation(
-                    experiment.optimizer.schedule, meshes.fetch(state.plateau), result["loss"]
-                )
-                state = dataclasses.replace(state, plateau=meshes.replicate(mesh, plateau))
-                validated = step
+                    stopping = True
+                else:
+                    sums, sizes = result
+                    validated, accuracy = step, sums.means()["accuracy"]
+                    _log_validation(log, report, step, step / steps_per_epoch, sums)
+                    if last and (guess := _as_good_as(accuracy, sizes)):
+                        report.line(
+                            f"warning: {100 * accuracy:.1f} % is {guess}: the network has learned "
+                            "little; try a longer run or another --optimizer.learning-rate"
+                        )
+                    state = _after_validation(experiment, state, sums.means()["loss"], mesh)
 
-            # Save.
-            if saving:
-                save()
+            # 5. Save.
+            keeping = experiment.keep_best and accuracy is not None
+            if (
+                last or stopping or keeping or due(experiment.checkpoint_every, step)
+            ) and saved < step:
+                _check_finite(experiment, state, saved)
+                with speed.paused():
+                    checkpoints.save(step, state, accuracy)
                 saved = step
-
             if last or stopping:
                 break
 
-            # Take the next batch and step; read the metrics of the step before.
-            if experiment.data.prefetch == 0:
-                monitor.read(saved)
-            batch = setup.mark(upcoming.take(), stop_request.here)
-            state, metrics = setup.train_step(state, batch)
+            # 6. Take the next batch and step.
+            batch = inputs.place(mesh, next(batches))
+            state, metrics = train_step(state, batch)
             step += 1
-            monitor.read(saved)
-            monitor.follow(step, batch, metrics)
+            jax.block_until_ready(running)
+            running = metrics
+            speed.count(experiment.data.batch_size)
 
-        checkpoints.wait()
+            # 7. Log.
+            if step % experiment.log_every == 0 or step == total:
+                _check_finite(experiment, state, saved)
+                if record := _train_record(step, step / steps_per_epoch, state, metrics):
+                    log.write(record | {"examples_per_second": speed.take()})
+                    note = f"loss {record['loss']:.4f}"
+            report.advance(note=note)
+
         finished = last and validated == step
         stopped = f"stopped and saved at step {step}" if step else "stopped before the first step"
         report.line(f"finished at step {step}" if finished else stopped)
         return Outcome(step, finished)
 
 
-def _warnings(setup: Setup, configured_size: int) -> Iterator[str]:
-    """Yield warnings about a reduced batch size, and about a run that probably learns little."""
-    size = setup.experiment.data.batch_size
-    if size < configured_size:
-        yield (
-            f"the set has {len(setup.train_source)} training images, so batches have {size} "
-            f"instead of {configured_size}; a smaller --data.batch-size gives more steps"
+def validate(
+    eval_step: Callable[..., Any],
+    state: TrainState,
+    batches: Any,
+    mesh: meshes.Mesh,
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Return the sums over validation batches, and the number of examples of each class.
+
+    They stay on the devices until the end. The result is None if ``stop`` returns True, which a
+    program of one process polls before each batch.
+    """
+    total = before = None
+    for batch in batches:
+        if jax.process_count() == 1 and stop():
+            return None
+        # Images that load faster than the network works must not pile up on the devices.
+        jax.block_until_ready(before)
+        before, total = total, eval_step(state.variables, inputs.place(mesh, batch), total)
+    return meshes.fetch(total)
+
+
+def _resolved(given: Experiment, directory: Path, source: data.Source, initial: Any) -> Experiment:
+    """Return the experiment with all fields filled in, as a run in the directory has them."""
+    if not meshes.agree(lambda: (directory / run.CONFIG).exists()):
+        return resolve(given, source, initial)
+    before = run.read_run(directory)
+    run.check_same(directory, given, before.given)
+    if before.class_names != tuple(source.class_names):
+        raise run.RunDirectoryError(
+            f"{directory} holds a run on {len(before.class_names)} classes, "
+            f"{', '.join(before.class_names[:3])}, ...; the images now have "
+            f"{len(source.class_names)}, {', '.join(source.class_names[:3])}, ..."
         )
-    if setup.num_classes == 1:
-        yield (
-            f"{setup.experiment.data.source} has one class, so there is nothing to learn; each "
-            "class needs a folder of its own"
+    return resumed(before.experiment, given)
+
+
+def _check(experiment: Experiment, source: data.Source, teacher: Any, mesh: meshes.Mesh) -> None:
+    """Check that the parts of an experiment fit each other and the devices."""
+    part = experiment.data.batch_size // experiment.accumulation_steps
+    meshes.check_batch_size(mesh, part, "data.batch_size / accumulation_steps")
+    meshes.check_batch_size(mesh, experiment.data.eval_batch_size, "data.eval_batch_size")
+    if (experiment.distillation is None) != (teacher is None):
+        raise ValueError("teacher: the network must be given for a distillation, and only then")
+    if teacher is not None:
+        inputs.check_teacher(experiment, source.class_names, teacher)
+
+
+def _begin(directory: Path, described: run.RunDescription, enter: Callable[[Any], Any]) -> None:
+    """Make the directory of a run, lock it and write its description, in process 0."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        enter(files.locked(directory / "lock"))
+    except files.LockedError as error:
+        raise run.RunDirectoryError(
+            f"another process is training in {directory}; wait for it, or choose another "
+            f"--run-dir: {error}"
+        ) from error
+    run.write_run(directory, described)
+
+
+def _random_state(experiment: Experiment, model: Any, mesh: meshes.Mesh) -> TrainState:
+    """Return the state at step 0, on every device."""
+    return jax.jit(
+        lambda: initial_state(experiment, model),
+        out_shardings=meshes.replicated(mesh),
+        # It runs once, and XLA would take long to optimise its many random draws.
+        compiler_options={"xla_backend_optimization_level": 0},
+    )()
+
+
+def _due(steps_per_epoch: int, total: int, epochs: float, step: int) -> bool:
+    """Return True if an action that is done every so many epochs is due at a step."""
+    interval = min(epochs * steps_per_epoch, total)
+    return step > 0 and step % max(1, round(interval)) == 0
+
+
+def _check_finite(experiment: Experiment, state: TrainState, saved: int) -> None:
+    """Raise a ``NonFiniteError`` if too many steps were skipped, before their state is used."""
+    number, limit = int(state.skipped), experiment.non_finite_limit
+    if number > limit:
+        many = f"; {number} such steps, non_finite_limit is {limit}" if limit else ""
+        kept = f"the last checkpoint is that of step {saved}" if saved else "nothing is saved yet"
+        raise NonFiniteError(
+            f"the loss, the gradient or the update is NaN or infinite at step "
+            f"{int(state.last_skipped)}{many}; {kept}; {_CURE}"
         )
-    if setup.total_steps < _FEW_STEPS:
+
+
+def _train_record(step: int, epoch: float, state: TrainState, metrics: Any) -> dict[str, Any]:
+    """Return a line of the log: means since the line before, and values of the last step."""
+    sums, host, skipped = meshes.fetch((state.sums, metrics, state.skipped))
+    if not sums.seen:
+        return {}  # All steps were skipped.
+    record = {"kind": "train", "step": step, "epoch": epoch, **sums.means()}
+    record["learning_rate"] = float(host.learning_rate)
+    if host.finite:
+        record["gradient_norm"] = float(host.gradient_norm)
+        if host.similarity is not None:
+            record["similarity"] = float(host.similarity)
+    return record | ({"skipped": int(skipped)} if skipped else {})
+
+
+def _log_validation(log: RunLog, report: Progress, step: int, epoch: float, sums: Any) -> None:
+    means = sums.means()
+    if not math.isfinite(means["loss"]):
+        raise NonFiniteError(f"the validation loss is {means['loss']} at step {step}; {_CURE}")
+    log.write({"kind": "validation", "step": step, "epoch": epoch, **means, "seen": int(sums.seen)})
+    report.line(
+        f"step {step}, epoch {epoch:.4g}: validation loss {means['loss']:.4f}, "
+        f"accuracy {100 * means['accuracy']:.2f} %"
+    )
+
+
+def _after_validation(
+    experiment: Experiment, state: TrainState, loss: float, mesh: meshes.Mesh
+) -> TrainState:
+    """Return the state after a validation: the schedule may follow its loss."""
+    before = meshes.fetch(state.plateau)
+    plateau = after_validation(experiment.optimizer.schedule, before, loss)
+    plateau, validated = meshes.replicate(mesh, (plateau, np.int32(state.step)))
+    return dataclasses.replace(state, plateau=plateau, validated=validated)
+
+
+def _warnings(
+    experiment: Experiment, class_names: Sequence[str], total: int, steps_per_epoch: int
+) -> Iterator[str]:
+    """Yield warnings about a run that probably learns little."""
+    if len(class_names) == 1:
+        yield (
+            f"{experiment.data.source} has one class, so there is nothing to learn; each class "
+            "needs a folder of its own"
+        )
+    if total < _FEW_STEPS:
         cure = "more --epochs or a smaller --data.batch-size give more steps"
-        cure = cure if setup.experiment.steps is None else "give more --steps"
-        yield f"a run of {setup.total_steps} steps learns little; {cure}"
-    optimizer, end = setup.experiment.optimizer, setup.total_steps / setup.steps_per_epoch
+        cure = cure if experiment.steps is None else "give more --steps"
+        yield f"a run of {total} steps learns little; {cure}"
+    optimizer, end = experiment.optimizer, total / steps_per_epoch
     falls = optimizer.schedule.epochs if isinstance(optimizer.schedule, Step) else ()
     planned = {"schedule.epochs": falls, "warmup-epochs": (optimizer.warmup_epochs,)}
     for option, epochs in planned.items():
@@ -276,40 +369,11 @@ def _warnings(setup: Setup, configured_size: int) -> Iterator[str]:
             )
 
 
-def _as_good_as(accuracy: float, largest: float, num_classes: int) -> str:
-    """A guess that reaches the accuracy without learning, in words; "" if none does.
-
-    ``largest`` is the share of the largest class.
-    """
-    chance = 1 / num_classes
-    if num_classes > 1 and accuracy <= _NEAR_CHANCE * chance:
+def _as_good_as(accuracy: float, sizes: np.ndarray) -> str:
+    """The guess that is as good as a network of this accuracy; empty if it has learned more."""
+    chance, largest = 1 / len(sizes), int(sizes.max()) / max(int(sizes.sum()), 1)
+    if len(sizes) > 1 and accuracy <= _NEAR_CHANCE * chance:
         return f"near chance, {100 * chance:.1f} %"
-    if num_classes > 1 and accuracy <= largest:
+    if len(sizes) > 1 and accuracy <= largest:
         return f"no more than the largest class has, {100 * largest:.1f} %"
     return ""
-
-
-def validate(setup: Setup, state: TrainState, stop: Stop) -> dict[str, float] | None:
-    """Return the mean ``loss`` and ``accuracy`` on the validation split, and ``seen``, its size.
-
-    ``largest_class`` is the share of the most frequent class among the images of this process. The
-    result is None after a request to stop, which is polled before each batch.
-    """
-    batch_sums, labels = [], []
-    with contextlib.closing(setup.eval_batches()) as batches:
-        for batch in batches:
-            if stop.poll_all():
-                return None
-            labels.append(np.asarray(batch["label"])[np.asarray(batch["mask"])])
-            batch_sums.append(setup.eval_step(state.variables, setup.shard(batch)))
-            # Images that load faster than the network works must not pile up on the devices.
-            jax.block_until_ready(batch_sums[-2:-1])
-    sums = functools.reduce(Sums.plus, meshes.fetch(batch_sums), Sums())
-    if sums.seen != len(setup.eval_source):
-        raise RuntimeError(
-            f"validation counted {sums.seen} of {len(setup.eval_source)} examples: the mask of "
-            "the batches is wrong"
-        )
-    counts = np.unique(np.concatenate(labels), return_counts=True)[1]
-    largest = counts.max(initial=0) / max(counts.sum(), 1)
-    return sums.means() | {"seen": sums.seen, "largest_class": float(largest)}

@@ -27,8 +27,8 @@ import numpy as np
 
 from vone_jax import data, files, models, prng
 from vone_jax import mesh as meshes
-from vone_jax.experiments.experiment import Experiment, Similarity
-from vone_jax.experiments.state import WEIGHTS, merge, split, training_apply, variables_of
+from vone_jax.training.experiment import Experiment, Similarity
+from vone_jax.training.state import WEIGHTS, merge, split, training_apply, variables_of
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 # The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.

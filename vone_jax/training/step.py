@@ -5,6 +5,7 @@ devices on which they run. Keys are derived inside, from (seed, stream, step, ex
 holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,14 +14,15 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.experiments.augmentation import make_corruption
-from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.optimizer import euclidean_norm, learning_rate, make_optimizer
-from vone_jax.experiments.state import (
+from vone_jax.training.augmentation import make_corruption
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.optimizer import euclidean_norm, learning_rate, make_optimizer
+from vone_jax.training.similarity import make_similarity_gradient
+from vone_jax.training.state import (
+    Sums,
     TrainState,
     merge,
     rate_factors,
@@ -28,12 +30,9 @@ from vone_jax.experiments.state import (
     training_apply,
     variables_of,
 )
-from vone_jax.training.similarity import make_similarity_gradient
 
 Batch = dict[str, jax.Array]
 
-# Fields of a batch that mark rows. A step counts the marked rows over all processes.
-MARKS = ("stop",)
 _STREAMS = ("train noise", "dropout", "augmentation", "perturbation", "similarity", "teacher")
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
 # finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
@@ -49,29 +48,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     right = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return -(1.0 - label_smoothing) * right - label_smoothing * jnp.mean(log_probabilities, axis=1)
-
-
-@flax.struct.dataclass
-class Sums:
-    """Metrics as sums over ``seen`` examples: one division at the end gives means.
-
-    The sums of one step are float32 and int32 arrays. On the host, sums over steps are Python
-    numbers.
-    """
-
-    loss: Any = 0.0
-    # Number of examples whose largest logit is that of the label.
-    correct: Any = 0
-    seen: Any = 0
-
-    def plus(self, other: "Sums") -> "Sums":
-        """Add the sums of another batch, on the host."""
-        return jax.tree.map(lambda total, more: total + more.item(), self, other)
-
-    def means(self) -> dict[str, float]:
-        """Return the mean ``loss`` and ``accuracy``, on the host."""
-        seen = int(self.seen)
-        return {"loss": float(self.loss) / seen, "accuracy": int(self.correct) / seen}
 
 
 def batch_sums(
@@ -103,8 +79,6 @@ class StepMetrics:
     # of batch norm have a NaN or an infinity, or if the gradient or the change of the parameters is
     # 1e30 or larger.
     finite: jax.Array
-    # Number of marked rows, int32, for each of MARKS that the batch has.
-    marks: dict[str, jax.Array]
     # The term of the similarity regularisation, which ``sums.loss`` does not include; else None.
     similarity: jax.Array | None = None
 
@@ -159,7 +133,7 @@ def make_train_step(
     steps_per_epoch: int,
     mesh: meshes.Mesh,
     targets: Any = None,
-    teacher: Partial | None = None,
+    teacher: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
@@ -175,9 +149,8 @@ def make_train_step(
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
-      (N,), ``index`` (N,), the example's number in the data set, and optionally ``MARKS``, bool
-      (N,). A step that is not finite changes only ``state.step``. The state passed in is donated:
-      do not use it again.
+      (N,) and ``index`` (N,), the example's number in the data set. A step that is not finite
+      changes only the counters of the state. The state passed in is donated: do not use it again.
     """
     config, perturbation = experiment.data, experiment.perturbation
     optimizer = make_optimizer(experiment.optimizer)
@@ -209,11 +182,10 @@ def make_train_step(
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
-        state: TrainState, batch: Batch, targets: Any = None, teacher: Partial | None = None
+        state: TrainState, batch: Batch, targets: Any = None, teacher: Any = None
     ) -> tuple[TrainState, StepMetrics]:
         root = jax.random.key(experiment.seed)
         keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
-        marks = {m: jnp.sum(batch[m], dtype=jnp.int32) for m in MARKS if m in batch}
         batch = {name: batch[name] for name in ("image", "label", "index")}
         if corrupt is not None:
             batch["image"] = corrupt(keys["augmentation"], batch["image"], batch["index"])
@@ -263,9 +235,21 @@ def make_train_step(
         trained, batch_stats, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
-        params = merge(trained, frozen)
-        new_state = TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau)
-        return new_state, StepMetrics(sums, norm, rate, finite, marks, term)
+        step = state.step + 1
+        # A line of the log was written after the last step, so the sums begin again.
+        begun = state.step % experiment.log_every == 0
+        earlier = jax.tree.map(lambda x: jnp.where(begun, jnp.zeros_like(x), x), state.sums)
+        new_state = dataclasses.replace(
+            state,
+            step=step,
+            params=merge(trained, frozen),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            sums=jax.tree.map(lambda x, y: jnp.where(finite, x + y, x), earlier, sums),
+            skipped=state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
+            last_skipped=jnp.where(finite, state.last_skipped, step),
+        )
+        return new_state, StepMetrics(sums, norm, rate, finite, term)
 
     if targets is None and teacher is None:
         return train_step
@@ -302,20 +286,27 @@ def _accumulated(
     return jax.tree.map(lambda g: g / parts, gradients), (sums, batch_stats)
 
 
-def make_eval_step(model: nn.Module, seed: int, mesh: meshes.Mesh) -> Callable[[Any, Batch], Sums]:
-    """Return the compiled function ``(variables, batch) -> sums`` for one validation batch.
+def make_eval_step(
+    model: nn.Module, seed: int, mesh: meshes.Mesh
+) -> Callable[[Any, Batch, Any], tuple[Sums, jax.Array]]:
+    """Return the compiled function ``(variables, batch, total) -> total`` of a validation batch.
 
-    The batch has ``image``, ``label``, ``index`` and ``mask``, bool (N,), False for padding. The
-    noise of an example depends only on the seed and the example's index. It is the same in every
-    validation of a run, so changes of the curve over steps are changes of the network.
+    ``total`` is the sums so far, and the number of examples of each class, int32 (classes,). None
+    begins. The batch has ``image``, ``label``, ``index`` and ``mask``, bool (N,), False for
+    padding. The noise of an example depends only on the seed and the example's index. It is the
+    same in every validation of a run, so changes of the curve over steps are changes of the
+    network.
     """
 
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
-    def eval_step(variables: Any, batch: Batch) -> Sums:
+    def eval_step(variables: Any, batch: Batch, total: Any = None) -> tuple[Sums, jax.Array]:
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
         keys = prng.index_keys(noise_key, batch["index"])
         logits: Any = model.apply(variables, batch["image"], train=False, noise_key=keys)
         losses = cross_entropy(logits, batch["label"])
-        return batch_sums(losses, logits, batch["label"], batch["mask"])
+        classes = jnp.arange(logits.shape[-1])[None] == batch["label"][:, None]
+        sizes = jnp.sum(classes & batch["mask"][:, None], axis=0, dtype=jnp.int32)
+        sums = batch_sums(losses, logits, batch["label"], batch["mask"])
+        return (sums, sizes) if total is None else jax.tree.map(jnp.add, total, (sums, sizes))
 
     return eval_step

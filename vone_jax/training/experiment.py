@@ -1,8 +1,9 @@
 """The description of a training run: a tree of frozen dataclasses with everything it depends on.
 
 An experiment prints as code, survives JSON unchanged (see ``experiment_files.py``) and is checked
-when it is built, before anything is computed. Durations are in epochs unless a name says otherwise.
-One epoch has ``steps_per_epoch`` steps, see ``data.train_batches``.
+when it is made, before anything is computed. A field that follows from others is None until
+``resolve`` fills it in. Durations are in epochs unless a name says otherwise. One epoch has
+``steps_per_epoch`` steps, see ``data.train_batches``.
 """
 
 import dataclasses
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
-from vone_jax.experiments.augmentation import Perturbation
-from vone_jax.experiments.optimizer import OptimizerConfig
+from vone_jax.training.augmentation import Perturbation
+from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -28,28 +29,26 @@ class ModelConfig:
     # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0 or efficientnet_lite0. With
     # vone_ in front of its name it is a VOneNet, with ev_ an EVNet.
     name: str
-    # Number of logits. None takes the number of classes of the data. So does a typed --data.source,
-    # unless this option is typed, too.
+    # Number of logits. None is the number of classes of the data.
     num_classes: int | None = None
     # Side of the images in pixels, at most 4096: a batch of larger ones does not fit into memory.
     image_size: Annotated[int, Range(8, 4096)] = 224
-    # 3 for RGB, 1 for grey.
-    in_channels: int = 3
-    # Channels after the stem. None is replaced by the width of the published network, 64 or 32, see
-    # models.default_width.
+    # 3 for RGB, 1 for grey. None is that of the data.
+    in_channels: int | None = None
+    # Channels after the stem. None is the width of the published network, models.default_width.
     width: Annotated[int | None, Range(1, 2**16)] = None
-    # The V1 of a VOneNet or EVNet. None is replaced by models.v1_config for the image size, so that
-    # a stored experiment does not depend on defaults.
+    # The V1 of a VOneNet or EVNet. None is that of the initial weights, if they have one, else
+    # models.v1_config for the image size.
     v1: VOneBlockConfig | None = None
     # Noise after the stem of a base network: a control with noise but without V1.
     stem_noise: Noise = None
     # Factor on the output of the stem before stem_noise.
     stem_gain: Positive = 1.0
-    # Normalisation of images in a base network, one number per channel or one for all; None takes
-    # the default of models.create. VOneNets have v1.image_mean and v1.image_std.
+    # Normalisation of images in a base network, one number per channel or one for all. None is that
+    # of the initial weights, or the default of models.create. VOneNets have v1.image_mean.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    # The stage before V1 of an EVNet. None is replaced by models.front_end, as for v1.
+    # The stage before V1 of an EVNet. None is as for v1, see models.front_end.
     subcortical: SubcorticalConfig | None = None
     # Normalisation of V1 that is trained with the network, in front of the bottleneck.
     learned_normalization: Rule | None = None
@@ -57,45 +56,12 @@ class ModelConfig:
     def __post_init__(self):
         arguments.choice("name", self.name, models.NAMES)
         arguments.fields(self)
-        if self.width is None:
-            object.__setattr__(self, "width", models.default_width(self.name))
-        front_end = models.front_end(
-            self.name, self.image_size, self.in_channels, self.v1, self.subcortical
-        )
-        for name, config in zip(("v1", "subcortical"), front_end, strict=True):
-            object.__setattr__(self, name, config)
         # Building the network is cheap. It checks the width and the front end.
         self.build(num_classes=1)
-
-    def moved(self, **fields: Any) -> "ModelConfig":
-        """The same network with another name, image size or number of channels.
-
-        Defaults that are computed from these fields, such as the settings of V1, are computed
-        again. Other fields keep their values. To change those, use ``dataclasses.replace``; here
-        they raise a TypeError.
-        """
-        given = {name: getattr(self, name) for name in ("name", "image_size", "in_channels")}
-        if others := [name for name in fields if name not in given]:
-            raise TypeError(
-                f"moved takes {', '.join(given)}, got {', '.join(others)}; give the others to "
-                "dataclasses.replace"
-            )
-        return _moved(self, ModelConfig(**given), ModelConfig(**given | fields))
 
     def build(self, **options: Any) -> nn.Module:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
         return models.create(**vars(self) | options)
-
-
-def _moved(value: Any, before: Any, after: Any) -> Any:
-    """Return ``after`` if ``value`` still equals ``before``; dataclasses are compared by field."""
-    if value == before:
-        return after
-    if dataclasses.is_dataclass(value) and type(value) is type(before) is type(after):
-        names = [field.name for field in dataclasses.fields(value)]
-        parts = {n: _moved(*(getattr(each, n) for each in (value, before, after))) for n in names}
-        return dataclasses.replace(after, **parts)
-    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +73,8 @@ class DataConfig:
     source: str
     # Split to train on.
     train_split: str = "train"
-    # Split to validate on during training.
-    eval_split: str = "test"
+    # Split to validate on during training. None is the first of validation, val, valid and test.
+    eval_split: str | None = None
     # Directory of prepared TFDS sets. None is the default of TFDS.
     data_dir: str | None = None
     # Examples in a training batch, over all devices and processes.
@@ -122,9 +88,6 @@ class DataConfig:
     center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     # Worker processes that decode and augment; 0 uses threads of this process.
     workers: FromZero = 0
-    # Batches that are put on the devices before their step. With 0, a batch is loaded after the
-    # previous step; with 1, during it. More of them help if the loading time varies.
-    prefetch: FromZero = 1
     # Common corruptions of training images, applied after the augmentation, such as fog; all but
     # frost. Each step draws one corruption and one severity for the whole batch.
     corruptions: tuple[str, ...] = ()
@@ -245,7 +208,7 @@ class Experiment:
     # Length of the run in steps. If given, epochs is ignored.
     steps: int | None = None
     # Network whose weights the run starts from: a run directory, a folder of vone_jax.convert, or
-    # a checkpoint file. What fits is taken, the rest is drawn at random.
+    # a checkpoint file. What fits is taken, the rest is drawn at random. A command opens it.
     initial_weights: str | None = None
     # Parts of the network that are not trained, as patterns of names joined by "/", such as
     # back_end/layer1*; the star also stands for "/". Their parameters and batch statistics keep
@@ -273,20 +236,18 @@ class Experiment:
     # Store only the results of convolutions and matrix products of the forward pass, and compute
     # the rest again in the backward pass: less memory, more time, the same result.
     remat: bool = False
-    # Directory for compiled programs, so that the next start does not wait for the compiler.
-    # None stores none.
-    compilation_cache: str | None = None
-    # What happens at a step whose loss, gradient or new state is NaN or infinite. Its update is
-    # never applied. "stop" ends the run; "skip" continues and counts the step in the log.
-    non_finite: Literal["stop", "skip"] = "stop"
-    # Largest number of such skipped steps in the whole run. One more ends the run.
-    non_finite_limit: FromZero = 10
+    # Largest number of steps whose loss, gradient or new state is NaN or infinite. Their updates
+    # are never applied. One more ends the run.
+    non_finite_limit: FromZero = 0
     # Epochs between validations, rounded to whole steps. There is one at the end of the run, too.
     evaluate_every: Positive = 1.0
     # Epochs between checkpoints, rounded to whole steps. There is one at the end of the run, too.
     checkpoint_every: Positive = 1.0
-    # Number of checkpoints that are kept. With 1 there is no older one to use if it is damaged.
+    # Number of the last checkpoints that are kept.
     keep_checkpoints: int = 2
+    # Also keep the checkpoint with the highest validation accuracy. An evaluation of the run then
+    # takes this one, instead of the last. Small sets overfit.
+    keep_best: bool = False
     # Steps between two lines of the log.
     log_every: int = 50
 
@@ -317,7 +278,7 @@ class Experiment:
         if self.model.num_classes is None:
             raise ValueError(
                 "model.num_classes must be an integer >= 1 to build the network, got None; give "
-                "it, or take the experiment of a run"
+                "it, or resolve the experiment"
             )
         return self.model.build(dtype=getattr(jnp, self.precision))
 

@@ -1,6 +1,6 @@
 """Experiments survive JSON unchanged, and errors name the wrong field.
 
-Errors about JSON are in test_dataclass_json.py and test_run_dir.py.
+Errors about JSON are in test_dataclass_json.py and test_run.py.
 """
 
 import json
@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks, data, models, names, training, v1
-from vone_jax.experiments.experiment import MatmulPrecision
-from vone_jax.experiments.experiment_files import differences
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training.experiment import MatmulPrecision
+from vone_jax.training.experiment_files import differences
 
 
 def run(name="test", **fields):
     return Experiment(
         name=name,
-        model=ModelConfig(name="vone_resnet18", num_classes=10, image_size=28, in_channels=1),
+        model=ModelConfig(
+            name="vone_resnet18",
+            num_classes=10,
+            image_size=28,
+            in_channels=1,
+            v1=models.v1_config(28, 1),
+        ),
         data=DataConfig(source="fashion_mnist_small", augment=data.AUGMENTS["tiny_imagenet"]),
         optimizer=OptimizerConfig(schedule=training.Step(epochs=(1, 2.5)), gradient_clip=5),
         **fields,
@@ -57,7 +63,7 @@ def test_json_gives_an_equal_experiment(experiment, schedule, noise):
         model=replace(experiment.model, v1=replace(experiment.model.v1, noise=noise)),
         data=replace(experiment.data, corruptions=names, corruption_severity=(2, 4)),
         optimizer=replace(experiment.optimizer, schedule=schedule),
-        non_finite="skip",
+        non_finite_limit=3,
         accumulation_steps=4,
     )
     assert through_json(changed) == changed
@@ -84,11 +90,6 @@ def test_json_keeps_an_explicit_bank(experiment):
         np.testing.assert_array_equal(getattr(restored, name), getattr(bank, name))
 
 
-def test_the_default_front_end_is_written_out(experiment):
-    assert experiment.model.v1 == models.v1_config(28, 1)
-    assert ModelConfig(name="resnet18").v1 is None
-
-
 def test_differing_fields_are_named(experiment):
     other = replace(
         experiment, seed=3, optimizer=replace(experiment.optimizer, schedule=training.Cosine())
@@ -101,15 +102,6 @@ def test_differing_fields_are_named(experiment):
     assert "seed: 0 here, 3 there" in named
     assert 'optimizer.schedule.type: "Step" here, "Cosine" there' in named
     assert "optimizer.schedule.final: absent here, 0.0 there" in named
-
-
-def test_a_network_is_moved_by_three_fields_alone():
-    model = training.ModelConfig(name="resnet18", width=8)
-    assert model.moved(name="vone_resnet18").width == 8
-    with pytest.raises(
-        TypeError, match=r"moved takes name, .*, got width; .* dataclasses\.replace"
-    ):
-        model.moved(name="vone_resnet18", width=16)
 
 
 @pytest.mark.parametrize(
@@ -177,21 +169,18 @@ def test_a_network_has_the_precision_of_its_experiment(experiment):
 
 def test_a_network_is_built_for_a_number_of_classes(experiment):
     unknown = replace(experiment, model=replace(experiment.model, num_classes=None))
-    with pytest.raises(ValueError, match=r"model\.num_classes must be .* got None; give it, or"):
+    with pytest.raises(ValueError, match=r"model\.num_classes must be .* got None; give it"):
         unknown.build()
 
 
 def test_json_keeps_both_stages_of_an_evnet(experiment):
-    model = ModelConfig(name="ev_cornet_z", num_classes=10, image_size=28, in_channels=1)
-    assert model.subcortical == v1.SubcorticalConfig(28, 28 / 32, in_channels=1)
-    assert model.v1 == models.v1_config(28, 2, "ev_cornet_z")
-    assert through_json(replace(experiment, model=model)).model == model
+    stage = v1.SubcorticalConfig(28, 28 / 32, in_channels=1)
     cells = replace(v1.P_CELLS, k_exc=2.0)
-    stage = replace(model.subcortical, p_cells=cells, m_cells=None, noise=None)
+    stage = replace(stage, p_cells=cells, m_cells=None, noise=None)
     changed = ModelConfig(
         name="ev_cornet_z", num_classes=10, image_size=28, in_channels=1, subcortical=stage
     )
-    assert changed.v1.in_channels == 1
+    assert changed.build().v1.in_channels == 1
     assert through_json(replace(experiment, model=changed)).model == changed
     assert changed.build().subcortical == stage
 

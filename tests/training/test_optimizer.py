@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax.experiments.optimizer import (
+from vone_jax.training import Constant, Cosine, OneCycle, OptimizerConfig, Plateau, Step
+from vone_jax.training.optimizer import (
     PlateauState,
     after_validation,
     euclidean_norm,
     learning_rate,
     make_optimizer,
 )
-from vone_jax.training import Constant, Cosine, OneCycle, OptimizerConfig, Plateau, Step
 
 SHAPES = {"conv": {"kernel": (3, 2)}, "norm": {"scale": (2,), "bias": (2,)}}
 

@@ -7,6 +7,7 @@ In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its diges
 million numbers. A run directory stores these numbers as arrays, see ``run_dir.py``.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -23,8 +24,8 @@ from flax.traverse_util import flatten_dict
 
 from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import nearest
-from vone_jax.experiments.experiment import Experiment
 from vone_jax.names import WITHOUT_EFFECT, command
+from vone_jax.training.experiment import Experiment
 from vone_jax.v1 import ImportedBank
 
 
@@ -183,3 +184,11 @@ def differences(ours: Experiment, theirs: Experiment) -> list[str]:
         # Values are compared, not texts: 3 and 3.0 epochs are the same.
         if name not in WITHOUT_EFFECT and first.get(name, _ABSENT) != second.get(name, _ABSENT)
     ]
+
+
+def resumed(before: Experiment, ours: Experiment) -> Experiment:
+    """Return ``before`` with our values of the fields that may change when a run resumes."""
+    own = [name.partition(".")[2] for name in WITHOUT_EFFECT if name.startswith("data.")]
+    config = dataclasses.replace(before.data, **{name: getattr(ours.data, name) for name in own})
+    fields = {name: getattr(ours, name) for name in WITHOUT_EFFECT if "." not in name}
+    return dataclasses.replace(before, data=config, **fields)

@@ -16,12 +16,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
 from vone_jax import prng
-from vone_jax.experiments.experiment import Experiment
-from vone_jax.experiments.optimizer import PlateauState, Rates, make_optimizer
+from vone_jax.training.experiment import Experiment
+from vone_jax.training.optimizer import PlateauState, Rates, make_optimizer
 
 # Name of the trained layer weights of similarity regularisation among the parameters.
 WEIGHTS = "similarity_weights"
@@ -34,8 +35,26 @@ def variables_of(params: Any, batch_stats: Any) -> dict[str, Any]:
 
 
 @flax.struct.dataclass
+class Sums:
+    """Metrics as sums over ``seen`` examples, float32 and int32: one division gives the means."""
+
+    loss: Any = np.float32(0.0)
+    # Number of examples whose largest logit is that of the label.
+    correct: Any = np.int32(0)
+    seen: Any = np.int32(0)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean ``loss`` and ``accuracy``, on the host."""
+        seen = int(self.seen)
+        return {"loss": float(self.loss) / seen, "accuracy": int(self.correct) / seen}
+
+
+@flax.struct.dataclass
 class TrainState:
-    """Everything that changes from step to step. It is frozen; a step returns a new one."""
+    """Everything that changes from step to step. It is frozen; a step returns a new one.
+
+    A step takes one batch, so ``step`` is also the position in the data.
+    """
 
     # Number of optimiser steps done, scalar int32.
     step: jax.Array
@@ -46,6 +65,13 @@ class TrainState:
     # State of the optimiser for the parameters that are not frozen.
     opt_state: optax.OptState
     plateau: PlateauState
+    # Metrics since the last line of the log, over the steps that were not skipped.
+    sums: Sums = Sums()
+    # Number of steps that were skipped because they were not finite, and the last of them, int32.
+    skipped: Any = np.int32(0)
+    last_skipped: Any = np.int32(0)
+    # Step of the last validation, int32; 0 before the first.
+    validated: Any = np.int32(0)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -61,7 +87,7 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
     """
     config, root = experiment.model, jax.random.key(experiment.seed)
     keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
-    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels), jnp.float32)
+    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels or 3))
     variables = model.init(keys, image)
     params = dict(variables["params"])
     if experiment.similarity is not None:

@@ -1,0 +1,77 @@
+"""The description of a run: its experiment in both forms, and its imported banks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vone_jax import v1
+from vone_jax.training import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    RunDescription,
+    RunDirectoryError,
+    Similarity,
+    from_json,
+    read_run,
+    to_json,
+)
+from vone_jax.training.run import CONFIG, write_run
+
+EXPERIMENT = Experiment(
+    name="test", model=ModelConfig(name="resnet18"), data=DataConfig(source="tfds:cifar10")
+)
+
+
+def describe(directory, experiment=EXPERIMENT):
+    write_run(directory, RunDescription(experiment, EXPERIMENT, ("cat", "dog"), 12, "1 x abacus"))
+    return read_run(directory)
+
+
+def with_bank(scale=1.0):
+    """An experiment whose front end has given kernels, as one that starts from a checkpoint."""
+    parameters = v1.sample_gabor_parameters(6, sf_max=6.0)
+    kernels = (scale * phase for phase in v1.gabor_kernels(parameters, 9, 28.0))
+    bank = v1.ImportedBank(*kernels, parameters, 28.0)
+    config = v1.VOneBlockConfig(simple_channels=3, complex_channels=3, kernel_size=9, bank=bank)
+    return replace(EXPERIMENT, model=ModelConfig(name="vone_resnet18", v1=config))
+
+
+def test_a_description_comes_back(tmp_path):
+    found = describe(tmp_path, replace(EXPERIMENT, seed=3))
+    assert (found.experiment.seed, found.given) == (3, EXPERIMENT)
+    assert (found.class_names, found.parameters, found.device) == (("cat", "dog"), 12, "1 x abacus")
+    assert {"python", "jax", "flax", "numpy"} <= found.versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, RunDirectoryError, "holds no run: there is no config.json"),
+        ("{", ValueError, "config.json cannot be read"),
+        ("{}", ValueError, "config.json cannot be read: 'experiment'"),
+        ('{"experiment": {"nam": "x"}}', ValueError, "no field 'nam'; did you mean 'name'"),
+    ],
+)
+def test_what_is_no_run_is_named(tmp_path, content, error, message):
+    if content is not None:
+        (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(error, match=message):
+        read_run(tmp_path)
+
+
+def test_imported_banks_are_stored_as_arrays(tmp_path):
+    like = Similarity(target="v1", v1=with_bank(2.0).model.v1)
+    experiment = replace(with_bank(), similarity=like)
+    found = describe(tmp_path, experiment)
+    assert found.experiment == experiment
+    assert len(list((tmp_path / "banks").iterdir())) == 2
+    bank = experiment.model.v1.bank
+    stored = json.loads((tmp_path / CONFIG).read_text())["experiment"]["model"]["v1"]["bank"]
+    assert stored == {"type": "ImportedBank", "sha256": bank.digest}
+    kernels = found.experiment.model.v1.gabor_kernels()
+    np.testing.assert_array_equal(kernels.in_phase, bank.in_phase)
+    with pytest.raises(ValueError, match="the arrays of the bank .* must be given"):
+        from_json(to_json(experiment))
