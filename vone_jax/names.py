@@ -30,6 +30,12 @@ CORRUPTION_CATEGORIES = {
 # The 15 corruptions that are compared.
 COMMON_CORRUPTIONS = tuple(name for each in CORRUPTION_CATEGORIES.values() for name in each)
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+# ImageNet-C-bar (Mintun et al. 2021), spelled as published.
+C_BAR_CORRUPTIONS = (
+    "single_frequency_greyscale", "cocentric_sine_waves", "plasma_noise", "sparkles",
+    "inverse_sparkles", "perlin_noise", "brownish_noise", "blue_noise_sample",
+    "checkerboard_cutout", "caustic_refraction",
+)  # fmt: skip
 # Stands in for "frost" where its photographs are not at hand.
 PROCEDURAL_FROST = "frost_procedural"
 SEVERITIES = (1, 2, 3, 4, 5)

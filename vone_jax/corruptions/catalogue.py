@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from vone_jax import arguments, prng
 from vone_jax.corruptions import (
     blur,
+    c_bar,
     digital,
     frost,
     jpeg,
@@ -25,7 +26,12 @@ from vone_jax.corruptions import (
 )
 from vone_jax.corruptions.levels import Images, Keys, Shape
 from vone_jax.corruptions.tables import FROST_SCALE, PARAMETERS, TABLES, table_for
-from vone_jax.names import COMMON_CORRUPTIONS, CORRUPTION_CATEGORIES, EXTRA_CORRUPTIONS
+from vone_jax.names import (
+    C_BAR_CORRUPTIONS,
+    COMMON_CORRUPTIONS,
+    CORRUPTION_CATEGORIES,
+    EXTRA_CORRUPTIONS,
+)
 
 # Values may leave [0, 1] by the rounding errors of a resize.
 _TOLERANCE = 1e-6
@@ -72,14 +78,26 @@ CORRUPTIONS = {
     "spatter": Corruption(spatter.spatter, spatter.prepare, spatter.draw),
     "saturate": Corruption(digital.saturate),
     "frost_procedural": Corruption(weather.drawn_frost, draw=weather.draw_frost),
+    "single_frequency_greyscale": Corruption(c_bar.single_frequency, draw=c_bar.draw_numbers),
+    "cocentric_sine_waves": Corruption(c_bar.concentric_waves, draw=c_bar.draw_numbers),
+    "plasma_noise": Corruption(c_bar.plasma, draw=c_bar.draw_numbers),
+    "sparkles": Corruption(c_bar.sparkles, draw=c_bar.draw_stars),
+    "inverse_sparkles": Corruption(c_bar.inverse_sparkles, draw=c_bar.draw_stars),
+    "perlin_noise": Corruption(c_bar.perlin, draw=c_bar.draw_lattices),
+    "brownish_noise": Corruption(c_bar.brownish_noise, draw=c_bar.draw_phases),
+    "blue_noise_sample": Corruption(c_bar.blue_noise_sample, draw=c_bar.draw_phases),
+    "checkerboard_cutout": Corruption(c_bar.checkerboard, draw=c_bar.draw_board),
+    "caustic_refraction": Corruption(c_bar.caustics, c_bar.prepare_caustics, c_bar.draw_numbers),
 }
 
-# In the order of ImageNet-C: its 15 corruptions, its 4 extra ones, and one of this project.
+# In the order of ImageNet-C: its 15 corruptions, its 4 extra ones, and one of this project; then
+# the ten of ImageNet-C-bar.
 NAMES = tuple(CORRUPTIONS)
 
 SETS = {
     "common": COMMON_CORRUPTIONS,
     "extra": EXTRA_CORRUPTIONS,
+    "c_bar": C_BAR_CORRUPTIONS,
     **CORRUPTION_CATEGORIES,
 }
 
@@ -96,7 +114,7 @@ def corrupt(
     form: str = "float",
     frost_images: frost.FrostImages | None = None,
 ) -> Images:
-    """Apply a common corruption as ImageNet-C defines it.
+    """Apply a corruption as ImageNet-C or ImageNet-C-bar defines it.
 
     Args:
       key: one typed key, or one key for each image. With one key, the draws of an image depend on

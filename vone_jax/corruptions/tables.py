@@ -186,6 +186,21 @@ PARAMETERS = {
 }
 PARAMETERS["frost_procedural"] = PARAMETERS["frost"]
 
+# Levels of ImageNet-C-bar. Its lengths are shares of the side, so they serve all sizes.
+_LEVELS = {
+    "single_frequency_greyscale": (1.0, 1.5, 2.0, 4.5, 5.0),
+    "cocentric_sine_waves": (3.0, 5.0, 8.0, 9.0, 10.0),
+    "plasma_noise": (4.75, 7.0, 8.5, 9.25, 10.0),
+    "sparkles": (1.0, 2.0, 3.0, 5.0, 6.0),
+    "inverse_sparkles": (1.0, 2.0, 4.0, 9.0, 10.0),
+    "perlin_noise": (4.6, 5.2, 5.8, 7.6, 8.8),
+    "brownish_noise": (1.0, 2.0, 3.0, 4.0, 5.0),
+    "blue_noise_sample": (0.8, 1.6, 2.4, 4.0, 5.6),
+    "checkerboard_cutout": (2.0, 3.0, 4.0, 5.0, 6.0),
+    "caustic_refraction": (2.35, 3.2, 4.9, 6.6, 9.15),
+}
+PARAMETERS |= {name: dict.fromkeys(TABLES, of_name) for name, of_name in _LEVELS.items()}
+
 # Size of the frost photographs, relative to their files.
 FROST_SCALE = {"imagenet": 1.0, "tiny": 0.3, "cifar": 0.2}
 
