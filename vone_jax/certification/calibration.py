@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from vone_jax import arguments
 
@@ -37,8 +37,8 @@ class Calibration:
 
 
 def measure_calibration(
-    logits: Float[np.ndarray, "n draws classes"],
-    labels: Int[np.ndarray, " n"],
+    logits: Float[Array | np.ndarray, "n draws classes"],
+    labels: Int[Array | np.ndarray, " n"],
     draws: Sequence[int] = (1, 2, 5, 10, 20, 50, 100),
     bins: int = 15,
 ) -> Calibration:
