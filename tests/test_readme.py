@@ -78,7 +78,7 @@ def test_the_code_of_the_attacks_page_runs():
 @pytest.mark.slow
 def test_the_code_of_the_certificates_page_runs():
     names = names_of("docs/certificates.md")
-    assert names["found"].l2.shape == (2,) and names["errors"].shape == (3, 3)
+    assert names["found"].l2.shape == (2,) and names["wrong"].shape == (2, 3, 3)
     assert names["contrast"].amplitude.shape == (3,) and names["of_v1"].most.shape == (1, 28, 28, 1)
     assert names["of_layer"].most_information[0] > names["of_layer"].least_information[0]
     assert names["scores"].draws.tolist() == [1, 5]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Key
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from vone_jax import arguments, prng
 
@@ -44,8 +44,10 @@ def fourier_map(
     labels: Int[Array | np.ndarray, " n"],
     norm: float = 4.0,
     size: int = 31,
-) -> Float[np.ndarray, "size size"]:
-    """Return the error rate under a grating of each frequency, with frequency 0 in the centre.
+) -> Bool[np.ndarray, "n size size"]:
+    """Return whether the answer is wrong under a grating of each frequency; 0 is in the centre.
+
+    The mean over images is the heat map.
 
     Each channel of each image gets the grating, multiplied by ``norm`` and by a random sign, and is
     clipped to [0, 1]. The defaults are those of the reference for CIFAR-10; it has 15.7 and 63 for
@@ -55,7 +57,7 @@ def fourier_map(
       key: one typed key, or one per image. Signs and noise of an image follow from its key and the
         frequency.
       logits_fn: function of (keys, images), one key per example.
-      images: in [0, 1]. All are in memory at once, so call it with a batch, and average.
+      images: in [0, 1]. All of them get a grating at the same time.
       labels: classes.
       norm: L2 norm of the perturbation of a channel, in pixel units.
       size: number of frequencies along each axis, odd.
@@ -71,24 +73,24 @@ def fourier_map(
     half = basis.reshape(size**2, *basis.shape[2:])[: size**2 // 2 + 1]
     keys = prng.example_keys(key, len(images))
     classifier = prng.trace(logits_fn, keys, images)
-    errors, finite = _errors(classifier, keys, images, jnp.asarray(labels), norm * half)
+    wrong, finite = _wrong(classifier, keys, images, jnp.asarray(labels), norm * half)
     if not finite.all():
         raise FloatingPointError("logits_fn returned logits that are NaN or infinite")
-    errors = np.asarray(errors)
-    return np.concatenate([errors, errors[-2::-1]]).reshape(size, size)
+    wrong = np.asarray(wrong).T
+    return np.concatenate([wrong, wrong[:, -2::-1]], axis=1).reshape(-1, size, size)
 
 
 @jax.jit
-def _errors(
+def _wrong(
     classifier: Any, keys: Array, images: Array, labels: Array, gratings: Array
 ) -> tuple[Array, Array]:
-    def error(number_and_grating: tuple[Array, Array]) -> tuple[Array, Array]:
+    def of_grating(number_and_grating: tuple[Array, Array]) -> tuple[Array, Array]:
         number, grating = number_and_grating
         own = prng.fold(keys, number)
         flip = functools.partial(jax.random.rademacher, shape=images.shape[3:], dtype=jnp.float32)
         signs = jax.vmap(flip)(prng.stream(own, "signs"))
         moved = images + signs[:, None, None] * grating[None, :, :, None]
         logits = classifier(prng.stream(own, "noise"), jnp.clip(moved, 0.0, 1.0))
-        return jnp.mean(jnp.argmax(logits, axis=-1) != labels), jnp.isfinite(logits).all()
+        return jnp.argmax(logits, axis=-1) != labels, jnp.isfinite(logits).all()
 
-    return jax.lax.map(error, (jnp.arange(len(gratings)), gratings))
+    return jax.lax.map(of_grating, (jnp.arange(len(gratings)), gratings))
