@@ -64,5 +64,9 @@ class NaiveVOneNet(VOneNet):
         (v1,) = self.block.noisy([dense_responses(self.v1, images)], noise_key)
         narrow = self.bottleneck([v1])
         with fast.plain():
+<<<<<<< HEAD
             layers = self.back_end(narrow, train)
         return {"v1": v1} | layers
+=======
+            return {"v1": v1} | self.back_end(self.bottleneck(v1), train)
+>>>>>>> 5b21a3d (x)

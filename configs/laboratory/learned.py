@@ -13,7 +13,6 @@ from configs.laboratory.networks import laboratory
 _LABELS = [
     "vone-0", "vone-1", "vone-2",
     "vone-oriented-pools", "vone-oriented-pools-1", "vone-oriented-pools-2",
-    "vone-neighbours", "vone-neighbours-1", "vone-neighbours-2",
     "vone-gdn", "vone-gdn-1", "vone-gdn-2",
     "vone-uniform", "vone-uniform-1", "vone-uniform-2",
     "vone-tuned", "vone-tuned-1", "vone-tuned-2",

@@ -18,7 +18,6 @@ from vone_jax.sweep import Member, Sweep
 from vone_jax.training import Distillation, Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import (
     GDN,
-    NeighbouringChannels,
     NeuronalNoise,
     OrientedPools,
     SurroundNormalization,
@@ -49,7 +48,7 @@ def _v1(network: Experiment = _vone, **fields) -> Experiment:
     return replace(network, model=replace(network.model, v1=replace(network.model.v1, **fields)))
 
 
-def _learned(rule: OrientedPools | NeighbouringChannels | GDN) -> Experiment:
+def _learned(rule: OrientedPools | GDN) -> Experiment:
     return replace(_vone, model=replace(_vone.model, learned_normalization=rule))
 
 
@@ -120,7 +119,6 @@ NETWORKS: dict[str, Experiment] = {
     },
     # Learned normalisations behind V1, and banks whose parameters are trained.
     **_seeds("vone-oriented-pools", _learned(OrientedPools(9))),
-    **_seeds("vone-neighbours", _learned(NeighbouringChannels())),
     **_seeds("vone-gdn", _learned(GDN())),
     **_seeds("vone-tuned", _v1(tuned=True)),
     **_seeds("vone-tuned-uniform", _v1(tuned=True, distribution="uniform")),

@@ -226,14 +226,6 @@ def test_ragged_shapes_are_the_beginning_of_longer_ones(shape):
     np.testing.assert_array_equal(draws.ravel(), longer[:size])
 
 
-@pytest.mark.parametrize("part", [range(0, 4), range(3, 13), range(5, 6)])
-def test_a_part_of_the_last_axis_has_the_draws_of_the_whole(part):
-    key, shape = jax.random.key(5), (3, 5, 13)
-    whole = counter_random.standard_normal(key, shape)
-    draws = counter_random.standard_normal(key, shape, part)
-    np.testing.assert_array_equal(draws, whole[..., part.start : part.stop])
-
-
 def test_four_devices_draw_what_one_draws(draw):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     index = jax.device_put(jnp.arange(8), NamedSharding(mesh, PartitionSpec("data")))

@@ -42,12 +42,10 @@ FUNCTIONS = {
     "convolve_depthwise": lambda x: fast.convolve_depthwise(
         x, jnp.asarray(SMALL_KERNEL[..., :1]).swapaxes(2, 3), (2, 2), [(0, 1)] * 2
     ),
-    "correlate": lambda x: fast.correlate(x[..., :1], KERNELS, 1),
     "correlate_blocks": lambda x: jnp.concatenate(
         fast.correlate_blocks(x, [jnp.asarray(BLOCKS)[..., :2], jnp.asarray(BLOCKS)[..., 2:]], 3),
         axis=-1,
     ),
-    "product": lambda x: fast.product(x, jnp.asarray(SMALL_KERNEL)[0, 0]),
     "permute": lambda x: fast.permute(x, ORDER),
     "shared_by_draws": lambda x: jax.vmap(lambda z: fast.shared_by_draws(x, z) * z)(
         jnp.stack([jnp.cos(jnp.asarray(IMAGES)), jnp.sin(jnp.asarray(IMAGES))])
@@ -62,9 +60,6 @@ FUNCTIONS = {
         jnp.int32(3), 5, lambda number, value: jnp.sin(value + number.astype(jnp.float32)), x
     ),
     "standard_normal": lambda x: x[0] * fast.standard_normal(jax.random.key(1), (16, 14, 6)),
-    "standard_normal, part": lambda x: (
-        x[0, ..., 2:5] * fast.standard_normal(jax.random.key(1), (16, 14, 6), range(2, 5))
-    ),
     "standard_normal, rbg": lambda x: (
         x[0] * fast.standard_normal(jax.random.key(1, impl="rbg"), (16, 14, 6))
     ),

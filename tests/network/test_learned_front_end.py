@@ -26,7 +26,6 @@ experiment = replace(base, model=model)
     "rule",
     [
         "OrientedPools(5)",
-        "NeighbouringChannels()",
         "GDN()",
     ],
 )

@@ -1,6 +1,5 @@
 """Learned normalisation against closed forms and against dense kernels."""
 
-import functools
 import math
 
 import chex
@@ -110,44 +109,8 @@ def test_contrast_saturates_as_the_closed_form_says():
         np.testing.assert_allclose(found[0, 5, 5], expected, rtol=1e-5)
 
 
-def test_neighbours_equal_the_published_sum(responses):
-    spread, alpha, beta, k, reach = 1.5, 0.7, 0.8, 2.0, 3
-    squares = np.maximum(np.asarray(responses, np.float64), 0.0) ** 2
-    padded = np.pad(squares, ((0, 0),) * 3 + ((reach, reach),))
-    pooled = sum(
-        padded[..., reach + j : reach + j + 12] * math.exp(-abs(j) / spread)
-        for j in range(-reach, reach + 1)
-    )
-    expected = squares / (k * (1.0 + alpha / spread * pooled)) ** beta
-    found = v1.divide_by_neighbours(responses, spread, alpha, beta, k, reach)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    check_grads(
-        lambda *a: v1.divide_by_neighbours(*map(jnp.asarray, a), reach),
-        (jnp.abs(responses[:1, :3, :3]) + 0.1, spread, alpha, beta, k),
-        1,
-        ["rev"],
-        atol=2e-2,
-        rtol=2e-2,
-    )
-
-
-def test_a_pool_far_above_1_has_a_gradient_that_is_finite():
-    """The divisor to the power of beta is beyond float32."""
-    strong = jnp.full((1, 1, 1, 3), 1e8)
-    rule = functools.partial(v1.divide_by_neighbours, spread=2.0, alpha=0.1, k=1.0, reach=8)
-    value, slopes = jax.value_and_grad(lambda beta: jnp.sum(rule(strong, beta=beta)))(
-        jnp.float32(3.0)
-    )
-    assert np.isfinite(value) and np.isfinite(slopes)
-
-
 def test_oriented_pools_are_as_wide_as_published():
     assert v1.OrientedPools().size == 25
-
-
-@pytest.mark.parametrize(("spread", "reach"), [(2.0, 8), (1.0, 4), (0.3, 1), (10.0, 40)])
-def test_the_reach_of_neighbours_is_half_of_eight_spreads(spread, reach):
-    assert v1.NeighbouringChannels(spread=spread).reach == reach
 
 
 def test_pooled_squares_equal_the_published_sum(responses):
@@ -163,7 +126,7 @@ def test_pooled_squares_equal_the_published_sum(responses):
     np.testing.assert_array_equal(nothing, responses)
 
 
-@pytest.mark.parametrize("rule", [v1.OrientedPools(5), v1.NeighbouringChannels(), v1.GDN()])
+@pytest.mark.parametrize("rule", [v1.OrientedPools(5), v1.GDN()])
 def test_a_rule_starts_as_stated_and_has_finite_gradients(responses, rule):
     module = v1.LearnedNormalization(rule)
     variables = module.init(jax.random.key(0), responses)
@@ -176,8 +139,6 @@ def test_a_rule_starts_as_stated_and_has_finite_gradients(responses, rule):
         expected = v1.divide_by_oriented_pools(
             responses, params["angle"], widths, jnp.exp(params["log_across"]), params["strength"], 5
         )
-    elif isinstance(rule, v1.NeighbouringChannels):
-        expected = v1.divide_by_neighbours(responses, 2.0, 0.1, 1.0, 1.0, 8)
     else:
         gamma = jnp.where(jnp.eye(12) > 0, 0.1, 1e-4)
         expected = v1.divide_by_pooled_squares(responses, 1.000001 * jnp.ones(12), gamma)
@@ -187,7 +148,7 @@ def test_a_rule_starts_as_stated_and_has_finite_gradients(responses, rule):
         assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("rule", [v1.OrientedPools(5), v1.NeighbouringChannels(), v1.GDN()])
+@pytest.mark.parametrize("rule", [v1.OrientedPools(5), v1.GDN()])
 def test_a_key_gives_the_same_parameters_where_double_precision_is_on(responses, rule):
     module = v1.LearnedNormalization(rule)
     first = module.init(jax.random.key(0), responses)
@@ -202,7 +163,6 @@ def test_a_key_gives_the_same_parameters_where_double_precision_is_on(responses,
     [
         (lambda: v1.OrientedPools(4), "size must be odd, got 4"),
         (lambda: v1.OrientedPools(-3), "size must be an integer >= 1, got -3"),
-        (lambda: v1.NeighbouringChannels(spread=0.0), "spread"),
         (lambda: v1.GDN(gamma=-1.0), "gamma"),
         (lambda: v1.GDN(gamma=0.0), "gamma must be a finite number > 0"),
         (

@@ -21,37 +21,11 @@ def test_moments_of_the_released_noise(response, mean, variance):
     assert float(noisy.var()) == pytest.approx(variance, rel=0.02)
 
 
-def test_normals_of_jax_can_be_chosen():
-    key = jax.random.key(2)
-    draws = v1.standard_normal(prng.example_keys(key, 3), (4, 5), "jax")
-    expected = jax.random.normal(jax.random.fold_in(key, 1), (4, 5))
-    np.testing.assert_array_equal(draws[1], expected)
-    assert not np.allclose(draws, v1.standard_normal(prng.example_keys(key, 3), (4, 5)))
-
-
-@pytest.mark.slow
-def test_the_block_draws_with_the_generator_of_its_configuration():
-    def responses(generator):
-        config = v1.VOneBlockConfig(
-            2, 2, image_size=16, visual_degrees=0.5, kernel_size=5, noise_generator=generator
-        )
-        return v1.VOneBlock(config).apply({}, jnp.ones((1, 8, 8, 3)), noise_key=jax.random.key(0))
-
-    assert not np.allclose(responses("jax"), responses("counter"))
-
-
 def test_an_example_has_its_own_draws_with_keys_of_any_kind():
     keys = jax.random.split(jax.random.key(1, impl="rbg"), 3)
-    whole = v1.standard_normal(keys, (4, 4, 2), "jax")
-    np.testing.assert_array_equal(whole[1:2], v1.standard_normal(keys[1:2], (4, 4, 2), "jax"))
+    whole = v1.standard_normal(keys, (4, 4, 2))
+    np.testing.assert_array_equal(whole[1:2], v1.standard_normal(keys[1:2], (4, 4, 2)))
     assert not np.array_equal(whole[0], whole[1])
-
-
-def test_unknown_generators_are_refused():
-    with pytest.raises(ValueError, match="generator must be one of counter, jax; got 'numpy'"):
-        v1.standard_normal(prng.example_keys(jax.random.key(0), 1), (2,), "numpy")
-    with pytest.raises(ValueError, match="noise_generator must be one of counter, jax"):
-        v1.VOneBlockConfig(noise_generator="numpy")
 
 
 def test_neuronal_noise_is_the_published_equation():

@@ -15,7 +15,6 @@ from vone_jax import fast, v1
 from vone_jax.v1 import block, surround
 from vone_jax.v1.blur import gaussian_taps
 from vone_jax.v1.distributions import SUPPRESSION_INDEX, SURROUND_DIAMETER
-from vone_jax.v1.filter_bank import CellModel
 from vone_jax.v1.images import normalise
 
 SETTINGS = v1.SurroundNormalization(largest_extent=0.5, position_pooling=0.1)
@@ -56,13 +55,7 @@ def published():
 
 def test_without_normalisation_the_block_is_the_published_one(images):
     bank = block.filter_bank(PLAIN)
-    normalised = normalise(images, 0.5, 0.5)
-
-    def complex_cell(in_phase, quadrature):
-        return jnp.sqrt(jnp.square(in_phase) + jnp.square(quadrature)) / jnp.sqrt(2.0)
-
-    cells = bank(normalised, 2, CellModel(jax.nn.relu, complex_cell))
-    expected = 25.0 * jnp.concatenate(cells, axis=-1)
+    expected = 25.0 * bank(normalise(images, 0.5, 0.5), 2)
     np.testing.assert_array_equal(v1.noise_free_responses(PLAIN, images), expected)
     assert v1.VOneBlockConfig().normalization is None
 
@@ -93,37 +86,13 @@ def test_responses_equal_a_direct_computation(images, platform):
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
-@pytest.mark.parametrize(
-    "tuning",
-    [
-        {},
-        {"orientation_tuning": 1.0},
-        {"orientation_tuning": 0.5, "phase_tuning": 1.0, "frequency_tuning": 0.7},
-    ],
-)
-def test_weights_are_those_of_the_formula_and_never_negative(tuning):
-    config = with_settings(**tuning)
-    settings, bank = config.normalization, config.gabor_parameters()
-    is_complex = np.arange(24) >= 12
-    weights = surround._Weights.of(settings, bank, is_complex)
-
-    def difference(angles):
-        return np.deg2rad(angles[:, None] - angles)
-
-    expected = 1.0 + settings.orientation_tuning * np.cos(2.0 * difference(bank.theta))
-    both_simple = ~is_complex[:, None] & ~is_complex
-    expected *= 1.0 + settings.phase_tuning * both_simple * np.cos(difference(bank.phase))
+@pytest.mark.parametrize("depth", [0.5, 1.0])
+def test_weights_are_those_of_the_formula_and_never_negative(depth):
+    angles = 2.0 * np.deg2rad(SMALL.gabor_parameters().theta)
+    weights = surround._circular(angles, depth)
     ring = weights.ring @ weights.to_maps.T
-    if settings.frequency_tuning is None:
-        np.testing.assert_allclose(ring, expected, atol=1e-12)
-    else:
-        # A Gaussian between nodes an octave apart: smaller for frequencies that are farther apart.
-        octaves = np.abs(np.log2(bank.sf[:, None] / bank.sf))
-        share = ring / np.maximum(expected, 1e-9)
-        clear = expected > 0.1
-        assert (
-            share[clear & (octaves > 2.5)].max() < 0.1 < 0.6 < share[clear & (octaves < 0.2)].min()
-        )
+    expected = 1.0 + depth * np.cos(angles[:, None] - angles)
+    np.testing.assert_allclose(ring, expected, atol=1e-12)
     assert ring.min() >= -1e-12
     np.testing.assert_allclose(weights.centre @ weights.to_maps.T, 1.0, atol=1e-12)
 
@@ -151,8 +120,7 @@ def test_contrast_responses_are_those_of_albrecht_and_hamilton():
     maps = np.broadcast_to(amplitude[:, None, None], (24, 28, 28, 24)).astype(np.float32)
 
     def response(contrast):
-        split = v1.Cells(*np.split(jnp.asarray(contrast * maps), [12], axis=-1))
-        return np.concatenate(pools(split, cells), axis=-1)[cells, 14, 14, cells]
+        return np.asarray(pools(jnp.asarray(contrast * maps)))[cells, 14, 14, cells]
 
     # What is linear in contrast before the normalisation grows with its square at little contrast.
     growth = pools.factors * maps[cells, 14, 14, cells] / SETTINGS.c50
@@ -250,11 +218,10 @@ def test_gradients_are_finite_on_uniform_images():
 @pytest.mark.slow
 def test_gradients_equal_finite_differences(images):
     pools = block.surround_pools(SMALL)
-    cells = [kind + 0.1 for kind in v1.noise_free_cells(PLAIN, images[:1])]
-    numbers = np.arange(len(pools.factors))
+    responses = v1.noise_free_responses(PLAIN, images[:1]) + 0.1
     check_grads(
-        lambda *cells: pools(v1.Cells(*map(jnp.asarray, cells)), numbers),
-        cells,
+        lambda responses: pools(jnp.asarray(responses)),
+        (responses,),
         order=1,
         modes=["fwd", "rev"],
         rtol=2e-2,
@@ -328,13 +295,8 @@ def test_an_image_smaller_than_the_pools_is_refused():
         ({"gain": -1.0}, "normalization.gain"),
         ({"position_pooling": float("nan")}, "normalization.position_pooling"),
         ({"orientation_tuning": 1.5}, "normalization.orientation_tuning"),
-        ({"phase_tuning": -0.1}, "normalization.phase_tuning"),
         ({"strength_correlation": 2.0}, "normalization.strength_correlation"),
         ({"extent_correlation": float("nan")}, "normalization.extent_correlation"),
-        (
-            {"frequency_tuning": 0.1},
-            "normalization.frequency_tuning must be a finite number >= 0.5",
-        ),
         ({"seed": -1}, "normalization.seed"),
     ],
 )

@@ -100,10 +100,10 @@ def from_model(model: models.Model, variables: Any) -> NoisyClassifier:
 
 
 def _behind_v1(model: models.VOneNet, variables: Any, keys: Array, responses: Array) -> Array:
-    noise, generator = model.v1.noise, model.v1.noise_generator
+    noise = model.v1.noise
     assert noise is not None
-    noisy = noise(responses, standard_normal(keys, responses.shape[1:], generator))
-    layers: Any = model.apply(variables, (noisy,), method="behind_v1")
+    noisy = noise(responses, standard_normal(keys, responses.shape[1:]))
+    layers: Any = model.apply(variables, noisy, method="behind_v1")
     return layers["logits"]
 
 

@@ -28,11 +28,9 @@ from vone_jax.fast.operations import (
     by_rows,
     one_by_one,
     permute,
-    product,
     repeated,
     shared_by_draws,
     stage,
 )
 from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
-from vone_jax.fast.spectra import correlate
 from vone_jax.fast.switch import by_platform, enabled, forms_of, plain

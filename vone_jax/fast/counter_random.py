@@ -42,8 +42,8 @@ _MINUS_TWO_LOG = (
 _SINE = (0.0776594083, -0.598292160, 2.55007766, -5.16771009, 3.14159264)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def standard_normal(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw standard normals in float32 from one scalar typed key; see ``random_words``.
 
     Magnitudes reach 6.66, the square root of 64 log 2. The bits do not depend on how the
@@ -51,7 +51,7 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], part: range | None =
     last place between machines, and between optimisation levels of the compiler, which may round a
     product and a sum once or twice.
     """
-    return _box_muller(*random_words(key, shape, part))
+    return _box_muller(*random_words(key, shape))
 
 
 def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -65,12 +65,11 @@ def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return steps * 2.0**-23 + (2.0**-24 - 1)
 
 
-def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = None) -> Words:
+def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
     """Draw two independent uniform uint32 words per element from one scalar typed key.
 
     Only the first two words of the key are used, as in ``prng.threefry``. For a Threefry key the
-    exclusive or of the drawn words is ``jax.random.bits(key, shape, "uint32")``. With ``part``,
-    only the words at these neighbouring positions of the last axis are computed and returned.
+    exclusive or of the drawn words is ``jax.random.bits(key, shape, "uint32")``.
 
     Raises:
       ValueError: if ``shape`` has more than 2^32 elements.
@@ -78,13 +77,7 @@ def random_words(key: jax.Array, shape: tuple[int, ...], part: range | None = No
     size = math.prod(shape)
     if size > 2**32:
         raise ValueError(f"shape must have at most 2**32 elements, got {shape}")
-    if part is None:
-        index = lax.iota(jnp.uint32, size).reshape(shape)
-    else:
-        rows = lax.iota(jnp.uint32, size // shape[-1]).reshape(*shape[:-1], 1)
-        index = rows * np.uint32(shape[-1]) + np.array(part, np.uint32).reshape(
-            (1,) * (len(shape) - 1) + (-1,)
-        )
+    index = lax.iota(jnp.uint32, size).reshape(shape)
     # Reading a key's data does not consume the key, so frozen noise may be drawn again and again.
     words = jax.random.key_data(key)
     return threefry_2x32((words[0], words[1]), (jnp.zeros_like(index), index))

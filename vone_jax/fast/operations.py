@@ -1,6 +1,5 @@
 """Loops, stages, gathers and products in forms that XLA compiles well, gradients included."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -118,26 +117,6 @@ def permute(values: jax.Array, order: np.ndarray) -> jax.Array:
 
 def _gather(values: jax.Array, order: np.ndarray) -> jax.Array:
     return values.at[..., order].get(mode="promise_in_bounds", unique_indices=True)
-
-
-def product(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Multiply the channels of maps (N, H, W, C) by a matrix (C, features), summed in float32.
-
-    On a CPU the maps become a matrix first, because XLA transposes a gradient of four axes on one
-    core. On a TPU that would copy the maps: positions are not their first axes in memory.
-    """
-
-    def four_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-        return jnp.matmul(maps, matrix, preferred_element_type=jnp.float32)
-
-    def two_axes(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-        # A part of V1 may have no channels, from which ``reshape`` cannot infer a size of -1.
-        flat = four_axes(maps.reshape(math.prod(maps.shape[:-1]), maps.shape[-1]), matrix)
-        return flat.reshape(*maps.shape[:-1], matrix.shape[1])
-
-    if not switch.enabled():
-        return four_axes(maps, matrix)
-    return switch.by_platform(maps, matrix, cpu=two_axes, default=four_axes)
 
 
 def shared_by_draws(values: jax.Array, draws: jax.Array) -> jax.Array:

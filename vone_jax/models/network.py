@@ -4,30 +4,19 @@ Networks normalise images themselves.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax import arguments, fast, prng
-from vone_jax.models.layers import (
-    Activations,
-    Dtype,
-    Images,
-    Maps,
-    NoiseKey,
-    he_normal_fan_out,
-    torch_uniform,
-)
+from vone_jax import arguments, prng
+from vone_jax.models import layers
+from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey
 from vone_jax.v1 import (
-    Cells,
     LearnedNormalization,
     SubcorticalBlock,
     SubcorticalConfig,
@@ -83,18 +72,16 @@ class BaseNetwork(nn.Module):
         """
         check_images(images, len(self.mean))
         x = normalise(images, self.mean, self.std).astype(self.dtype)
-        layers = self.stem(x, train)
+        activations = self.stem(x, train)
         if self.stem_noise is not None or self.stem_gain != 1.0:
-            layers["stem.noise"] = self._noisy(list(layers.values())[-1], noise_key)
-        layers = layers | self.back_end(list(layers.values())[-1], train)
-        return layers | {"logits": layers["logits"].astype(jnp.float32)}
+            last = list(activations.values())[-1]
+            activations["stem.noise"] = self._with_noise(last, noise_key)
+        activations = activations | self.back_end(list(activations.values())[-1], train)
+        return activations | {"logits": activations["logits"].astype(jnp.float32)}
 
-    def _noisy(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
-        responses = self.stem_gain * responses
-        if self.stem_noise is None:
-            return responses
-        responses = responses.astype(jnp.float32)
-        (noisy,) = add_noise(self, self.stem_noise, "stem noise", [responses], noise_key)
+    def _with_noise(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
+        responses = (self.stem_gain * responses).astype(jnp.float32)
+        noisy = add_noise(self, self.stem_noise, "stem noise", responses, noise_key)
         return noisy.astype(self.dtype)
 
     def __call__(
@@ -102,31 +89,6 @@ class BaseNetwork(nn.Module):
     ) -> Float[Array, "n classes"]:
         """The float32 logits; arguments as in ``features``."""
         return self.features(images, train, noise_key)["logits"]
-
-
-class Bottleneck(nn.Module):
-    """The 1x1 convolution behind V1, without a bias.
-
-    It takes its input in parts, simple and complex cells, and adds the products. To join the parts
-    first, a TPU would write and read all responses once more.
-    """
-
-    features: int
-    kernel_init: Any
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, parts: Sequence[jax.Array]) -> Float[Array, "n h w features"]:
-        """The convolution of parts (N, H, W, channels) of one input: (N, H, W, features)."""
-        ends = np.cumsum([part.shape[-1] for part in parts])
-        shape = (1, 1, int(ends[-1]), self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)[0, 0]
-        rows = jnp.split(kernel.astype(self.dtype), ends[:-1])
-        products = [
-            fast.product(part.astype(self.dtype), weights)
-            for part, weights in zip(parts, rows, strict=True)
-        ]
-        return functools.reduce(jnp.add, products).astype(self.dtype)
 
 
 class VOneNet(nn.Module):
@@ -169,34 +131,25 @@ class VOneNet(nn.Module):
             self.stage = SubcorticalBlock(self.subcortical)
         if self.learned_normalization is not None:
             self.normalization = LearnedNormalization(self.learned_normalization)
-        self.bottleneck = Bottleneck(
-            self.bottleneck_features,
-            he_normal_fan_out if self.subcortical is None else torch_uniform,
-            self.dtype,
+        initial = layers.he_normal_fan_out if self.subcortical is None else layers.torch_uniform
+        self.bottleneck = layers.conv(
+            self.bottleneck_features, 1, name="bottleneck", dtype=self.dtype, kernel_init=initial
         )
 
     def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
         """The named activations up to ``v1``, see ``features``."""
-        return self._front_end(images, noise_key)[0]
-
-    def _front_end(self, images: Images, noise_key: NoiseKey | None) -> tuple[Activations, Cells]:
-        """The named activations up to ``v1``, and the parts of ``v1``."""
-        layers = {}
+        activations = {}
         if self.subcortical is not None:
             cells = subcortical_responses(self.subcortical, images)
             first = 0
             for name, _, colours in self.subcortical.populations:
-                layers[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
+                activations[f"subcortical.{name}"] = cells[..., first : first + len(colours)]
                 first += len(colours)
-            (images,) = self.stage.noisy([cells], noise_key)
-            layers["subcortical"] = images
-        cells = self.block.cells(images)
-        noisy = Cells(*self.block.noisy(cells, noise_key))
-        layers |= {"v1.simple": cells.simple, "v1.complex": cells.complex}
-        # Without the barrier, the compiler for TPUs fuses the noise of both parts into one
-        # operation, and takes minutes and gigabytes for that.
-        joined = jnp.concatenate(jax.lax.optimization_barrier(noisy), axis=-1)
-        return layers | {"v1": joined}, noisy
+            images = activations["subcortical"] = self.stage.add_noise(cells, noise_key)
+        responses = self.block.noise_free(images)
+        simple, complex_ = jnp.split(responses, [self.v1.simple_channels], axis=-1)
+        activations |= {"v1.simple": simple, "v1.complex": complex_}
+        return activations | {"v1": self.block.add_noise(responses, noise_key)}
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -215,19 +168,17 @@ class VOneNet(nn.Module):
           noise), with a learned normalisation ``v1.normalized``, then ``bottleneck``, the stages of
           the back end, ``logits``. Maps are NHWC.
         """
-        layers, parts = self._front_end(images, noise_key)
-        parts = parts if self.learned_normalization is None else (layers["v1"],)
-        return layers | self.behind_v1(parts, train)
+        activations = self.front_end(images, noise_key)
+        return activations | self.behind_v1(activations["v1"], train)
 
-    def behind_v1(self, parts: Sequence[jax.Array], train: bool = False) -> Activations:
-        """The named activations behind ``v1``, from its responses in parts (N, H, W, cells)."""
-        layers = {}
+    def behind_v1(self, responses: Maps, train: bool = False) -> Activations:
+        """The named activations behind ``v1``, from its responses."""
+        activations = {}
         if self.learned_normalization is not None:
-            layers["v1.normalized"] = self.normalization(jnp.concatenate(parts, axis=-1))
-            parts = (layers["v1.normalized"],)
-        layers["bottleneck"] = self.bottleneck(parts)
-        layers |= self.back_end(layers["bottleneck"], train)
-        return layers | {"logits": layers["logits"].astype(jnp.float32)}
+            responses = activations["v1.normalized"] = self.normalization(responses)
+        activations["bottleneck"] = self.bottleneck(responses)
+        activations |= self.back_end(activations["bottleneck"], train)
+        return activations | {"logits": activations["logits"].astype(jnp.float32)}
 
     def __call__(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None

@@ -40,7 +40,7 @@ class _MeanOfVariants:
         ]
 
         def logits(member: tuple[Any, jax.Array]) -> jax.Array:
-            layers: Any = self.members[0].apply(member[0], (member[1],), method="behind_v1")
+            layers: Any = self.members[0].apply(member[0], member[1], method="behind_v1")
             return layers["logits"]
 
         responses = jnp.stack([front["v1"] for front in fronts])

@@ -1,18 +1,15 @@
 """Fixed-weight models of primate primary visual cortex (V1) and of the stage before it."""
 
 from vone_jax.v1 import distributions
-from vone_jax.v1.block import VOneBlock, noise_free_cells, noise_free_responses
+from vone_jax.v1.block import VOneBlock, noise_free_responses
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.divisive import (
     GDN,
     LearnedNormalization,
-    NeighbouringChannels,
     OrientedPools,
-    divide_by_neighbours,
     divide_by_oriented_pools,
     divide_by_pooled_squares,
 )
-from vone_jax.v1.filter_bank import Cells
 from vone_jax.v1.gabor import GaborKernels, GaborParameters, ImportedBank, gabor_kernels
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import (
@@ -39,12 +36,12 @@ from vone_jax.v1.subcortical import (
 )
 
 __all__ = [
-    "Cells", "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters",
+    "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters",
     "GaussianNoise", "ImportedBank", "LGNCells", "LearnableGabor", "LearnedNormalization",
-    "NeighbouringChannels", "NeuronalNoise", "Noise", "OrientedPools", "StabilisedNoise",
+    "NeuronalNoise", "Noise", "OrientedPools", "StabilisedNoise",
     "SubcorticalBlock", "SubcorticalConfig", "SurroundNormalization", "VOneBlock",
-    "VOneBlockConfig",    "distributions", "divide_by_neighbours", "divide_by_oriented_pools",
-    "divide_by_pooled_squares", "gabor_kernels", "noise_free_cells", "noise_free_responses",
+    "VOneBlockConfig",    "distributions", "divide_by_oriented_pools",
+    "divide_by_pooled_squares", "gabor_kernels", "noise_free_responses",
     "sample_evnet_parameters", "sample_gabor_parameters", "spatial_frequency_histogram",
     "standard_normal", "subcortical_responses",
 ]  # fmt: skip

@@ -5,16 +5,13 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 and figure 1.
 """
 
 import functools
-import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
 
 from vone_jax.v1.config import VOneBlockConfig
-from vone_jax.v1.filter_bank import CellModel, Cells, FilterBank
-from vone_jax.v1.images import Images, check_images, normalise, root
+from vone_jax.v1.filter_bank import FilterBank
+from vone_jax.v1.images import Images, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock
 from vone_jax.v1.normalization import SurroundPools
@@ -58,10 +55,10 @@ def surround_pools(config: VOneBlockConfig) -> SurroundPools:
     )
 
 
-def noise_free_cells(
+def noise_free_responses(
     config: VOneBlockConfig, images: Images, kernels: tuple[Array, Array] | None = None
-) -> Cells:
-    """Return the responses of simple cells and of complex cells, before noise.
+) -> Responses:
+    """Return the responses of simple cells, then of complex cells, before noise.
 
     With the linear responses q0 of a filter and q1 of its quadrature partner,
 
@@ -78,7 +75,7 @@ def noise_free_cells(
         of the configuration.
 
     Returns:
-      Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), channels) for each kind of cell.
+      Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), cells).
 
     Raises:
       TypeError: if images are not floating point.
@@ -86,25 +83,13 @@ def noise_free_cells(
     """
     check_images(images, config.in_channels)
     normalised = normalise(images, config.image_mean, config.image_std)
-
-    def simple_cell(in_phase: jax.Array) -> jax.Array:
-        return config.k_exc * jax.nn.relu(in_phase)
-
-    def complex_cell(in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
-        amplitude = root(jnp.square(in_phase) + jnp.square(quadrature))
-        return config.k_exc * (amplitude / math.sqrt(2.0))
-
     bank = filter_bank(config)
-    surround = None if config.normalization is None else surround_pools(config)
-    cells = CellModel(simple_cell, complex_cell, surround)
     if kernels is None:
-        return bank(normalised, config.stride, cells)
-    return bank.with_kernels(kernels, normalised, config.stride, cells)
-
-
-def noise_free_responses(config: VOneBlockConfig, images: Images) -> Responses:
-    """Return ``noise_free_cells`` as one array, simple cells first."""
-    return jnp.concatenate(noise_free_cells(config, images), axis=-1)
+        cells = bank(normalised, config.stride)
+    else:
+        cells = bank.with_kernels(kernels, normalised, config.stride)
+    responses = config.k_exc * cells
+    return responses if config.normalization is None else surround_pools(config)(responses)
 
 
 class VOneBlock(NoisyBlock):
@@ -117,10 +102,7 @@ class VOneBlock(NoisyBlock):
         if self.config.tuned:
             self.gabor = learnable_gabor(self.config)
 
-    def cells(self, images: Images) -> Cells:
-        """Return ``noise_free_cells``, with the kernels of a tuned bank."""
-        kernels = self.gabor() if self.config.tuned else None
-        return noise_free_cells(self.config, images, kernels)
-
     def noise_free(self, images: Images) -> Responses:
-        return jnp.concatenate(self.cells(images), axis=-1)
+        """Return ``noise_free_responses``, with the kernels of a tuned bank."""
+        kernels = self.gabor() if self.config.tuned else None
+        return noise_free_responses(self.config, images, kernels)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Any
+from typing import Any
 
 from vone_jax import arguments
 from vone_jax.arguments import FromZero, Positive, Seed
@@ -48,7 +48,6 @@ class VOneBlockConfig:
       normalization: ``SurroundNormalization``, which comes before the noise; None for the published
         block, which has none.
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``StabilisedNoise``, ``FanoNoise`` or None.
-      noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank
         then gives their start values.
@@ -75,7 +74,6 @@ class VOneBlockConfig:
     in_channels: int = 3
     normalization: SurroundNormalization | None = None
     noise: noise_models.Noise = noise_models.NeuronalNoise()
-    noise_generator: Annotated[str, (*noise_models.GENERATORS,)] = "counter"
     bank: GaborParameters | ImportedBank | None = None
     tuned: bool = False
     allow_aliasing: bool = False

@@ -1,4 +1,4 @@
-"""Divisive normalisation of V1 with learned weights: three published rules.
+"""Divisive normalisation of V1 with learned weights: two published rules.
 
 ``SurroundNormalization`` (``normalization.py``) is fixed by physiology. The rules here are trained
 with the network behind V1. They act on the responses with noise, in front of the bottleneck, as
@@ -7,7 +7,6 @@ so that no step of training leaves the range of a rule.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,6 @@ from vone_jax.arguments import Positive
 
 Responses = Float32[Array, "n h w channels"]
 PerPair = Float[Array, "channels channels"]
-Scalar = Float[Array, ""] | float
 # ``flax.linen.Module.param``: name, initialiser and its arguments -> parameter.
 Param = Callable[..., Any]
 
@@ -71,51 +69,6 @@ class OrientedPools:
 
 
 @dataclasses.dataclass(frozen=True)
-class NeighbouringChannels:
-    """The rule of Miller et al.: squared responses, divided by those of nearby channels.
-
-    See ``divide_by_neighbours``. ``spread``, ``alpha``, ``beta`` and ``k`` are start values of four
-    learned numbers. The reach of the pool follows from the start value of ``spread`` and is fixed.
-    In the original it follows the learned value; here each change would compile the program again.
-
-    Reference: Miller, Chung, Miller (2022), Divisive feature normalization improves image
-    recognition performance in AlexNet, ICLR.
-
-    Attributes:
-      spread: length in channels over which weights fall by a factor e, > 0.
-      alpha: strength of the pool, > 0. The authors take 1 in front of a batch norm.
-      beta: power of the divisor, > 0.
-      k: factor of the divisor, > 0.
-
-    Raises:
-      ValueError: if a field is out of range.
-    """
-
-    spread: Positive = 2.0
-    alpha: Positive = 0.1
-    beta: Positive = 1.0
-    k: Positive = 1.0
-
-    def __post_init__(self):
-        arguments.fields(self)
-
-    @property
-    def reach(self) -> int:
-        """The number of channels on either side: a pool has 8 spreads, rounded up to be odd."""
-        return int(np.ceil(8.0 * self.spread)) // 2
-
-    def __call__(self, param: Param, responses: Responses) -> Responses:
-        """Make or read the parameters, and normalise."""
-        values = {
-            name: jnp.exp(
-                param(f"log_{name}", nn.initializers.constant(np.log(start), jnp.float32), ())
-            )
-            for name, start in dataclasses.asdict(self).items()
-        }
-        return divide_by_neighbours(responses, reach=self.reach, **values)
-
-
-@dataclasses.dataclass(frozen=True)
 class GDN:
     """Generalised divisive normalisation: channels, divided by the root of pooled squares.
 
@@ -150,7 +103,7 @@ class GDN:
         return divide_by_pooled_squares(responses, 1e-6 + jnp.square(beta), jnp.square(gamma))
 
 
-Rule = OrientedPools | NeighbouringChannels | GDN
+Rule = OrientedPools | GDN
 
 
 class LearnedNormalization(nn.Module):
@@ -222,26 +175,6 @@ def divide_by_oriented_pools(
     return responses / (1.0 + pooled)
 
 
-def divide_by_neighbours(
-    responses: Responses, spread: Scalar, alpha: Scalar, beta: Scalar, k: Scalar, reach: int
-) -> Responses:
-    """Divide the squares of channels by those of nearby channels, at the same position.
-
-    With x the rectified responses and J the reach,
-
-        y_c = x_c^2 / (k (1 + alpha / spread sum_{|j| <= J} x_{c+j}^2 exp(-|j| / spread)))^beta
-
-    (Miller et al. 2022). Channels before the first and after the last one count as 0.
-    """
-    squares = jnp.square(jax.nn.relu(responses))
-    channel = np.arange(responses.shape[-1], dtype=np.float32)
-    distance = np.abs(channel[:, None] - channel)
-    weights = jnp.where(distance <= reach, jnp.exp(-distance / spread), 0.0)
-    pooled = 1.0 + alpha / spread * _product(squares, weights)
-    # Computed as a power, the divisor would overflow long before the result does.
-    return squares * jnp.exp(-beta * jnp.log(k * pooled))
-
-
 def divide_by_pooled_squares(
     responses: Responses, beta: Float[Array, " channels"], gamma: PerPair
 ) -> Responses:
@@ -250,7 +183,5 @@ def divide_by_pooled_squares(
     y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) (Balle et al. 2016). ``beta`` is > 0, ``gamma``
     >= 0.
     """
-    return responses / jnp.sqrt(beta[None, None, None] + _product(jnp.square(responses), gamma.T))
-
-
-_product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    pooled = jnp.matmul(jnp.square(responses), gamma.T, precision=lax.Precision.HIGHEST)
+    return responses / jnp.sqrt(beta[None, None, None] + pooled)

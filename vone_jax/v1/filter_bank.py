@@ -2,22 +2,20 @@
 
 Each filter reads one input channel, and only complex cells need the quadrature phase.
 
-A CPU is fast if it multiplies no zeros (``by_channel``). Each input channel is correlated on its
-own with the kernels that read it. Filters that read the same channels are neighbours, so cells are
-computed on slices. Then one permutation puts the cells in the order of the bank.
+A CPU is fast if it multiplies no zeros. Each input channel is correlated on its own with the
+kernels that read it, and one permutation puts the cells in the order of the bank.
 
-TPUs and GPUs multiply matrices of a hundred channels at once, and move data slowly in comparison
-(``together``). Blocks of pixels become channels, and one convolution has all kernels of a phase in
-the order of the cells, with zeros for the channels that a kernel does not read. Nothing is permuted
-or cut. The compiler for a TPU v5e estimates 30 % of the cycles of ``by_channel`` for the published
-block, although it has three times as many multiplications (docs/accelerators.md).
+TPUs and GPUs multiply matrices of a hundred channels at once, and move data slowly in comparison.
+There, blocks of pixels become channels, and one convolution has all kernels of a phase, with zeros
+for the channels that a kernel does not read. The compiler for a TPU v5e estimates 30 % of the
+cycles for the published block, although it has three times as many multiplications
+(docs/accelerators.md).
 """
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+import math
 
 import jax
 import jax.numpy as jnp
@@ -27,46 +25,18 @@ from jaxtyping import Array, Float32, Int
 
 from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
+from vone_jax.v1.images import root
 
 Images = Float32[Array, "n h w c"]
-
-
-class Cells(NamedTuple):
-    """Responses of the cells of a block, in the order of the bank: (n, h, w, cells) each."""
-
-    simple: jax.Array
-    complex: jax.Array
-
-
-class CellModel(NamedTuple):
-    """The functions that make the responses of cells from the linear responses of filters.
-
-    Attributes:
-      simple: elementwise function of the in-phase response.
-      complex: elementwise function of the in-phase and the quadrature response.
-      normalise: function of the responses of all cells and of the index of each cell in the bank;
-        None changes nothing.
-    """
-
-    simple: Callable[[jax.Array], jax.Array]
-    complex: Callable[[jax.Array, jax.Array], jax.Array]
-    normalise: Callable[[Cells, np.ndarray], Cells] | None = None
-
-
-class _Sorted(NamedTuple):
-    """A bank sorted by the input channels that the cells read, simple cells first."""
-
-    # Input channel -> the kernels of the cells that read it, (k, k, 1, number of kernels).
-    kernels: dict[int, np.ndarray]
-    # For each group of cells with the same input channels: channel and kernels of each phase.
-    places: list[list[tuple[int, slice]]]
-    # The index of each cell in the bank.
-    numbers: np.ndarray
+Responses = Float32[Array, "n _ _ cells"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FilterBank:
-    """Kernels and the input channels that they read.
+    """Kernels, the input channels that they read, and the cells that they drive.
+
+    With the linear responses q0 of a filter and q1 of its quadrature partner, the responses are
+    max(q0, 0) of a simple cell and sqrt(q0^2 + q1^2) / sqrt(2) of a complex cell.
 
     Attributes:
       kernels: of both phases of all filters.
@@ -80,117 +50,107 @@ class FilterBank:
     channel_quadrature: Int[np.ndarray, " n"]
     num_simple: int
 
-    def __call__(self, images: Images, stride: int, cells: CellModel) -> Cells:
+    def __call__(self, images: Images, stride: int) -> Responses:
         """Return the responses of all cells to normalised images, in the order of the bank.
 
         The zero padding is k // 2, so responses have ceil(h/stride) rows and ceil(w/stride)
         columns.
         """
-        by_channel = functools.partial(self.by_channel, stride=stride, cells=cells)
+        by_channel = functools.partial(self._by_channel, stride=stride)
         if not fast.enabled():
             return by_channel(images)
-        together = functools.partial(self.together, stride=stride, cells=cells)
+        together = functools.partial(self._together, stride=stride)
         return fast.by_platform(images, cpu=by_channel, default=together)
 
     @functools.cached_property
-    def sorted_bank(self) -> _Sorted:
-        """The form of the bank for CPUs."""
+    def groups(self) -> list[np.ndarray]:
+        """The filters that read the same input channels, simple cells first."""
         is_simple = np.arange(len(self.channel)) < self.num_simple
-        # Rows sort simple cells before complex ones, whose quadrature phase is read.
         quadrature = np.where(is_simple, -1, self.channel_quadrature)
         reads = np.stack([~is_simple, self.channel, quadrature], axis=-1)
-        blocks: dict[int, list[np.ndarray]] = collections.defaultdict(list)
-        places, numbers = [], []
-        for group in np.unique(reads, axis=0):
-            members = np.flatnonzero(np.all(reads == group, axis=-1))
-            places.append([])
-            for channel, kernels in zip(group[1:].tolist(), self.kernels, strict=True):
-                if channel >= 0:
-                    start = sum(map(len, blocks[channel]))
-                    blocks[channel].append(kernels[members])
-                    places[-1].append((channel, slice(start, start + len(members))))
-            numbers.append(members)
-        kernels = {
-            channel: np.ascontiguousarray(np.concatenate(block).transpose(1, 2, 0)[:, :, None])
-            for channel, block in sorted(blocks.items())
-        }
-        return _Sorted(kernels, places, np.concatenate(numbers))
-
-    def linear(self, images: Images, stride: int) -> dict[int, Float32[Array, "n _ _ _"]]:
-        """Cross-correlate each channel of normalised images with the kernels that read it."""
-        return {
-            channel: fast.correlate(images[..., channel : channel + 1], kernels, stride)
-            for channel, kernels in self.sorted_bank.kernels.items()
-        }
-
-    def by_channel(self, images: jax.Array, stride: int, cells: CellModel) -> Cells:
-        """Return what ``__call__`` returns, by one correlation for each input channel.
-
-        Only the responses of cells are put in the order of the bank. To order both phases instead
-        would cost a third as much as the convolutions. Normalisation comes before, because ordered
-        responses have a layout that is slow to read.
-        """
-        linear = self.linear(images, stride)
-        some = next(iter(linear.values()))
-        nothing = jnp.zeros((*some.shape[:3], 0), some.dtype)
-        simple, complex_ = [nothing], [nothing]
-        for places in self.sorted_bank.places:
-            phases = [linear[channel][..., part] for channel, part in places]
-            if len(phases) == 1:
-                simple.append(cells.simple(*phases))
-            else:
-                complex_.append(cells.complex(*phases))
-        # Two arrays, because XLA repeats the gather of a part of one array wherever it is used.
-        responses = Cells(*(jnp.concatenate(parts, axis=-1) for parts in (simple, complex_)))
-        numbers = self.sorted_bank.numbers
-        if cells.normalise is not None:
-            responses = cells.normalise(responses, numbers)
-        order = np.split(np.argsort(numbers), [self.num_simple])
-        return Cells(*map(fast.permute, responses, (order[0], order[1] - self.num_simple)))
-
-    def together(self, images: jax.Array, stride: int, cells: CellModel) -> Cells:
-        """Return what ``__call__`` returns, by one correlation for each kind of cell and phase."""
-        (in_phase, quadrature), simple = self.kernels, self.num_simple
-
-        def dense(kernels: np.ndarray, channel: np.ndarray) -> jax.Array:
-            # Kernels with the zeros of the other channels are several times as large, so the
-            # program stores them without: the barrier keeps XLA from computing them while it
-            # compiles.
-            stored = lax.optimization_barrier(jnp.asarray(kernels.transpose(1, 2, 0)))
-            return _dense(stored, channel, images.shape[3])
-
-        kernels = [
-            dense(in_phase[:simple], self.channel[:simple]),
-            dense(in_phase[simple:], self.channel[simple:]),
-            dense(quadrature[simple:], self.channel_quadrature[simple:]),
+        return [
+            np.flatnonzero(np.all(reads == group, axis=-1)) for group in np.unique(reads, axis=0)
         ]
-        q0_simple, q0, q1 = fast.correlate_blocks(images, kernels, stride)
-        responses = Cells(cells.simple(q0_simple), cells.complex(q0, q1))
-        if cells.normalise is None:
-            return responses
-        return cells.normalise(responses, np.arange(len(self.channel)))
 
-    def with_kernels(
-        self, kernels: tuple[Array, Array], images: Images, stride: int, cells: CellModel
-    ) -> Cells:
+    def _by_channel(self, images: jax.Array, stride: int) -> jax.Array:
+        """Correlate each input channel with the kernels that read it."""
+        blocks: dict[int, list[np.ndarray]] = collections.defaultdict(list)
+        places: list[list[tuple[int, int]]] = []
+        for members in self.groups:
+            phases = [(self.kernels.in_phase, self.channel)]
+            if members[0] >= self.num_simple:
+                phases.append((self.kernels.quadrature, self.channel_quadrature))
+            places.append([])
+            for kernels, channels in phases:
+                channel = int(channels[members[0]])
+                places[-1].append((channel, len(blocks[channel])))
+                blocks[channel].append(kernels[members])
+        linear = {}
+        for channel, parts in blocks.items():
+            kernels = np.concatenate(parts).transpose(1, 2, 0)[:, :, None]
+            stored = jnp.asarray(np.ascontiguousarray(kernels))
+            both = _correlate(images[..., channel : channel + 1], stored, stride)
+            ends = np.cumsum([len(part) for part in parts[:-1]])
+            linear[channel] = jnp.split(both, ends, axis=-1)
+        simple, complex_ = [], []
+        for place in places:
+            phases = [linear[channel][part] for channel, part in place]
+            if len(phases) == 1:
+                simple.append(_simple(*phases))
+            else:
+                complex_.append(_complex(*phases))
+        # One permutation for each kind: a single one takes half as long again in the gradient.
+        order = np.split(np.argsort(np.concatenate(self.groups)), [self.num_simple])
+        kinds = (simple, order[0]), (complex_, order[1] - self.num_simple)
+        ordered = [fast.permute(jnp.concatenate(cells, axis=-1), o) for cells, o in kinds if cells]
+        return jnp.concatenate(ordered, axis=-1)
+
+    def _together(self, images: jax.Array, stride: int) -> jax.Array:
+        """Correlate all input channels with all kernels of a kind of cell and a phase."""
+        # Kernels with the zeros of the other channels are several times as large, so the program
+        # stores them without: the barrier keeps XLA from computing them while it compiles.
+        stored = GaborKernels(*map(lax.optimization_barrier, map(jnp.asarray, self.kernels)))
+        kernels = self._dense(stored, images.shape[3])
+        return self._cells(*fast.correlate_blocks(images, kernels, stride))
+
+    def with_kernels(self, kernels: tuple[Array, Array], images: Images, stride: int) -> Responses:
         """Return what ``__call__`` returns, but with kernels that are trained and may be traced.
 
-        The kernels get zeros for the channels that they do not read, and they have gradients. The
-        cells must not have ``normalise``, see ``VOneBlockConfig.tuned``.
+        The kernels get zeros for the channels that they do not read, and they have gradients.
         """
-        (in_phase, quadrature), simple = kernels, self.num_simple
-        reach = in_phase.shape[-1] // 2
+        dense = self._dense(GaborKernels(*kernels), images.shape[3])
+        return self._cells(*(_correlate(images, one, stride) for one in dense))
 
-        def correlated(kernels: jax.Array, channel: np.ndarray) -> jax.Array:
-            dense = _dense(kernels.transpose(1, 2, 0), channel, images.shape[3])
-            return fast.convolve(images, dense, (stride, stride), [(reach, reach)] * 2)
+    def _dense(self, kernels: GaborKernels, channels: int) -> list[jax.Array]:
+        """Kernels (k, k, channels, filters) in phase, and in quadrature for complex cells.
 
-        q0 = correlated(in_phase, self.channel)
-        q1 = correlated(quadrature[simple:], self.channel_quadrature[simple:])
-        return Cells(cells.simple(q0[..., :simple]), cells.complex(q0[..., simple:], q1))
+        They have zeros for the channels that a filter does not read.
+        """
+        simple = self.num_simple
+        phases = (
+            (kernels.in_phase, self.channel),
+            (kernels.quadrature[simple:], self.channel_quadrature[simple:]),
+        )
+        return [
+            jnp.where(
+                np.arange(channels)[:, None] == read, phase.transpose(1, 2, 0)[:, :, None], 0.0
+            )
+            for phase, read in phases
+        ]
+
+    def _cells(self, in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
+        simple, q0 = jnp.split(in_phase, [self.num_simple], axis=-1)
+        return jnp.concatenate([_simple(simple), _complex(q0, quadrature)], axis=-1)
 
 
-def _dense(kernels: jax.Array, channel: np.ndarray, channels: int) -> jax.Array:
-    """Kernels (k, k, filters) with zeros for the channels that each filter does not read."""
-    reads = np.arange(channels)[:, None] == channel
-    return jnp.where(reads, kernels[:, :, None], 0.0)
+def _simple(q0: jax.Array) -> jax.Array:
+    return jax.nn.relu(q0)
+
+
+def _complex(q0: jax.Array, q1: jax.Array) -> jax.Array:
+    return root(jnp.square(q0) + jnp.square(q1)) / math.sqrt(2.0)
+
+
+def _correlate(images: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
+    padding = [(kernels.shape[0] // 2,) * 2] * 2
+    return fast.convolve(images, kernels, (stride, stride), padding)

@@ -7,8 +7,6 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity gener
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -26,33 +24,11 @@ VARIANCE_FLOOR = 1e-4
 Values = Float[Array, "*shape"]
 Batch = Float[Array, "n *shape"]
 Responses = Float32[Array, "n _ _ channels"]
-# Generators of the normals of one key. The first is the fast one, see ``fast.counter_random``.
-GENERATORS: dict[str, Callable[[jax.Array, tuple[int, ...], range | None], jax.Array]] = {
-    "counter": fast.standard_normal,
-    "jax": lambda key, shape, part: _cut(jax.random.normal(key, shape, jnp.float32), part),
-}
 
 
-def standard_normal(
-    keys: Key[Array, " n"],
-    shape: tuple[int, ...],
-    generator: str = "counter",
-    part: range | None = None,
-) -> Float32[Array, "n ..."]:
-    """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone.
-
-    Args:
-      keys: one per example.
-      shape: of an example.
-      generator: "counter"; or "jax" for ``jax.random.normal``, which is slower and gives other
-        draws of the same quality.
-      part: neighbouring positions of the last axis; only their draws are returned. Default: all.
-
-    Raises:
-      ValueError: if the generator is unknown.
-    """
-    arguments.choice("generator", generator, GENERATORS)
-    return jax.vmap(lambda key: GENERATORS[generator](key, shape, part))(prng.threefry(keys))
+def standard_normal(keys: Key[Array, " n"], shape: tuple[int, ...]) -> Float32[Array, "n ..."]:
+    """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone."""
+    return jax.vmap(lambda key: fast.standard_normal(key, shape))(prng.threefry(keys))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,51 +157,57 @@ def add_noise(
     module: nn.Module,
     noise: Noise,
     stream: str,
-    parts: Sequence[jax.Array],
+    responses: Batch,
     key: Key[Array, "*keys"] | None = None,
     draws: Batch | None = None,
-    generator: str = "counter",
-) -> list[jax.Array]:
-    """Add noise to the responses of a module.
+) -> Batch:
+    """Add noise to the responses of a module, one row for each example.
 
     Args:
       module: the module, whose ``rngs={"noise": key}`` is the default of ``key``.
       noise: the noise, or None, which returns the responses.
       stream: name of the stream of keys. Modules of other streams draw independent noise.
-      parts: the responses, cut along the last axis; one row for each example. Where they are cut
-        does not change the noise.
+      responses: without noise.
       key: one typed key per example, or a single one, which numbers the examples by position.
-      draws: standard normals for all parts, to use in place of a key.
-      generator: of the normals, see ``standard_normal``.
+      draws: standard normals to use in place of a key, of the shape of the responses.
 
     Raises:
       TypeError: if a key is not a typed key.
       ValueError: if a shape is wrong, or if there is neither a key nor draws.
     """
     if noise is None:
-        return list(parts)
-    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
-    ranges = [range(end - part.shape[-1], end) for part, end in zip(parts, ends, strict=True)]
-    shape = (*parts[0].shape[:-1], ends[-1])
+        return responses
     if draws is None:
         # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing
         # the same keys again.
-        keys = prng.stream(prng.example_keys(_key(module, noise, key), shape[0]), stream)
-        drawn = [standard_normal(keys, shape[1:], generator, part) for part in ranges]
-    elif draws.shape != shape:
+        keys = prng.example_keys(_key(module, noise, key), responses.shape[0])
+        draws = standard_normal(prng.stream(keys, stream), responses.shape[1:])
+    elif draws.shape != responses.shape:
         raise ValueError(
-            f"standard_normal must have the shape of the responses, {shape}, got {draws.shape}"
+            f"standard_normal must have the shape of the responses, {responses.shape}, got "
+            f"{draws.shape}"
         )
-    else:
-        drawn = [_cut(draws, part) for part in ranges]
-    return [noise(part, z) for part, z in zip(parts, drawn, strict=True)]
+    return noise(responses, draws)
+
+
+def _key(module: nn.Module, noise: Noise, key: jax.Array | None) -> jax.Array:
+    """The argument ``key``, or the key in ``rngs``."""
+    if key is not None:
+        return key
+    if not module.has_rng("noise"):
+        raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
+    # The only leaf of the stream is the key that the caller passed. ``make_rng`` would fold the
+    # path of the module into it, and a block would draw other noise alone than inside a network.
+    assert module.scope is not None
+    (passed,) = jax.tree.leaves(module.scope.rngs["noise"])
+    return passed
 
 
 class NoisyBlock(nn.Module):
     """The base of the stages of a front end: responses to images, and noise.
 
-    A subclass has a ``config`` with ``noise`` and ``noise_generator``, and its own ``stream``, so
-    that the stages draw independent noise from the same key.
+    A subclass has a ``config`` with ``noise``, and its own ``stream``, so that the stages draw
+    independent noise from the same key.
     """
 
     config: Any
@@ -256,41 +238,14 @@ class NoisyBlock(nn.Module):
           TypeError: if images are not floating point, or a key is not a typed key.
           ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
         """
-        (noisy,) = self.noisy([self.noise_free(images)], noise_key, standard_normal)
-        return noisy
+        return self.add_noise(self.noise_free(images), noise_key, standard_normal)
 
-    def noisy(
+    def add_noise(
         self,
-        parts: Sequence[Float[Array, "n _ _ _"]],
+        responses: Responses,
         noise_key: Key[Array, "*keys"] | None = None,
         standard_normal: Responses | None = None,
-    ) -> list[Float[Array, "n _ _ _"]]:
-        """Add the noise of the block to noise-free responses, as ``__call__`` does.
-
-        Args:
-          parts: the responses, (n, h, w, channels) for each kind of cell. On a TPU, the convolution
-            of a part also adds its noise, so only noisy responses are written to memory.
-          noise_key, standard_normal: as in ``__call__``; the draws are for all parts together.
-
-        Raises:
-          TypeError, ValueError: for a key or draws that do not fit, as ``__call__``.
-        """
-        noise, generator = self.config.noise, self.config.noise_generator
-        return add_noise(self, noise, self.stream, parts, noise_key, standard_normal, generator)
-
-
-def _cut(draws: jax.Array, part: range | None) -> jax.Array:
-    return draws if part is None else draws[..., part.start : part.stop]
-
-
-def _key(module: nn.Module, noise: Noise, key: jax.Array | None) -> jax.Array:
-    """The argument ``key``, or the key in ``rngs``."""
-    if key is not None:
-        return key
-    if not module.has_rng("noise"):
-        raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
-    # The only leaf of the stream is the key that the caller gave. ``make_rng`` would fold the path
-    # of the module into it, and a block would draw other noise alone than inside a network.
-    assert module.scope is not None
-    (given,) = jax.tree.leaves(module.scope.rngs["noise"])
-    return given
+    ) -> Responses:
+        """Add the noise of the block to noise-free responses, as ``__call__`` does."""
+        noise = self.config.noise
+        return add_noise(self, noise, self.stream, responses, noise_key, standard_normal)

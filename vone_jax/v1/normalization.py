@@ -30,12 +30,11 @@ from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments, fast
 from vone_jax.arguments import Positive, Range, Share
 from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
-from vone_jax.v1.filter_bank import Cells
 
 Responses = Float32[Array, "n h w cells"]
 PerCell = Float[np.ndarray, " cells"]
@@ -59,10 +58,6 @@ class SurroundNormalization:
       ring_size: the same for the hole of the ring, > 0.
       orientation_tuning: in [0, 1]. A cell at an angle d to the preferred orientation has the
         weight 1 + orientation_tuning cos(2 d) in the ring.
-      frequency_tuning: None, or a standard deviation in octaves, >= 0.5. Then weights in the ring
-        fall off with the difference of spatial frequencies.
-      phase_tuning: in [0, 1]. In the ring of a simple cell, another simple cell with a difference d
-        of phases has the weight 1 + phase_tuning cos(d).
       strength_correlation: correlation of the suppression index with the size of the receptive
         field, in a Gaussian copula, in [-1, 1].
       extent_correlation: the same for the surround diameter.
@@ -81,9 +76,6 @@ class SurroundNormalization:
     centre_size: Positive = 0.4
     ring_size: Positive = 1.5
     orientation_tuning: Share = 0.95
-    # Frequencies are read at nodes one octave apart.
-    frequency_tuning: Annotated[float | None, Range(0.5)] = None
-    phase_tuning: Share = 0.0
     strength_correlation: Correlation = 0.25
     extent_correlation: Correlation = 0.98
     largest_extent: Positive = 2.25
@@ -155,23 +147,17 @@ class SurroundPools:
     ring: Float32[np.ndarray, "deviations maps cells"]
     factors: Float32[np.ndarray, " cells"]
 
-    def __call__(self, cells: Cells, numbers: Int[np.ndarray, " cells"]) -> Cells:
-        """Normalise the responses of cells, which are >= 0.
+    def __call__(self, responses: Responses) -> Responses:
+        """Normalise the responses of all cells, which are >= 0.
 
         The divisor is at least 1, so that gradients are finite for every image.
-
-        Args:
-          cells: responses before normalisation.
-          numbers: index in the bank of each simple cell, then of each complex cell.
 
         Raises:
           ValueError: if the map is smaller than the reach of a pool.
         """
-        height, width = cells.simple.shape[1:3]
+        height, width = responses.shape[1:3]
         self.settings.check_reach(min(height, width), self.density)
-        of_simple, of_complex = np.split(numbers, [self.num_simple])
-        maps = jnp.einsum("nhwc,cm->nhwm", cells.simple, self.to_maps[of_simple])
-        maps += jnp.einsum("nhwc,cm->nhwm", cells.complex, self.to_maps[of_complex])
+        maps = jnp.einsum("nhwc,cm->nhwm", responses, self.to_maps)
         rows, columns = (
             np.stack([_matrix(side, deviation) for deviation in self.deviations])
             for side in (height, width)
@@ -179,34 +165,18 @@ class SurroundPools:
         pooled = jnp.einsum("djw,nhwm->dhjnm", columns, maps)
         pooled = jnp.einsum("dih,dhjnm->nijdm", rows, pooled)
         pooled = pooled.reshape(*pooled.shape[:3], -1)
-        complex_ = _blurred(cells.complex, self.settings.pooling * self.density)
-        return Cells(
-            self._normalised(cells.simple, pooled, of_simple),
-            self._normalised(complex_, pooled, of_complex),
-        )
-
-    def _normalised(
-        self,
-        responses: Responses,
-        pooled: Float32[Array, "n h w maps"],
-        numbers: Int[np.ndarray, " cells"],
-    ) -> Responses:
-        """Apply the equation above to one kind of cell; ``pooled`` has the maps of all widths."""
-        if not len(numbers):
-            return responses
-        factors = self.settings.gain * self.factors[numbers].reshape(1, 1, 1, -1)
-
-        of_centre = self.centre[:, None, numbers] * self.total[:, None]
-        of_centre, of_ring = (
-            weights.reshape(-1, len(numbers)) for weights in (of_centre, self.ring[..., numbers])
-        )
+        simple, complex_ = jnp.split(responses, [self.num_simple], axis=-1)
+        blurred = _blurred(complex_, self.settings.pooling * self.density)
+        factors = self.settings.gain * self.factors.reshape(1, 1, 1, -1)
+        of_centre = (self.centre[:, None] * self.total[:, None]).reshape(-1, len(self.factors))
+        of_ring = self.ring.reshape(-1, len(self.factors))
 
         def normalised(responses: Array, pooled: Array) -> Array:
             centre, ring = jnp.matmul(pooled, of_centre), jnp.matmul(pooled, of_ring)
             gain = centre * factors / (1.0 + jnp.square(centre) + jnp.square(ring))
             return gain * responses
 
-        return fast.by_rows(normalised, responses, pooled)
+        return fast.by_rows(normalised, jnp.concatenate([simple, blurred], axis=-1), pooled)
 
 
 def _blurred(maps: Responses, deviation: float) -> Responses:

@@ -7,7 +7,6 @@ neuro-inspired front-end improves CNN robustness, NeurIPS 2025, arXiv:2506.03089
 
 import dataclasses
 import math
-from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +106,6 @@ class SubcorticalConfig:
       light_adaptation: subtract the mean of an image and divide by it. Without it, as in the
         authors' lesion, images are scaled to -1 to 1, and a file of weights does not show it.
       noise: ``FanoNoise`` or None.
-      noise_generator: generator of the normals, "counter" or "jax", see ``standard_normal``.
 
     Raises:
       ValueError: if a field is out of range; the message names it.
@@ -120,7 +118,6 @@ class SubcorticalConfig:
     m_cells: LGNCells | None = M_CELLS
     light_adaptation: bool = True
     noise: noise_models.FanoNoise | None = noise_models.FanoNoise(fano_factor=0.4, floor=4e-6)
-    noise_generator: Annotated[str, (*noise_models.GENERATORS,)] = "counter"
 
     def __post_init__(self):
         arguments.fields(self)

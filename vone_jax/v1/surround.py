@@ -72,7 +72,7 @@ def draw_surrounds(
     envelope = _envelopes(kernels) / pixels_per_degree
     field = np.where(is_complex, np.hypot(envelope, settings.pooling), envelope)
 
-    weights = _Weights.of(settings, parameters, is_complex)
+    weights = _circular(2.0 * np.deg2rad(parameters.theta), settings.orientation_tuning)
     drive = gain * _drive(parameters, kernels, is_complex, pixels_per_degree)
     centre_drive, centre_fields = _pooled(weights.centre @ weights.to_maps.T, drive, envelope)
     ring_drive, ring_fields = _pooled(weights.ring @ weights.to_maps.T, drive, envelope)
@@ -255,30 +255,6 @@ class _Weights(NamedTuple):
     to_maps: Float[np.ndarray, "cells maps"]
     centre: Float[np.ndarray, "cells maps"]
     ring: Float[np.ndarray, "cells maps"]
-
-    @classmethod
-    def of(
-        cls, settings: SurroundNormalization, parameters: GaborParameters, is_complex: np.ndarray
-    ) -> "_Weights":
-        """Cross the factors orientation, phase and frequency."""
-        factors = [_circular(2.0 * np.deg2rad(parameters.theta), settings.orientation_tuning)]
-        if settings.phase_tuning > 0:
-            phases = _circular(np.deg2rad(parameters.phase), settings.phase_tuning)
-            # A complex cell has no phase.
-            factors.append(cls(*(np.where(is_complex[:, None], phases.centre, f) for f in phases)))
-        if settings.frequency_tuning is not None:
-            octaves = np.log2(parameters.sf)[:, None]
-            nodes = np.arange(np.floor(octaves.min()), np.ceil(octaves.max()) + 1)
-            to_maps = np.maximum(1.0 - np.abs(octaves - nodes), 0.0)
-            fall = np.exp(-0.5 * np.square((octaves - nodes) / settings.frequency_tuning))
-            factors.append(cls(to_maps, np.ones_like(to_maps), fall))
-        crossed = [np.ones((len(parameters), 1))] * 3
-        for factor in factors:
-            crossed = [
-                (old[:, :, None] * new[:, None, :]).reshape(len(old), -1)
-                for old, new in zip(crossed, factor, strict=True)
-            ]
-        return cls(*crossed)
 
 
 def _circular(angle: PerCell, depth: float) -> _Weights:
