@@ -3,65 +3,56 @@
 It prints a Markdown table. The row of a library that is not installed says so.
 """
 
-import functools
+import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 # Otherwise JAX reserves most of a GPU's memory at once and leaves none to PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-import jax
-
-from benchmarks import attacks, network, table
-from benchmarks.sizes import FULL, QUICK
-from benchmarks.timing import Apart, Here, measure
-from vone_jax import fast
+from benchmarks import attacks, network, timing
 
 CASES = {
-    "bank": network.bank,
-    "block": network.block,
-    "forward": network.forward,
-    "gradient": network.input_gradient,
-    "draws": network.averaged_step,
-    "train": network.training_step,
-    "pgd": attacks.pgd,
-    "foreign": attacks.foreign,
-    "apgd": attacks.apgd,
-    "autoattack": attacks.auto_attack,
+    "block": ("block with noise", network.block),
+    "forward": ("network, forward", network.forward),
+    "gradient": ("network, input gradient", network.gradient),
+    "pgd": ("network, PGD step of several draws", network.pgd),
+    "train": ("network, training step", network.train),
+    "loop": ("PGD on a small CNN", attacks.pgd),
+    "apgd": ("Auto-PGD on a small CNN", attacks.apgd),
+    "autoattack": ("AutoAttack on a small CNN", attacks.auto_attack),
 }
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmarks with the given arguments and return the exit status."""
-    parser = table.parser("benchmarks", __doc__)
-    parser.add_argument(
-        "--cases",
-        nargs="+",
-        choices=CASES,
-        default=list(CASES),
-        help="Default: all.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="Tiny sizes: show that it runs.")
+    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--repeats", type=int, help="Timed calls. Default: 5, of AutoAttack 1.")
     parser.add_argument(
         "--together", action="store_true",
         help="Run all programs in one process. This changes their times; a TPU needs it.",
     )  # fmt: skip
-    arguments = parser.parse_args(argv)
-    fast.use_all_cores()
-    sizes = QUICK if arguments.quick else FULL
-    surroundings = table.environment("benchmarks", argv)
+    options = parser.parse_args(argv)
+    surroundings = timing.environment("benchmarks", argv)
     measurements = []
-    for name in arguments.cases:
+    for name in options.cases:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        case = CASES[name](sizes)
-        start = Here if arguments.together else functools.partial(Apart, CASES[name], sizes)
-        with jax.default_matmul_precision("highest"):
-            measurements += measure(case, start)
+        title, contenders_of = CASES[name]
+        module = sys.modules[contenders_of.__module__]
+        sizes = module.QUICK if options.quick else module.Sizes()
+        repeats = options.repeats or (1 if options.quick or name == "autoattack" else 5)
+        measurements += timing.measure(
+            title, contenders_of, sizes, repeats, apart=not options.together
+        )
         # Written after every case, so that a run that is stopped leaves its measurements.
-        if arguments.json is not None:
-            rows = table.rows_of(measurements)
-            arguments.json.write_text(table.to_json(surroundings, sizes, measurements=rows))
-    print(table.to_markdown(surroundings, measurements))
+        if options.json is not None:
+            options.json.write_text(timing.to_json(surroundings, measurements))
+    print(timing.to_markdown(surroundings, measurements))
     return 0
 
 

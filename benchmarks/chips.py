@@ -84,7 +84,6 @@ class Cost:
 
     Attributes:
       cycles: estimated cycles of each part of the network.
-      largest: the operations with the most cycles, as (cycles, operation, module).
       flops: floating-point operations.
       traffic: bytes read from and written to memory.
       arguments: bytes of arguments and results in memory.
@@ -92,11 +91,9 @@ class Cost:
       collectives: number and bytes of exchanges with other chips, for each kind.
       gathers: number of gathers and scatters with a result of a megabyte or more.
       kernels: number of kernels of each kind that a GPU starts; empty for a TPU.
-      convolutions: the convolutions of a GPU's library, as (types, module).
     """
 
     cycles: dict[str, float]
-    largest: list[tuple[float, str, str]]
     flops: float
     traffic: float
     arguments: int
@@ -104,7 +101,6 @@ class Cost:
     collectives: dict[str, tuple[int, int]]
     gathers: int
     kernels: dict[str, int] = dataclasses.field(default_factory=dict)
-    convolutions: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @property
     def total(self) -> float:
@@ -187,13 +183,11 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
     memory, counted = program.memory_analysis(), program.cost_analysis() or {}
     assert memory is not None
     text = program.as_text() or ""
-    largest = sorted(_operations(text), reverse=True)
     cycles: dict[str, float] = collections.defaultdict(float)
-    for estimate, _, module in largest:
+    for estimate, module in _operations(text):
         cycles[part_of(module)] += estimate
     return Cost(
         cycles=dict(cycles),
-        largest=largest[:20],
         flops=counted.get("flops", 0.0),
         traffic=counted.get("bytes accessed", 0.0),
         arguments=memory.argument_size_in_bytes + memory.output_size_in_bytes,
@@ -203,7 +197,6 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Cost:
             _size(result) >= 1e6 for result in re.findall(r" = (.*?) (?:gather|scatter)\(", text)
         ),
         kernels=_kernels(text) if on_gpu else {},
-        convolutions=_convolutions(text),
     )
 
 
@@ -215,20 +208,15 @@ def part_of(module: str) -> str:
     return "all else"
 
 
-def _operations(text: str) -> list[tuple[float, str, str]]:
-    """Return the cycles, the operation and the module of each operation with an estimate."""
+def _operations(text: str) -> list[tuple[float, str]]:
+    """Return the cycles and the module of each operation with an estimate."""
     operations = []
     for line in text.splitlines():
         estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
         if estimate and float(estimate[1]) < _NO_ESTIMATE:
-            name = line.split("metadata=")[0].strip().removeprefix("ROOT ")[:100]
-            operations.append((float(estimate[1]), name, _module(line)))
+            module = re.search(r'op_name="([^"]*)"', line)
+            operations.append((float(estimate[1]), module[1] if module else ""))
     return operations
-
-
-def _module(line: str) -> str:
-    module = re.search(r'op_name="([^"]*)"', line)
-    return module[1] if module else ""
 
 
 def _kernels(text: str) -> dict[str, int]:
@@ -245,18 +233,6 @@ def _kernels(text: str) -> dict[str, int]:
                 others = {"fusion": "fusions", "copy": "copies", "custom-call": "other calls"}
                 kinds.append(others[operation[1]])
     return dict(collections.Counter(kinds))
-
-
-def _convolutions(text: str) -> list[tuple[str, str]]:
-    """Return the types and the module of each convolution that a GPU's library computes."""
-    types = dict(re.findall(r"^\s*(?:ROOT )?(%[\w.-]+) = (\w+\[[\d,]*\]\S*)", text, re.MULTILINE))
-    calls = []
-    for line in text.splitlines():
-        call = re.search(r" = \((\S+), .*? custom-call\((%\S+?), (%\S+?)[,)]", line)
-        if call and "__cudnn$conv" in line:
-            operands = [types.get(operand, operand) for operand in call.groups()[1:]]
-            calls.append((f"{' * '.join(operands)} = {call[1]}", _module(line)))
-    return calls
 
 
 def _collectives(text: str) -> dict[str, tuple[int, int]]:

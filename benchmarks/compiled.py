@@ -1,102 +1,84 @@
 """Use the compilers of accelerators: ``python -m benchmarks.compiled --target v5e:2x2``.
 
 It compiles the real programs for chips that are not there, and prints the estimated cycles of each
-part, the memory of a chip and the exchanges between chips. Numbers of one run can be compared with
-each other. They are no times: the compiler estimates them, and nothing is run. ``--target h100``
-has no cycles; it counts the kernels that a program starts.
+part, the memory of a chip and the exchanges between chips. ``train`` is the step of a config as it
+stands. Numbers of one run can be compared with each other. They are no times: the compiler
+estimates them, and nothing is run. ``--target h100`` has no cycles; it counts the kernels that a
+program starts.
 """
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # A process that compiles for TPUs computes on the CPU, because there is no TPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
-from benchmarks import chips, programs, table
+from benchmarks import chips, programs, timing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the given arguments and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compiled",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=__doc__)
+    parser.add_argument("--target", default="v5e:2x2", help="Such as v5e:16x16; or h100.")
     parser.add_argument(
-        "--target", default="v5e:2x2", help="Chip and topology, such as v5e:16x16; or h100."
-    )
-    parser.add_argument(
-        "--programs", nargs="+", choices=programs.names(), metavar="NAME",
+        "--programs", nargs="+", choices=programs.NAMES, metavar="NAME",
         default=["block", "forward", "train"],
-        help=f"Default: block forward train. All: {', '.join(programs.names())}.",
+        help=f"Default: block forward train. All: {', '.join(programs.NAMES)}.",
     )  # fmt: skip
-    parser.add_argument("--networks", nargs="+", default=["vone_resnet50", "resnet50"])
-    parser.add_argument("--images", type=table.at_least(1), default=32, help="Images on each chip.")
     parser.add_argument(
-        "--size", type=table.at_least(1), default=224, help="Side of the images in pixels."
+        "--configs", nargs="+", default=["imagenet/vone_resnet50", "imagenet/resnet50"]
     )
-    parser.add_argument("--width", type=table.at_least(1), help="Width of the networks.")
+    parser.add_argument("--images", type=int, default=32, help="Images on each chip.")
     parser.add_argument(
         "--precision", choices=("default", "high", "highest"), default="highest",
         help="Precision of products outside of training, 1, 3 or 6 passes. Default: highest.",
     )  # fmt: skip
-    parser.add_argument(
-        "--largest", type=table.at_least(0), default=0,
-        help="Number of operations to print for each program. Default: 0.",
-    )  # fmt: skip
-    parser.add_argument("--json", type=table.new_file, help="File for every number, as JSON.")
+    parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
     options = parser.parse_args(argv)
     try:
         mesh = chips.target(options.target)
     except (ImportError, ValueError) as error:
         parser.error(str(error))
     chip = chips.CHIPS.get(options.target.partition(":")[0])
-    surroundings = table.environment("benchmarks.compiled", argv)
+    surroundings = timing.environment("benchmarks.compiled", argv)
     print(
-        f"{options.target}, {options.images} images of {options.size} px on each chip, "
-        f"{options.precision} precision outside of training; jax {jax.__version__}. "
-        + ("" if chip is None else f"A chip has {chip.memory / 1e9:.0f} GB.")
-        + "\n"
+        f"{options.target}, {options.images} images on each chip, {options.precision} precision "
+        f"outside of training; jax {jax.__version__}\n"
     )
     costs = []
-    for network in options.networks:
-        sizes = programs.Sizes(
-            mesh, network, options.images, options.precision, options.size, options.width
-        )
+    for config in options.configs:
+        experiment = importlib.import_module(f"configs.{config.replace('/', '.')}").experiment
+        setting = programs.Setting(mesh, experiment, options.images, options.precision)
         for name in options.programs:
             # These do not depend on the network.
-            if name.startswith(("block", "corruption")) and network != options.networks[0]:
+            if name.startswith(("block", "corruption")) and config != options.configs[0]:
                 continue
-            print(f"{name} {network} ...", file=sys.stderr, flush=True)
+            print(f"{name} {config} ...", file=sys.stderr, flush=True)
             begun = time.perf_counter()
-            program = programs.make(name, sizes)
+            program = programs.make(name, setting)
             with jax.default_matmul_precision(program.precision):
                 cost = chips.compiled(program.function, *program.arguments)
-            seconds = time.perf_counter() - begun
-            cells = {"program": name, "network": network, **row(cost, chip, mesh.size)}
-            if not costs:
-                print(table.markdown([*cells], [], left=len(cells)))
-            print(table.line(cells.values()), flush=True)
-            for types, module in cost.convolutions[: options.largest]:
-                print(f"  {types}  {module}", file=sys.stderr)
-            for cycles, operation, module in cost.largest[: options.largest]:
-                print(f"  {cycles / 1e6:7.3f}  {operation}  {module}", file=sys.stderr)
-            costs.append(
-                {"program": name, "network": network, "seconds to compile": seconds}
-                | dataclasses.asdict(cost)
-            )
+            about = {"program": name, "config": config, "precision": program.precision}
+            table = timing.markdown(about | row(cost, chip, mesh.size), [], left=9).splitlines()
+            cells = [*about.values(), *row(cost, chip, mesh.size).values()]
+            line = timing.markdown(cells, []).splitlines()[0]
+            print("\n".join([line] if costs else [*table, line]), flush=True)
+            seconds = {"seconds to compile": time.perf_counter() - begun}
+            costs.append(about | seconds | dataclasses.asdict(cost))
             # Written after every program, so that a run that is stopped leaves its numbers.
             if options.json is not None:
                 text = {"environment": surroundings, "target": options.target, "programs": costs}
-                options.json.write_text(json.dumps(text, indent=1) + "\n")
+                options.json.write_text(json.dumps(text, indent=1))
     return 0
 
 
@@ -114,9 +96,7 @@ def row(cost: chips.Cost, chip: chips.Chip | None, count: int) -> dict[str, str]
     least = cost.least_seconds(chip, count).values()
     return {
         "cycles, million": f"{cost.total / 1e6:.1f}",
-        "by part": ", ".join(
-            f"{part} {cycles / 1e6:.1f}" for part, cycles in parts if cycles > 5e4
-        ),
+        "by part": ", ".join(f"{part} {cycles / 1e6:.1f}" for part, cycles in parts),
         "TFLOP": f"{cost.flops / 1e12:.2f}",
         "GB moved": f"{cost.traffic / 1e9:.1f}",
         "GB held": held,

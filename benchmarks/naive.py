@@ -8,7 +8,7 @@ import numpy as np
 
 from vone_jax import fast
 from vone_jax.models.network import VOneNet
-from vone_jax.v1 import VOneBlockConfig
+from vone_jax.v1 import NeuronalNoise, VOneBlockConfig
 from vone_jax.v1.images import normalise
 
 
@@ -26,8 +26,8 @@ def dense_kernels(config: VOneBlockConfig) -> tuple[np.ndarray, np.ndarray]:
     return dense[0], dense[1]
 
 
-def dense_bank(config: VOneBlockConfig, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the responses of all filters in both phases, by two dense convolutions."""
+def noise_free(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
+    """Return ``v1.noise_free_responses``, computed by two dense convolutions."""
     padding = config.kernel_size // 2
     in_phase, quadrature = (
         jax.lax.conv_general_dilated(
@@ -39,34 +39,34 @@ def dense_bank(config: VOneBlockConfig, images: jax.Array) -> tuple[jax.Array, j
         )
         for kernels in dense_kernels(config)
     )
-    return in_phase, quadrature
-
-
-def dense_responses(config: VOneBlockConfig, images: jax.Array) -> jax.Array:
-    """Return ``v1.noise_free_responses``, computed by dense convolutions."""
-    in_phase, quadrature = dense_bank(config, images)
     complex_ = jnp.sqrt(jnp.square(in_phase) + jnp.square(quadrature)) / math.sqrt(2)
     simple = jax.nn.relu(in_phase[..., : config.simple_channels])
-    return config.k_exc * jnp.concatenate(
-        [simple, complex_[..., config.simple_channels :]], axis=-1
-    )
+    cells = [simple, complex_[..., config.simple_channels :]]
+    return config.k_exc * jnp.concatenate(cells, axis=-1)
+
+
+def block(config: VOneBlockConfig, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Return the responses with the published noise, by the generator of JAX."""
+    responses, noise = noise_free(config, images), config.noise
+    if noise is None:
+        return responses
+    assert isinstance(noise, NeuronalNoise)
+    mean = noise.scale * responses + noise.level
+    normal = jax.random.normal(key, mean.shape, jnp.float32)
+    count = mean + normal * jnp.sqrt(jax.nn.relu(mean) + 1e-4)
+    return jax.nn.relu((count - noise.level) / noise.scale)
 
 
 class NaiveVOneNet(VOneNet):
-    """The network with the dense bank and JAX's own convolutions.
+    """The network with the dense bank, noise of JAX, and JAX's own convolutions.
 
-    Its ``v1.noise_generator`` should be "jax".
+    It takes one key for a batch.
     """
 
     def features(
         self, images: jax.Array, train: bool = False, noise_key: jax.Array | None = None
     ) -> dict[str, jax.Array]:
-        (v1,) = self.block.noisy([dense_responses(self.v1, images)], noise_key)
-        narrow = self.bottleneck([v1])
+        assert noise_key is not None
+        v1 = block(self.v1, noise_key, images)
         with fast.plain():
-<<<<<<< HEAD
-            layers = self.back_end(narrow, train)
-        return {"v1": v1} | layers
-=======
             return {"v1": v1} | self.back_end(self.bottleneck(v1), train)
->>>>>>> 5b21a3d (x)

@@ -14,15 +14,12 @@ from vone_jax.training.state import initial_state
 from vone_jax.training.step import make_train_step
 
 EPS = 4 / 255
-DRAWS = 10
 # The body of a loop counts once, so the number of steps hardly matters.
 STEPS = 8
 ATTACKS: dict[str, attacks.Attack] = {
-    "pgd": attacks.PGD("linf", EPS, steps=1, eot_samples=DRAWS),
+    "pgd": attacks.PGD("linf", EPS, steps=1, eot_samples=10),
     "pgd-one-draw": attacks.PGD("linf", EPS, steps=1),
     "apgd-ce": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy"),
-    "apgd-restarts": attacks.APGD("linf", EPS, steps=STEPS, loss="cross_entropy", restarts=5),
-    "apgd-dlr": attacks.APGD("linf", EPS, steps=STEPS, loss="dlr"),
     "apgd-targeted": attacks.APGD("linf", EPS, steps=STEPS, loss="targeted_dlr"),
     "fab": attacks.FAB("linf", EPS, steps=STEPS, targets=9),
     "square": attacks.Square("linf", EPS, queries=STEPS),
@@ -35,14 +32,9 @@ ATTACKS: dict[str, attacks.Attack] = {
     "spsa": attacks.SPSA("linf", EPS, steps=STEPS),
     "noise": attacks.RandomNoise("linf", EPS),
 }
-# Options of a training step, as fields of the experiment.
-TRAINING: dict[str, dict[str, Any]] = {
-    "train": {},
-    "train-float32": {"precision": "float32"},
-    "train-remat": {"remat": True},
-    "train-accumulation": {"accumulation_steps": 4},
-    "train-adversarial": {"perturbation": attacks.PGD("linf", EPS, steps=1)},
-}
+# "frost" needs photographs that are not in the package.
+CORRUPTIONS = tuple(f"corruption {name}" for name in corruptions.NAMES if name != "frost")
+NAMES = ("block", "block-surround", "forward", "train", *ATTACKS, *CORRUPTIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,34 +43,31 @@ class Program:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    precision: str = "default"
+    precision: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """The devices, the network and the sizes of a program.
+class Setting:
+    """The devices, the experiment, the images on each chip, and the precision outside of training.
 
-    Attributes:
-      mesh: the devices.
-      network: name of ``models.create``.
-      images: number of images per chip.
-      precision: precision of matrix products outside of training.
-      size: side of the images in pixels.
-      width: width of the network; None for the published one.
+    The training step is that of the experiment as it stands.
     """
 
     mesh: Mesh
-    network: str = "vone_resnet50"
+    experiment: training.Experiment
     images: int = 32
     precision: str = "highest"
-    size: int = 224
-    width: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image."""
+        model = self.experiment.build()
+        return model.image_size, model.image_size, model.in_channels
 
     def split(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         """Return an array whose rows, ``images`` on each chip, are split over the chips."""
-        total = self.images * self.mesh.size
-        sharding = meshes.sharded(self.mesh)
-        return jax.ShapeDtypeStruct((total, *shape), dtype, sharding=sharding)
+        rows = self.images * self.mesh.size
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=meshes.sharded(self.mesh))
 
     def everywhere(self, tree: Any) -> Any:
         """Return the shapes of a tree, on every chip."""
@@ -87,98 +76,65 @@ class Sizes:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
         )
 
-    @property
-    def pictures(self) -> jax.ShapeDtypeStruct:
-        """The shape of the images."""
-        return self.split((self.size, self.size, 3), jnp.float32)
 
-    @property
-    def labels(self) -> jax.ShapeDtypeStruct:
-        """The shape of the labels."""
-        return self.split((), jnp.int32)
-
-    @property
-    def keys(self) -> jax.ShapeDtypeStruct:
-        """The shape of the keys, one for each image."""
-        return self.split((), jax.random.key(0).dtype)
-
-
-def names() -> list[str]:
-    """Return the names of all programs."""
-    # "frost" needs photographs that are not in the package.
-    corrupted = [f"corruption {name}" for name in corruptions.NAMES if name != "frost"]
-    return ["block", "block-surround", "forward", *TRAINING, *ATTACKS, "recording", *corrupted]
-
-
-def make(name: str, sizes: Sizes) -> Program:
-    """Return a program by its name."""
-    if name in TRAINING:
-        return _training(sizes, TRAINING[name])
+def make(name: str, setting: Setting) -> Program:
+    """Return a program by its name, one of ``NAMES``."""
+    if name == "train":
+        return _training(setting)
+    pictures = setting.split(setting.shape, jnp.float32)
+    keys = setting.split((), jax.random.key(0).dtype)
+    precision = setting.precision
     if name.startswith("corruption "):
-        return _corruption(sizes, name.removeprefix("corruption "))
-    model = models.create(sizes.network, 1000, sizes.size, width=sizes.width)
-    blank, key = jnp.zeros((1, *_shape(sizes))), jax.random.key(0)
-    drawn = jax.eval_shape(lambda key: model.init({"params": key, "noise": key}, blank), key)
-    variables = sizes.everywhere(drawn)
-    classifier = (variables, sizes.keys, sizes.pictures)
-    if name in ("block", "block-surround"):
-        config = models.v1_config(sizes.size, 3, "vone_resnet50")
+        return _corruption(name.removeprefix("corruption "), setting, keys, pictures)
+    if name.startswith("block"):
+        config = models.v1_config(setting.shape[0], setting.shape[2])
         if name == "block-surround":
             # Pools must end within the image. At 224 pixels they are those of the default.
             surround = v1.SurroundNormalization(largest_extent=config.visual_degrees / 4)
             config = dataclasses.replace(config, normalization=surround)
         block = v1.VOneBlock(config)
         respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731
-        return Program(respond, classifier[1:], sizes.precision)
-    if name in ("forward", "recording"):
-        # The physiology suite records this layer; here, of all units.
-        layer = "logits" if name == "forward" else "v1"
-        run = lambda variables, *batch: models.response_fn(model, variables, layer)(*batch)  # noqa: E731
-        return Program(run, classifier, sizes.precision)
-    attack = ATTACKS[name]
+        return Program(respond, (keys, pictures), precision)
+    model = setting.experiment.build()
+    variables = setting.everywhere(
+        jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    )
+    if name == "forward":
+        run = lambda variables, *batch: models.logits_fn(model, variables)(*batch)  # noqa: E731
+        return Program(run, (variables, keys, pictures), precision)
 
     def attacked(variables: Any, *batch: Any) -> jax.Array:
         logits_fn = models.logits_fn(model, variables)
 
         def share(keys: Any, images: Any, labels: Any) -> jax.Array:
-            return attack.perturb(keys, logits_fn, images, labels)
+            return ATTACKS[name].perturb(keys, logits_fn, images, labels)
 
         # As the evaluation does: each chip attacks its own images.
-        return meshes.on_each_device(sizes.mesh, share)(*batch)
+        return meshes.on_each_device(setting.mesh, share)(*batch)
 
-    return Program(attacked, (*classifier, sizes.labels), sizes.precision)
-
-
-def _shape(sizes: Sizes) -> tuple[int, int, int]:
-    return sizes.size, sizes.size, 3
+    labels = setting.split((), jnp.int32)
+    return Program(attacked, (variables, keys, pictures, labels), precision)
 
 
-def _training(sizes: Sizes, options: dict[str, Any]) -> Program:
-    experiment = training.Experiment(
-        name="compiled",
-        model=training.ModelConfig(sizes.network, 1000, sizes.size, width=sizes.width),
-        data=training.DataConfig("imagenet"),
-        precision="bfloat16",
-        matmul_precision="default",
-    )
-    experiment = dataclasses.replace(experiment, **options)
+def _training(setting: Setting) -> Program:
+    experiment = setting.experiment
     model = experiment.build()
-    state = sizes.everywhere(jax.eval_shape(lambda: initial_state(experiment, model)))
+    state = setting.everywhere(jax.eval_shape(lambda: initial_state(experiment, model)))
     batch = {
-        "image": sizes.pictures,
-        "label": sizes.labels,
-        "index": sizes.split((), jnp.uint32),
+        "image": setting.split(setting.shape, jnp.float32),
+        "label": setting.split((), jnp.int32),
+        "index": setting.split((), jnp.uint32),
     }
-    return Program(make_train_step(model, experiment, 1000, sizes.mesh), (state, batch))
+    step = make_train_step(model, experiment, 1000, setting.mesh)
+    return Program(step, (state, batch), experiment.matmul_precision)
 
 
-def _corruption(sizes: Sizes, name: str) -> Program:
-    shape = _shape(sizes)
-    arrays = sizes.everywhere(corruptions.prepare(name, 3, shape, "imagenet"))
+def _corruption(name: str, setting: Setting, keys: Any, pictures: Any) -> Program:
+    arrays = setting.everywhere(corruptions.prepare(name, 3, setting.shape, "imagenet"))
     corruption = corruptions.CORRUPTIONS[name]
 
     def corrupted(keys: Any, images: Any, arrays: Any) -> jax.Array:
-        draws = corruption.draw(prng.stream(keys, name), shape, arrays)
+        draws = corruption.draw(prng.stream(keys, name), setting.shape, arrays)
         return jnp.clip(corruption.apply(draws, images, arrays), 0.0, 1.0)
 
-    return Program(corrupted, (sizes.keys, sizes.pictures, arrays), sizes.precision)
+    return Program(corrupted, (keys, pictures, arrays), setting.precision)

@@ -1,35 +1,42 @@
-"""Times programs in turn, each in a process of its own.
+"""Times programs in turn, each in a process of its own, and prints a table.
 
 They run in turn, so that other work on the machine affects all programs alike. They run in separate
-processes, because the memory use of one program changes the times of others in its process.
-PyTorch's attack on a small CNN took half the time after another program had made the C library keep
-freed memory. A training step in JAX took a third more time after another program had received the
-pages that the step returns.
+processes, because the memory that one program keeps changes the times of others in its process.
+All of them keep the memory that they free, as train.py and eval.py do.
 """
 
 import contextlib
 import dataclasses
+import functools
+import json
 import multiprocessing
+import os
+import platform
+import shlex
 import statistics
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib import metadata
 from typing import Any
 
 import jax
 
-from benchmarks.sizes import Sizes
 from vone_jax import fast
 
 # The name of the programs that the others are compared with.
 OURS = "vone_jax"
-# A part of the names of programs whose process keeps the memory that it frees.
-KEEPING = "keeping its memory"
-
 # Seconds between two calls. PyTorch's threads wait busily for a fifth of a second after their work
 # and would take a core from the next program.
 _SETTLING = 0.5
+_PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "torchattacks", "foolbox",
+    "pyautoattack", "imagecorruptions-imaug",
+)  # fmt: skip
+_COLUMNS = (
+    "case", "program", "ms per image, median", "best", "time over vone_jax",
+    "processor, ms per image", "over vone_jax", "compile, s", "resisting",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +45,23 @@ class Program:
 
     Attributes:
       run: does the work once and returns when it is finished.
-      compile_seconds: time of compilation before the first call; 0 if nothing is compiled. None
-        if the first call compiles: its extra time over the other calls is then that time.
-      memory: returns the bytes at the peak of one call, or None if that is unknown.
       resisting: for an attack, counts the images that are still classified right in its result.
+      images: number of images per call.
     """
 
     run: Callable[[], Any]
-    compile_seconds: float | None = 0.0
-    memory: Callable[[], int | None] = lambda: None
+    images: int
     resisting: Callable[[Any], int] | None = None
+
+
+# For each name, a function that builds the program. A ModuleNotFoundError means that a library is
+# not installed.
+Contenders = Mapping[str, Callable[[], Program]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The time and memory of one contender in one case.
+    """The times of one contender in one case.
 
     Attributes:
       case: the work, in words.
@@ -60,223 +69,148 @@ class Measurement:
       seconds: time of each timed call, per image; empty if the contender is not installed.
       processor_seconds: time of all processor cores together, per image. It is the better measure
         on a busy CPU. Threads that wait busily count.
-      compile_seconds: see ``Program``.
-      memory: see ``Program``; for the whole batch.
+      compile_seconds: the extra time of the first call.
       resisting: see ``Program``; out of ``images``.
       images: number of images per call.
     """
 
     case: str
     contender: str
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...] = ()
     processor_seconds: tuple[float, ...] = ()
-    compile_seconds: float | None = None
-    memory: int | None = None
+    compile_seconds: float = 0.0
     resisting: int | None = None
-    images: int | None = None
-
-    @property
-    def median(self) -> float | None:
-        """The median seconds per image, or None if not measured."""
-        return statistics.median(self.seconds) if self.seconds else None
+    images: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """Work that several programs do.
+def measure(
+    case: str,
+    contenders_of: Callable[[Any], Contenders],
+    sizes: Any,
+    repeats: int,
+    apart: bool = True,
+) -> list[Measurement]:
+    """Call every contender once to warm up, then time all of them in turn.
 
-    Attributes:
-      name: the work, in words.
-      images: number of images per call.
-      contenders: for each name, a function that builds the program. A ModuleNotFoundError means
-        that a contender is not installed.
-      repeats: number of timed calls of each program, >= 1.
+    Args:
+      case: the work, in words.
+      contenders_of: a function of ``sizes`` that a new process can import.
+      sizes: a frozen dataclass.
+      repeats: number of timed calls of each program.
+      apart: run each program in a process of its own; else all in this one.
     """
-
-    name: str
-    images: int
-    contenders: Mapping[str, Callable[[], Program]]
-    repeats: int
-
-
-def timed(run: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-    """Return seconds by the clock and of all processor cores, and the result of ``run``."""
-    start, processor = time.perf_counter(), time.process_time()
-    result = run()
-    return (time.perf_counter() - start, time.process_time() - processor), result
-
-
-class ContenderError(Exception):
-    """A program failed in its process. The message has the traceback."""
-
-
-class Here:
-    """A running program in this process."""
-
-    def __init__(self, case: Case, contender: str):
-        """Build the program; a ModuleNotFoundError means that it is not installed."""
-        self._program = case.contenders[contender]()
-        self._result = None
-
-    def call(self) -> tuple[float, float]:
-        """Call the program once; return seconds by the clock and of processor cores."""
-        seconds, self._result = timed(self._program.run)
-        return seconds
-
-    def outcome(self) -> dict[str, Any]:
-        """Return the fields of ``Measurement`` that the program knows."""
-        resisting = self._program.resisting
-        return {
-            "compile_seconds": self._program.compile_seconds,
-            "resisting": None if resisting is None else resisting(self._result),
-            "memory": self._program.memory(),
-        }
-
-    def close(self) -> None:
-        """End the program."""
-
-
-class Apart(Here):
-    """A running program in a process of its own, with the methods of ``Here``."""
-
-    def __init__(self, case_of: Callable[[Sizes], Case], sizes: Sizes, case: Case, contender: str):
-        """Start the process and build the program of ``case``, which is ``case_of(sizes)``, there.
-
-        A new process can import the function ``case_of``.
-
-        Raises:
-          ModuleNotFoundError: if the contender is not installed.
-          ContenderError: if the program fails.
-        """
-        context = multiprocessing.get_context("spawn")
-        self._connection, far_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(far_end, case_of, sizes, contender), name=contender, daemon=True
-        )
-        self._process.start()
-        far_end.close()
-        try:
-            self._answer()
-        except BaseException:
-            self.close()
-            raise
-
-    def call(self) -> tuple[float, float]:
-        self._connection.send("call")
-        return self._answer()
-
-    def outcome(self) -> dict[str, Any]:
-        self._connection.send("outcome")
-        return self._answer()
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    def _answer(self) -> Any:
-        try:
-            error, value = self._connection.recv()
-        except EOFError:
-            self._process.join()
-            raise ContenderError(
-                f"{self._process.name} ended without an answer, status {self._process.exitcode}"
-            ) from None
-        if error is not None:
-            raise error(value)
-        return value
-
-
-def _serve(
-    connection: Connection, case_of: Callable[[Sizes], Case], sizes: Sizes, contender: str
-) -> None:
-    """Build the program, then call the methods that the connection names, until terminated."""
-    fast.use_all_cores()
-    try:
-        # Full float32 precision, on a GPU as well.
-        with jax.default_matmul_precision("highest"):
-            program = Here(case_of(sizes), contender)
-            connection.send((None, None))
-            while True:
-                connection.send((None, getattr(program, connection.recv())()))
-    except ModuleNotFoundError as error:
-        connection.send((ModuleNotFoundError, str(error)))
-    except Exception:
-        connection.send((ContenderError, f"{contender} failed:\n{traceback.format_exc()}"))
-
-
-def measure(case: Case, start: Callable[[Case, str], Here] = Here) -> list[Measurement]:
-    """Start every contender, call each once to warm up, then time them in turn.
-
-    ``start`` takes the case and the name of a contender to the running program.
-    """
-    programs: dict[str, Here] = {}
+    measurements = []
     with contextlib.ExitStack() as stack:
-        times: dict[str, list[tuple[float, float]]] = {}
-        for name in case.contenders:
+        workers, times = {}, {}
+        for name in contenders_of(sizes):
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(1, context) if apart else ThreadPoolExecutor(1)
+            stack.enter_context(pool)
             try:
-                programs[name] = start(case, name)
+                times[name] = [pool.submit(_timed, contenders_of, sizes, name).result()]
+                workers[name] = pool
             except ModuleNotFoundError:
-                continue
-            stack.callback(programs[name].close)
-            times[name] = [programs[name].call()]
-        for _ in range(case.repeats):
-            for name, program in programs.items():
-                time.sleep(_SETTLING)
-                times[name].append(program.call())
-        return [
-            _measurement(case, name, programs[name], *times[name])
-            if name in programs
-            else Measurement(case.name, name, ())
-            for name in case.contenders
-        ]
+                measurements.append(Measurement(case, name))
+        for _ in range(repeats):
+            for name, pool in workers.items():
+                time.sleep(_SETTLING if apart else 0.0)
+                times[name].append(pool.submit(_timed, contenders_of, sizes, name).result())
+        for name, pool in workers.items():
+            images, resisting = pool.submit(_outcome, contenders_of, sizes, name).result()
+            first, *timed = [[part / images for part in call] for call in times[name]]
+            clock, processor = map(tuple, zip(*timed, strict=True))
+            warmup = max(0.0, images * (first[0] - statistics.median(clock)))
+            measurements.append(
+                Measurement(case, name, clock, processor, warmup, resisting, images)
+            )
+    return measurements
 
 
-def _measurement(
-    case: Case, name: str, program: Here, first: tuple[float, float], *times: tuple[float, float]
-) -> Measurement:
-    seconds, processor = (
-        tuple(each / case.images for each in column) for column in zip(*times, strict=True)
+@functools.cache
+def _built(contenders_of: Callable, sizes: Any, name: str) -> tuple[Program, list[Any]]:
+    """A program in the process that runs it, and a place for its result."""
+    fast.use_all_cores()
+    fast.keep_memory()
+    return contenders_of(sizes)[name](), []
+
+
+def _timed(contenders_of: Callable, sizes: Any, name: str) -> tuple[float, float]:
+    """Call a program once; return seconds by the clock and of all processor cores."""
+    # Full float32 precision, on a GPU as well. Every call takes the same key.
+    with jax.default_matmul_precision("highest"), jax.debug_key_reuse(False):
+        program, results = _built(contenders_of, sizes, name)
+        start, processor = time.perf_counter(), time.process_time()
+        result = program.run()
+        seconds = time.perf_counter() - start, time.process_time() - processor
+    results[:] = [result]
+    return seconds
+
+
+def _outcome(contenders_of: Callable, sizes: Any, name: str) -> tuple[int, int | None]:
+    """Return the number of images of a program, and how many resist."""
+    program, (result,) = _built(contenders_of, sizes, name)
+    return program.images, program.resisting and program.resisting(result)
+
+
+def jax_program(function: Callable[..., Any], *arguments: Any, images: int) -> Program:
+    """A function of arrays, which is compiled in its first call."""
+    jitted = jax.jit(function)
+    return Program(lambda: jax.block_until_ready(jitted(*arguments)), images)
+
+
+def environment(command: str, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the command, the machine, its devices and load, and the versions of packages."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as info:
+        processor = next(line.split(":")[1].strip() for line in info if "model name" in line)
+    return {
+        "command": shlex.join(["python", "-m", command, *argv]),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "load": os.getloadavg()[0],
+        "versions": versions,
+    }
+
+
+def to_json(surroundings: dict[str, Any], measurements: Sequence[Measurement]) -> str:
+    """Return every timed call, with the machine and the versions."""
+    rows = [dataclasses.asdict(each) for each in measurements]
+    return json.dumps({"environment": surroundings, "measurements": rows}, indent=1)
+
+
+def to_markdown(surroundings: dict[str, Any], measurements: Sequence[Measurement]) -> str:
+    """Return a table with one row per case and contender, below a line about the machine."""
+    ours = {m.case: m for m in measurements if m.contender == OURS}
+    rows = []
+    for m in measurements:
+        cells = ["not installed"]
+        if m.seconds:
+            mine = ours.get(m.case, m)
+            clock, processor = map(statistics.median, (m.seconds, m.processor_seconds))
+            cells = [
+                f"{1e3 * clock:.4g}",
+                f"{1e3 * min(m.seconds):.4g}",
+                f"{clock / statistics.median(mine.seconds):.2f}",
+                f"{1e3 * processor:.4g}",
+                f"{processor / statistics.median(mine.processor_seconds):.2f}",
+                f"{m.compile_seconds:.1f}",
+                "" if m.resisting is None else f"{m.resisting} of {m.images}",
+            ]
+        rows.append([m.case, m.contender, *cells])
+    versions = ", ".join(f"{name} {version}" for name, version in surroundings["versions"].items())
+    heading = (
+        f"`{surroundings['command']}` on {surroundings['device']} ({surroundings['processor']}), "
+        f"{versions}. Load average at the start: {surroundings['load']:.1f}."
     )
-    outcome = program.outcome()
-    if outcome["compile_seconds"] is None:
-        warm = case.images * statistics.median(seconds)
-        outcome["compile_seconds"] = max(0.0, first[0] - warm)
-    return Measurement(case.name, name, seconds, processor, images=case.images, **outcome)
+    return f"{heading}\n\n{markdown(_COLUMNS, rows, left=2)}"
 
 
-def keeping_memory(build: Callable[[], Program]) -> Callable[[], Program]:
-    """Build the program in a process that keeps its memory, as the commands train and eval do."""
-
-    def build_there() -> Program:
-        fast.keep_memory()
-        return build()
-
-    return build_there
-
-
-def twice(name: str, build: Callable[[], Program]) -> dict[str, Callable[[], Program]]:
-    """Return two contenders: the program as users have it, and with its memory kept."""
-    return {name: build, f"{name}, {KEEPING}": keeping_memory(build)}
-
-
-def jax_program(function: Callable[..., Any], *arguments: Any) -> Program:
-    """Compile a function of arrays. Its memory is what the compiler reserves."""
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    analysis = compiled.memory_analysis()
-
-    def memory() -> int | None:
-        kinds = ("argument", "output", "temp")
-        return analysis and sum(getattr(analysis, f"{kind}_size_in_bytes") for kind in kinds)
-
-    return Program(lambda: jax.block_until_ready(compiled(*arguments)), seconds, memory)
-
-
-def ratios(measurements: Sequence[Measurement]) -> list[float | None]:
-    """Return the median time of each measurement over that of ``OURS`` in the same case."""
-    ours = {m.case: m.median for m in measurements if m.contender == OURS}
-    return [
-        m.median / reference if m.median is not None and (reference := ours.get(m.case)) else None
-        for m in measurements
-    ]
+def markdown(header: Sequence[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
+    """Return a Markdown table. The first ``left`` columns are aligned at the left, others right."""
+    rule = ["---" if i < left else "---:" for i in range(len(header))]
+    lines = (header, rule, *rows)
+    return "\n".join("|" + "".join(f" {cell} |" for cell in line) for line in lines)

@@ -4,8 +4,6 @@ It is written from the published equations. Each function imports PyTorch when i
 the benchmarks also run without PyTorch.
 """
 
-import resource
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,11 +23,7 @@ def device() -> str:
 
 
 def front_end(config: VOneBlockConfig) -> Any:
-    """Return the block of a configuration as a module on NCHW images in [0, 1].
-
-    Returns:
-      A ``torch.nn.Module`` with the methods ``bank``, ``noise_free`` and ``forward``.
-    """
+    """Return the block of a configuration as a module on NCHW images in [0, 1]."""
     import torch
     from torch import nn
 
@@ -45,20 +39,16 @@ def front_end(config: VOneBlockConfig) -> Any:
             super().__init__()
             self.q0, self.q1 = map(convolution, dense_kernels(config))
 
-        def bank(self, images):
+        def forward(self, images):
             images = (images - config.image_mean) / config.image_std
-            return self.q0(images), self.q1(images)
-
-        def noise_free(self, images):
-            q0, q1 = self.bank(images)
+            q0, q1 = self.q0(images), self.q1(images)
             n = config.simple_channels
             simple = torch.relu(q0[:, :n])
             complex_ = torch.sqrt(q0[:, n:] ** 2 + q1[:, n:] ** 2) / 2**0.5
-            return config.k_exc * torch.cat([simple, complex_], dim=1)
-
-        def forward(self, images):
-            responses = self.noise_free(images)
+            responses = config.k_exc * torch.cat([simple, complex_], dim=1)
             noise = config.noise
+            if noise is None:
+                return responses
             assert isinstance(noise, NeuronalNoise)
             mean = noise.scale * responses + noise.level
             count = mean + torch.randn_like(mean) * torch.sqrt(torch.relu(mean) + 1e-4)
@@ -128,43 +118,16 @@ def image_gradient(model: Any, images: Any, labels: Any) -> Any:
     return torch.autograd.grad(loss, images)[0]
 
 
-def program(run: Callable[[], Any]) -> Program:
-    """Build a program that waits for the device after each run and measures its peak memory.
-
-    On a GPU the memory is what PyTorch allocated. On a Linux CPU it is the growth of the resident
-    memory of the process during one more call, if there is any. Elsewhere it is unknown.
-    """
+def program(
+    run: Callable[[], Any], images: int, resisting: Callable[[Any], int] | None = None
+) -> Program:
+    """Build a program that waits for the device after each run."""
     import torch
 
-    cuda = device() == "cuda"
-
-    def run_and_wait():
+    def run_and_wait() -> Any:
         result = run()
-        if cuda:
+        if device() == "cuda":
             torch.cuda.synchronize()
         return result
 
-    def memory() -> int | None:
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-            run_and_wait()
-            return torch.cuda.max_memory_allocated()
-        return _resident_growth(run_and_wait)
-
-    return Program(run_and_wait, memory=memory)
-
-
-def _resident_growth(run: Callable[[], Any]) -> int | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        with open("/proc/self/clear_refs", "w") as refs:
-            refs.write("5")  # Resets the peak to the present value.
-    except OSError:
-        return None
-    with open("/proc/self/statm") as statm:
-        before = int(statm.read().split()[1]) * resource.getpagesize()
-    run()
-    with open("/proc/self/status") as status:
-        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    return max(0, peak * 1024 - before) or None
+    return Program(run_and_wait, images, resisting)
