@@ -1,4 +1,4 @@
-"""Results, runs and run directories that are built from numbers, for cases that are rare."""
+"""Results and runs that are built from numbers, without an evaluation."""
 
 import dataclasses
 import json
@@ -7,250 +7,124 @@ import numpy as np
 
 from vone_jax import names, results
 
-CLASSES = ("circle", "square", "cross", *"abcdefg")
-NOISE = results.Noise("neuronal", 0.35, 0.07)
-FRESH, QUIET = results.Protocol("fresh", 10), results.Protocol("none", 1)
-CLEAN = results.CleanCondition()
-# The radii of each norm, ascending.
-LADDER = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6), "l1": (40.0,)}
-WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0), "l1": (0.2,)}
-STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2), "l1": (0.5,)}
-COMMON = names.COMMON_CORRUPTIONS
+CLEAN = {"type": "Clean"}
+NOISE = {"type": "NeuronalNoise", "scale": 0.35, "level": 0.07, "strength": 1.0}
+FRESH = {"type": "Protocol", "noise": "fresh", "draws": 10, "decision": "single", "averaged": 1}
+QUIET = FRESH | {"noise": "none", "draws": 1}
+DATASET = {
+    "name": "shapes", "split": "test", "examples": 100, "total": 1000, "classes": 10,
+    "checksum": "abc",
+}  # fmt: skip
+# An entry of a number with its interval.
+INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
+# The accuracies of a base network and of a VOneNet.
+WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0)}
+STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2)}
+RADII = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6)}
 
 
 def network(model="resnet18", **fields):
-    """A network; a VOneNet has noise."""
-    stochastic = model.startswith("vone_")
-    noise = NOISE if stochastic else None
-    values = {
-        "name": model,
-        "label": names.network_label(model),
-        "stochastic": stochastic,
-        "parameters": 11181642,
-        "weights": "0badcafe",
-        "checkpoint_step": 300,
-        "trained_noise": noise,
-        "test_noise": noise,
-        "config": {"model": {"name": model}},
-    }
-    return results.Network(**values | fields)
+    """The network part of an identity; a VOneNet has noise."""
+    noise = NOISE if model.startswith("vone_") else None
+    inside = {"type": "VOneNet", "v1": {"k_exc": 25.0}} if noise else {"type": "BaseNetwork"}
+    description = {"model": inside}
+    return {
+        "name": "run", "label": names.network_label(model), "description": description,
+        "checksum": f"sum-of-{model}", "image_size": 64, "trained_noise": noise,
+        "test_noise": noise, "source": "",
+    } | fields  # fmt: skip
 
 
-def attacked(norm, eps, *, draws=1, name="PGD", noise="same", **fields):
-    """The condition of an attack with steps of eps/32."""
-    fields = {"steps": 64, "step_size": eps / 32, "eot_samples": draws} | fields
-    attack = results.Attack(name, norm, eps, fields)
-    return results.AttackCondition((attack,), noise, draws)
+def attacked(norm, eps, **fields):
+    """The condition of PGD with steps of eps/32."""
+    attack = {"type": "PGD", "norm": norm, "eps": eps, "steps": 64, "step_size": eps / 32}
+    return {"type": "Attacked", "attack": attack | fields, "attack_noise": "same", "kept": 0}
 
 
 def corrupted(name, severity, form="float"):
-    return results.CorruptionCondition(name, severity, form)
+    return {"type": "Corrupted", "corruption": name, "severity": severity, "form": form}
 
 
-def result(condition, measured=None, arrays=None, *, of=None, name="r", protocol=None, **fields):
-    """A result of any kind."""
-    of = of or network()
-    usual = FRESH if of.stochastic else QUIET
-    dataset = results.Dataset("shapes", "test", 100, class_names=CLASSES)
-    provenance = results.Provenance(
-        versions={"python": "3.11.2", "jax": "0.10.2"},
-        command="python eval.py runs/x",
-        device="cpu",
-        started="2030-01-02T03:04:05+00:00",
-        wall_seconds=12.5,
-    )
-    values = {
-        "name": name,
-        "run": "run",
-        "network": of,
-        "dataset": dataset,
+def result(condition, name="r", measured=None, arrays=None, **identity):
+    """A result of any kind; ``identity`` replaces parts of its identity."""
+    of = identity.get("network") or network()
+    parts = {
         "condition": condition,
-        "protocol": protocol or usual,
-        "key": results.Key(0, "evaluation / index / purpose"),
+        "protocol": FRESH if of["test_noise"] else QUIET,
+        "dataset": DATASET,
+        "network": of,
+        "seed": 0,
+        "tag": "",
         "matmul_precision": "highest",
-        "provenance": provenance,
-        "measured": measured,
-        "arrays": arrays or {},
     }
-    return results.Result(**values | fields)
-
-
-def accuracy(condition, correct, index=None, *, of=None, protocol=None, **fields):
-    """A result with the given probabilities of being right.
-
-    Args:
-      condition: clean, attack or corruption.
-      correct: one for each image; a number: ``answers`` with this mean.
-      index: of the images in the data set; False: no arrays.
-      fields: of the result, as in ``change``; ``of`` is its network.
-    """
-    correct = answers(correct) if isinstance(correct, float) else np.asarray(correct, float)
-    index = np.arange(len(correct)) if index is None else index
-    share = float(correct.mean())
-    measured = results.Accuracy(
-        share,
-        results.wilson(float(correct.sum()), len(correct)),
-        float(correct.sum()),
-        len(correct),
+    provenance = {
+        "versions": {"python": "3.11.2", "jax": "0.10.2"},
+        "command": "python eval.py runs/x",
+        "device": "cpu",
+        "started": "2030-01-02T03:04:05+00:00",
+        "wall_seconds": 12.5,
+        "parameters": 11181642,
+        "class_names": [f"class {i}" for i in range(10)],
+    }
+    label = _label(condition, name)
+    return results.Result(
+        name, parts | identity, measured or {}, label, {}, [], provenance, arrays or {}
     )
-    arrays = {}
-    if index is not False:
-        arrays = {
-            "index": np.asarray(index),
-            "label": np.arange(len(correct)) % len(CLASSES),
-            "probability_correct": correct,
-        }
-    dataset = results.Dataset("shapes", "test", len(correct), class_names=CLASSES)
-    made = result(condition, measured, arrays, of=of, protocol=protocol, dataset=dataset)
-    return change(made, **fields)
 
 
-def gallery(labels, side=12, model="resnet18", selection="spread", seed=0, attack=None):
-    """A gallery of random images."""
-    attack = attack or attacked("linf", 4 / 255).attack
-    originals = np.random.default_rng(3).random((len(labels), side, side, 3)).astype(np.float32)
-    signs = np.sign(np.random.default_rng(seed).standard_normal(originals.shape))
-    labels = np.array(labels)
-    arrays = {
-        "images": originals,
-        "adversarial": np.clip(originals + 4 / 255 * signs, 0, 1).astype(np.float32),
-        "label": labels,
-        "predicted_clean": labels,
-        "predicted_adversarial": (labels + 1) % 3,
-    }
-    condition = results.GalleryCondition(attack, len(labels), selection=selection)
-    return result(condition, arrays=arrays, of=network(model), name="gallery")
+def _label(condition, name):
+    """The condition in words."""
+    if condition["type"] == "Attacked":
+        norm, eps = (condition["attack"][field] for field in ("norm", "eps"))
+        return f"PGD {names.NORM_LABELS[norm]} {names.eps_label(norm, eps)}"
+    if condition["type"] == "Corrupted":
+        return f"{condition['corruption'].replace('_', ' ')}, severity {condition['severity']}"
+    return "clean" if condition == CLEAN else name
 
 
-def answers(share, examples=100, seed=0, spread=0.0):
-    """Probabilities of being right with (about) a mean; hard images are so for all networks."""
+def accuracy(condition, right, name="r", index=None, **identity):
+    """A result with decisions (N, R), or with a number: the share of right ones of 100 images."""
+    if isinstance(right, float):
+        right = answers(right)
+    right = np.asarray(right)
+    right = right[:, None] if right.ndim == 1 else right
+    index = np.arange(len(right)) if index is None else np.asarray(index)
+    arrays = {"index": index, "label": index % 10, "right": right}
+    measured = {"accuracy": dataclasses.asdict(results.accuracy(right))}
+    identity.setdefault("dataset", DATASET | {"examples": len(right)})
+    return result(condition, name, measured, arrays, **identity)
+
+
+def answers(share, images=100, draws=10, seed=0):
+    """Decisions (images, draws) of which about a share is right; some images are harder."""
     rng = np.random.default_rng(seed)
-    ease = np.random.default_rng(0).random(examples) + 0.3 * rng.random(examples)
-    right = np.zeros(examples)
-    right[np.argsort(-ease, kind="stable")[: round(share * examples)]] = 1.0
-    return np.clip(right * (1 - spread * rng.random(examples)), 0, 1)
+    probability = np.clip(share + 0.2 * rng.standard_normal((images, 1)), 0, 1)
+    return rng.random((images, draws)) < (probability if 0 < share < 1 else share)
 
 
-def measure(model, accuracies=WEAK, *, corruptions=(), severities=(1, 3), examples=100, **fields):
-    """The results of a network: clean, attacks of ``LADDER`` and corruptions."""
-    of = fields.pop("of", None) or network(model)
-    draws, spread = (10, 0.2) if of.stochastic else (1, 0.0)
-    made = []
-
-    def add(name, condition, share):
-        correct = answers(share, examples, seed=sum(map(ord, name + model)), spread=spread)
-        made.append(accuracy(condition, correct, of=of, name=name, **fields))
-
-    if "clean" in accuracies:
-        add("clean", CLEAN, accuracies["clean"])
-    for norm in names.NORMS:
-        for eps, share in zip(LADDER[norm], accuracies.get(norm, ()), strict=False):
-            add(f"attack-{norm}-{eps:.5f}", attacked(norm, eps, draws=draws), share)
-    for place, corruption in enumerate(corruptions):
-        for severity in severities:
-            share = accuracies["clean"] * (1 - 0.12 * severity - 0.01 * place)
-            add(f"corruption-{corruption}-{severity}", corrupted(corruption, severity), share)
+def measure(model="resnet18", accuracies=None, corruptions=(), **fields):
+    """The results of a network: clean, a ladder for each norm, and corruptions at severity 3."""
+    of = network(model, **fields)
+    chosen = accuracies or (STRONG if model.startswith("vone_") else WEAK)
+    made = [accuracy(CLEAN, chosen["clean"], "clean", network=of)]
+    for norm in [norm for norm in RADII if norm in chosen]:
+        for eps, share in zip(RADII[norm], chosen[norm], strict=False):
+            name = f"attack-{norm}-{eps:.4g}"
+            made.append(accuracy(attacked(norm, eps), share, name, network=of))
+    for name in corruptions:
+        stem = f"corruption-{name}-3"
+        made.append(accuracy(corrupted(name, 3), chosen["clean"] / 2, stem, network=of))
     return made
 
 
-def run(made, name="run", **fields):
-    """A run in memory."""
-    first = made[0].network
-    values = {
-        "path": name,
-        "name": name,
-        "label": first.label,
-        "model": first.name,
-        "stochastic": first.stochastic,
-        "parameters": first.parameters,
-        "config": {},
-        "log": (),
-        "results": made,
-        "gaps": (),
-        "warnings": (),
-    }
-    return results.Run(**values | fields)
-
-
-def judged(model, *measured, label=""):
-    """A run in memory with an accuracy in each condition.
-
-    Args:
-      measured: (condition, correct, name of the result), and maybe other fields of the result.
-    """
-    of = network(model)
-    made = [
-        accuracy(condition, correct, **{"of": of, "name": name} | dict(*fields))
-        for condition, correct, name, *fields in measured
-    ]
-    return run(made, label or model, label=label or of.label)
-
-
-def pair(base=WEAK, vone=STRONG, **fields):
-    """Runs of a network and its VOneNet with accuracies as in ``measure``."""
-    return [run(measure("resnet18", base, **fields), "base"),
-            run(measure("vone_resnet18", vone, **fields), "vone")]  # fmt: skip
-
-
-def change(one, **fields):
-    """A copy of a result, or of a run with all of its results, with other fields.
-
-    Fields of the network, the data set and the condition have their own names. The data set may be
-    given by its name.
-    """
-    if isinstance(one, results.Run):
-        return dataclasses.replace(one, results=[change(each, **fields) for each in one.results])
-    if isinstance(fields.get("dataset"), str):
-        fields["dataset"] = dataclasses.replace(one.dataset, name=fields["dataset"])
-    for part in ("network", "dataset", "condition"):
-        whole = fields.pop(part, getattr(one, part))
-        known = {f.name for f in dataclasses.fields(whole)} - {"kind", "name"}
-        own = {name: fields.pop(name) for name in list(fields) if name in known}
-        one = dataclasses.replace(one, **{part: dataclasses.replace(whole, **own)})
-    return dataclasses.replace(one, **fields)
-
-
-def write(root, made, name="run"):
-    """Write a run directory and return it."""
-    directory = root / name
-    directory.mkdir(parents=True, exist_ok=True)
-    for one in made:
-        results.write(directory / "results", one)
-    config = {"experiment": made[0].network.config, "command": "python train.py"}
-    (directory / "config.json").write_text(json.dumps(config))
-    write_log(directory)
-    return directory
-
-
-def log(*steps):
-    """The lines of a training log at some steps."""
-    lines = []
-    for step in steps:
-        grown = 1 - 0.9 * np.exp(-step / 60)
-        line = {"step": step, "epoch": step / 100, "loss": 1.1 - grown, "accuracy": grown}
-        speed = {"learning_rate": 0.1, "examples_per_second": 1000.0}
-        lines.append({"kind": "train"} | line | speed)
-        if step % 100 == 0:
-            lines.append({"kind": "validation", "seen": 100} | line)
-    return lines
-
-
-def write_log(directory):
-    """Write the log of a training of 300 steps into a run directory."""
-    lines = [json.dumps(each) + "\n" for each in log(*range(0, 301, 10))]
-    (directory / "log.jsonl").write_text("".join(lines))
-
-
-def edit(path, **changes):
-    """Replace fields of a JSON file, "a.b" within objects; None removes a field."""
-    content = json.loads(path.read_text())
-    for name, value in changes.items():
-        *outer, last = name.split("__")
-        place = content
-        for key in outer:
-            place = place[int(key) if isinstance(place, list) else key]
-        if value is None:
-            del place[last]
-        else:
-            place[last] = value
-    path.write_text(json.dumps(content))
+def write(directory, made, name="run", experiment=None):
+    """Write results as a run directory, with a config and a log if there is an experiment."""
+    run = directory / name
+    for each in made:
+        results.write(each, run / "results")
+    if experiment is not None:
+        (run / "config.json").write_text(json.dumps({"experiment": experiment}))
+        lines = [{"kind": "train", "step": s, "epoch": s / 10, "loss": 2 / (1 + s)} for s in
+                 range(0, 30, 10)]  # fmt: skip
+        (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return run

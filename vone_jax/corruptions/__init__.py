@@ -2,7 +2,6 @@
 
 # ruff: noqa: F401
 
-from vone_jax.corruptions import mce
 from vone_jax.corruptions.catalogue import (
     CORRUPTIONS,
     FORMS,

@@ -1,220 +1,152 @@
-"""Confidence intervals of accuracies, of means over conditions, and of differences.
+"""95 % intervals of accuracies, of means over conditions, and of differences.
 
 The intervals cover the choice of images: they show what another sample of images would change, not
-what another training seed would.
+what another training seed would. There is one rule for each number, see ``accuracy``.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from vone_jax.names import COMMON_CORRUPTIONS, PROCEDURAL_FROST
-from vone_jax.results.format import Result
-
-_Value = TypeVar("_Value")
+from vone_jax.results.result import Result
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
 
 
-def wilson(correct: float, seen: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of images.
-
-    ``correct`` may be fractional, a sum of probabilities of being right. The variance of such a
-    sum is at most that of as many yes-or-no answers with the same mean, so the interval is then
-    wider than necessary.
-
-    Args:
-      correct: sum over images of the share of draws that were right, in [0, seen].
-      seen: number of images, at least 1.
-
-    Raises:
-      ValueError: if an argument is out of range.
-    """
-    if seen < 1 or not 0 <= correct <= seen:
-        raise ValueError(f"correct must be in [0, seen] and seen >= 1, got {correct} and {seen}")
-    share, weight = correct / seen, QUANTILE**2 / seen
-    centre = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
-    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
-
-
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """The accuracy of a network minus that of another, with a 95 % interval.
-
-    Attributes:
-      value: the difference, in [-1, 1].
-      low, high: the interval; minus and plus infinity if none can be given.
-      paired: whether the same images were compared one by one.
-    """
+class Interval:
+    """A number with its 95 % interval from ``low`` to ``high``."""
 
     value: float
     low: float
     high: float
-    images: int
-    paired: bool
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the interval excludes zero, else 0: the two cannot be told apart."""
+        """1 or -1 if the interval excludes zero; else 0: it cannot be told from zero."""
         return (self.low > 0) - (self.high < 0)
 
 
-def mean_accuracy(
-    results: Sequence[Result], weights: np.ndarray | None = None
-) -> tuple[float, float, float]:
-    """The mean accuracy over conditions, with a 95 % interval over images.
+def accuracy(right: np.ndarray) -> Interval:
+    """The accuracy of decisions, with its interval over images.
 
-    If several results share an image, their errors on it are added before they are squared. So the
-    interval includes what makes an image hard in all conditions.
+    The noise of a network makes some decisions about an image right and others wrong. What varies
+    from image to image is the share of right ones, so the interval is that of the mean of these
+    shares. If each share is 0 or 1, this is a share of images, and the interval is Wilson's.
 
     Args:
-      results: one result per condition, possibly on other images; not empty.
+      right: decisions (N, R), booleans, or the share of right ones for each image (N,).
+    """
+    shares = _shares(right)
+    if not len(shares):
+        raise ValueError("right must have at least one image, got none")
+    if np.all((shares == 0) | (shares == 1)):
+        return wilson(float(shares.sum()), len(shares))
+    return _of_mean(shares, 0.0)
+
+
+def wilson(correct: float, seen: int) -> Interval:
+    """Wilson's interval of the share ``correct / seen`` of images that are right or wrong."""
+    share, weight = correct / seen, QUANTILE**2 / seen
+    centre = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+
+
+def paired_difference(right: np.ndarray, other: np.ndarray) -> Interval:
+    """The accuracy of ``right`` minus that of ``other``, on the same images in the same order.
+
+    It leaves out what makes an image hard in both. The arguments are as for ``accuracy``; the
+    numbers of decisions may differ.
+    """
+    return _of_mean(_shares(right) - _shares(other), -1.0)
+
+
+def mean_accuracy(results: Sequence[Result], weights: Sequence[float] | None = None) -> Interval:
+    """The mean accuracy over conditions, with its interval over images.
+
+    An image that is hard in one condition is hard in others, so the mean is taken for each image
+    first. Conditions on different images are independent.
+
+    Args:
+      results: one result for each condition, not empty.
       weights: weights of the results, which sum to 1. Default: all equal.
-
-    Returns:
-      (mean, low, high). The ends are NaN where there is a single image, or a result has no values
-      for single images.
     """
-    if weights is None:
-        weights = np.full(len(results), 1 / len(results))
-    mean = float(np.array([result.accuracy for result in results]) @ weights)
-    values = _by_image([r for r, weight in zip(results, weights, strict=True) if weight > 0])
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    measured = ~np.isnan(values)
-    # The weight of an image in the mean, and what it adds to the mean's error.
-    shares = weights[weights > 0] / measured.sum(axis=0)
-    errors = np.where(measured, values - np.nanmean(values, axis=0), 0.0) @ shares
-    # The effective number of images: as many of equal weight (Kish, Survey Sampling, 1965).
-    images = 1 / float(np.square(measured @ shares).sum())
-    variance = images * float(np.square(errors).sum())
-    return mean, *_interval(mean, images, variance, 0.0)
+    shares = np.full(len(results), 1 / len(results)) if weights is None else np.asarray(weights)
+    if len(results) == 1:
+        return accuracy(results[0].arrays["right"])
+    if _same_index(results):
+        values = np.stack([_shares(each.arrays["right"]) for each in results])
+        return _of_mean(shares @ values, 0.0)
+    parts = [accuracy(each.arrays["right"]) for each in results]
+    value = float(shares @ [part.value for part in parts])
+    below = math.hypot(*(shares * [part.value - part.low for part in parts]))
+    above = math.hypot(*(shares * [part.high - part.value for part in parts]))
+    return Interval(value, max(0.0, value - below), min(1.0, value + above))
 
 
-def difference(base: Sequence[Result], other: Sequence[Result]) -> Difference:
-    """The accuracy of ``other`` minus that of ``base``, as a mean over conditions.
+def difference(results: Sequence[Result], base: Sequence[Result]) -> Interval:
+    """The mean accuracy of ``results`` minus that of ``base``, which has the same conditions.
 
-    On common images the interval is that of the mean of paired differences. It leaves out what
-    makes an image hard for both networks. Otherwise, for one condition, it is combined from the
-    intervals of the two accuracies (Newcombe, Statistics in Medicine 17, 1998, method 10).
+    On the same images the difference is paired, see ``paired_difference``. Otherwise it is combined
+    from the two intervals (Newcombe, Statistics in Medicine 17, 1998, method 10).
 
     Args:
-      base: results of one network, one per condition; not empty.
-      other: results of another network for the same conditions.
+      results: results of one network, one for each condition; not empty.
+      base: results of another network, in the same order.
     """
-    values = _by_image([*base, *other])
-    common = values[~np.isnan(values).any(axis=1)]
-    if len(common) >= 2:
-        changes = common[:, len(base) :].mean(axis=1) - common[:, : len(base)].mean(axis=1)
-        value = float(changes.mean())
-        ends = _interval(value, len(changes), float(changes.var()), -1.0)
-        return Difference(value, *ends, len(changes), paired=True)
-    images = min(result.images for result in (*base, *other))
-    value = float(np.mean([r.accuracy for r in other]) - np.mean([r.accuracy for r in base]))
-    if len(base) > 1:
-        return Difference(value, -math.inf, math.inf, images, paired=False)
-    (low_a, high_a), (low_b, high_b) = base[0].interval, other[0].interval
-    below = math.hypot(other[0].accuracy - low_b, high_a - base[0].accuracy)
-    above = math.hypot(high_b - other[0].accuracy, base[0].accuracy - low_a)
-    return Difference(value, value - below, value + above, images, paired=False)
+    if paired(results, base):
+        ours, theirs = (
+            np.mean([_shares(each.arrays["right"]) for each in group], axis=0)
+            for group in (results, base)
+        )
+        return paired_difference(ours, theirs)
+    ours, theirs = mean_accuracy(results), mean_accuracy(base)
+    value = ours.value - theirs.value
+    below = math.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    above = math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    return Interval(value, value - below, value + above)
 
 
-def _interval(mean: float, images: float, variance: float, least: float) -> tuple[float, float]:
-    """The 95 % interval of a mean over images, whose values lie between ``least`` and 1.
+def paired(results: Sequence[Result], base: Sequence[Result]) -> bool:
+    """True if results of two networks are on the same images, condition by condition."""
+    same_sets = len(results) == len(base) and all(
+        _images(one) == _images(two) for one, two in zip(results, base, strict=True)
+    )
+    return same_sets and _same_index([*results, *base])
+
+
+def _images(result: Result) -> list:
+    """What identifies the images of a result."""
+    dataset = result.identity["dataset"]
+    return [dataset.get(name) for name in ("name", "split", "total", "examples", "checksum")]
+
+
+def _same_index(results: Sequence[Result]) -> bool:
+    first = results[0].arrays["index"]
+    return all(np.array_equal(first, each.arrays["index"]) for each in results[1:])
+
+
+def _shares(right: np.ndarray) -> np.ndarray:
+    """The share of right decisions for each image, (N,) float64."""
+    shares = np.asarray(right, np.float64)
+    return shares if shares.ndim == 1 else shares.mean(axis=1)
+
+
+def _of_mean(values: np.ndarray, least: float) -> Interval:
+    """The interval of a mean over images, whose values lie between ``least`` and 1.
 
     Near an end, or with few images, the variance of the values may be too small by chance. So
     invented images are added for the interval, half of them at each end: four for a share (Agresti
     and Coull, The American Statistician 52, 1998), two for a difference of paired shares (Bonett
     and Price, Journal of Educational and Behavioral Statistics 37, 2012).
-
-    Args:
-      mean: the mean of the values, which the interval contains.
-      images: number of images, at least 1; fractional if they have different weights.
-      variance: variance of the values over the images.
-      least: 0 for a share, -1 for a difference.
     """
-    added = np.repeat([least, 1.0], 2 if least == 0.0 else 1)
-    number = images + len(added)
-    centre = float(images * mean + added.sum()) / number
-    squares = images * (variance + (mean - centre) ** 2) + np.square(added - centre).sum()
-    half = QUANTILE * math.sqrt(squares) / number
-    return max(least, min(centre - half, mean)), min(1.0, max(centre + half, mean))
-
-
-def image_sets(results: Sequence[Result]) -> list[int]:
-    """Return a number for each result. Results with one number have the same image at an index.
-
-    A result on all images of a folder can agree with two results on parts of it that disagree with
-    each other: one from before and one from after the folder changed. So a result joins others only
-    if it agrees with each of them.
-    """
-    sets: list[list[Result]] = []
-    numbers: dict[Any, int] = {}
-    # Published sets of one size have one order, see ``Result.same_images``.
-    keys = [
-        (result.dataset.total, len(result.dataset.class_names))
-        if result.published
-        else result.dataset
-        for result in results
-    ]
-    for key, result in zip(keys, results, strict=True):
-        if key in numbers:
-            continue
-        agreeing = (i for i, members in enumerate(sets) if all(map(result.same_images, members)))
-        numbers[key] = next(agreeing, len(sets))
-        if numbers[key] == len(sets):
-            sets.append([])
-        sets[numbers[key]].append(result)
-    return [numbers[key] for key in keys]
-
-
-def _by_image(results: Sequence[Result]) -> np.ndarray:
-    """Probabilities of being right, (images, results); NaN where a result lacks an image."""
-    if not results or not all("index" in result.arrays for result in results):
-        return np.zeros((0, len(results)))
-    # Pairs of a set and a place in it.
-    sets = image_sets(results)
-    indices = [
-        len(results) * result.arrays["index"] + number
-        for result, number in zip(results, sets, strict=True)
-    ]
-    # Most results have the same images. Sorting those of each one would take most of the time.
-    contents = [index.tobytes() for index in indices]
-    distinct = dict(zip(contents, indices, strict=True))
-    first, *others = distinct.values()
-    images = functools.reduce(np.union1d, others, np.sort(first))
-    rows = {content: np.searchsorted(images, index) for content, index in distinct.items()}
-    values = np.full((len(images), len(results)), np.nan)
-    for column, (result, content) in enumerate(zip(results, contents, strict=True)):
-        values[rows[content], column] = result.arrays["probability_correct"]
-    return values
-
-
-def common_corruptions(measured: Mapping[tuple[str, int], _Value]) -> dict[tuple[str, int], _Value]:
-    """Return the common corruptions among (corruption, severity) -> value, at shared severities.
-
-    They are sorted. A drawn texture stands in for frost at severities without photographs of frost.
-    """
-    drawn = {("frost", s): value for (n, s), value in measured.items() if n == PROCEDURAL_FROST}
-    both = sorted((drawn | dict(measured)).items(), key=lambda item: item[0])
-    return at_shared_severities({key: v for key, v in both if key[0] in COMMON_CORRUPTIONS})
-
-
-def at_shared_severities(
-    measured: Mapping[tuple[str, int], _Value],
-) -> dict[tuple[str, int], _Value]:
-    """Return the values at the severities that all corruptions have, or all if there are none.
-
-    A corruption that was measured at more severities then has no larger weight in a mean.
-    """
-    severities: dict[str, set[int]] = {}
-    for name, severity in measured:
-        severities.setdefault(name, set()).add(severity)
-    shared = set.intersection(*severities.values()) if severities else set()
-    return {key: v for key, v in measured.items() if key[1] in shared} or dict(measured)
+    mean = float(values.mean())
+    added = [least, 1.0] if least else [0.0, 0.0, 1.0, 1.0]
+    padded = np.concatenate([values, added])
+    centre = float(padded.mean())
+    half = QUANTILE * float(padded.std()) / math.sqrt(len(padded))
+    return Interval(mean, max(least, min(centre - half, mean)), min(1.0, max(centre + half, mean)))

@@ -1,7 +1,7 @@
 """Summaries of errors under the 15 common corruptions: the mean corruption error, and its parts.
 
 Errors are shares from 0 to 1: ``errors[name][severity]`` for exactly the 15 corruptions
-``corruptions.SETS["common"]`` and the severities 1 to 5. Summaries are in percent.
+``names.COMMON_CORRUPTIONS`` and the severities 1 to 5. Summaries are in percent.
 
 Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, section 4.2.
 """

@@ -1,9 +1,9 @@
 import pytest
 
-from vone_jax import corruptions
-from vone_jax.corruptions import mce
+from vone_jax import names
+from vone_jax.results import mce
 
-COMMON = corruptions.SETS["common"]
+COMMON = names.COMMON_CORRUPTIONS
 
 
 def table(error):
