@@ -1,6 +1,7 @@
 """Conditions beside closed forms: the smallest changes, and the worst of several attacks."""
 
 import dataclasses
+import json
 import types
 
 import jax
@@ -11,8 +12,8 @@ from jax.tree_util import Partial
 from scipy.stats import norm
 
 from tests.attacks import toy
-from vone_jax import evaluation, prng
-from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Square, Transfer
+from vone_jax import dataclass_json, evaluation, prng, v1
+from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Square
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -24,7 +25,13 @@ def measured(condition, logits_fn, images, labels, protocol=ONCE):
     keys = prng.example_keys(KEY, len(images))
     arrays = condition.measure(Trial(protocol, keys, logits_fn, images, labels))
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
-    return condition.summary(arrays | {"index": np.arange(len(images))}), arrays
+    summary = condition.summary(arrays | {"index": np.arange(len(images))})
+    return summary, arrays
+
+
+def curve(summary):
+    """The accuracy at each radius."""
+    return {each["eps"]: each["value"] for each in summary.measured.values() if "eps" in each}
 
 
 def test_a_linear_model_has_the_distances_of_the_closed_form():
@@ -39,13 +46,14 @@ def test_a_linear_model_has_the_distances_of_the_closed_form():
     expected[0] = 0.0  # misclassified as it is
     radii = (0.0, *np.quantile(expected, (0.3, 0.7)).tolist(), 1.0)
     condition = evaluation.Minimal(FMN("l2", 1.0, steps=300), radii)
-    distances, arrays = measured(condition, Partial(toy.linear, weights), images, labels)
+    summary, arrays = measured(condition, Partial(toy.linear, weights), images, labels)
     np.testing.assert_allclose(arrays["distance"], expected, rtol=0.02, atol=1e-4)
-    assert (distances.broken, distances.seen) == (30, 30)
-    assert distances.median_distance == pytest.approx(np.median(expected), rel=0.02)
-    accuracy = [rung.accuracy for rung in distances.ladder]
-    assert accuracy == pytest.approx([29 / 30, 0.7, 0.3, 0.0], abs=1 / 30 + 1e-6)
-    assert [rung.eps for rung in distances.ladder] == list(radii)
+    assert summary.measured["share of broken images"]["value"] == 1
+    median = summary.measured["median distance"]["value"]
+    assert median == pytest.approx(np.median(expected), rel=0.02)
+    assert list(curve(summary)) == list(radii) and not summary.warnings
+    accuracy = [29 / 30, 0.7, 0.3, 0.0]
+    assert list(curve(summary).values()) == pytest.approx(accuracy, abs=1 / 30 + 1e-6)
 
 
 def test_an_image_at_its_distance_is_judged_as_it_was_found():
@@ -59,8 +67,7 @@ def test_an_image_at_its_distance_is_judged_as_it_was_found():
         "loss clean": np.zeros(2),
         "index": np.arange(2),
     }
-    accuracies = [rung.accuracy for rung in condition.summary(arrays).ladder]
-    assert accuracies == [1.0, 0.5]
+    assert list(curve(condition.summary(arrays)).values()) == [1.0, 0.5]
 
 
 def _noisy_linear(weights, keys, images):
@@ -82,9 +89,8 @@ def test_a_noisy_linear_model_has_the_accuracies_of_the_closed_form():
     assert expected[-1] < 0.01
     condition = evaluation.Minimal(FMN("l2", 1.0, steps=300, eot_samples=10), radii, moved=True)
     classifier, protocol = Partial(_noisy_linear, weights), evaluation.Protocol("fresh", 100)
-    distances, arrays = measured(condition, classifier, images, labels, protocol)
-    found = [rung.accuracy for rung in distances.ladder]
-    assert found == pytest.approx(expected, abs=0.03)
+    summary, arrays = measured(condition, classifier, images, labels, protocol)
+    assert list(curve(summary).values()) == pytest.approx(expected, abs=0.03)
     assert arrays["right at radii"].shape == (40, 4, 100)
     # Images that are judged where they were found are right in many draws, whatever the radius.
     where_found = np.where(arrays["distance"][:, None] <= 0.3, arrays["right"], 1)
@@ -107,8 +113,8 @@ def test_moved_images_stay_within_the_pixels_and_wrong_ones_where_they_are():
     trial = Watched(ONCE, keys, Partial(toy.linear, weights), images, labels)
     condition = evaluation.Minimal(FMN("l2", 1.0, steps=100), (0.05, 10.0), moved=True)
     arrays = condition.measure(trial)
-    distances = condition.summary({"index": np.arange(2)} | jax.tree.map(np.asarray, arrays))
-    assert [rung.accuracy for rung in distances.ladder] == [0.5, 0.0]
+    summary = condition.summary({"index": np.arange(2)} | jax.tree.map(np.asarray, arrays))
+    assert list(curve(summary).values()) == [0.5, 0.0]
     assert arrays["distance"][0] == 0 and jnp.array_equal(shown[-1][0], images[0])
     assert 0 <= jnp.min(shown[-1]) and jnp.max(shown[-1]) <= 1
 
@@ -130,7 +136,7 @@ def test_attacks_from_random_points_say_where_there_is_no_gradient():
     pgd = PGD("linf", 0.01, 2)
     started = dataclasses.replace(pgd, random_start=True)
     conditions = [evaluation.Attacked(attack) for attack in (pgd, apgd, custom, started)]
-    for condition in (*conditions, evaluation.WorstOf((pgd, started))):
+    for condition in (*conditions, evaluation.Worst((pgd, started))):
         _, arrays = measured(condition, Partial(half, weights), images, labels)
         told = None if condition is conditions[0] else [False, True, False, True]
         assert (arrays["flat"].tolist() if "flat" in arrays else None) == told
@@ -152,13 +158,39 @@ def test_noise_that_hides_the_gradient_in_some_draws_alone_is_not_flat():
         assert arrays["flat"].any() == some
 
 
-def test_the_draws_of_an_attack_within_another_are_recorded():
-    inner = PGD("linf", 0.1, eot_samples=3, estimator="mean_logits")
-    for attack in (InBatches(inner, 4), Transfer(inner, lambda keys, images: images)):
-        record = evaluation.Attacked(attack).record()
-        assert (record.eot_samples, record.estimator) == (3, "mean_logits")
-    both = evaluation.WorstOf((inner, PGD("linf", 0.1))).record()
-    assert (both.eot_samples, both.estimator) == (1, "mean_logits, mean_loss")
+def test_an_attack_with_nothing_to_follow_is_told():
+    """All logits are constant: no attack moves an image, and all are right."""
+
+    def constant(key, images):
+        return 0.0 * images.reshape(len(images), -1)[:, :2] + jnp.array([2.0, 0.0])[None]
+
+    images, labels = jnp.full((4, 4, 4, 1), 0.5), jnp.zeros(4, jnp.int32)
+    for attack in (PGD("linf", 0.1, 3), PGD("linf", 0.1, 3, random_start=True)):
+        summary, _ = measured(evaluation.Attacked(attack), constant, images, labels)
+        assert any("100% of the images" in warning for warning in summary.warnings)
+    summary, _ = measured(evaluation.Attacked(PGD("linf", 0.0, 3)), constant, images, labels)
+    assert not summary.warnings
+
+
+def test_steps_that_cannot_use_their_radius_are_told():
+    weights = jax.random.normal(jax.random.key(3), (16, 2))
+    images = jax.random.uniform(jax.random.key(4), (4, 4, 4, 1))
+    given = Partial(toy.linear, weights), images, jnp.zeros(4, jnp.int32)
+    for steps, told in ((2, True), (32, False)):
+        attack = evaluation.vonenet_pgd("linf", 0.05, steps=steps, eot_samples=1)
+        summary, _ = measured(evaluation.Attacked(attack), *given)
+        found = any("reach 6% of its radius" in warning for warning in summary.warnings)
+        assert found == told
+
+
+def test_a_single_draw_of_a_noisy_network_is_told(network):
+    noisy = Partial(toy.noisy_network, toy.make_network(2.0), jnp.float32(2.0))
+    images = jax.random.uniform(jax.random.key(3), (9, 8, 8, 1))
+    given = images, jnp.arange(9, dtype=jnp.int32) % 4, evaluation.Protocol("fresh", 5)
+    for logits_fn, draws, told in ((noisy, 1, True), (noisy, 2, False), (network, 1, False)):
+        attack = evaluation.Attacked(PGD("linf", 0.02, steps=2, eot_samples=draws))
+        summary, _ = measured(attack, logits_fn, *given)
+        assert any("single noise draw" in warning for warning in summary.warnings) == told
 
 
 def test_the_passes_of_attacks_are_counted():
@@ -170,7 +202,7 @@ def test_the_passes_of_attacks_are_counted():
     assert evaluation.Attacked(gradient).passes(10) == 10 + 3 * 7 * 2 * 5
     assert evaluation.Attacked(InBatches(gradient, 4)).passes(10) == 10 + 3 * 7 * 2 * 5
     assert evaluation.Attacked(scores).passes(10) == 10 + 100 * 2
-    assert evaluation.WorstOf((gradient, scores)).passes(10) == 4 * 10 + 3 * 7 * 2 * 5 + 100 * 2
+    assert evaluation.Worst((gradient, scores)).passes(10) == 4 * 10 + 3 * 7 * 2 * 5 + 100 * 2
     assert evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1,)).passes(10) == 2 * 10 + 3 * 5
     moved = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 0.2), moved=True)
     assert moved.passes(7) == (2 + 2) * 7 + 3 * 5
@@ -185,9 +217,10 @@ def test_an_image_that_cannot_be_fooled_is_infinitely_far():
 
     images = jnp.full((4, 4, 4, 1), 0.5)
     condition = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 1.0))
-    distances, _ = measured(condition, stubborn, images, jnp.zeros(4, jnp.int32))
-    assert distances.broken == 0 and distances.median_distance is None
-    assert [rung.accuracy for rung in distances.ladder] == [1.0, 1.0]
+    summary, _ = measured(condition, stubborn, images, jnp.zeros(4, jnp.int32))
+    assert summary.measured["share of broken images"]["value"] == 0
+    assert summary.measured["median distance"]["value"] is None
+    assert list(curve(summary).values()) == [1.0, 1.0] and summary.warnings
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +273,7 @@ def test_the_worst_is_right_least_often_and_then_has_the_highest_loss(monkeypatc
     monkeypatch.setattr(evaluation.Attacked, "perturb", perturb)
     trial = types.SimpleNamespace(images=images, labels=jnp.zeros(2, jnp.int32), judge=judge)
     attacks = tuple(PGD("linf", 0.5, steps=1, step_size=length) for length in (0.1, 0.2))
-    worst, stored = evaluation.WorstOf(attacks).perturb(trial)
+    worst, stored = evaluation.Worst(attacks).perturb(trial)
     assert stored["winner"].tolist() == [0, 1] and set(purposes) == {"choice"}
     np.testing.assert_allclose(worst.ravel(), [0.1, 0.2])
     np.testing.assert_allclose(stored["distance"], [0.1, 0.2])
@@ -251,12 +284,77 @@ def test_the_result_names_the_attack_that_won(network):
     labels = jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
     # The second does nothing, as the image itself; the first raises the loss.
     weak = PGD("linf", 0.02, steps=1, step_size=0.0)
-    condition = evaluation.WorstOf((weak, PGD("linf", 0.02, steps=2)))
-    accuracy, arrays = measured(condition, network, images, labels)
-    assert accuracy.won == (0, 4, 0) and set(arrays["winner"]) == {1}
-    record = condition.record()
-    assert list(map(str, record.attacks)) == list(map(repr, condition.attacks))
-    assert (record.attack.norm, record.attack.eps_label) == ("linf", "0.02")
-    assert record.attack_name == "Worst of PGD"
+    condition = evaluation.Worst((weak, PGD("linf", 0.02, steps=2)))
+    summary, arrays = measured(condition, network, images, labels)
+    assert [each["images"] for each in summary.details["won"]] == [0, 4, 0]
+    assert summary.details["won"][1]["attack"] == repr(condition.several[1])
+    assert set(arrays["winner"]) == {1}
     assert condition.name == "attack-worst-linf-0.02"
-    assert evaluation.WorstOf((weak,)).name == "attack-worst-linf-0.02"
+    assert condition.label == "worst of several L∞ 0.02"
+
+
+def test_the_worst_is_no_minimum_of_noisy_estimates():
+    """Equal attacks on a coin: the lowest of their accuracies is far below the truth."""
+
+    def coin(keys, images):
+        sides = jax.vmap(jax.random.bernoulli)(keys).astype(images.dtype)
+        return (
+            jnp.stack([2 * sides, 1 - sides], axis=1) + 0 * images.reshape(len(images), -1)[:, :2]
+        )
+
+    images, labels = jnp.full((400, 2, 2, 1), 0.5), jnp.zeros(400, jnp.int32)
+    attacks = tuple(PGD("linf", 0.02, steps=1, step_size=size) for size in (0.0, 0.01, 0.02))
+    summary, _ = measured(
+        evaluation.Worst(attacks), coin, images, labels, evaluation.Protocol("fresh", 3)
+    )
+    entry = summary.measured["accuracy"]
+    assert entry["low"] <= 0.5 <= entry["high"] and entry["high"] - entry["low"] < 0.1
+
+
+def test_conditions_that_do_not_fit_a_network_are_refused():
+    few = types.SimpleNamespace(name="net", num_classes=2, image_shape=(4, 4, 1))
+    one = types.SimpleNamespace(name="net", num_classes=1, image_shape=(4, 4, 1))
+    for condition, network, message in (
+        (evaluation.Clean(), one, "at least 2 classes"),
+        (evaluation.Attacked(PGD("l2", 4.1)), few, "eps must be at most 4 in norm l2"),
+        (evaluation.Attacked(PGD("linf", 0.1, targeted=True)), few, "untargeted"),
+        (evaluation.Attacked(APGD("linf", 0.1, loss="dlr")), few, "at least 3 classes"),
+        (evaluation.Corrupted("defocus_blur", 3), few, "defocus_blur needs images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            condition.check(network)
+    evaluation.Attacked(PGD("l2", 4.0)).check(few)
+
+
+def test_conditions_are_stored_as_they_print():
+    """And read again, by the codec of the house."""
+    for condition in (
+        evaluation.Clean(),
+        evaluation.Attacked(PGD("linf", 4 / 255, 8), v1.GaussianNoise(2.0), 3, "short"),
+        evaluation.Worst((PGD("l2", 1.0), APGD("l2", 1.0))),
+        evaluation.Corrupted("fog", 3, "uint8"),
+        evaluation.Minimal(FMN("linf", 1.0), (0.1, 0.2), True),
+        evaluation.Masking("linf", 0.1, True),
+        evaluation.FrontEnd(),
+        evaluation.Physiology("v1", trials=2),
+    ):
+        stored = json.loads(json.dumps(condition.identity()))
+        stored.pop("files", None)
+        assert stored["type"] == type(condition).__name__
+        assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
+
+
+def test_the_noise_of_an_attack_is_in_its_name_and_in_words():
+    attack = PGD("linf", 4 / 255)
+    for noise, name, label in (
+        ("same", "attack-linf-0.01569", "PGD L∞ 4/255"),
+        ("frozen", "attack-linf-0.01569-frozen-attack", "PGD L∞ 4/255, frozen at the attack"),
+        (
+            v1.NeuronalNoise(),
+            "attack-linf-0.01569-attacked-neuronal-0.35-0.07-1",
+            "PGD L∞ 4/255, gradients with neuronal 0.35, 0.07, 1",
+        ),
+    ):
+        condition = evaluation.Attacked(attack, noise)
+        assert (condition.name, condition.label) == (name, label)
+    assert evaluation.Attacked(attack, variant="a").name == "attack-linf-0.01569-a"

@@ -9,12 +9,13 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.evaluation import tiny
-from vone_jax import evaluation, models, results, v1
+from vone_jax import evaluation, models, v1
 from vone_jax.attacks import PGD
+from vone_jax.dataclass_json import encode
 from vone_jax.evaluation.judging import Trial
 
 ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)
-TRAINED, GIVEN = results.Noise("gaussian", 3.0), results.Noise("gaussian", 2.0)
+TRAINED = encode(tiny.CONFIG.noise)
 
 
 @pytest.mark.slow
@@ -29,13 +30,12 @@ def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
         for each in (network, quiet, added)
     ]
     assert [result.name for result in made] == ["clean", "clean-test-none", "clean-test-gaussian-2"]
-    networks = [result.network for result in made]
-    assert [(each.trained_noise, each.test_noise, each.stochastic) for each in networks] == [
-        (TRAINED, TRAINED, True), (TRAINED, None, True), (None, GIVEN, False)
+    noises = [result.identity["network"] for result in made]
+    assert [(each["trained_noise"], each["test_noise"]) for each in noises] == [
+        (TRAINED, TRAINED), (TRAINED, None), (None, encode(v1.GaussianNoise(2.0)))
     ]  # fmt: skip
-    assert [each.noise_change for each in networks] == ["", "noise removed", "Gaussian 2 added"]
-    assert [result.protocol.noise for result in made] == ["fresh", "none", "fresh"]
-    assert len({result.identity_hash for result in made}) == 3
+    protocols = [result.identity["protocol"]["noise"] for result in made]
+    assert protocols == ["fresh", "none", "fresh"]
     # Without noise all that is left is the network itself.
     images, labels = tiny.tiny_images()
     logits_fn = models.logits_fn(models.without_noise(network.model), network.variables)
@@ -51,9 +51,8 @@ def test_noise_at_the_attack_only(tmp_path):
     job = tiny.tiny_job(quiet, tmp_path)
     result = evaluation.evaluate(job, condition)
     assert result.name == "attack-linf-0.05-attacked-gaussian-3-test-none"
-    assert result.attack_noise == TRAINED
-    assert str(result.condition.attacks[0]) == repr(ATTACK)
-    assert result.attack_noise_label == "gradients with Gaussian 3"
+    assert result.condition["attack_noise"] == TRAINED
+    assert result.label == "PGD L∞ 0.05, gradients with gaussian 3"
     images, labels = (jnp.asarray(array) for array in tiny.tiny_images(4))
 
     def perturbed(network, condition):
@@ -64,7 +63,7 @@ def test_noise_at_the_attack_only(tmp_path):
     np.testing.assert_array_equal(adversarial, perturbed(noisy, evaluation.Attacked(ATTACK)))
     assert np.abs(adversarial - perturbed(quiet, evaluation.Attacked(ATTACK))).max() > 0
     keys = job.example_keys(np.arange(4, dtype=np.uint32))
-    trial = Trial(job.request.protocol, keys, Partial(jnp.sum), images, labels)
+    trial = Trial(job.protocol, keys, Partial(jnp.sum), images, labels)
     with pytest.raises(ValueError, match="needs the classifier with that noise, got none"):
         trial.classifier(tiny.CONFIG.noise)
 
@@ -149,11 +148,13 @@ def test_classes_in_another_order_are_scored_as_those_of_the_network(tmp_path):
                 ("unmatched", tiny.tiny_trained(), other),
             )
         )
-        assert first.accuracy == second.accuracy != unmatched.accuracy
+        assert first.value() == second.value() != unmatched.value()
         for field, values in first.arrays.items():
             np.testing.assert_array_equal(second.arrays[field], values)
-        assert second.dataset.class_names == ("a", "b", "c")
-        assert unmatched.dataset.class_names == ("c", "a", "b")
+        names = [result.provenance["class_names"] for result in (second, unmatched)]
+        assert names == [["a", "b", "c"], ["c", "a", "b"]]
+        labels = [each.identity["dataset"]["labels"] for each in (first, second, unmatched)]
+        assert len(set(labels)) == 3
     # Some of the classes: their images are as often right as among all.
     quiet = tiny.tiny_trained(noise=None, class_names=("a", "b", "c"))
     whole = evaluation.evaluate(tiny.tiny_job(quiet, tmp_path / "whole"), evaluation.Clean())

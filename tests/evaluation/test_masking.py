@@ -12,8 +12,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from tests.evaluation import tiny
-from vone_jax import evaluation, results
-from vone_jax.cli.evaluate import summary
+from vone_jax import evaluation
 from vone_jax.evaluation import masking, masking_checks, suites
 from vone_jax.network import Network
 
@@ -88,12 +87,12 @@ def test_an_honest_network_passes(batch):
 @pytest.mark.slow
 def test_a_network_of_functions_is_checked_without_the_network_without_noise(batch):
     """Its noise cannot be turned off: the comparison is left out, the others are made."""
-    request = evaluation.Request(("masking",), eps=(EPS,))
     trained = tiny.tiny_trained()
     of_functions = Network("functions", trained.logits_fn, (12, 12, 1), stochastic=True)
     for network, known in ((trained, True), (of_functions, False)):
-        (condition,) = suites.conditions(("masking",), request, network)
-        assert ("without noise" in condition.attacks()) is known
+        setting = suites.Setting(network, noisy=True, eps=(EPS,))
+        (condition,) = suites.conditions(("masking",), setting)
+        assert ("without noise" in condition.by_name()) is known
     small = dataclasses.replace(condition, **SMALL)
     noisy = Partial(shifted, batch[0], 0.02)
     found = {check.name for check in evaluation.examine(KEY, noisy, *batch[1:], small)}
@@ -174,7 +173,7 @@ def test_noise_that_masks_gradients_fails(batch):
 def test_attacks_differ_in_what_their_names_say():
     """Steps keep their share of the radius, or their length where only their number differs."""
     condition = evaluation.Masking("l2", 0.4, True, "base", steps=40, eot_samples=10)
-    attacks = condition.attacks()
+    attacks = condition.by_name()
 
     def told(name):
         attack = attacks[name]
@@ -191,13 +190,13 @@ def test_attacks_differ_in_what_their_names_say():
     assert told("without noise") == ("l2", 0.4, 40, step, 1)
     assert attacks["restarts"] == dataclasses.replace(attacks["1 restart"], restarts=5)
     # A ball of radius 1 holds all images, in L-infinity alone.
-    largest = dataclasses.replace(condition, norm="linf").attacks()["4 eps"]
+    largest = dataclasses.replace(condition, norm="linf").by_name()["4 eps"]
     assert largest.eps == 1.0
 
 
 def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
     condition = evaluation.Masking("linf", EPS, True, "base", **SMALL)
-    names, attacked = list(condition.attacks()), []
+    names, attacked = list(condition.by_name()), []
     trial = types.SimpleNamespace(
         classifier=lambda noise="same": noise,
         other="other",
@@ -224,7 +223,7 @@ def test_the_losses_along_a_run_are_those_of_its_parts():
     numbers = ("lowest", "highest", "sum error", "spread")
     for name in (*numbers, "gradient cross_entropy", "gradient margin"):
         arrays[name] = rng.random(20)
-    for name in ("clean", *condition.attacks()):
+    for name in ("clean", *condition.by_name()):
         arrays |= {f"right {name}": rng.random((20, 2)) < 0.5, f"loss {name}": rng.random(20)}
     (found,) = [check for check in condition.checks(arrays) if check.name == "loss"]
     for part, name in (("clean", "clean"), ("S/4 steps", "S/4 steps"), ("S steps", "eps")):
@@ -463,15 +462,17 @@ def test_classifiers_that_the_checks_need(batch):
 def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)
-    whole = tiny.tiny_job(network, tmp_path / "whole")
-    result = evaluation.evaluate(whole, condition)
-    assert result.name == "masking-linf-0.05" and result.kind == "masking"
-    checks = result.measured.checks
+    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path / "whole"), condition)
+    assert result.name == "masking-linf-0.05"
+    checks = result.details["checks"]
     assert len(checks) == 17
-    arrays = results.read_arrays(tmp_path / "whole" / "masking-linf-0.05.npz")
+    arrays = result.arrays
     assert arrays["right eps"].shape == (10, 3) and arrays["gradient constant"].shape == (10, 3)
-    assert tuple(condition.checks(arrays)) == checks
+    assert [dataclasses.asdict(check) for check in condition.checks(arrays)] == checks
+    counted = [result.value(f"checks: {verdict}") for verdict in masking_checks.VERDICTS]
+    assert sum(counted) == 17
+    failed = {check["name"] for check in checks if check["verdict"] == "fail"}
+    assert bool(failed) == any("fails" in warning for warning in result.warnings)
     again = tiny.tiny_job(network, tmp_path / "other", batch_size=8, devices=4)
-    other = evaluation.evaluate(again, condition)
-    assert [check.verdict for check in other.measured.checks] == [c.verdict for c in checks]
-    assert "pass" in summary([result]) and "zero_radius" in summary([result])
+    other = evaluation.evaluate(again, condition).details["checks"]
+    assert [check["verdict"] for check in other] == [check["verdict"] for check in checks]

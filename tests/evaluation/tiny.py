@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, evaluation, mesh, results, training, v1
+from vone_jax import data, evaluation, mesh, training, v1
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network
 
@@ -76,41 +76,20 @@ def tiny_trained(noise=CONFIG.noise, seed=0, module=None, **fields):
     fields = {
         "architecture": "vone_resnet18",
         "checkpoint_step": 7,
-        "config": {"seed": seed},
         **fields,
     }
     return Network.of_model("tiny-run", model, variables, **fields)
 
 
-def tiny_job(network, directory, *, source=None, devices=1, examples=None, **fields):
-    """A job; fields of its request may be given as well."""
-    job = evaluation.Job(
-        network=network,
-        examples=data.Subset(source or tiny_source(), examples),
-        request=evaluation.Request(draws=3),
-        directory=directory,
-        mesh=mesh.data_mesh(jax.devices()[:devices]),
-        batch_size=4,
-        command="test",
-        trained_on=True,
-    )
-    return changed(job, **fields)
-
-
-def changed(job, **fields):
-    """A job with other fields; those that it has not are of its request."""
-    own = {field.name for field in dataclasses.fields(job)}
-    asked = {name: fields.pop(name) for name in fields.keys() - own}
-    return dataclasses.replace(job, request=dataclasses.replace(job.request, **asked), **fields)
-
-
-def tiny_result(job, condition, measured, **fields):
-    """A result that nothing has measured."""
-    record = condition.record()
-    return results.Result(
-        **vars(job.identity(condition.name, record)),
-        run=job.network.name,
-        provenance=results.Provenance(wall_seconds=1.0),
-        measured=measured,
-        **fields,
-    )
+def tiny_job(network, directory, *, source=None, devices=1, examples=None, draws=3, **fields):
+    """A job of few examples."""
+    source = source or tiny_source()
+    usual = {
+        "examples": len(source) if examples is None else examples,
+        "protocol": evaluation.Protocol("fresh", draws),
+        "mesh": mesh.data_mesh(jax.devices()[:devices]),
+        "batch_size": 4,
+        "provenance": {"command": "test"},
+        "trained_on": True,
+    }
+    return evaluation.Job(network=network, source=source, directory=directory, **usual | fields)

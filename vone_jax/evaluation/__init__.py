@@ -5,13 +5,24 @@ The imports below are the public names.
 
 # ruff: noqa: F401
 
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
-from vone_jax.evaluation.figures import FrontEnd, Gallery, MeansOverCorruptions
+from vone_jax.evaluation.conditions import (
+    Attacked,
+    Clean,
+    Condition,
+    Corrupted,
+    Judged,
+    Minimal,
+    Summary,
+    Worst,
+    accuracy_numbers,
+)
+from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.job import Job
+from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.physiology import Layer, Recording, recording
-from vone_jax.evaluation.request import Request, ladder, vonenet_pgd
-from vone_jax.evaluation.run import Figure, OtherEvaluationError, Task, evaluate
+from vone_jax.evaluation.masking_checks import Check
+from vone_jax.evaluation.physiology import ExplainedVariance, Physiology
+from vone_jax.evaluation.plan import Options, plan
+from vone_jax.evaluation.run import evaluate, expected_seconds
 from vone_jax.evaluation.scoring import Accuracy, accuracy, examine, robust_accuracy
-from vone_jax.evaluation.tasks import plan
-from vone_jax.results import Check, Protocol, ResultError
+from vone_jax.evaluation.suites import SUITES, Setting, corrupted, ladder, vonenet_pgd, white_box

@@ -1,18 +1,25 @@
-"""Conditions: what is done to images before a network is judged on them."""
+"""Conditions: what is measured of a network, as records that measure themselves.
+
+A kind of measurement is one frozen dataclass with the methods of ``Condition``. It is stored in
+results as it is, so nothing else has to know it: ``measure`` makes arrays of a batch, ``summary``
+makes numbers of all arrays.
+"""
 
 import abc
 import dataclasses
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, attacks, corruptions, results
+from vone_jax import arguments, corruptions, dataclass_json, names, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     APGD,
+    PGD,
     Attack,
     AutoAttack,
     InBatches,
@@ -23,35 +30,101 @@ from vone_jax.attacks import (
 )
 from vone_jax.attacks.minimal import MinimalPerturbation
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.judging import AttackNoise, Trial, attack_noise_record, noise_slug
+from vone_jax.evaluation.judging import AttackNoise, Trial, noise_label, noise_slug
+from vone_jax.evaluation.masking_checks import BLIND
+from vone_jax.network import Network
+
+# The largest change of one value of an image.
+_LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float}
+# Messages print the largest radius with six digits. A user who types that value is accepted.
+_ROUNDING = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The numbers of a result, see ``results.Result``.
+
+    Attributes:
+      measured: name of a number -> its entry.
+      details: what is no number, as JSON values.
+      warnings: sentences about the numbers.
+    """
+
+    measured: dict[str, dict[str, Any]]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Condition(abc.ABC):
-    """A measurement over a data set, which is made in batches.
+    """One measurement of a network; subclasses are frozen dataclasses.
 
     Attributes:
-      name: the stem of its result files.
+      by_example: whether ``measure`` returns arrays with a row for each example. Then the examples
+        are measured in batches, and a stopped evaluation continues. Otherwise ``measure`` is called
+        once.
+      limit: the largest number of examples that are used; None for all.
     """
 
-    name: str
+    by_example: ClassVar[bool] = True
+    limit: ClassVar[int | None] = None
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The stem of the result files."""
+
+    @property
+    def label(self) -> str:
+        """The condition in words."""
+        return self.name
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """The attacks that are made, whose radii and losses must fit the network."""
+        return ()
 
     def passes(self, draws: int) -> int:
         """The rough number of passes through the network per image, to estimate times.
 
         ``draws`` is the number of decisions by which an image is judged.
         """
-        return draws
+        return draws + attack_passes(*self.attacks)
 
-    @abc.abstractmethod
-    def record(self) -> results.Condition:
-        """The condition for a result file."""
+    def check(self, network: Network) -> None:
+        """Raise a ValueError if the network cannot be measured in this way."""
+        if network.num_classes < 2:
+            raise ValueError(f"{self.name} needs at least 2 classes, {network.name} has 1")
+        for attack in self.attacks:
+            if attack.targeted:
+                raise ValueError(
+                    f"{self.name}: attack must be untargeted, since the labels are the true classes"
+                )
+            largest = _LARGEST[attack.norm](np.prod(network.image_shape))
+            if attack.eps > largest * (1 + _ROUNDING):
+                raise ValueError(
+                    f"eps must be at most {largest:g} in norm {attack.norm}, the largest change of "
+                    f"an image of {network.name}, got {attack.eps:.6g}"
+                )
+            if attack.least_classes > 2 and network.num_classes < attack.least_classes:
+                raise ValueError(
+                    f"{self.name} needs at least {attack.least_classes} classes for its losses, "
+                    f"{network.name} has {network.num_classes}"
+                )
+
+    def context(self, network: Network) -> dict[str, Any]:
+        """Parts of the identity that are not those of the evaluation, such as "dataset"."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """The condition as JSON values, with hashes of the files that it reads."""
+        return dataclass_json.encode(self)
 
     @abc.abstractmethod
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        """Measure a batch. Return arrays with a row for each example."""
+        """Measure a batch."""
 
     @abc.abstractmethod
-    def summary(self, arrays: dict[str, np.ndarray]) -> results.Measured:
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
         """The numbers of a result, from the arrays of all examples."""
 
 
@@ -60,24 +133,38 @@ class Judged(Condition):
 
     @abc.abstractmethod
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The images that are judged, and further arrays (N,) to store."""
+        """The images that are judged, and further arrays to store."""
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
         images, stored = self.perturb(trial)
         return trial.judge(images) | stored
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
-        return judging.accuracy(arrays["right"])
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        return Summary(accuracy_numbers(arrays["right"]))
+
+
+def accuracy_numbers(right: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The numbers of decisions (N, R): the accuracy, and what its draws say.
+
+    "standard error over draws" shows the effect of the network's noise, for fixed images. "right in
+    every draw" is the share of images that were; it falls with the number of draws.
+    """
+    measured: dict[str, dict[str, Any]] = {
+        "accuracy": dataclasses.asdict(results.accuracy(right)),
+        "right in every draw": {"value": float(right.all(axis=1).mean())},
+    }
+    draws = right.mean(axis=0, dtype=np.float64)
+    if len(draws) > 1:
+        error = float(draws.std(ddof=1)) / len(draws) ** 0.5
+        measured["standard error over draws"] = {"value": error}
+    return measured
 
 
 @dataclasses.dataclass(frozen=True)
 class Clean(Judged):
     """The images as they are."""
 
-    name = "clean"
-
-    def record(self) -> results.CleanCondition:
-        return results.CleanCondition()
+    name = label = "clean"
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         return trial.images, {}
@@ -89,20 +176,25 @@ class Attacked(Judged):
 
     Attributes:
       attack: the attack.
-      attack_noise: the noise of the network while it is attacked, see ``results.AttackNoise``.
-      kept: number of adversarial images that the result keeps for a gallery.
+      attack_noise: the noise of the network while it is attacked, see ``judging.AttackNoise``.
+      kept: number of adversarial images that the result keeps, to be shown.
+      variant: a word at the end of the name, to tell two attacks of one class and radius apart.
 
     Raises:
-      ValueError: for a targeted attack, or a negative number of images.
+      ValueError: for a negative number of images.
     """
 
     attack: Attack
     attack_noise: AttackNoise = "same"
     kept: FromZero = 0
+    variant: str = ""
 
     def __post_init__(self):
         arguments.fields(self)
-        check_untargeted(self.attack)
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return (self.attack,)
 
     @property
     def name(self) -> str:
@@ -111,18 +203,20 @@ class Attacked(Judged):
         stem = f"attack-{kind}{self.attack.norm}-{self.attack.eps:.4g}"
         noise = self.attack_noise or "none"
         if isinstance(noise, str):
-            return stem + {"same": "", "none": "-noise-free", "frozen": "-frozen-attack"}[noise]
-        return f"{stem}-attacked-{noise_slug(noise)}"
+            stem += {"same": "", "none": "-noise-free", "frozen": "-frozen-attack"}[noise]
+        else:
+            stem += f"-attacked-{noise_slug(noise)}"
+        return f"{stem}-{self.variant}" if self.variant else stem
 
-    def passes(self, draws: int) -> int:
-        return draws + attack_passes(self.attack)
-
-    def record(self) -> results.AttackCondition:
-        return results.AttackCondition(
-            attacks=(attack_record(self.attack),),
-            attack_noise=attack_noise_record(self.attack_noise),
-            **averaging(self.attack),
+    @property
+    def label(self) -> str:
+        noise = self.attack_noise or "none"
+        words = {"same": "", "none": "gradients without noise", "frozen": "frozen at the attack"}
+        changed = (
+            words.get(noise) if isinstance(noise, str) else f"gradients with {noise_label(noise)}"
         )
+        kind = type(self.attack).__name__
+        return ", ".join(filter(None, (f"{kind} {radius(self.attack)}", changed, self.variant)))
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
@@ -136,13 +230,23 @@ class Attacked(Judged):
         stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
         # From a random point, the distance does not say whether a gradient led the attack.
         if getattr(self.attack, "random_start", isinstance(self.attack, APGD | AutoAttack)):
-            draws = averaging(self.attack)["eot_samples"]
-            stored["flat"] = trial.flat(attacked, draws)
-        return adversarial, stored | ({"adversarial": adversarial} if self.kept else {})
+            stored["flat"] = trial.flat(attacked, _draws(self.attack))
+        if self.kept:
+            stored |= {"adversarial": adversarial, "original": trial.images}
+        return adversarial, stored
+
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        warnings = [*_short(self.attack), *_blind(arrays, self.attack)]
+        if self.attack_noise == "same" and _draws(self.attack) == 1 and _noisy(arrays["right"]):
+            warnings.append(
+                "The network is stochastic, but the attack followed a single noise draw at a time. "
+                "The accuracy is an upper bound: average over draws (eot_samples)."
+            )
+        return Summary(accuracy_numbers(arrays["right"]), warnings=tuple(warnings))
 
 
 @dataclasses.dataclass(frozen=True)
-class WorstOf(Judged):
+class Worst(Judged):
     """The worst of several attacks for each image, and of the image itself.
 
     The candidate with the lowest probability of being right is chosen; among equals, the one with
@@ -150,41 +254,41 @@ class WorstOf(Judged):
     lowest of several noisy estimates is too low on average, so it must not be reported.
 
     Attributes:
-      attacks: attacks of one norm and radius.
+      several: attacks of one norm and radius.
 
     Raises:
-      ValueError: for no attack, different norms or radii, an array of radii, or a targeted attack.
+      ValueError: for no attack, or different norms or radii.
     """
 
-    attacks: tuple[Attack, ...]
+    several: tuple[Attack, ...]
 
     def __post_init__(self):
-        check_untargeted(*self.attacks)
-        if any(np.ndim(attack.eps) for attack in self.attacks):
-            raise ValueError("attacks must have one number as eps each, got an array")
-        bounds = {(attack.norm, float(attack.eps)) for attack in self.attacks}
+        bounds = {(attack.norm, float(attack.eps)) for attack in self.several}
         if len(bounds) != 1:
             raise ValueError(
                 f"attacks must be of one norm and radius, got {sorted(bounds) or 'none'}"
             )
 
     @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return self.several
+
+    @property
     def name(self) -> str:
-        first = self.attacks[0]
+        first = self.several[0]
         return f"attack-worst-{first.norm}-{first.eps:.4g}"
 
-    def passes(self, draws: int) -> int:
-        return draws * (2 + len(self.attacks)) + attack_passes(*self.attacks)
+    @property
+    def label(self) -> str:
+        return f"worst of several {radius(self.several[0])}"
 
-    def record(self) -> results.AttackCondition:
-        return results.AttackCondition(
-            attacks=tuple(map(attack_record, self.attacks)), **averaging(*self.attacks)
-        )
+    def passes(self, draws: int) -> int:
+        return draws * (2 + len(self.several)) + attack_passes(*self.several)
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         # Each attack gets the keys that it would get alone. The image itself comes last, so that an
         # attack wins a tie.
-        perturbed = [Attacked(attack).perturb(trial) for attack in self.attacks]
+        perturbed = [Attacked(attack).perturb(trial) for attack in self.several]
         candidates = [*(images for images, _ in perturbed), trial.images]
         judged = [trial.judge(images, "choice") for images in candidates]
         right = jnp.stack([jnp.sum(each["right"], axis=1, dtype=jnp.int32) for each in judged])
@@ -193,16 +297,18 @@ class WorstOf(Judged):
         winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
         rows = jnp.arange(len(trial.labels))
         worst = jnp.stack(candidates)[winner, rows]
-        distance = norms.size(worst - trial.images, self.attacks[0].norm)
+        distance = norms.size(worst - trial.images, self.several[0].norm)
         stored: dict[str, jax.Array] = {}
         for _, arrays in perturbed:
             stored |= arrays  # Each attack finds the same images flat.
         return worst, stored | {"distance": distance, "winner": winner}
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> results.Accuracy:
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
         won = Counter(arrays["winner"].tolist())
-        return judging.accuracy(
-            arrays["right"], tuple(won[place] for place in range(len(self.attacks) + 1))
+        told = [*map(repr, self.several), "the image itself"]
+        counts = [{"attack": each, "images": won[place]} for place, each in enumerate(told)]
+        return Summary(
+            accuracy_numbers(arrays["right"]), {"won": counts}, tuple(_blind(arrays, *self.several))
         )
 
 
@@ -224,7 +330,9 @@ class Corrupted(Judged):
     corruption: Annotated[str, corruptions.NAMES]
     severity: Annotated[int, Range(0, 5)]
     form: Annotated[str, (*corruptions.FORMS, "published")] = "float"
-    frost_images: corruptions.FrostImages | None = dataclasses.field(default=None, repr=False)
+    frost_images: corruptions.FrostImages | None = dataclasses.field(
+        default=None, repr=False, metadata={"stored": False}
+    )
 
     def __post_init__(self):
         arguments.fields(self)
@@ -240,8 +348,23 @@ class Corrupted(Judged):
         suffix = "" if self.form == "float" else f"-{self.form}"
         return f"corruption-{self.corruption}-{self.severity}{suffix}"
 
-    def record(self) -> results.CorruptionCondition:
-        return results.CorruptionCondition(self.corruption, int(self.severity), self.form)
+    @property
+    def label(self) -> str:
+        form = "" if self.form == "float" else f", {self.form}"
+        return f"{self.corruption.replace('_', ' ')}, severity {self.severity}{form}"
+
+    def check(self, network: Network) -> None:
+        super().check(network)
+        if self.form == "published":
+            return
+        # Images that are too small for a corruption raise an error now, before any work.
+        images = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        try:
+            jax.eval_shape(self.corrupt, keys, images)
+        except ValueError as error:
+            # Without JAX's note about tracing.
+            raise ValueError(*error.args) from None
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         if self.form == "published":
@@ -271,33 +394,27 @@ class Minimal(Condition):
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
       moved: whether images are moved to each radius.
-
-    Raises:
-      ValueError: for a targeted attack.
     """
 
     attack: MinimalNormAttack
     radii: tuple[float, ...]
     moved: bool = False
 
-    def __post_init__(self):
-        check_untargeted(self.attack)
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return (self.attack,)
 
     @property
     def name(self) -> str:
         return f"minimal-{type(self.attack).__name__.lower()}-{self.attack.norm}"
 
+    @property
+    def label(self) -> str:
+        return f"smallest changes {names.NORM_LABELS[self.attack.norm]}"
+
     def passes(self, draws: int) -> int:
         judged = 2 + len(self.radii) * self.moved
         return judged * draws + attack_passes(self.attack)
-
-    def record(self) -> results.MinimalCondition:
-        return results.MinimalCondition(
-            attack=attack_record(self.attack),
-            radii=tuple(map(float, self.radii)),
-            moved=self.moved,
-            **averaging(self.attack),
-        )
 
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
         closest = self.attack.minimal(
@@ -316,29 +433,28 @@ class Minimal(Condition):
                 arrays[f"{name} at radii"] = jnp.stack([each[name] for each in judged], axis=1)
         return arrays
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> results.Distances:
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
         for name in ("loss", "loss clean", *(["loss at radii"] if self.moved else [])):
             loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
             judging.check_finite(loss, arrays["index"])
         distance = arrays["distance"]
         # The distance is infinite where no adversarial image was found. JSON cannot hold that.
         median = float(np.median(distance))
-        ladder = []
-        for place, radius in enumerate(map(float, self.radii)):
-            near = distance[:, None] <= radius
+        measured: dict[str, dict[str, Any]] = {
+            "median distance": {"value": median if np.isfinite(median) else None},
+            "share of broken images": {"value": float(np.isfinite(distance).mean())},
+        }
+        for place, eps in enumerate(map(float, self.radii)):
+            near = distance[:, None] <= eps
             if self.moved:
                 right = arrays["right at radii"][:, place]
             else:
                 right = np.where(near, arrays["right"], arrays["right clean"])
-            judged = judging.accuracy(right)
-            rung = results.Rung(radius, judged.accuracy, judged.interval, judged.between_draws)
-            ladder.append(rung)
-        return results.Distances(
-            seen=len(distance),
-            broken=int(np.isfinite(distance).sum()),
-            median_distance=median if np.isfinite(median) else None,
-            ladder=tuple(ladder),
-        )
+            entry = dataclasses.asdict(results.accuracy(right)) | {"eps": eps}
+            measured[f"accuracy at {names.eps_label(self.attack.norm, eps)}"] = entry
+        unbroken = float(np.mean(np.isinf(distance)))
+        warnings = _blind_warning(unbroken) if unbroken > BLIND else ()
+        return Summary(measured, warnings=tuple(warnings))
 
 
 @jax.jit
@@ -349,30 +465,10 @@ def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) 
     return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
 
 
-def check_untargeted(*several: Attack) -> None:
-    """Raise a ValueError for a targeted attack, which would take the labels as its targets."""
-    for attack in several:
-        if attack.targeted:
-            raise ValueError(
-                f"attack must be untargeted, since the labels are the true classes, got "
-                f"{attack!r}; call it by itself and judge its images as clean ones"
-            )
-
-
-def attack_record(attack: Attack) -> results.Attack:
-    """The attack for a result file."""
-    record = attacks.to_json(attack)
-    fields = {key: _named(record[key]) for key in record if key not in ("type", "norm", "eps")}
-    return results.Attack(record["type"], attack.norm, float(attack.eps), fields)  # pyright: ignore
-
-
-def _named(value: Any) -> Any:
-    """The JSON form of an attack within an attack as result files have it."""
-    if isinstance(value, list):
-        return [_named(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {"name" if key == "type" else key: _named(item) for key, item in value.items()}
+def radius(attack: Attack) -> str:
+    """The norm and the radius of an attack in words, such as "L∞ 4/255"."""
+    norm = attack.norm
+    return f"{names.NORM_LABELS[norm]} {names.eps_label(norm, float(attack.eps))}"
 
 
 def attack_passes(*several: Attack) -> int:
@@ -388,13 +484,10 @@ def attack_passes(*several: Attack) -> int:
     return total
 
 
-def averaging(*several: Attack) -> dict[str, Any]:
-    """The least number of noise draws that any of the attacks averages over, and the estimators."""
-    gradients = [each for attack in several for each in _members(attack)]
-    return {
-        "eot_samples": min(vars(each).get("eot_samples", 1) for each in gradients),
-        "estimator": ", ".join(dict.fromkeys(each.estimator for each in gradients)),
-    }
+def _draws(*several: Attack) -> int:
+    """The least number of noise draws that any of the attacks averages over."""
+    members = [each for attack in several for each in _members(attack)]
+    return min(vars(each).get("eot_samples", 1) for each in members)
 
 
 def _members(attack: Attack) -> list[Attack]:
@@ -405,3 +498,51 @@ def _members(attack: Attack) -> list[Attack]:
         # The draws of its members do not depend on the number of classes.
         return [each for member in attack.members(classes=10) for each in _members(member)]
     return [attack]
+
+
+def _noisy(right: np.ndarray) -> bool:
+    """True if decisions (N, R) about one image differ."""
+    return bool(np.any(right != right[:, :1]))
+
+
+def _short(attack: Attack) -> list[str]:
+    """A warning about PGD from the image itself whose steps together are below its radius."""
+    if not isinstance(attack, PGD) or attack.random_start or not attack.eps:
+        return []
+    step = attack.step_size
+    if step is None:
+        step = names.STEP_RULES[attack.step_rule](attack.eps, attack.steps)
+    # Steps of eps / 45 reach all of the radius in 45 steps, whatever their rounding.
+    reach = float(f"{attack.steps * step / attack.eps:.6g}")
+    if reach >= 1:
+        return []
+    return [
+        f"All steps of the attack together reach {reach:.0%} of its radius. The accuracy is an "
+        "upper bound: take more steps, or longer ones."
+    ]
+
+
+def _blind(arrays: Mapping[str, np.ndarray], *several: Attack) -> list[str]:
+    """A warning if attacks had nothing to follow on many images that are right in all draws.
+
+    There the margin has no gradient (the array ``flat``), or, if this was not measured, the attack
+    did not move the image. For an attack on the cross-entropy, this loss may also be 0. It does not
+    hold for attacks that return the image itself where they find no adversarial one.
+    """
+    members = [each for attack in several for each in _members(attack)]
+    keeps = all(isinstance(each, MinimalNormAttack) for each in members)
+    if several[0].eps == 0 or keeps:
+        return []
+    blind = arrays["flat"] if "flat" in arrays else arrays["distance"] == 0
+    if all(vars(each).get("loss") == "cross_entropy" for each in several):
+        blind = blind | (arrays["loss"] == 0)
+    # An attack may stop at an image that is wrong in its own draws, and right in some others.
+    share = float(np.mean(blind & arrays["right"].all(axis=1)))
+    return _blind_warning(share) if share > BLIND else []
+
+
+def _blind_warning(share: float) -> list[str]:
+    return [
+        f"On {share:.0%} of the images, which the network has right, the attack found no gradient "
+        "or no change. The accuracy is an upper bound, see --suite masking."
+    ]

@@ -1,7 +1,9 @@
-"""The common part of the tasks of an evaluation: network, examples, and batches of these."""
+"""The common part of the conditions of an evaluation: network, examples, and batches of these."""
 
 import dataclasses
 import functools
+import json
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,38 +13,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, models, names, prng, results
+from vone_jax import data, prng
 from vone_jax import mesh as meshes
-from vone_jax.data.sources import Prepared, are_numbers, class_identifier
-from vone_jax.evaluation.judging import Trial, noise_record, noise_slug
-from vone_jax.evaluation.request import Request
+from vone_jax.data.sources import are_numbers, class_identifier
+from vone_jax.dataclass_json import encode
+from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.judging import Protocol, Trial, noise_slug
 from vone_jax.network import Network
-from vone_jax.results import Protocol
 
-# The largest number of images that are read for each image of a gallery, to find another class.
-_READ_PER_IMAGE = 20
+# Images at a time: usually, and in conditions with many passes per image, of which then less is
+# lost when they are stopped.
+_USUAL, _FEW, _MANY_PASSES = 50, 10, 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """The common part of the tasks of an evaluation: network, examples, request, devices.
+    """The common part of the conditions of an evaluation: network, examples, protocol, devices.
 
     Attributes:
       network: the network.
-      examples: the images. The VOneNet authors took every tenth of ImageNet's 50,000 validation
-        images.
-      request: the request, which has the seed, the protocol, the precision, the workers, the tag,
-        and whether results may be replaced.
+      source: the split of which the examples are taken.
       directory: directory of the result files.
+      examples: number of examples, every k-th of the source. The VOneNet authors took every tenth
+        of ImageNet's 50,000 validation images.
+      protocol: how a network with noise is judged; another one is judged once.
+      seed: root of all randomness.
+      tag: text at the end of the names of results.
       mesh: the devices over which a batch is split. It changes no result.
       batch_size: examples at a time, a multiple of the number of devices. It changes no result.
+        Default: a size that fits the condition.
       other: another network, whose adversarial images some conditions carry over to the network.
-      versions: package -> version, for the result files.
-      command: the command line, for the result files.
+      provenance: further provenance of the results.
       trained_on: whether the network was trained on the data set of the examples. Then the labels
         are its classes, even if its classes have no names.
-      keep_images: whether decoded images are kept in memory for the next task, see
-        ``data.Prepared``.
+      keep_images: whether decoded images are kept in memory for the next condition.
 
     Raises:
       ValueError: if batch size and devices do not fit; if the network takes images of another
@@ -52,20 +56,23 @@ class Job:
     """
 
     network: Network
-    examples: data.Subset
-    request: Request
+    source: data.Source
     directory: Path
-    mesh: meshes.Mesh
-    batch_size: int
+    examples: int
+    protocol: Protocol = Protocol()
+    seed: int = 0
+    tag: str = ""
+    mesh: meshes.Mesh = dataclasses.field(default_factory=meshes.data_mesh)
+    batch_size: int | None = None
     other: Network | None = None
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    command: str = ""
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained_on: bool = False
     keep_images: bool = False
 
     def __post_init__(self):
-        meshes.check_batch_size(self.mesh, self.batch_size)
-        _ = self.classes  # raises for examples that do not fit
+        if self.batch_size is not None:
+            meshes.check_batch_size(self.mesh, self.batch_size)
+        _ = self.classes, self.subset  # These raise for examples that do not fit.
         if self.other is not None and self.other.image_shape != self.network.image_shape:
             raise ValueError(
                 f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
@@ -85,6 +92,11 @@ class Job:
             )
 
     @functools.cached_property
+    def subset(self) -> data.Subset:
+        """The examples."""
+        return data.Subset(self.source, self.examples)
+
+    @functools.cached_property
     def classes(self) -> np.ndarray | None:
         """The network's class for each label of the examples, int32; None if they are the same.
 
@@ -93,7 +105,7 @@ class Job:
         correctly. Names 0, 1, 2, ... of the examples count as no names: their labels are the
         network's classes, unless the network has all of these names.
         """
-        network, examples = self.network, self.examples
+        network, examples = self.network, self.source
         channels = examples.image_shape[-1]
         if channels != network.image_shape[-1]:
             folder = ", as all folders do" if examples.name.startswith("folder:") else ""
@@ -141,47 +153,103 @@ class Job:
         """The examples, whose decoded images may be kept."""
         network = self.network
         if not self.keep_images:
-            return self.examples
-        return Prepared(self.examples, network.image_size, network.preprocessing)
+            return self.subset
+        return data.Prepared(self.subset, network.image_size, network.preprocessing)
+
+    def of(self, condition: Condition) -> "Job":
+        """The job with as many examples, and in such batches, as a condition takes."""
+        count = min(self.examples, condition.limit or self.examples)
+        size = self.batch_size
+        if size is None:
+            many = condition.passes(self.effective_protocol.draws) > _MANY_PASSES
+            # A batch that is too short is padded, and padding costs as much as images.
+            size = min(_FEW if many else _USUAL, count)
+        size = -(-min(size, count) // self.mesh.size) * self.mesh.size
+        if (count, size) == (self.examples, self.batch_size):
+            return self
+        keep = self.keep_images and count == self.examples
+        limited = dataclasses.replace(self, examples=count, batch_size=size, keep_images=keep)
+        # The network is described and on the devices, and images are decoded, once.
+        for name in ("described", "placed", *(["images"] if keep else [])):
+            vars(limited)[name] = getattr(self, name)
+        return limited
 
     @property
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
-        return self.request.protocol if self.network.stochastic else Protocol("none", 1)
+        return self.protocol if self.network.stochastic else Protocol("none", 1)
 
     @property
-    def effective_precision(self) -> str:
-        """The precision of matrix products as it applies to the devices."""
-        platform = self.mesh.devices.flat[0].platform
-        if platform == "cpu" or self.request.matmul_precision is None:
-            # The lowest precision that changed the accuracy of no image, see docs/accelerators.md.
-            return "high" if platform == "tpu" else "highest"
-        return self.request.matmul_precision
+    def matmul_precision(self) -> str:
+        """The precision of matrix products, as JAX was told, or as it applies to the devices.
 
-    def identity(
-        self, name: str, condition: results.Condition, /, **fields: Any
-    ) -> results.Identity:
-        """The identity of a result; ``fields`` replace the fields that the job gives."""
-        dataset = _dataset_record(self.examples)
-        if self.classes is not None:
-            # The labels in a result are the network's classes.
-            dataset = dataclasses.replace(dataset, class_names=self.network.class_names)
-        values = {
-            "network": network_record(self.network),
-            "dataset": dataset,
-            "condition": condition,
-            "protocol": self.effective_protocol,
-            "key": results.Key(
-                self.request.seed,
-                "evaluation / index in the dataset / purpose (attack, judge, ...)",
-            ),
-            "matmul_precision": self.effective_precision,
-        } | fields
+        The default is the lowest that changed the accuracy of no image, see docs/accelerators.md.
+        """
+        platform = self.mesh.devices.flat[0].platform
+        if platform == "cpu":
+            return "highest"
+        told = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+        return told or ("high" if platform == "tpu" else "highest")
+
+    def name(self, condition: Condition) -> str:
+        """The stem of the result files of a condition."""
         # Noise is part of the name only if it replaces the noise of training.
-        noise = self.network.noise
-        test_noise = "" if self.network.trained is None else f"test-{noise_slug(noise)}"
-        parts = (name, test_noise, values["protocol"].slug, self.request.tag)
-        return results.Identity(name="-".join(filter(None, parts)), **values)
+        noise, trained = self.network.noise, self.network.trained_noise
+        test_noise = "" if noise == trained else f"test-{noise_slug(noise)}"
+        slug = self.effective_protocol.slug if condition.by_example else ""
+        return "-".join(filter(None, (condition.name, test_noise, slug, self.tag)))
+
+    def identity(self, condition: Condition) -> dict[str, Any]:
+        """The identity of the result of a condition, see ``results.Result``."""
+        identity = {
+            "condition": condition.identity(),
+            "protocol": encode(self.effective_protocol),
+            "dataset": self._dataset(),
+            "network": self.described,
+            "seed": self.seed,
+            "tag": self.tag,
+            "matmul_precision": self.matmul_precision,
+        }
+        # As it is read from a file, so that tuples are lists.
+        return json.loads(json.dumps(identity | condition.context(self.network)))
+
+    @functools.cached_property
+    def described(self) -> dict[str, Any]:
+        """The network for a result file. Its front end and its weights are part of its identity."""
+        network = self.network
+        return {
+            "name": network.name,
+            "label": network.label,
+            "description": network.description,
+            "checksum": network.checksum,
+            "image_size": network.image_size,
+            "preprocessing": encode(network.preprocessing),
+            "trained_noise": encode(network.trained_noise),
+            "test_noise": encode(network.noise),
+            "source": network.source,
+        }
+
+    def _dataset(self) -> dict[str, Any]:
+        examples = self.subset
+        names = self.class_names
+        # By which class each label is counted.
+        labels = [list(names), None if self.classes is None else self.classes.tolist()]
+        return {
+            "name": examples.name,
+            "split": examples.split,
+            "examples": len(examples),
+            "stride": examples.stride,
+            "total": examples.total,
+            "classes": examples.num_classes,
+            "labels": f"{zlib.crc32(json.dumps(labels).encode()):08x}",
+            "checksum": examples.checksum,
+        }
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the labels in a result: those of the network where they were matched."""
+        names = self.subset.class_names if self.classes is None else self.network.class_names
+        return tuple(names)
 
     @functools.cached_property
     def placed(self) -> tuple[Network, Network | None]:
@@ -201,46 +269,22 @@ class Job:
             labels=labels,
             with_noise=lambda noise: network.with_noise(noise).logits_fn,
             other=None if other is None else other.logits_fn,
+            network=network,
+            root=jax.random.key(self.seed),
         )
-
-    def spread(self, count: int) -> np.ndarray:
-        """Ascending positions of some examples, spread over the data set and over its classes.
-
-        The n-th example is the first of a class that is not chosen yet, from the beginning of the
-        n-th of ``count`` equal parts on. Once all classes are chosen, they may come again. If there
-        are fewer than ``count`` examples, all of them are chosen.
-        """
-        examples, total = self.examples, len(self.examples)
-        count = min(count, total)
-        # Enough positions, even if all the images that are chosen already lie among them.
-        span = min(_READ_PER_IMAGE + count, total)
-        positions: list[int] = []
-        classes: set[int] = set()
-        for part in range(count):
-            start = part * total // count
-            free = [p % total for p in range(start, start + span) if p % total not in positions]
-            candidates = free[:_READ_PER_IMAGE]
-            labels = [int(examples[candidates[0]]["label"])]
-            while labels[-1] in classes and len(labels) < len(candidates):
-                labels.append(int(examples[candidates[len(labels)]]["label"]))
-            chosen = 0 if labels[-1] in classes else len(labels) - 1
-            positions.append(candidates[chosen])
-            classes.add(labels[chosen])
-            if len(classes) == examples.num_classes:
-                classes = set()
-        return np.array(sorted(positions), np.int64)
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """One key for each example by its dataset index, the root of all its random numbers."""
-        root = prng.stream(jax.random.key(self.request.seed), "evaluation")
+        root = prng.stream(jax.random.key(self.seed), "evaluation")
         return prng.index_keys(root, indices)
 
 
-def batches(job: Job, batch_size: int | None = None, **fields: Any) -> "data.Batches":
+def batches(job: Job, **fields: Any) -> "data.Batches":
     """This process's part of the batches of a job, see ``data.eval_batches``."""
+    assert job.batch_size is not None, "Job.of chooses a batch size"
     return data.eval_batches(
         job.images,
-        batch_size=job.batch_size if batch_size is None else batch_size,
+        batch_size=job.batch_size,
         image_size=job.network.image_size,
         preprocessing=None if job.keep_images else job.network.preprocessing,
         process_index=jax.process_index(),
@@ -264,7 +308,7 @@ def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], 
     placed = meshes.shard_batch(
         job.mesh,
         {
-            "index": job.examples.indices[numbers].astype(np.uint32),
+            "index": job.subset.indices[numbers].astype(np.uint32),
             "image": part["image"],
             "label": labels,
             "mask": part["mask"],
@@ -287,43 +331,6 @@ def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
         return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
 
     return jax.jit(fill, out_shardings=meshes.sharded(mesh))
-
-
-def _dataset_record(examples: data.Subset) -> results.Dataset:
-    """The examples for a result file."""
-    return results.Dataset(
-        name=examples.name,
-        split=examples.split,
-        examples=len(examples),
-        stride=examples.stride,
-        total=examples.total,
-        class_names=tuple(examples.class_names),
-        checksum=examples.checksum,
-    )
-
-
-def network_record(network: Network) -> results.Network:
-    """The network for a result file."""
-    trained = network.model if network.trained is None else network.trained
-    config = dict(network.config)
-    if "data" not in config:
-        # A network that is not a run has its preprocessing nowhere else in the record.
-        config.setdefault("preprocessing", dataclasses.asdict(network.preprocessing))
-    stochastic = network.stochastic if trained is None else models.is_stochastic(trained)
-    architecture = network.architecture
-    return results.Network(
-        name=architecture or network.name,
-        label=names.network_label(architecture) if architecture else network.name,
-        stochastic=stochastic,
-        parameters=network.parameters,
-        weights=network.weights,
-        checkpoint_step=network.checkpoint_step,
-        trained_noise=None if trained is None else noise_record(models.noise_of(trained)),
-        test_noise=noise_record(network.noise),
-        config=config,
-        source=network.source,
-        image_size=network.image_shape[0],
-    )
 
 
 def _first(names: list[str], most: int) -> str:

@@ -6,9 +6,9 @@ of an example never uses a key that an attack has used.
 
 import dataclasses
 import functools
-import math
+import typing
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,43 +16,104 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import fast, prng, results, v1
+from vone_jax import arguments, fast, prng
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import LogitsFn, checked
-from vone_jax.results import Protocol
 from vone_jax.v1 import Noise
 
 # The number of draws that are computed at a time. It changes only memory and speed.
 _DRAWS_AT_ONCE = 10
 
-# The noise of the network while it is attacked, as in ``results.AttackNoise``: "none" is the
-# deterministic-surrogate control.
+# The noise of the network while it is attacked. "same": as at evaluation. "none": switched off, and
+# on again for the judgement, the deterministic-surrogate control. "frozen": one draw for each
+# image, new draws for the judgement. Or another noise.
 AttackNoise = Literal["same", "none", "frozen"] | Noise
 
-
-# The kinds of noise in requests and results. Their fields are in the order of ``results.Noise``.
+# Kind of noise in commands and names -> its class.
 NOISES: dict[str, Any] = {
-    "neuronal": v1.NeuronalNoise, "gaussian": v1.GaussianNoise, "fano": v1.FanoNoise
-}  # fmt: skip
+    each.__name__.removesuffix("Noise").lower(): each
+    for each in typing.get_args(Noise)
+    if each is not type(None)
+}
 
-
-def noise_record(noise: Noise) -> results.Noise | None:
-    """The noise for a result file."""
-    if noise is None:
-        return None
-    kind: Any = next(kind for kind, each in NOISES.items() if isinstance(noise, each))
-    return results.Noise(kind, *map(float, dataclasses.astuple(noise)))
+# The input of a decision. "single": one noise draw. The others use several: the class with the
+# highest mean logit, the highest mean probability, or the most votes of the single draws.
+DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
 
 
 def noise_slug(noise: Noise) -> str:
     """The noise in the name of a file, such as ``"neuronal-0.35-0.07-1"``."""
-    record = noise_record(noise)
-    return "none" if record is None else record.slug
+    return noise_label(noise).replace(", ", "-").replace(" ", "-")
 
 
-def attack_noise_record(noise: AttackNoise) -> results.AttackNoise:
-    """The noise at the attack for a result file."""
-    return noise if isinstance(noise, str) else noise_record(noise) or "none"
+def noise_label(noise: Noise) -> str:
+    """The noise in words, such as ``"neuronal 0.35, 0.07, 1"``; ``"none"`` for no noise."""
+    if noise is None:
+        return "none"
+    kind = next(kind for kind, each in NOISES.items() if isinstance(noise, each))
+    fields: Any = dataclasses.astuple(typing.cast(Any, noise))
+    return f"{kind} {', '.join(f'{field:g}' for field in fields)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The rules by which a network is judged: how noise is drawn, and how an example is decided.
+
+    *Fresh noise*: every decision uses new draws. *Frozen noise*: each example has one draw, which
+    attack and judgement share. The network is then deterministic, with one noise sample for each
+    example. *Averaged decision*: every decision uses ``averaged`` new draws.
+
+    The probability of being right is the share of the ``draws`` decisions that are right. The share
+    of examples that are wrong in any decision is no error rate: it grows with the number of draws.
+
+    An attack always uses single draws; how many it averages over is a field of the attack.
+
+    Attributes:
+      noise: "fresh" or "frozen"; "none" for a network that draws no noise.
+      draws: number R of decisions about each example.
+      decision: one of ``DECISIONS``.
+      averaged: number K of draws in a decision; 1 for "single".
+
+    Raises:
+      ValueError: for another noise or decision, draws below 1, several draws of frozen noise, or
+        a number of averaged draws that does not fit the decision.
+    """
+
+    noise: Annotated[str, ("fresh", "frozen", "none")] = "fresh"
+    draws: int = 10
+    decision: Annotated[str, DECISIONS] = "single"
+    averaged: int = 1
+
+    def __post_init__(self):
+        arguments.fields(self)
+        if (self.decision == "single") != (self.averaged == 1):
+            raise ValueError(
+                f"averaged must be 1 for the decision 'single' and >= 2 for the others, got "
+                f"{self.averaged} for {self.decision!r}"
+            )
+        if self.noise == "frozen" and (self.draws, self.decision) != (1, "single"):
+            raise ValueError(
+                "draws must be 1 and decision 'single' with noise 'frozen', where all draws are "
+                f"the same, got {self.draws} and {self.decision!r}"
+            )
+
+    @property
+    def slug(self) -> str:
+        """The protocol in the name of a file; empty for single decisions on fresh noise."""
+        noise = "frozen" if self.noise == "frozen" else ""
+        decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
+        return "-".join(filter(None, (noise, decision)))
+
+    def __str__(self) -> str:
+        if self.noise == "none":
+            return "no noise"
+        if self.noise == "frozen":
+            return "frozen noise"
+        many = "" if self.draws == 1 else "s"
+        if self.decision == "single":
+            return f"fresh noise, {self.draws} draw{many}"
+        decision = self.decision.replace("_", " ")
+        return f"{decision} of {self.averaged} draws, {self.draws} decision{many}"
 
 
 # The purposes of random numbers: what an attack draws, the search for a gradient, the choice of the
@@ -73,6 +134,8 @@ class Trial:
       with_noise: function that returns the classifier with another noise, None for no noise. Needed
         by conditions whose ``attack_noise`` is "none" or a noise.
       other: another network, whose adversarial images are carried over.
+      network: the network of the classifier, for conditions that record its layers.
+      root: the key of the whole evaluation, for conditions that draw nothing for single examples.
     """
 
     protocol: Protocol
@@ -82,6 +145,8 @@ class Trial:
     labels: jax.Array
     with_noise: Callable[[Noise], LogitsFn] | None = None
     other: LogitsFn | None = None
+    network: Any = None
+    root: Any = None
 
     def classifier(self, noise: AttackNoise = "same") -> LogitsFn:
         """The classifier with its noise under the protocol, or with the noise at an attack.
@@ -212,27 +277,6 @@ def _logits(
 def probability_correct(right: np.ndarray) -> np.ndarray:
     """The share of the decisions (N, R) that are right for each example, (N,) float64."""
     return right.mean(axis=1, dtype=np.float64)
-
-
-def accuracy(right: np.ndarray, won: tuple[int, ...] | None = None) -> results.Accuracy:
-    """The accuracy of decisions (N, R), with its interval, and the spread between the decisions."""
-    share = probability_correct(right)
-    correct, seen = float(share.sum()), len(share)
-    draws = right.mean(axis=0, dtype=np.float64)
-    spread = float(draws.std(ddof=1)) if len(draws) > 1 else None
-    return results.Accuracy(
-        accuracy=correct / seen,
-        interval=results.wilson(correct, seen),
-        correct=correct,
-        seen=seen,
-        between_draws=results.BetweenDraws(
-            accuracy=tuple(draws.tolist()),
-            standard_deviation=spread,
-            standard_error=None if spread is None else spread / math.sqrt(len(draws)),
-        ),
-        right_in_every_draw=float(right.all(axis=1).mean()),
-        won=won,
-    )
 
 
 def check_finite(loss: np.ndarray, indices: np.ndarray) -> None:

@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, names, prng, results
+from vone_jax import arguments, names, prng
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.attack import compiled
 from vone_jax.evaluation import masking_checks as checks
-from vone_jax.evaluation.conditions import Condition, attack_passes, attack_record, averaging
+from vone_jax.evaluation.conditions import Condition, Summary, attack_passes, radius
 from vone_jax.evaluation.judging import Trial, probability_correct
-from vone_jax.results import Check
+from vone_jax.evaluation.masking_checks import VERDICTS, Check
 
 # The number of passes that are compared to detect randomness, as in AutoAttack.
 _PASSES = 5
@@ -117,6 +118,8 @@ class Masking(Condition):
       ValueError: if a field is out of range.
     """
 
+    limit: ClassVar[int | None] = 50
+
     norm: Annotated[str, names.NORMS]
     eps: float
     stochastic: bool
@@ -140,17 +143,17 @@ class Masking(Condition):
     def name(self) -> str:
         return f"masking-{self.norm}-{self.eps:.4g}"
 
-    def passes(self, draws: int) -> int:
-        attacks = self.attacks().values()
-        return draws * (1 + len(attacks)) + attack_passes(*attacks)
+    @property
+    def label(self) -> str:
+        return f"checks for masked gradients {radius(self._base)}"
 
-    def record(self) -> results.MaskingCondition:
-        return results.MaskingCondition(
-            attack=attack_record(self._base),
-            attacks={name: attack_record(attack) for name, attack in self.attacks().items()},
-            transfer=self.transfer,
-            **averaging(self._base),
-        )
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return (self._base,)
+
+    def passes(self, draws: int) -> int:
+        made = self.by_name().values()
+        return draws * (1 + len(made)) + attack_passes(*made)
 
     @functools.cached_property
     def _base(self) -> PGD:
@@ -158,7 +161,7 @@ class Masking(Condition):
         step = 2.5 * self.eps / self.steps
         return PGD(self.norm, self.eps, self.steps, step_size=step, eot_samples=draws)
 
-    def attacks(self) -> dict[str, Attack]:
+    def by_name(self) -> dict[str, Attack]:
         """The attacks by name.
 
         "without noise" attacks the network without its noise, and "transfer" another network.
@@ -206,7 +209,7 @@ class Masking(Condition):
     def measure(self, trial: Trial) -> dict[str, jax.Array]:
         arrays = diagnose(trial.classifier(), trial.example_keys, trial.images, trial.labels)
         arrays |= _named("clean", trial.judge(trial.images))
-        for name, attack in self.attacks().items():
+        for name, attack in self.by_name().items():
             attacked = trial.classifier("none" if name == "without noise" else "same")
             if name == "transfer":
                 assert trial.other is not None, "a job with a transfer check has another network"
@@ -223,10 +226,10 @@ class Masking(Condition):
             arrays |= _named(name, trial.judge(adversarial))
         return arrays
 
-    def checks(self, arrays: dict[str, np.ndarray]) -> list[Check]:
+    def checks(self, arrays: Mapping[str, np.ndarray]) -> list[Check]:
         """The checks, from the arrays of ``measure`` for all images."""
         classes = int(arrays["classes"][0])
-        share = {name: _share(name, arrays) for name in ("clean", *self.attacks())}
+        share = {name: _share(name, arrays) for name in ("clean", *self.by_name())}
         gradients = {
             "cross-entropy": arrays["gradient cross_entropy"],
             "margin loss": arrays["gradient margin"],
@@ -262,15 +265,33 @@ class Masking(Condition):
             if name in found
         ]
 
-    def summary(self, arrays: dict[str, np.ndarray]) -> results.Checks:
-        return results.Checks(tuple(self.checks(arrays)), len(arrays["classes"]))
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        found = self.checks(arrays)
+        measured: dict[str, dict] = {
+            f"checks: {verdict}": {"value": sum(check.verdict == verdict for check in found)}
+            for verdict in VERDICTS
+        }
+        for check in found:
+            for name, value in check.numbers.items():
+                measured[f"{check.name}: {name}"] = {
+                    "value": None if value is None else float(value)
+                }
+        failed = [check.name for check in found if check.verdict == "fail"]
+        warnings = (
+            [f"The network fails {', '.join(failed)}: its robust accuracy may be too high."]
+            if failed
+            else []
+        )
+        return Summary(
+            measured, {"checks": [dataclasses.asdict(check) for check in found]}, tuple(warnings)
+        )
 
 
 def _named(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {f"right {name}": judged["right"], f"loss {name}": judged["loss"]}
 
 
-def _share(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _share(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Shares (N,) of the decisions that are right; NaN where the loss is not finite."""
     usable = np.isfinite(arrays[f"loss {name}"])
     return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)

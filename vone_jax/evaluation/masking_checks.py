@@ -11,15 +11,22 @@ References:
   Croce and Hein, 2020, arXiv:2003.01690, and the flags of its reference code.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy
 
-from vone_jax.results import BLIND, VERDICTS, Verdict, wilson
+from vone_jax import results
+
+Verdict = Literal["pass", "warning", "fail"]
+VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
+# Gradients are taken to be missing if more than this share of the images has a gradient of zero, or
+# is right in all draws and not moved by an attack.
+BLIND = 0.1
 
 # Standard errors for many images; see ``_quantile`` for few images.
 WARN, FAIL = 2.0, 3.0
@@ -42,8 +49,25 @@ TARGETED_CLASSES = 10
 Measured = Mapping[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check for masked gradients.
+
+    Attributes:
+      question: what the check asks, in words.
+      numbers: the numbers behind the verdict; None for one that is not finite.
+      meaning: the answer in words.
+    """
+
+    name: str
+    question: str
+    verdict: Verdict
+    numbers: Mapping[str, bool | int | float | None]
+    meaning: str
+
+
 class Finding(NamedTuple):
-    """The outcome of a check, as the last fields of ``results.Check``."""
+    """The outcome of a check, as the last fields of ``Check``."""
 
     verdict: Verdict
     numbers: dict[str, Any]
@@ -98,9 +122,13 @@ def plateau(shares: Measured, what: str) -> Finding:
     if finding.verdict != "pass":
         return finding
     if fall <= PLATEAU:
-        # If no image changed, the error is unknown. Wilson's interval bounds the share of images
+        # If no image changed, the error is unknown. An interval bounds the share of images
         # that could.
-        most = fall + _quantile(WARN, len(last)) * error if error else wilson(0, len(last))[1]
+        most = (
+            fall + _quantile(WARN, len(last)) * error
+            if error
+            else results.accuracy(np.zeros(len(last))).high
+        )
         if most <= MISSED or len(last) < 2:
             return finding
         missed = f"a fall of up to {100 * most:.0f} points may be missed {_on(len(last))}"
@@ -120,7 +148,7 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
     """
     (share,) = shares.values()
     accuracy, chance = _mean(share), 1 / classes
-    low = wilson(float(np.sum(share)), len(share))[0]
+    low = results.accuracy(share).low
     numbers = {"accuracy at eps = 1": accuracy, "95 % interval from": low, "chance": chance}
     if accuracy == 0 or (stochastic and accuracy <= chance):
         return Finding("pass", numbers, "Without a bound the attack wins, as it must.")

@@ -1,104 +1,252 @@
-"""Layers of a network recorded as if they were V1.
+"""Conditions of a layer that is recorded as if it were V1.
 
-results/physiology-LAYER.json   the scores, distributions and settings
-results/physiology-LAYER.npz    every value and tuning curve per unit, and the arrays of
-                                ``physiology_experiments``
+``Physiology`` compares its tuning with that of neurons, ``ExplainedVariance`` predicts recordings.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from vone_jax import arguments, models, neurophysiology, prng, results
-from vone_jax.evaluation.job import Job
-from vone_jax.evaluation.physiology_experiments import experiments, median
-from vone_jax.evaluation.request import Request
-from vone_jax.evaluation.run import Figure
+from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
+from vone_jax.evaluation.conditions import Condition, Summary
+from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.network import Network
-from vone_jax.neurophysiology import reference_tables, stimuli, texture_proxies
-from vone_jax.neurophysiology.comparison import BOOTSTRAPS
+from vone_jax.neurophysiology import (
+    explained_variance,
+    reference_tables,
+    stimuli,
+    texture_proxies,
+)
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
-from vone_jax.neurophysiology.textures import TextureSet
 
 # The field of view, in degrees, for a network whose own is too small for the stimuli.
 _DEGREES = 8.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Recording:
-    """The settings with which layers of a network are recorded.
+class _OfLayer(Condition):
+    """A condition that shows a layer images of its own, and not those of a data set."""
+
+    by_example: ClassVar[bool] = False
+    limit: ClassVar[int | None] = 1
+    layer: str
+
+    def check(self, network: Network) -> None:
+        shapes = _feature_shapes(network)
+        if self.layer not in shapes:
+            raise ValueError(
+                f"layers must be among {', '.join(shapes)} of {network.name}; got "
+                f"{self.layer!r}{arguments.nearest(self.layer, shapes, cutoff=0.4)}"
+            )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File -> a hash of its content."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        return dataclass_json.encode(self) | {"files": self.files}
+
+
+def _context(name: str, split: str, images: int, protocol: Protocol) -> dict[str, Any]:
+    """The parts of an identity for a layer that is shown images of its own."""
+    return {
+        "dataset": {
+            "name": name, "split": split, "examples": images, "total": images, "checksum": None,
+        },
+        "protocol": dataclass_json.encode(protocol),
+        "matmul_precision": "highest",  # See ``neurophysiology.recording``.
+    }  # fmt: skip
+
+
+def _of_one_device(network: Network) -> Network:
+    """Each of several processes records the layer for itself; process 0 writes."""
+    return network.placed(lambda weights: jax.device_put(weights, jax.local_devices()[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Physiology(_OfLayer):
+    """A layer, recorded with gratings and scored against neurons of macaque V1.
+
+    A layer that cannot be scored has a result with the reason, for instance that too few of its
+    units respond to the stimuli.
 
     Attributes:
-      layers: names as in ``method="features"``.
-      display: size, field of view and channels of the images that the network gets.
+      layer: a name of ``Network.features``, such as "v1".
       trials: presentations of each grating. A single one is made without the network's noise,
         several are made with it.
-      references: values of neurons by property, beside the published counts.
-      tables: file name -> SHA-1 of the tables that ``references`` are from.
-      textures: images for the texture properties, if there are any.
+      references: tables of neurons, CSV or NetCDF, for the properties without published counts.
+      textures: folder of images for the texture properties: those of Freeman & Ziemba (2013), or
+        one photograph per texture. Stand-ins made from photographs are not scored.
     """
 
-    layers: tuple[str, ...]
-    display: neurophysiology.Display
-    trials: int
-    references: dict[str, np.ndarray]
-    tables: dict[str, str]
-    textures: TextureSet | None = None
+    layer: str
+    trials: int = 1
+    # Where files are stored does not matter: their hashes are in the identity.
+    references: tuple[Path, ...] = dataclasses.field(default=(), metadata={"stored": False})
+    textures: Path | None = dataclasses.field(default=None, metadata={"stored": False})
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    @property
+    def name(self) -> str:
+        return f"physiology-{self.layer}"
+
+    @property
+    def label(self) -> str:
+        return f"V1 physiology of {self.layer}"
+
+    def passes(self, draws: int) -> int:
+        # Gratings are shown many at a time, and in part of the image only.
+        return self.trials * 1000
+
+    @property
+    def files(self) -> dict[str, str]:
+        hashes = {Path(path).name: _sha1([Path(path)]) for path in self.references}
+        if len(hashes) < len(self.references):
+            raise ValueError("references: two files have one name; rename one")
+        if self.textures is not None:
+            shown = sorted(path for path in Path(self.textures).rglob("*") if path.is_file())
+            hashes["textures"] = _sha1(shown)
+        return hashes
+
+    def context(self, network: Network) -> dict[str, Any]:
+        # Gratings take the place of the images of a data set, and trials that of decisions. Only
+        # the noise of a known module can be switched off.
+        noisy = self._trials(network) > 1 or network.quiet().stochastic
+        protocol = Protocol("fresh" if noisy else "none", self._trials(network))
+        gratings = sum(map(len, stimuli.all_sets()))
+        return _context("gratings", "MarquesEtAl2020", gratings, protocol)
+
+    def _trials(self, network: Network) -> int:
+        """A network without noise is shown each grating once."""
+        return self.trials if network.stochastic else 1
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        network, key = _of_one_device(trial.network), prng.stream(trial.root, "physiology")
+        quiet, noisy = network.quiet().response_fn(self.layer), network.response_fn(self.layer)
+        shown, trials = display(network), self._trials(network)
+        values = _references(self.references)
+        textures = None
+        if self.textures is not None:
+            textures = texture_proxies.load(
+                self.textures, prng.stream(trial.root, "texture images")
+            )
+        try:
+            scores = neurophysiology.score(
+                noisy if trials > 1 else quiet,
+                shown.visual_degrees,
+                shown.image_size,
+                shown.in_channels,
+                key,
+                selection_response_fn=quiet,
+                trials=trials,
+                references=values,
+                texture_images=textures,
+            )
+        except ValueError as error:
+            reason = str(error).replace("response_fn", "the layer")
+            if "selection_response_fn" in str(error):
+                reason = "the layer draws noise that cannot be switched off; record one before it"
+            return {"details": np.array(json.dumps({"reason": reason}))}
+        # The first channels of V1 are its simple cells.
+        config = network.v1 if self.layer == "v1" else None
+        simple = None if config is None else config.simple_channels
+        details = scores.summary() | {"simple_channels": simple}
+        return scores.arrays() | {"details": np.array(json.dumps(details))}
+
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        details = json.loads(str(arrays["details"]))
+        if "reason" in details:
+            return Summary({}, details, (f"{self.layer} was not scored: {details['reason']}.",))
+        measured = {"mean score": {"value": details["mean_score"]}}
+        for name, score in details["properties"].items():
+            if score["score"] is not None:
+                measured[f"score: {name}"] = {"value": score["score"]}
+        return Summary(measured, details)
 
 
-def recording(network: Network, request: Request) -> Recording:
-    """Check a request for recordings of a network, and read the files that it names.
+@dataclasses.dataclass(frozen=True)
+class ExplainedVariance(_OfLayer):
+    """The variance of recorded V1 responses that a layer without noise explains.
 
-    A network without noise is shown each grating once.
+    See ``neurophysiology.explained_variance``, which also describes the two versions of the score.
+
+    Attributes:
+      layer: a name of ``Network.features``, such as "v1".
+      recordings: file of the responses and of the images that were shown, NPZ or NetCDF.
+    """
+
+    layer: str
+    recordings: Path = dataclasses.field(metadata={"stored": False})
+
+    @property
+    def name(self) -> str:
+        return f"explained-variance-{self.layer}"
+
+    @property
+    def label(self) -> str:
+        return f"explained variance of {self.layer}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {"recordings": _sha1([Path(self.recordings)])}
+
+    def context(self, network: Network) -> dict[str, Any]:
+        images = len(explained_variance.load_recordings(self.recordings).responses)
+        return _context(Path(self.recordings).name, "", images, Protocol("none", 1))
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        network = _of_one_device(trial.network)
+        found = explained_variance.of_layer(
+            network.quiet().response_fn(self.layer),
+            prng.stream(trial.root, "explained variance"),
+            explained_variance.load_recordings(self.recordings),
+            display(network),
+        )
+        return {name: np.asarray(value) for name, value in vars(found).items()}
+
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        parts = ("correlations", "reliabilities")
+        found = explained_variance.ExplainedVariance(
+            *(arrays[name] for name in parts), float(arrays["chance"])
+        )
+        measured = {"raw r": {"value": found.raw}, "ceiling": {"value": found.ceiling}}
+        try:
+            scores = {
+                f"explained variance ({version})": {"value": found.score(version)}
+                for version in reversed(explained_variance.VERSIONS)
+            }
+        except ValueError as error:
+            return Summary(measured, warnings=(f"{self.layer} has no score: {error}.",))
+        return Summary(scores | measured)
+
+
+def layers(network: Network, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The layers to record: those that are named, or V1 of a VOneNet, or all stages of another.
+
+    "all" stands for the convolutional stages of either.
 
     Raises:
-      ValueError: for an unknown layer (the nearest is named), or a table or images that cannot be
-        used.
-      FileNotFoundError: for a table or folder that does not exist.
+      ValueError: for a network whose layers cannot be seen, or without convolutional stages.
     """
-    if network.features is None:
-        raise ValueError(
-            f"suite physiology records layers, but {network.name} has none to record; give its "
-            "Network a function features(keys, images) -> {name: array}"
-        )
-    shown, layers = display(network), request.layers
-    shapes = _feature_shapes(network, shown)
+    shapes = _feature_shapes(network)
     stages = tuple(name for name, shape in shapes.items() if len(shape) == 4 and "." not in name)
-    if not layers:
-        layers = stages if network.v1 is None else ("v1",)
-    elif layers == ("all",):
-        layers = stages
-    if not layers:
+    if not chosen:
+        chosen = stages if network.v1 is None else ("v1",)
+    elif chosen == ("all",):
+        chosen = stages
+    if not chosen:
         raise ValueError(
             f"{network.name} has no convolutional stages; layers must be among {', '.join(shapes)}"
         )
-    for name in layers:
-        if name not in shapes:
-            raise ValueError(
-                f"layers must be among {', '.join(shapes)} of {network.name}, or all; "
-                f"got {name!r}{arguments.nearest(name, shapes, cutoff=0.4)}"
-            )
-    values, tables = _load_references(request.references)
-    images = None
-    if request.textures is not None:
-        try:
-            key = prng.stream(jax.random.key(request.seed), "texture images")
-            images = texture_proxies.load(request.textures, key)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"textures: {error}") from error
-    return Recording(
-        layers=tuple(dict.fromkeys(layers)),
-        display=shown,
-        trials=request.physiology_trials if network.stochastic else 1,
-        references=values,
-        tables=tables,
-        textures=images,
-    )
+    return tuple(dict.fromkeys(chosen))
 
 
 def display(network: Network) -> neurophysiology.Display:
@@ -116,103 +264,18 @@ def display(network: Network) -> neurophysiology.Display:
     return neurophysiology.Display(degrees, size, channels)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layer(Figure):
-    """One layer, recorded and scored.
-
-    A layer that cannot be scored has a result with the reason, for instance that too few of its
-    units respond to the stimuli.
-
-    Attributes:
-      recording: how layers are recorded.
-      layer: one of its layers.
-    """
-
-    recording: Recording
-    layer: str
-
-    @property
-    def name(self) -> str:
-        return f"physiology-{self.layer}"
-
-    def identity(self, job: Job, earlier: Sequence[results.Result]) -> results.Identity:
-        # Gratings take the place of the images of a data set.
-        recording = self.recording
-        # Only the noise of a known module can be switched off.
-        noisy = recording.trials > 1 or job.network.quiet().stochastic
-        record = results.PhysiologyCondition(
-            layer=self.layer,
-            visual_degrees=float(recording.display.visual_degrees),
-            image_size=recording.display.image_size,
-            trials=recording.trials,
-            noise="on" if noisy else "off",
-            bootstraps=BOOTSTRAPS,
-            references=recording.tables,
-            textures=None if recording.textures is None else _texture_record(recording.textures),
-        )
-        gratings = sum(map(len, stimuli.all_sets()))
-        return job.identity(
-            self.name,
-            record,
-            dataset=results.Dataset("gratings", "MarquesEtAl2020", gratings),
-            protocol=results.Protocol("fresh" if noisy else "none", recording.trials),
-            key=results.Key(job.request.seed, "physiology / set of gratings / trial / grating"),
-            # See ``neurophysiology.recording``.
-            matmul_precision="highest",
-        )
-
-    def make(
-        self, job: Job, earlier: Sequence[results.Result]
-    ) -> tuple[results.Physiology, dict[str, np.ndarray]]:
-        recording, device = self.recording, job.mesh.local_devices[0]
-        # Each of several processes records the layer for itself; process 0 writes.
-        network = job.network.placed(lambda weights: jax.device_put(weights, device))
-        quiet = network.quiet().response_fn(self.layer)
-        noisy = network.response_fn(self.layer)
-        try:
-            scores = neurophysiology.score(
-                noisy if recording.trials > 1 else quiet,
-                recording.display.visual_degrees,
-                recording.display.image_size,
-                recording.display.in_channels,
-                prng.stream(jax.random.key(job.request.seed), "physiology"),
-                selection_response_fn=quiet,
-                trials=recording.trials,
-                references=recording.references,
-                texture_images=recording.textures,
-            )
-        except ValueError as error:
-            reason = str(error).replace("response_fn", "the layer")
-            if "selection_response_fn" in str(error):
-                reason = "the layer draws noise that cannot be switched off; record one before it"
-            return results.Physiology(f"not {results.SCORED}: {reason}"), {}
-        key = prng.stream(jax.random.key(job.request.seed), "physiology experiments")
-        medians, arrays = experiments(network, self.layer, scores, quiet, noisy, key)
-        textures = recording.textures
-        # The first channels of V1 are its simple cells.
-        config = network.v1 if self.layer == "v1" else None
-        simple = None if config is None else config.simple_channels
-        fields = (
-            scores.summary()
-            | medians
-            | {
-                "simple_channels": simple,
-                "textures": None if textures is None else _texture_medians(textures, scores),
-            }
-        )
-        record = {"status": results.SCORED, "scores": fields}
-        return results.from_json(record, results.Physiology), scores.arrays() | arrays
-
-
-def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[str, tuple[int, ...]]:
+def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shapes of the named activations, in processing order."""
+    if network.features is None:
+        raise ValueError(
+            f"suite physiology records layers, but {network.name} has none to record; give its "
+            "Network a function features(keys, images) -> {name: array}"
+        )
+    shown = display(network)
     side = shown.image_size
     image = jax.ShapeDtypeStruct((1, side, side, shown.in_channels), np.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     names: list[str] = []
-
-    assert network.features is not None
-    traced = prng.trace(network.features, keys, image, "features", "neurophysiology.per_example")
 
     def features(function, keys, images):
         activations = function(keys, images)
@@ -221,6 +284,8 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
         return dict(activations)
 
     try:
+        adapter = "neurophysiology.per_example"
+        traced = prng.trace(network.features, keys, image, "features", adapter)
         shapes = jax.eval_shape(features, traced, keys, image)
     except Exception as error:
         error.add_note(
@@ -233,48 +298,20 @@ def _feature_shapes(network: Network, shown: neurophysiology.Display) -> dict[st
     return {name: shapes[name].shape for name in names}
 
 
-def _load_references(paths: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The joined tables of neurons, and the SHA-1 of each by its file name."""
+def _references(paths: tuple[Path, ...]) -> dict[str, np.ndarray]:
+    """The joined tables of neurons."""
     values: dict[str, np.ndarray] = {}
-    hashes: dict[str, str] = {}
     for path in paths:
-        try:
-            table = reference_tables.load(path)
-        except ImportError as error:
-            raise ValueError(f"references: {path} cannot be read ({error})") from error
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"references: there is no file {path}") from error
-        except IsADirectoryError as error:
-            raise ValueError(f"references: {path} is a directory, not a table") from error
-        twice = sorted(values.keys() & table.keys())
-        if twice:
+        table = reference_tables.load(path)
+        if twice := sorted(values.keys() & table.keys()):
             raise ValueError(f"references: {path} repeats {', '.join(twice)}; leave one table out")
-        if (name := Path(path).name) in hashes:
-            raise ValueError(f"references: two files are named {name}; rename one")
         values |= table
-        hashes[name] = hashlib.sha1(Path(path).read_bytes()).hexdigest()
-    return values, hashes
+    return values
 
 
-def _texture_record(textures: TextureSet) -> results.TextureImages:
-    """The texture images for a result file; where they are stored does not matter."""
-    return results.TextureImages(
-        proxy=textures.is_proxy,
-        families=tuple(textures.families),
-        samples=textures.shape[1],
-        sha1=hashlib.sha1(textures.images.tobytes()).hexdigest(),
-    )
-
-
-def _texture_medians(textures: TextureSet, scores: neurophysiology.Scores) -> dict[str, Any]:
-    """The median of each texture property over the units that count, as JSON values."""
-    known = neurophysiology.PROPERTIES
-    names = [name for name in scores.counted if known[name].experiment == "texture"]
-    return {
-        "source": textures.source,
-        "proxy": textures.is_proxy,
-        "families": list(textures.families),
-        "samples": textures.shape[1],
-        "units": int(scores.counted[names[0]].sum()),
-        "medians": {name: median(scores.per_unit[name]) for name in names},
-    }
+def _sha1(paths: list[Path]) -> str:
+    """A hash of the content of files."""
+    digest = hashlib.sha1()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, prng, results
 from vone_jax.attacks import Attack, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, WorstOf
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Worst
+from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.request import vonenet_pgd
-from vone_jax.results import Check, Protocol
+from vone_jax.evaluation.masking_checks import Check
+from vone_jax.evaluation.suites import vonenet_pgd
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Accuracy:
 
     Attributes:
       accuracy: mean of ``per_example``.
-      interval: Wilson's 95 % interval over the images, see ``results.wilson``.
+      interval: its 95 % interval over the images, see ``results.accuracy``.
       per_example: the share of the decisions about each example that were right, (N,).
       loss: mean cross-entropy of each example over the draws, (N,).
       distance: how far an attack moved each image, in its norm, (N,); None without attack.
@@ -116,7 +116,7 @@ def robust_accuracy(
       eps: radius in pixel units. Norm and radius select the attack of the VOneNet authors, see
         ``vonenet_pgd``.
       attack: an attack to use instead, or a list or tuple of several, of which the worst counts for
-        each image, see ``WorstOf``.
+        each image, see ``Worst``.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -141,6 +141,11 @@ def robust_accuracy(
     for one in attack if several else [attack]:
         if not isinstance(one, Attack):
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r:.80}")
+        if one.targeted:
+            raise ValueError(
+                "attack must be untargeted, since the labels are the true classes, got a targeted "
+                f"{type(one).__name__}"
+            )
     arguments.choice("noise", noise, ("fresh", "frozen"))
     if attack_noise == "none":
         raise ValueError("attack_noise 'none' needs the classifier without noise, as surrogate")
@@ -156,7 +161,7 @@ def robust_accuracy(
     if isinstance(attack, Attack):
         condition = Attacked(attack, attack_noise if surrogate is None else "none")
     else:
-        condition = WorstOf(tuple(attack))
+        condition = Worst(tuple(attack))
     with_noise = None if surrogate is None else lambda noise: surrogate
     trial = Trial(protocol, key, logits_fn, images, labels, with_noise)
     return _accuracy(protocol, _measured(condition, trial, batch_size))
@@ -240,18 +245,20 @@ def _check_known(*arrays: jax.Array | np.ndarray) -> None:
 
 def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
     judging.check_finite(arrays["loss"], np.arange(len(arrays["loss"])))
-    measured = judging.accuracy(arrays["right"])
-    assert measured.between_draws is not None and measured.right_in_every_draw is not None
+    right = arrays["right"]
+    measured = results.accuracy(right)
+    each_draw = right.mean(axis=0, dtype=np.float64)
+    several = len(each_draw) > 1
     return Accuracy(
-        accuracy=measured.accuracy,
-        interval=measured.interval,
-        per_example=judging.probability_correct(arrays["right"]),
+        accuracy=measured.value,
+        interval=(measured.low, measured.high),
+        per_example=judging.probability_correct(right),
         loss=arrays["loss"],
         distance=arrays.get("distance"),
         draws=protocol.draws,
-        each_draw=np.asarray(measured.between_draws.accuracy),
-        standard_error=measured.between_draws.standard_error,
-        right_in_every_draw=measured.right_in_every_draw,
+        each_draw=each_draw,
+        standard_error=float(each_draw.std(ddof=1)) / len(each_draw) ** 0.5 if several else None,
+        right_in_every_draw=float(right.all(axis=1).mean()),
         winner=arrays.get("winner"),
         protocol=protocol,
     )

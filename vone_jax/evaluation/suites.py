@@ -1,148 +1,303 @@
-"""The conditions that the suites of a request stand for."""
+"""Suites: named lists of conditions.
+
+A suite is a function of a ``Setting`` that returns conditions, or a list of them. A suite of one's
+own is given as ``FILE.py:NAME``.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from vone_jax import corruptions, names, prng
-from vone_jax.attacks import APGD, FMN, AutoAttack, Square
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Corrupted, Minimal, WorstOf
+from vone_jax import arguments, corruptions, names
+from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square
+from vone_jax.evaluation.conditions import (
+    Attacked,
+    Clean,
+    Condition,
+    Corrupted,
+    Minimal,
+    Worst,
+)
+from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.request import AT_RADII, MASKING, Request, ladder
+from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.network import Network
 
-
-def attacked(
-    request: Request, norm: str, eps: float, network: Network, attack_noise: AttackNoise = "same"
-) -> Attacked:
-    """The condition for one radius."""
-    # Averaging over draws makes sense only if the draws differ.
-    differ = attack_noise not in ("none", "frozen")
-    if attack_noise == "same":
-        differ = _noisy(request, network)
-    return Attacked(request.pgd(norm, eps, differ), attack_noise)
-
-
-def _noisy(request: Request, network: Network) -> bool:
-    """True if the network's own noise differs between the passes of an attack."""
-    return network.stochastic and request.noise == "fresh"
+# The radii of the VOneNet authors: nine per norm, each twice the one before, for images of
+# 224 x 224 x 3 values in [0, 1].
+_FIRST_RADIUS = {"linf": 1 / 4080, "l2": 0.0375, "l1": 10.0}
+_FULL_SIZE = 224 * 224 * 3
+# Places on the ladder by the number of points: the whole, the set reported for main results, and
+# its weak half, used for variants.
+_POINTS = {9: tuple(range(9)), 4: (2, 4, 6, 8), 2: (2, 4)}
+# Noise draws in a gradient, as in the code of the authors.
+_DRAWS = 10
+# The attack whose images the report shows, and how many.
+_SHOWN, _KEPT = 4 / 255, 8
 
 
-def _at_radius(
-    name: str, request: Request, eps: float, network: Network, other: Network | None
-) -> Condition:
-    """The condition of a suite in the norm of the request, for one radius."""
-    norm, noisy = request.norm, _noisy(request, network)
-    draws = request.eot_samples if noisy else 1
-    if name == MASKING:
-        return Masking(
-            norm,
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What the conditions of a suite depend on.
+
+    Attributes:
+      network: the network that is evaluated.
+      noisy: whether the network's noise differs between the passes of an attack.
+      eps: radii in pixel units, if some were asked for.
+      norm: the norm of suites that are not named after one.
+      attack_noise: the noise of the network while it is attacked.
+      layers: the layers to record, if some were asked for.
+      references, textures, recordings: tables of neurons, a folder of images, and recorded
+        responses for physiology.
+      other: a network whose adversarial images the masking checks carry over.
+    """
+
+    network: Network
+    noisy: bool = False
+    eps: tuple[float, ...] = ()
+    norm: str = "linf"
+    attack_noise: AttackNoise = "same"
+    layers: tuple[str, ...] = ()
+    references: tuple[Path, ...] = ()
+    textures: Path | None = None
+    recordings: Path | None = None
+    other: Network | None = None
+
+    def radii(self, norm: str, points: int) -> tuple[float, ...]:
+        """The radii that were asked for, or those of ``ladder``."""
+        return self.eps or ladder(norm, points, self.network.image_shape)
+
+    @property
+    def draws(self) -> int:
+        """Noise draws in a gradient: averaging over draws makes sense only if they differ."""
+        if self.attack_noise == "same":
+            return _DRAWS if self.noisy else 1
+        return 1 if self.attack_noise in ("none", None, "frozen") else _DRAWS
+
+
+Suite = Sequence[Condition] | Callable[[Setting], Sequence[Condition]]
+
+
+def vonenet_pgd(norm: str, eps: float, **fields: Any) -> PGD:
+    """The attack of Dapello, Marques et al. (NeurIPS 2020), as in the code of its authors.
+
+    Untargeted PGD on the cross-entropy, 64 steps of eps/32 from the clean image, gradient averaged
+    over 10 noise draws. An earlier example of theirs has steps of eps/4 (``step_rule="eps/4"``).
+
+    Args:
+      norm: "linf", "l2" or "l1".
+      eps: radius in pixel units.
+      **fields: fields of ``attacks.PGD`` to change.
+    """
+    usual: dict[str, Any] = {"steps": 64, "step_rule": "eps/32", "eot_samples": _DRAWS}
+    return PGD(norm, eps, **(usual | fields))
+
+
+def ladder(norm: str, points: int, image_shape: tuple[int, int, int]) -> tuple[float, ...]:
+    """Return the radii for images of a size.
+
+    At 224 x 224 x 3 they are the authors': 1/1020, 1/255, 4/255, 16/255 (L-infinity), 0.15 to 9.6
+    (L2) and 40 to 2560 (L1) for 4 points. Images of another size get the L2 and L1 radii that
+    change their values as much on average (root mean square, mean absolute change). This rule is a
+    choice of this project.
+
+    Args:
+      norm: "linf", "l2" or "l1".
+      points: 9, 4 or 2.
+      image_shape: (H, W, C).
+
+    Raises:
+      ValueError: for another norm or number of points.
+    """
+    arguments.choice("norm", norm, names.NORMS)
+    if points not in _POINTS:
+        raise ValueError(f"points must be one of {', '.join(map(str, _POINTS))}, got {points!r}")
+    size = math.prod(image_shape) / _FULL_SIZE
+    scale = {"linf": 1.0, "l2": math.sqrt(size), "l1": size}[norm]
+    return tuple(_FIRST_RADIUS[norm] * 2**place * scale for place in _POINTS[points])
+
+
+def white_box(
+    setting: Setting, norm: str, points: int = 4, variant: str = "", **fields: Any
+) -> list[Condition]:
+    """The attack of the VOneNet authors at a ladder of radii, with fields of PGD to change."""
+    fields = {"eot_samples": setting.draws} | fields
+    return [
+        Attacked(
+            vonenet_pgd(norm, eps, **fields),
+            setting.attack_noise,
+            kept=_KEPT if norm == "linf" and abs(eps - _SHOWN) < 1e-6 else 0,
+            variant=variant,
+        )
+        for eps in setting.radii(norm, points)
+    ]
+
+
+def corrupted(
+    corruption: Sequence[str], severities: Sequence[int] = corruptions.SEVERITIES
+) -> list[Condition]:
+    """Corruptions by name, made in memory; a drawn texture takes the place of frost."""
+    chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in corruption]
+    return [Corrupted(name, severity) for name in chosen for severity in severities]
+
+
+def _at_each(make: Callable[[Setting, float], Attack]) -> Callable[[Setting], list[Condition]]:
+    """The suite of an attack at the radii of a setting."""
+
+    def suite(setting: Setting) -> list[Condition]:
+        radii = setting.eps or ladder(setting.norm, 4, setting.network.image_shape)[2:3]
+        return [Attacked(make(setting, eps), setting.attack_noise) for eps in radii]
+
+    return suite
+
+
+def _auto_attack(setting: Setting, eps: float) -> Attack:
+    return AutoAttack(setting.norm, eps, version="rand" if setting.draws > 1 else "standard")
+
+
+def _worst(setting: Setting) -> list[Condition]:
+    made: list[Condition] = []
+    for eps in setting.eps or ladder(setting.norm, 4, setting.network.image_shape)[2:3]:
+        usual = vonenet_pgd(setting.norm, eps, eot_samples=setting.draws)
+        margin = dataclasses.replace(usual, loss="margin", random_start=True)
+        apgd = APGD(setting.norm, eps, eot_samples=setting.draws)
+        made.append(Worst((usual, margin, apgd, dataclasses.replace(apgd, loss="margin"))))
+    return made
+
+
+def _masking(setting: Setting) -> list[Condition]:
+    other, network = setting.other, setting.network
+    return [
+        Masking(
+            setting.norm,
             eps,
-            noisy,
-            transfer="" if other is None else f"{other.name}, weights {other.weights}",
-            eot_samples=request.eot_samples,
+            setting.noisy,
+            transfer="" if other is None else f"{other.name}, weights {other.checksum}",
+            eot_samples=_DRAWS,
             without_noise=network.model is not None,
             transfer_stochastic=other is not None and other.stochastic,
         )
-    if name == "autoattack":
-        return Attacked(AutoAttack(norm, eps, version="rand" if noisy else "standard"))
-    if name == "square":
-        return Attacked(Square(norm, eps, eot_samples=draws))
-    apgd = APGD(norm, eps, eot_samples=draws)
-    if name == "apgd":
-        return Attacked(apgd)
-    usual = request.pgd(norm, eps, noisy)
-    margin = dataclasses.replace(usual, loss="margin", random_start=True)
-    return WorstOf((usual, margin, apgd, dataclasses.replace(apgd, loss="margin")))
-
-
-def _corrupted(
-    request: Request, usual: Sequence[str], severities: Sequence[int], shape: tuple[int, int, int]
-) -> list[Corrupted]:
-    """The corruptions of the request, else the usual ones."""
-    frost = None if request.frost_dir is None else corruptions.load_frost(request.frost_dir)
-    chosen = request.corruptions or usual
-    if frost is None:
-        chosen = [names.PROCEDURAL_FROST if name == "frost" else name for name in chosen]
-    corrupted = [
-        Corrupted(name, severity, request.form, frost if name == "frost" else None)
-        for name in chosen
-        for severity in request.severities or severities
+        for eps in setting.eps or ladder(setting.norm, 4, network.image_shape)[2:3]
     ]
-    # Images that are too small for a corruption raise an error now, before any work.
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    keys = jax.eval_shape(lambda: prng.example_keys(jax.random.key(0), 1))
-    for one_severity in {each.corruption: each for each in corrupted}.values():
-        try:
-            jax.eval_shape(one_severity.corrupt, keys, images)
-        except ValueError as error:
-            # Drop JAX's note about tracing. The command line takes a note as a sign that a function
-            # of the user has failed.
-            raise ValueError(*error.args) from None
-    return corrupted
 
 
-# Corruptions and severities of a suite, unless the request names others.
-CORRUPTIONS: dict[str, tuple[Sequence[str], Sequence[int]]] = {
-    "corruptions": (
-        (*corruptions.SETS["common"], *corruptions.SETS["extra"]),
-        corruptions.SEVERITIES,
-    ),
-    "corruptions_quick": (
-        (
-            "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness",
-            "contrast", "pixelate", "speckle_noise", "gaussian_blur",
-        ),
-        (3,),
-    ),
-}  # fmt: skip
+def _minimal(setting: Setting) -> list[Condition]:
+    radii = setting.radii(setting.norm, 9)
+    attack = FMN(setting.norm, max(radii), eot_samples=setting.draws)
+    return [Minimal(attack, radii, moved=setting.noisy)]
 
 
-def conditions(
-    suite: Sequence[str],
-    request: Request,
-    network: Network,
-    attack_noise: AttackNoise = "same",
-    other: Network | None = None,
-) -> list[Condition]:
+def _physiology(setting: Setting) -> list[Condition]:
+    chosen = layers(setting.network, setting.layers)
+    files = {"references": setting.references, "textures": setting.textures}
+    made: list[Condition] = [Physiology(layer, **files) for layer in chosen]
+    if setting.recordings is not None:
+        made += [ExplainedVariance(layer, setting.recordings) for layer in chosen]
+    return made
+
+
+def _front_end(setting: Setting) -> list[Condition]:
+    return [FrontEnd()]
+
+
+_QUICK_CORRUPTIONS = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "brightness", "contrast",
+    "pixelate", "speckle_noise", "gaussian_blur",
+)  # fmt: skip
+
+SUITES: dict[str, Suite] = {
+    "clean": [Clean()],
+    "linf": lambda setting: white_box(setting, "linf"),
+    "l2": lambda setting: white_box(setting, "l2"),
+    "l1": lambda setting: white_box(setting, "l1"),
+    "apgd": _at_each(lambda s, eps: APGD(s.norm, eps, eot_samples=s.draws)),
+    "autoattack": _at_each(_auto_attack),
+    "square": _at_each(lambda s, eps: Square(s.norm, eps, eot_samples=s.draws)),
+    "worst": _worst,
+    "masking": _masking,
+    "minimal": _minimal,
+    "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
+    "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
+    "physiology": _physiology,
+    "v1": _front_end,
+}
+# Suites that stand for several. They leave out what does not apply to a network.
+GROUPS = {
+    "quick": ("clean", "linf", "corruptions_quick", "v1"),
+    "all": ("clean", *names.NORMS, "corruptions", "v1"),
+}
+
+
+def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
     """The conditions of suites, each once.
 
     Args:
-      suite: expanded names; ``PHYSIOLOGY``, ``GALLERY`` and ``FRONT_END`` have no conditions.
-      request: settings of attacks and corruptions.
-      network: the network that is evaluated.
-      attack_noise: the noise at the attack, see ``Attacked``.
-      other: a network whose adversarial images the masking checks carry over.
+      suite: names of ``SUITES`` and ``GROUPS``, or ``FILE.py:NAME`` for a suite in a file.
 
     Raises:
-      ValueError: if the images are too small for a corruption.
+      ValueError: for an unknown suite, with the nearest name; for options that no suite reads; or
+        for two conditions of one name.
     """
-    shape = network.image_shape
-    members: list[Condition] = []
-    for name in suite:
-        if name == "clean":
-            members.append(Clean())
-        elif name in names.NORMS:
-            eps = request.eps or ladder(name, request.points, shape)
-            members += [attacked(request, name, each, network, attack_noise) for each in eps]
-        elif name in AT_RADII:
-            eps = request.eps or (ladder(request.norm, 4, shape)[2],)
-            members += [_at_radius(name, request, each, network, other) for each in eps]
-        elif name == "minimal":
-            eps = request.eps or ladder(request.norm, 9, shape)
-            draws = request.eot_samples if _noisy(request, network) else 1
-            attack = FMN(request.norm, max(eps), eot_samples=draws)
-            members.append(Minimal(attack, eps, moved=_noisy(request, network)))
-        elif name in CORRUPTIONS:
-            members += _corrupted(request, *CORRUPTIONS[name], shape)
     found: dict[str, Condition] = {}
-    for each in members:
-        if found.setdefault(each.name, each).record() != each.record():
-            raise ValueError(
-                f"eps must hold radii that differ in the first four digits, got two for the result "
-                f"{each.name!r}"
-            )
+    # Suites that are lists do not read the setting.
+    made: list[Condition] = []
+    for name in suite:
+        for each in GROUPS.get(name, (name,)):
+            if name in GROUPS and each == "v1" and setting.network.v1 is None:
+                continue
+            members: Any = _load(each) if ":" in each else SUITES.get(each)
+            if members is None:
+                raise ValueError(arguments.not_among("suite", each, (*SUITES, *GROUPS)))
+            if callable(members):
+                members = members(setting)
+                made += members
+            for condition in members:
+                arguments.instance(f"suite {name}", condition, Condition)
+                if found.setdefault(condition.name, condition) != condition:
+                    raise ValueError(
+                        f"two conditions of the suites have the name {condition.name!r}; give one "
+                        "of them a variant, or radii that differ in the first four digits"
+                    )
+    attacked = [attack.norm for condition in made for attack in condition.attacks]
+    recorded = [condition for condition in made if isinstance(condition, Physiology)]
+    for option, given, used in (
+        ("eps", bool(setting.eps), attacked),
+        ("attack_noise", setting.attack_noise != "same", attacked),
+        ("layers", bool(setting.layers), recorded),
+        ("references", bool(setting.references), recorded),
+        ("textures", setting.textures is not None, recorded),
+        ("recordings", setting.recordings is not None, recorded),
+        ("transfer_from", setting.other is not None, [e for e in made if isinstance(e, Masking)]),
+    ):
+        if given and not used:
+            raise ValueError(f"{option} has no effect on the suites {', '.join(suite)}")
+    if setting.eps and len(set(attacked)) > 1:
+        raise ValueError(
+            f"eps is for one norm, since each has its own units; the suites attack in "
+            f"{', '.join(sorted(set(attacked)))}"
+        )
     return list(found.values())
+
+
+def _load(name: str) -> Suite:
+    """The suite NAME of FILE.py:NAME."""
+    file, _, attribute = name.rpartition(":")
+    # The configs are part of the package, wherever the command is started.
+    inside = Path(__file__).parents[1] / file
+    path = inside if file.startswith("configs/") and not Path(file).exists() else Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"suite {name}: there is no file {file}")
+    module_spec = importlib.util.spec_from_file_location(f"suite_in_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    # Dataclasses look their module up by name.
+    sys.modules[module_spec.name] = module
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise ValueError(f"suite {name}: {file} has no {attribute!r}")
+    return getattr(module, attribute)

@@ -1,0 +1,287 @@
+"""The plan of an evaluation: the conditions that options ask for, and the images they use."""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from vone_jax import arguments, data, names
+from vone_jax import mesh as meshes
+from vone_jax.arguments import Range, Seed
+from vone_jax.data.loading import MissingCorruptionError, load_corrupted
+from vone_jax.evaluation import suites
+from vone_jax.evaluation.conditions import Condition, Corrupted
+from vone_jax.evaluation.job import Job
+from vone_jax.evaluation.judging import DECISIONS, NOISES, AttackNoise, Protocol
+from vone_jax.network import Network, open_network
+from vone_jax.training.run import versions
+from vone_jax.v1 import Noise
+
+_EXAMPLES = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to evaluate, and how. Every field is an option of eval.py."""
+
+    # Suites: clean, linf, l2, l1, apgd, autoattack, square, worst, masking, minimal, corruptions,
+    # corruptions_quick, physiology, v1; quick and all stand for several; FILE.py:NAME is your own.
+    suite: tuple[str, ...] = ("quick",)
+    # Images: folder:DIR, npz:FILE or tfds:NAME. Default: the data set of a run.
+    source: str | None = None
+    # Split of the data set. Default: the one a run was validated on; for other networks
+    # validation, val, valid or test, or all images of a folder without splits.
+    split: str | None = None
+    # Number of images, every k-th of the split. Default: 5000, or all if there are fewer.
+    examples: int | None = None
+    # Radii of attacks in pixel units, such as 4/255. Default: those of the VOneNet authors.
+    eps: tuple[float, ...] = ()
+    # Norm of the suites that are not named after one: linf, l2 or l1.
+    norm: Annotated[str, names.NORMS] = "linf"
+    # Decisions by which an image is judged, each with fresh noise. A network without noise is
+    # judged once.
+    draws: int | None = None
+    # What a decision is made of: one draw ("single"), or several, such as mean_logits:8,
+    # mean_probability:8 or vote:8.
+    decision: str = "single"
+    # Noise at the test: "trained", "none", "frozen" (one draw for each image, which attack and
+    # judgement share), or a kind such as neuronal, neuronal:SCALE,LEVEL or gaussian:SCALE. A base
+    # network gets it behind its stem.
+    noise: str = "trained"
+    # Noise that the attack sees: "same" as at the test, "none" (gradients without noise, a
+    # control), "frozen", or a noise as above.
+    attack_noise: str = "same"
+    # Layers that the suite physiology records. Default: V1 of a VOneNet, all convolutional stages
+    # of another network ("all": all of either).
+    layers: tuple[str, ...] = ()
+    # Tables of neurons, CSV or NetCDF, for the properties without published counts.
+    references: tuple[Path, ...] = ()
+    # Folder of images for the texture properties: those of Freeman & Ziemba (2013), or one
+    # photograph per texture.
+    textures: Path | None = None
+    # Recorded responses of neurons and the images that were shown, NPZ or NetCDF: the suite
+    # physiology measures how much of their variance the layers explain.
+    recordings: Path | None = None
+    # Another network: the masking checks carry its adversarial images over.
+    transfer_from: str | None = None
+    # Published corrupted images instead of those made in memory: folder:DIR (as ImageNet-C),
+    # npy:DIR (as CIFAR-10-C), tfds:imagenet2012_corrupted or tfds:cifar10_corrupted.
+    corrupted_files: str | None = None
+    # Root of all randomness.
+    seed: Seed = 0
+    # Text at the end of the names of the results, to keep them beside other results.
+    tag: str = ""
+    # Directory of the result files. Default: RUN_DIR/results, or runs/NAME/results.
+    results: Path | None = None
+    # Images at a time, a multiple of the number of devices. It changes no result.
+    batch_size: Annotated[int | None, Range(1)] = None
+
+    def __post_init__(self):
+        arguments.fields(self)
+        if not self.tag.replace("-", "").replace(".", "").replace("_", "").isalnum() and self.tag:
+            raise ValueError(
+                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
+            )
+        _ = self.protocol
+
+    @property
+    def protocol(self) -> Protocol:
+        """The way the network is judged."""
+        decision, _, averaged = self.decision.partition(":")
+        arguments.choice("decision", decision, DECISIONS)
+        count = 1 if decision == "single" else 10
+        if averaged:
+            if not averaged.isdecimal():
+                raise ValueError(f"decision must be such as vote:8, got {self.decision!r}")
+            count = int(averaged)
+        if self.noise == "frozen":
+            return Protocol("frozen", self.draws or 1, decision, count)
+        return Protocol("fresh", 10 if self.draws is None else self.draws, decision, count)
+
+
+def plan(network: Network, options: Options, command: str = "") -> list[tuple[Job, Condition]]:
+    """Plan the evaluation of a network. This opens its data set.
+
+    Args:
+      network: the network.
+      options: what to evaluate.
+      command: the command line, for the result files.
+
+    Returns:
+      The conditions in order, at least one, each with its job, as ``evaluate`` takes them.
+
+    Raises:
+      ValueError, TypeError: for options that cannot be met; the message names the option.
+      FileNotFoundError: for data that do not exist.
+    """
+    network = open_network(network)  # Checks functions of the user.
+    trained = network.noise
+    if options.noise not in ("trained", "frozen"):
+        network = network.with_noise(parse_noise("noise", options.noise, trained))
+    other = None if options.transfer_from is None else open_network(options.transfer_from)
+    setting = suites.Setting(
+        network,
+        noisy=network.stochastic and options.noise != "frozen",
+        eps=options.eps,
+        norm=options.norm,
+        attack_noise=_attack_noise(options, network, trained),
+        layers=options.layers,
+        references=options.references,
+        textures=options.textures,
+        recordings=options.recordings,
+        other=other,
+    )
+    conditions = suites.conditions(options.suite, setting)
+    if not conditions:
+        raise ValueError(f"suite {' '.join(options.suite)} has no conditions")
+    for condition in conditions:
+        condition.check(network)
+    source = _images(network, options, conditions)
+    directory = options.results or (network.run_dir or Path("runs", network.name)) / "results"
+    mesh = meshes.data_mesh()
+    job = Job(
+        network=network,
+        source=source,
+        directory=Path(directory),
+        examples=min(_EXAMPLES, len(source)) if options.examples is None else options.examples,
+        protocol=options.protocol,
+        seed=options.seed,
+        tag=options.tag,
+        mesh=mesh,
+        batch_size=options.batch_size,
+        other=other,
+        provenance={"versions": versions(), "command": command},
+        trained_on=_of_its_own(network, options),
+        keep_images=len(conditions) > 1,
+    )
+    if options.corrupted_files is not None:
+        return list(_from_files(job, conditions, options))
+    return [(job, condition) for condition in conditions]
+
+
+def parse_noise(name: str, text: str, trained: Noise) -> Noise:
+    """The noise that a text stands for: "trained", "none", or a kind with its fields.
+
+    A kind alone, such as ``"neuronal"``, has the fields of the released models; ``"gaussian:4"`` or
+    ``"neuronal:0.35,0.07"`` gives the first ones.
+
+    Raises:
+      ValueError: if the text is none of these; it begins with ``name``.
+    """
+    if text == "trained":
+        return trained
+    if text == "none":
+        return None
+    kind, _, fields = text.partition(":")
+    arguments.choice(name, kind, ("trained", "none", "frozen", *NOISES))
+    try:
+        return NOISES[kind](*map(float, filter(None, fields.split(","))))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} {text!r}: {error}") from error
+
+
+def _attack_noise(options: Options, network: Network, trained: Noise) -> AttackNoise:
+    """The noise at the attack; "same" if it is the noise at the test."""
+    asked = options.attack_noise
+    if asked == "same":
+        return "same"
+    if options.noise == "frozen":
+        raise ValueError(
+            f"attack_noise {asked!r} needs fresh noise; with noise 'frozen' attack and judgement "
+            "share the same draw"
+        )
+    if asked == "frozen":
+        return "frozen" if network.stochastic else "same"
+    noise = parse_noise("attack_noise", asked, trained)
+    if network.with_noise(noise) is network:
+        return "same"
+    return "none" if noise is None else noise
+
+
+def _images(network: Network, options: Options, conditions: list[Condition]) -> data.Source:
+    """The images to evaluate on."""
+    known, source, split = network.validation, options.source, options.split
+    if known is not None and _of_its_own(network, options):
+        # In a folder without splits, these are the images that the network was not trained on.
+        data_dir = known.data_dir if known.source.startswith("tfds:") else None
+        return data.load(source or known.source, split or known.split, data_dir=data_dir)
+    if source is not None:
+        return data.load(source, split or data.evaluation_split(source))
+    if all(not each.by_example for each in conditions):
+        # A black image takes the place of a data set for what is shown other images anyway.
+        black = np.zeros((1, *network.image_shape), np.uint8)
+        return data.ArraySource(black, np.zeros(1, int), class_names=("0",))
+    first = next((each for each in conditions if isinstance(each, Corrupted)), None)
+    if options.corrupted_files is not None and first is not None:
+        # The first corrupted set takes the place of clean images. All sets have as many images.
+        if all(isinstance(each, Corrupted) for each in conditions):
+            return _published(options.corrupted_files, first)
+    raise ValueError(
+        f"source must name the images, since {network.name} is not a run of train.py: for "
+        f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
+    )
+
+
+def _of_its_own(network: Network, options: Options) -> bool:
+    """True if the images are of the data set that the network was trained on."""
+
+    def location(source: str) -> str:
+        kind, _, path = source.partition(":")
+        files = kind in ("folder", "npz")
+        return f"{kind}:{Path(os.path.expanduser(path)).resolve()}" if files else source
+
+    known, source = network.validation, options.source
+    return known is not None and (source is None or location(source) == location(known.source))
+
+
+def _from_files(
+    job: Job, conditions: list[Condition], options: Options
+) -> Iterator[tuple[Job, Condition]]:
+    """The conditions, with the same number of corrupted images from files, which are not cropped.
+
+    The extra corruptions may be missing there.
+    """
+    assert options.corrupted_files is not None
+    network = dataclasses.replace(job.network, preprocessing=data.Preprocessing(1.0))
+    missing: list[str] = []
+    for condition in conditions:
+        if not isinstance(condition, Corrupted):
+            yield job, condition
+            continue
+        try:
+            source = _published(options.corrupted_files, condition)
+        except MissingCorruptionError:
+            if condition.corruption not in names.EXTRA_CORRUPTIONS:
+                raise
+            missing.append(condition.name)
+            continue
+        side = source[0]["image"].shape[0]
+        if side != network.image_size and condition is conditions[0]:
+            warnings.warn(
+                f"corrupted_files {options.corrupted_files}: its images of {side} pixels are "
+                f"resized to {network.image_size}, which softens some corruptions",
+                stacklevel=2,
+            )
+        changed = dataclasses.replace(
+            job,
+            network=network,
+            source=source,
+            examples=min(job.examples, len(source)),
+            keep_images=False,
+        )
+        name = condition.corruption.replace(names.PROCEDURAL_FROST, "frost")
+        yield changed, Corrupted(name, condition.severity, "published")
+    if missing:
+        warnings.warn(
+            f"left out: {options.corrupted_files} has no {', '.join(missing)}", stacklevel=2
+        )
+
+
+def _published(files: str, condition: Corrupted) -> data.Source:
+    """The published images of a corruption, whose frost is made of photographs."""
+    name = condition.corruption.replace(names.PROCEDURAL_FROST, "frost")
+    return load_corrupted(files, name, condition.severity)
