@@ -70,7 +70,7 @@ class Tab:
             time.sleep(0.1)
 
     def open(self, path, width, height=900):
-        """Open a file at a size of the window, and make all of its charts interactive."""
+        """Open a file at a size of the window, and wait until all of its charts are drawn."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -80,14 +80,7 @@ class Tab:
         )
         self.call("Page.navigate", url=path.as_uri())
         self.wait_for("document.readyState === 'complete'")
-        # Charts wait until they are near the view.
-        self.evaluate(
-            "(async () => { for (const plot of document.querySelectorAll('.plot')) {"
-            " plot.scrollIntoView(); for (let i = 0; i < 400 && !('live' in plot.dataset); i++)"
-            " await new Promise((go) => setTimeout(go, 25)); } })()"
-        )
-        self.wait_for("[...document.querySelectorAll('.plot')].every((p) => 'live' in p.dataset)")
-        self.evaluate("scrollTo(0, 0)")
+        self.wait_for("document.documentElement.classList.contains('drawn')")
 
 
 @contextlib.contextmanager
@@ -98,6 +91,7 @@ def opened(profile):
     arguments = (
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
         *("--no-first-run", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
+        *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
     )
     # The browser reads file 3 and writes file 4.
     command = f'exec "$0" "$@" 3<&{to_browser} 4>&{to_test}'

@@ -6,7 +6,7 @@ image, and depends on no model. ``per_example`` adapts a function of one key.
 
 # ruff: noqa: F401
 
-from vone_jax.neurophysiology.comparison import ceiling, compare, group_scores
+from vone_jax.neurophysiology.comparison import PropertyScore, ceiling, compare, group_scores
 from vone_jax.neurophysiology.experiments import (
     ContrastResponse,
     SurroundTuning,
@@ -15,10 +15,10 @@ from vone_jax.neurophysiology.experiments import (
     surround_tuning,
     trial_statistics,
 )
+from vone_jax.neurophysiology.plots import plot_property, plot_tuning
 from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES, PUBLISHED, Property, Reference
 from vone_jax.neurophysiology.recording import Site, layer_features, record, record_blank
-from vone_jax.neurophysiology.score import Scores, score
+from vone_jax.neurophysiology.score import Curve, Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set
 from vone_jax.prng import per_example
-from vone_jax.results import PropertyScore

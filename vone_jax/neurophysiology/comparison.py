@@ -5,8 +5,9 @@ between histograms, relative to the largest possible distance. It is averaged ov
 the size of the neural sample, drawn with replacement from the model's units.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -21,10 +22,60 @@ from vone_jax.neurophysiology.properties import (
     Reference,
     histogram,
 )
-from vone_jax.results import PropertyScore
 
 BOOTSTRAPS = 1000
 Counts = Int[np.ndarray, " bins"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PropertyScore:
+    """One property of a layer, and the comparison of its distribution with neurons.
+
+    Attributes:
+      name: a name in ``neurophysiology.PROPERTIES``, which also has the benchmark, label, unit,
+        group and edges.
+      status: "scored", or what is missing for a score. "needs data": the user has to supply the
+        distribution over neurons. "needs stimuli": the property was not measured, because the user
+        has to supply its images.
+      benchmark: name in Brain-Score.
+      label: name in words.
+      unit: unit of the values; empty for a pure number.
+      group: the group of properties over which scores are averaged.
+      edges: bin edges of the distributions.
+      similarity: similarity to the neurons, in [0, 1]; None unless scored.
+      similarity_std: bootstrap standard deviation of the similarity. It is no error of the score:
+        with few units, the score also varies, and is lower.
+      ceiling: similarity of the neurons to populations drawn from themselves.
+      score: similarity / ceiling, which may exceed 1 a little.
+      units: number of units that count, with and without a value.
+      undefined: number of units that count and have no value.
+      median: median of the defined values; None if there are none.
+      distribution: fraction of the defined values in each bin.
+      neurons: size of the reference sample; None without one.
+      reference_undefined: number of neurons without a value.
+      reference_distribution: fraction of the neurons' values in each bin.
+      source: source of the reference.
+    """
+
+    name: str
+    status: Literal["scored", "needs data", "needs stimuli"]
+    benchmark: str
+    label: str
+    unit: str
+    group: str
+    edges: tuple[float, ...]
+    similarity: float | None = None
+    similarity_std: float | None = None
+    ceiling: float | None = None
+    score: float | None = None
+    units: int | None = None
+    undefined: int | None = None
+    median: float | None = None
+    distribution: tuple[float, ...] | None = None
+    neurons: int | None = None
+    reference_undefined: int | None = None
+    reference_distribution: tuple[float, ...] | None = None
+    source: str | None = None
 
 
 def compare(

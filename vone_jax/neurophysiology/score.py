@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,13 +10,22 @@ from jaxtyping import Bool, Float, Shaped
 
 from vone_jax import arguments, prng
 from vone_jax.neurophysiology import recording, stimuli, texture_properties, textures, tuning
-from vone_jax.neurophysiology.comparison import BOOTSTRAPS, compare, group_scores
+from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
 from vone_jax.neurophysiology.properties import PROPERTIES, PUBLISHED
 from vone_jax.neurophysiology.properties import references as all_references
 from vone_jax.neurophysiology.recording import OneKey, PerUnit, RateMap, ResponseFn, Site
 from vone_jax.neurophysiology.selection import find_units, is_stochastic, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display
-from vone_jax.results import PropertyScore
+
+# Tuning curve -> the name of its axis.
+AXES = {"orientation": "orientation", "spatial_frequency": "spatial_frequency", "size": "radius"}
+
+
+class Curve(NamedTuple):
+    """The tuning curves of all units: ``values``, spikes per second, at each place of ``axis``."""
+
+    axis: Float[np.ndarray, " places"]
+    values: Float[np.ndarray, "places units"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +42,9 @@ class Scores(Mapping[str, PropertyScore]):
       per_unit: property -> values of all units; NaN where undefined, and where the unit does not
         respond enough to count. Also baseline and min_dc.
       counted: property -> True for units that count.
-      curves: "orientation" (12, units), "spatial_frequency" (22, units) and "size" (12, units):
-        rates in spikes per second through each unit's best condition; above grey for "size".
+      curves: "orientation" (12 orientations in degrees), "spatial_frequency" (22, in cycles per
+        degree) and "size" (12 radii in degrees), each with its axis: rates in spikes per second
+        through each unit's best condition; above grey for "size".
       field_maps: activations above grey, without noise, for a small grating at each position
         (y, x), both from -2.5 to 2.5 degrees from fixation in steps of 0.25.
     """
@@ -46,7 +56,7 @@ class Scores(Mapping[str, PropertyScore]):
     units: Mapping[str, Shaped[np.ndarray, " units"]]
     per_unit: Mapping[str, PerUnit]
     counted: Mapping[str, Bool[np.ndarray, " units"]]
-    curves: Mapping[str, Float[np.ndarray, "_ units"]]
+    curves: Mapping[str, Curve]
     field_maps: Float[np.ndarray, "21 21 units"]
 
     def __getitem__(self, name: str) -> PropertyScore:
@@ -93,14 +103,11 @@ class Scores(Mapping[str, PropertyScore]):
 
         Receptive-field maps are relative to their largest value, in float16.
         """
-        axes = {
-            "axis/orientation": stimuli.ORIENTATIONS,
-            "axis/spatial_frequency": stimuli.SPATIAL_FREQUENCIES,
-            "axis/radius": stimuli.RADII,
-            "axis/position": stimuli.RECEPTIVE_FIELD_POSITIONS,
-        }
+        axes = {f"axis/{AXES[name]}": curve.axis for name, curve in self.curves.items()}
+        axes["axis/position"] = stimuli.RECEPTIVE_FIELD_POSITIONS
         parts = ("unit", self.units), ("value", self.per_unit)
-        parts += ("counted", self.counted), ("curve", self.curves)
+        curves = {name: curve.values for name, curve in self.curves.items()}
+        parts += ("counted", self.counted), ("curve", curves)
         flat = {f"{part}/{name}": a for part, group in parts for name, a in group.items()}
         fields = self.field_maps / self.field_maps.max(axis=(0, 1))
         return axes | flat | {"field/map": fields.astype(np.float16)}
@@ -115,6 +122,7 @@ class Scores(Mapping[str, PropertyScore]):
             if score.units is not None and score.median is None:
                 cells[-1] = "  no unit has it"
             lines.append(row.format(name, outcome, *cells))
+        lines.append(row.format("mean of the 7 published", f"{self.mean_score:.3f}", *[""] * 4))
         return "\n".join(lines)
 
 
@@ -251,9 +259,10 @@ class Recorder:
         activations = self.record(stimuli.spatial_frequency_set())
         measure("spatial frequency", activations, tuning.spatial_frequency_properties)
         measure("size", self.record(stimuli.size_set()), tuning.size_properties)
+        places = (stimuli.ORIENTATIONS, stimuli.SPATIAL_FREQUENCIES, stimuli.RADII)
         curves = {
-            name: values.pop(f"{name}_curve")
-            for name in ("orientation", "spatial_frequency", "size")
+            name: Curve(np.asarray(axis), values.pop(f"{name}_curve"))
+            for name, axis in zip(AXES, places, strict=True)
         }
         counted = {
             name: driven[p.experiment, p.driven]

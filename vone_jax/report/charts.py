@@ -1,164 +1,389 @@
-"""The look of charts with Vega-Altair, and of the networks in them.
+"""Charts with Vega-Altair, of the page and for use from Python.
 
-The page shows each chart as a static SVG. Where JavaScript runs, the Vega-Lite specification takes
-its place and shows numbers under the pointer. Colours are CSS variables of the page, so one chart
-serves light mode, dark mode and print.
+Each function returns a chart, which a notebook shows and ``chart.save("chart.html")`` writes. Its
+legend selects, and the menu of the page exports it.
 """
 
-import base64
-import dataclasses
-import functools
-import json
-import zlib
-from collections.abc import Iterable, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import vl_convert
-from markupsafe import Markup
+import numpy as np
 
-from vone_jax.report.wording import printable
-from vone_jax.results import Run
+from vone_jax import names, results
+from vone_jax.report.tables import Condition, accuracy
+from vone_jax.results import Run, Runs
 
-INK, MUTED, RULE, PAGE, ACCENT = (
-    f"var(--{name})" for name in ("ink", "muted", "rule", "page", "accent")
+# Told apart with every common kind of colour vision, on white.
+COLORS = (
+    *("#c4500b", "#0b62a8", "#6a7c52", "#b14d7f"),
+    *("#452800", "#3e424a", "#238fc3", "#804113"),
 )
-COLORS = 8
-# Shapes of Vega, so that colour is never the only difference between networks.
-MARKERS = (
+_SHAPES = (
     *("circle", "square", "diamond", "triangle-up", "triangle-down", "cross"),
     *("triangle-right", "triangle-left"),
 )
-# Dashes of lines that are told apart within a chart; the first is solid.
-DASHES = ([1, 0], [6, 2], [2, 1.5], [7, 2, 1.5, 2])
-_DETERMINISTIC = [5, 3]
-# Width and height of a chart among many, in pixels.
-_SMALL = (215, 130)
-_AXIS = {
-    "labelColor": MUTED,
-    "titleColor": MUTED,
-    "titleFontWeight": "normal",
-    "labelFontSize": 11,
-    "titleFontSize": 11.5,
-    "domainColor": RULE,
-    "tickColor": RULE,
-    "gridColor": RULE,
-    "labelLimit": 110,
-    "labelFlush": False,
+_MUTED = "#59616c"
+_SMALL = 150
+# A training log may have a line for each step; so many of them show its course.
+_MOST_POINTS = 200
+_PERCENT = alt.Axis(format="%", tickCount=5)
+PARAMETERS = {
+    "sf": "spatial frequency, cycles/degree",
+    "theta": "direction of the carrier θ, degrees",
+    "nx": "envelope along carrier nx, periods",
+    "ny": "envelope across it ny, periods",
 }
-CONFIG: dict[str, Any] = {
-    # The element around a chart describes it in words.
-    "aria": False,
-    "background": "transparent",
-    # The SVG repeats it for each text.
-    "font": "system-ui, sans-serif",
-    "view": {"stroke": None},
-    "axis": _AXIS,
-    "axisX": {"grid": False},
-    "axisY": {"domain": False, "ticks": False},
+# Tuning curve -> its axis among the arrays, and the title of the axis.
+CURVES = {
+    "orientation": ("orientation", "orientation, degrees"),
+    "spatial_frequency": ("spatial_frequency", "spatial frequency, cycles/degree"),
+    "size": ("radius", "radius, degrees"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A chart on the page: static picture, Vega-Lite specification, and what it shows in words.
-
-    The specification is without ``CONFIG``, which all charts share.
-    """
-
-    svg: Markup
-    spec: dict[str, Any]
-    description: str
+def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    return alt.Chart(alt.InlineData(values=list(rows))).properties(width="container")
 
 
-def figure(
-    layers: Sequence[alt.Chart], description: str, size: tuple[int, int] = _SMALL, networks: int = 0
-) -> Figure:
-    """A chart as the page shows it.
+def _networks(labels: Sequence[str]) -> dict[str, Any]:
+    """The channels of networks: colour and shape, each the same in all charts of a page."""
+    repeats = -(-len(labels) // len(COLORS))
+    colors, shapes = (list(kind) * repeats for kind in (COLORS, _SHAPES))
+    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=400)
+    known = [label or " " for label in labels]
+    return {
+        "color": alt.Color(
+            "network:N", scale=alt.Scale(domain=known, range=colors[: len(known)]), legend=legend
+        ),
+        "shape": alt.Shape(
+            "network:N", scale=alt.Scale(domain=known, range=shapes[: len(known)]), legend=legend
+        ),
+    }
+
+
+def _selected(first: alt.Chart, *others: alt.Chart) -> alt.LayerChart:
+    """Layers whose legend selects the networks that are shown; a second click shows all."""
+    chosen = alt.selection_point(fields=["network"], bind="legend", name="shown")
+    return alt.layer(first.add_params(chosen), *others).transform_filter(chosen)
+
+
+def _height(rows: int, networks: int) -> int:
+    """The height in pixels of a chart with a row for each condition and network."""
+    return rows * max(26, 11 * networks + 8)
+
+
+def _interval_row(label: str, result: results.Result, **fields: Any) -> dict[str, Any]:
+    item = accuracy(result)
+    return {
+        "network": label, "accuracy": item.value, "low": item.low, "high": item.high, **fields,
+    }  # fmt: skip
+
+
+_TOLD = [
+    alt.Tooltip("network:N"),
+    alt.Tooltip("condition:N"),
+    alt.Tooltip("accuracy:Q", format=".1%"),
+    alt.Tooltip("low:Q", format=".1%", title="95 % from"),
+    alt.Tooltip("high:Q", format=".1%", title="to"),
+]
+
+
+def overview(table: Sequence[Condition], runs: Runs) -> alt.LayerChart | None:
+    """Clean images, attacks, and the mean over corruptions: a row for each, a point per network."""
+    rows = [
+        _interval_row(label, result, condition=condition.label)
+        for condition in table
+        if condition.kind != "Corrupted"
+        for label, result in condition.results.items()
+    ]
+    corrupted = [condition for condition in table if condition.kind == "Corrupted"]
+    for run in runs:
+        own = [each.results[run.label] for each in corrupted if run.label in each.results]
+        if own:
+            mean = results.mean_accuracy(own)
+            rows.append(
+                {
+                    "network": run.label,
+                    "condition": f"mean of {len(own)} corrupted sets",
+                    **{"accuracy": mean.value, "low": mean.low, "high": mean.high},
+                }
+            )
+    if not rows:
+        return None
+    order = list(dict.fromkeys(row["condition"] for row in rows))
+    labels = [run.label for run in runs]
+    base = _chart(rows).encode(
+        y=alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=230)),
+        yOffset=alt.YOffset("network:N", sort=labels),
+        tooltip=_TOLD,
+    )
+    domain = alt.Scale(domain=[0, 1])
+    whiskers = base.mark_rule(strokeWidth=1.5).encode(
+        x=alt.X("low:Q", scale=domain, axis=_PERCENT, title="accuracy"),
+        x2="high:Q",
+        color=_networks(labels)["color"],
+    )
+    points = base.mark_point(filled=True, size=55, opacity=1).encode(
+        x=alt.X("accuracy:Q", scale=domain), **_networks(labels)
+    )
+    return _selected(whiskers, points).properties(height=_height(len(order), len(labels)))
+
+
+def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
+    """The accuracy against the radius of attacks in a norm, a line for each network and attack."""
+    rows = [
+        _interval_row(
+            label, result, condition=each.label, eps=each.eps, attack=each.series,
+            radius=names.eps_label(norm, each.eps),
+        )
+        for each in table
+        if each.norm == norm
+        for label, result in each.results.items()
+    ]  # fmt: skip
+    for run in runs:
+        for result in run.of_type("Minimal"):
+            if result.condition["attack"]["norm"] == norm:
+                rows += [
+                    {
+                        "network": run.label, "attack": result.label, "condition": number,
+                        "eps": entry["eps"], "radius": names.eps_label(norm, entry["eps"]),
+                        **{"accuracy": entry["value"], "low": entry["low"], "high": entry["high"]},
+                    }
+                    for number, entry in result.measured.items()
+                    if "eps" in entry
+                ]  # fmt: skip
+    for condition in table:
+        if condition.kind == "Clean":
+            attacks = {(row["network"], row["attack"]) for row in rows}
+            rows += [
+                _interval_row(
+                    label, condition.results[label], condition=condition.label, eps=0.0,
+                    attack=attack, radius="clean",
+                )
+                for label, attack in sorted(attacks)
+                if label in condition.results
+            ]  # fmt: skip
+            break
+    order = [row["radius"] for row in sorted(rows, key=lambda row: row["eps"])]
+    several = len({row["attack"] for row in rows}) > 1
+    labels = [run.label for run in runs]
+    dashes = {}
+    if several:
+        legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=400)
+        dashes = {"strokeDash": alt.StrokeDash("attack:N", legend=legend)}
+    base = _chart(rows).encode(
+        x=alt.X(
+            "radius:O",
+            sort=list(dict.fromkeys(order)),
+            title=f"{names.NORM_LABELS[norm]} radius",
+            axis=alt.Axis(labelAngle=-40),
+        ),
+        detail="attack:N",
+    )
+    scale = alt.Scale(domain=[0, 1])
+    color = _networks(labels)["color"]
+    lines = base.mark_line(strokeWidth=2).encode(
+        y=alt.Y("accuracy:Q", scale=scale, axis=_PERCENT, title="accuracy"), color=color, **dashes
+    )
+    whiskers = base.mark_rule().encode(y="low:Q", y2="high:Q", color=color)
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y="accuracy:Q", tooltip=[*_TOLD, alt.Tooltip("attack:N")], **_networks(labels)
+    )
+    return _selected(lines, whiskers, points).properties(height=260)
+
+
+def corruptions(table: Sequence[Condition], runs: Runs) -> alt.LayerChart:
+    """The accuracy under each corruption, the mean over its severities."""
+    rows = []
+    corrupted = [each for each in table if each.kind == "Corrupted"]
+    kinds = list(dict.fromkeys(each.fields["corruption"] for each in corrupted))
+    for run in runs:
+        for kind in kinds:
+            own = [
+                each.results[run.label]
+                for each in corrupted
+                if each.fields["corruption"] == kind and run.label in each.results
+            ]
+            if own:
+                mean = results.mean_accuracy(own)
+                severities = ", ".join(str(each.condition["severity"]) for each in own)
+                rows.append(
+                    {
+                        "network": run.label,
+                        "corruption": kind.replace("_", " "),
+                        "condition": f"severity {severities}",
+                        **{"accuracy": mean.value, "low": mean.low, "high": mean.high},
+                    }
+                )
+    labels = [run.label for run in runs]
+    base = _chart(rows).encode(
+        y=alt.Y("corruption:N", sort=None, title=None),
+        yOffset=alt.YOffset("network:N", sort=labels),
+        tooltip=[alt.Tooltip("corruption:N"), *_TOLD],
+    )
+    scale = alt.Scale(domain=[0, 1])
+    whiskers = base.mark_rule().encode(
+        x=alt.X("low:Q", scale=scale, axis=_PERCENT, title="accuracy, mean over severities"),
+        x2="high:Q",
+        color=_networks(labels)["color"],
+    )
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(
+        x="accuracy:Q", **_networks(labels)
+    )
+    return _selected(whiskers, points).properties(height=_height(len(kinds), len(labels)))
+
+
+def training(runs: Runs, number: str) -> alt.LayerChart | None:
+    """A logged number against the epoch, of training batches and of validation images."""
+    rows = [row for run in runs for row in _logged(run, number)]
+    if not rows:
+        return None
+    labels = [run.label for run in runs]
+    base = _chart(rows).encode(
+        x=alt.X("epoch:Q", title="epoch"),
+        y=alt.Y("value:Q", title=number.replace("_", " "), scale=alt.Scale(zero=False)),
+        color=_networks(labels)["color"],
+        strokeDash=alt.StrokeDash(
+            "images:N", legend=alt.Legend(title=None, orient="bottom"),
+            scale=alt.Scale(domain=["validation", "training"], range=[[1, 0], [2, 2]]),
+        ),
+        tooltip=["network:N", "images:N", "epoch:Q", alt.Tooltip("value:Q", format=".4~g")],
+    )  # fmt: skip
+    lines = base.mark_line(strokeWidth=1.5)
+    return _selected(lines).properties(height=200)
+
+
+def _logged(run: Run, number: str) -> list[dict[str, Any]]:
+    rows = []
+    for kind, images in (("train", "training"), ("validation", "validation")):
+        lines = [line for line in run.log if line.get("kind") == kind and number in line]
+        step = -(-len(lines) // _MOST_POINTS) or 1
+        rows += [
+            {"network": run.label, "images": images, "epoch": line["epoch"], "value": line[number]}
+            for line in lines[::step]
+        ]
+    return rows
+
+
+def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> alt.LayerChart:
+    """The shares of a parameter of a Gabor bank (bars) and its published histogram (line).
 
     Args:
-      layers: the layers of the chart, the lowest first.
-      description: for readers who do not see it.
-      size: width and height in pixels.
-      networks: number of networks, for a chart of rows of ``of_networks``.
+      arrays: the arrays of a result of the suite "v1".
+      parameter: one of ``PARAMETERS``.
     """
-    width, height = size
-    chart = alt.layer(*layers).properties(width=width, height=height)
-    # A theme would add to the specification. Validation takes ten times as long as all the rest.
-    with alt.theme.enable("none"):
-        spec = chart.to_dict(validate=False)
-    if networks:
-        spec["params"] = [{"name": "shown", "value": list(range(networks))}]
-    # The address of the schema: the page loads nothing.
-    del spec["$schema"]
-    svg = vl_convert.vegalite_to_svg(spec, config=CONFIG, allowed_base_urls=[])
-    # Namespaces of XML are addresses, too. SVG within HTML does not need them.
-    start = svg.index(">")
-    head = " ".join(part for part in svg[:start].split(" ") if not part.startswith("xmlns"))
-    return Figure(Markup(printable(head + svg[start:])), spec, description)
+    sample = np.asarray(arrays[parameter], float)
+    edges = np.linspace(sample.min(), sample.max() + 1e-9, 9)
+    published = f"published_{parameter}_edges" in arrays
+    if published:
+        edges = np.asarray(arrays[f"published_{parameter}_edges"], float)
+    if parameter == "theta":
+        sample = edges[0] + np.mod(sample - edges[0], 180.0)
+    shares = np.histogram(sample, edges)[0] / len(sample)
+    layers = {"this bank": shares}
+    if published:
+        weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
+        layers["macaque V1"] = weights / weights.sum()
+    return _histogram(edges, layers, PARAMETERS[parameter])
 
 
-@functools.cache
-def script() -> str:
-    """The script for the charts, with Vega, Vega-Lite and Vega-Embed in one text."""
-    text = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
-    return vl_convert.javascript_bundle(text)
+def property_histogram(
+    label: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]]
+) -> alt.LayerChart:
+    """The distribution of a property of units, beside that of neurons of macaque V1.
 
-
-def packed(value: Any) -> str:
-    """A text, or a value as JSON, as ``templates/loader.js`` reads it."""
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def color(position: int) -> str:
-    """The colour of the network at a position on the page."""
-    return f"var(--net-{position % COLORS})"
-
-
-def marker(position: int) -> str:
-    """The marker of the network at a position on the page.
-
-    Among 64 networks, each has another pair of colour and marker.
+    Args:
+      label: the property in words, with its unit.
+      edges: bin edges.
+      shares: whose distribution it is -> the share in each bin; drawn as bars for the first, and
+        as lines for the others.
     """
-    return MARKERS[(position + position // COLORS) % len(MARKERS)]
+    return _histogram(np.asarray(edges, float), shares, label)
 
 
-def dashes(position: int) -> Sequence[float]:
-    """The dashes of a line of the network at a position on the page; see ``marker``."""
-    return DASHES[(position + position // COLORS) % len(DASHES)]
+def _histogram(
+    edges: np.ndarray, shares: Mapping[str, Sequence[float]], title: str
+) -> alt.LayerChart:
+    known = list(shares)
+    filled = np.flatnonzero(np.sum([np.asarray(each) for each in shares.values()], axis=0))
+    first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(edges) - 1)
+    rows = [
+        {"of": name, "low": float(edges[at]), "high": float(edges[at + 1]), "share": float(of[at])}
+        for name, of in shares.items()
+        for at in range(first, last)
+    ]
+    ends = [float(edges[first]), float(edges[last])]
+    logarithmic = ends[0] > 0 and ends[1] / ends[0] >= 8
+    scale = alt.Scale(domain=ends, type="log" if logarithmic else "linear", nice=False)
+    colors = ["#b9c0c8", *COLORS] if len(known) > 1 else [COLORS[1]]
+    color = alt.Color(
+        "of:N",
+        scale=alt.Scale(domain=known, range=(colors * len(known))[: len(known)]),
+        legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300),
+    )
+    told = [
+        "of:N", alt.Tooltip("low:Q", format=".3~g", title="from"),
+        alt.Tooltip("high:Q", format=".3~g", title="to"), alt.Tooltip("share:Q", format=".0%"),
+    ]  # fmt: skip
+    base = _chart(rows).encode(
+        x=alt.X("low:Q", scale=scale, title=title, axis=alt.Axis(format=".3~g", tickCount=4)),
+        color=color,
+        tooltip=told,
+    )
+    bars = base.transform_filter(f"datum.of === {known[0]!r}").mark_rect(stroke="white")
+    # A step reaches the end of the last bin.
+    ends_of = [row | {"low": row["high"]} for row in rows if row["high"] == float(edges[last])]
+    lines = (
+        _chart([*rows, *ends_of])
+        .transform_filter(f"datum.of !== {known[0]!r}")
+        .mark_line(interpolate="step-after", strokeWidth=1.8)
+        .encode(x=alt.X("low:Q", scale=scale), y="share:Q", color=color, detail="of:N")
+    )
+    y = alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=4))
+    layers = [bars.encode(x2="high:Q", y=y, y2=alt.datum(0)), lines]
+    return alt.layer(*layers[: len(known)]).properties(height=_SMALL)
 
 
-def chart_of(rows: Sequence[dict[str, Any]]) -> alt.Chart:
-    """A chart of rows of data."""
-    return alt.Chart(alt.InlineData(values=list(rows)))
+def tuning(
+    arrays: Mapping[str, np.ndarray], curve: str = "orientation", units: Sequence[int] = ()
+) -> alt.Chart:
+    """Tuning curves of units, each divided by its largest value.
 
-
-def of_networks(rows: Sequence[dict[str, Any]]) -> alt.Chart:
-    """A chart of rows with the "position" of a network; the reader chooses the networks."""
-    return chart_of(rows).transform_filter("indexof(shown, datum.position) >= 0")
-
-
-def share_axis(title: str | None = None, **fields: Any) -> alt.Axis:
-    """A vertical axis of shares in percent."""
-    options: dict[str, Any] = {"tickCount": 4} | fields
-    return alt.Axis(title=title, format="%", **options)
-
-
-def styled(channel: Any, styles: Iterable[Any], field: str = "position") -> Any:
-    """A channel with the style of each network, or of each value of another field from 0.
-
-    The page has legends, so charts have none.
+    Args:
+      arrays: the arrays of a scored layer, see ``neurophysiology.Scores.arrays``.
+      curve: one of ``CURVES``.
+      units: positions of units. Default: four, spread over the preferred spatial frequencies.
     """
-    shown = list(styles)
-    scale = alt.Scale(domain=list(range(len(shown))), range=shown)
-    return channel(f"{field}:N", scale=scale, legend=None)
+    if curve not in CURVES:
+        raise ValueError(f"curve must be one of {', '.join(CURVES)}, got {curve!r}")
+    axis, title = CURVES[curve]
+    steps, curves = arrays[f"axis/{axis}"], arrays[f"curve/{curve}"]
+    rows = []
+    for unit in units or spread_units(arrays):
+        relative = curves[:, unit] / max(float(curves[:, unit].max()), 1e-9)
+        rows += [
+            {"unit": f"unit {unit}", "level": float(level), "response": round(float(value), 4)}
+            for level, value in zip(steps, relative, strict=True)
+        ]
+    scale = alt.Scale() if curve == "orientation" else alt.Scale(type="log", nice=False)
+    return (
+        _chart(rows)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("level:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5, format="~g")),
+            y=alt.Y("response:Q", title="relative response"),
+            color=alt.Color("unit:N", legend=alt.Legend(title=None, orient="top", columns=2)),
+            tooltip=["unit:N", "level:Q", "response:Q"],
+        )
+        .properties(height=_SMALL)
+    )
 
 
-def styles(runs: Sequence[Run]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
-    """Colours, shapes and dashes: lines of stochastic networks are solid."""
-    places = range(len(runs))
-    dashes = [DASHES[0] if run.stochastic else _DETERMINISTIC for run in runs]
-    colors, shapes = styled(alt.Color, map(color, places)), styled(alt.Shape, map(marker, places))
-    return colors, shapes, styled(alt.StrokeDash, dashes)
+def spread_units(arrays: Mapping[str, np.ndarray], count: int = 4) -> list[int]:
+    """Units spread over the preferred spatial frequencies, among those that respond enough."""
+    frequency = np.asarray(arrays["value/peak_sf"], float)
+    usable = np.flatnonzero(np.isfinite(frequency) & np.isfinite(arrays["value/pref_or"]))
+    ordered = usable[np.argsort(frequency[usable], kind="stable")]
+    places = np.linspace(0.1, 0.9, count) * (len(ordered) - 1)
+    return list(dict.fromkeys(int(ordered[place]) for place in places.astype(int)))

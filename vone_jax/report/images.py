@@ -9,26 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vone_jax.names import NORMS
-from vone_jax.report import comparison
-from vone_jax.report.provenance import Entry, entries
-from vone_jax.report.wording import phrase
-from vone_jax.results import Run
+from vone_jax.results import Result, Run
 
 # The page stays small: fewer large images than small ones.
 _SMALL_SIDE, _MANY, _FEW = 64, 8, 4
 _MAX_CONDITIONS = 4
-_SELECTIONS = {
-    "spread": "The images are spread over the classes of the data set.",
-    "first": "The images are among the first of the data set.",
-    "one class": "The images are of one class.",
-}
 # Larger images are shrunk for the page.
 MAX_SIDE = 112
 _ROWS, _COLUMNS = 6, 8
 _GAP = 2
-# Filters in the row at the top of the page.
-_IN_STRIP = 32
 _PHASES = ("kernels_in_phase", "kernels_quadrature")
 _CELLS_OF_A_KIND = 4
 # Cells shown together differ by at least this many degrees of orientation, if the bank allows.
@@ -94,13 +83,6 @@ def mosaics(arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
             title = f"{kind.capitalize()} cells"
             pictures.append({"title": title, "description": about, "uri": _stitched(tiles)})
     return pictures
-
-
-def strip(arrays: Mapping[str, np.ndarray]) -> str:
-    """A row of filters from coarse to fine, for decoration, as a data URI."""
-    order = np.argsort(arrays["sf"], kind="stable")
-    taken = order[np.linspace(0, len(order) - 1, _IN_STRIP).round().astype(int)]
-    return _stitched([[each for i in taken for each in _tiles(arrays, i)]])
 
 
 def _arranged(
@@ -185,70 +167,60 @@ def _chosen(cells: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[int]:
 
 
 def galleries(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Adversarial images beside the originals, by attack; of many attacks, some evenly chosen.
+    """Adversarial images that results keep, beside the originals: one gallery for each attack.
 
-    Each is a title, how the images were selected, the factor that magnifies the changes, and cards:
-    an image, its true class, and the attacks on each network.
+    Each is a title, the factor that magnifies the changes, and cards: an image, its true class, and
+    what each network took it for, before the attack and after it.
     """
-    conditions = comparison.grouped(
-        ((NORMS.index(entry.result.attack.norm), entry.result.attack.radius), entry)
-        for entry in entries(runs, "gallery")
-        if entry.result.arrays and comparison.as_deployed(entry.run, entry.result)
+    shown: dict[str, list[tuple[Run, Result]]] = {}
+    for run in runs:
+        for result in run.of_type("Attacked"):
+            if "adversarial" in result.arrays:
+                shown.setdefault(result.label, []).append((run, result))
+    return [_gallery(title, kept) for title, kept in list(shown.items())[:_MAX_CONDITIONS]]
+
+
+def _gallery(title: str, kept: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
+    largest = max(
+        float(np.abs(result.arrays["adversarial"] - result.arrays["original"]).max())
+        for _, result in kept
     )
-    keys = sorted(conditions)
-    if len(keys) > _MAX_CONDITIONS:
-        places = np.linspace(0, len(keys) - 1, _MAX_CONDITIONS).round().astype(int)
-        keys = [keys[place] for place in places]
-    return [_gallery(conditions[key]) for key in keys]
-
-
-def _gallery(shown: Sequence[Entry]) -> dict[str, Any]:
-    stored = [entry.result.arrays for entry in shown]
-    changes = [float(np.abs(each["adversarial"] - each["images"]).max()) for each in stored]
-    factor = _magnification(max(changes))
-    cards: dict[tuple, dict[str, Any]] = {}
-    for entry, arrays in zip(shown, stored, strict=True):
-        name = entry.result.dataset.class_name
-        for i in _chosen_images(arrays):
-            original, adversarial = arrays["images"][i], arrays["adversarial"][i]
-            label, before, after = (
-                int(arrays[each][i])
-                for each in ("label", "predicted_clean", "predicted_adversarial")
-            )
-            key = (label, original.shape, original.tobytes())
-            if key not in cards:
-                once = {"truth": name(label), "original": photograph(original)}
-                cards[key] = once | {"attacked": []}
-            cards[key]["attacked"].append(
+    factor = _magnification(largest)
+    cards: dict[int, dict[str, Any]] = {}
+    for run, result in kept:
+        arrays = dict(result.arrays)
+        names = result.provenance.get("class_names", ())
+        before = _predictions(run)
+        most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
+        places = {int(index): place for place, index in enumerate(arrays["index"])}
+        for i, index in enumerate(arrays["kept"][:most].tolist()):
+            place, original = places[index], arrays["original"][i]
+            adversarial, label = arrays["adversarial"][i], int(arrays["label"][place])
+            after = int(arrays["predicted"][place])
+            card = {"truth": _name(names, label), "original": photograph(original), "attacked": []}
+            cards.setdefault(index, card)["attacked"].append(
                 {
-                    "position": entry.position,
-                    "label": phrase(entry.run.label, entry.detail),
+                    "network": run.label,
                     "perturbation": photograph(0.5 + factor * (adversarial - original)),
                     "adversarial": photograph(adversarial),
-                    "before": name(before),
-                    "after": name(after),
-                    "right_before": before == label,
-                    "right_after": after == label,
+                    "before": _name(names, before[index]) if index in before else "",
+                    "after": _name(names, after),
+                    "right": after == label,
                 }
             )
-    conditions: Any = [entry.result.condition for entry in shown]
-    selections = sorted({condition.selection for condition in conditions})
-    if len(np.unique(np.concatenate([arrays["label"] for arrays in stored]))) == 1:
-        selections = ["one class"]
-    return {
-        "title": shown[0].result.attack.label,
-        "factor": factor,
-        "selection": " ".join(_SELECTIONS[selection] for selection in selections),
-        "cards": list(cards.values()),
-    }
+    return {"title": title, "factor": factor, "cards": list(cards.values())}
 
 
-def _chosen_images(arrays: dict[str, np.ndarray]) -> list[int]:
-    """The images to show: one of each class before a second one, in the order of the file."""
-    labels = arrays["label"].tolist()
-    most = _MANY if max(arrays["images"].shape[1:3]) <= _SMALL_SIDE else _FEW
-    repeats = [labels[:i].count(label) for i, label in enumerate(labels)]
-    return sorted(sorted(range(len(labels)), key=lambda i: (repeats[i], i))[:most])
+def _predictions(run: Run) -> dict[int, int]:
+    """Index of an image -> the class that a network takes the clean image for."""
+    for result in run.of_type("Clean"):
+        arrays = result.arrays
+        return dict(zip(arrays["index"].tolist(), arrays["predicted"].tolist(), strict=True))
+    return {}
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return names[label] if label < len(names) else str(label)
 
 
 def _magnification(largest: float) -> int:

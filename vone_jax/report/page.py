@@ -1,268 +1,271 @@
-"""The page: the values for its template, computed from runs."""
+"""The page: the values of its template, computed from runs."""
 
-import base64
-import hashlib
-import itertools
-import re
-import shlex
-from collections.abc import Sequence
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import Any
 
+import altair as alt
 import jinja2
-import numpy as np
-from markupsafe import Markup, escape
+import vl_convert
+from markupsafe import Markup
 
-from vone_jax import names, results
-from vone_jax.report import (
-    accuracy,
-    cautions,
-    charts,
-    comparison,
-    images,
-    paired,
-    physiology,
-    provenance,
-    scores,
-    tuning,
-    wording,
-)
-from vone_jax.report.provenance import entries
-from vone_jax.results import Run
+from vone_jax import names
+from vone_jax.report import charts, images, tables
+from vone_jax.results import Result, Run, Runs
 
-# The suites that make the results that a section needs.
-SUITES = {
-    "clean": "clean",
-    "attack": "linf l2 l1",
-    "masking": "masking",
-    "gallery": "gallery",
-    "corruption": "corruptions",
-    "v1": "v1",
+# Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
+FEW_UNITS = 100
+# The look that all charts share.
+_CONFIG = {
+    "font": "system-ui, sans-serif",
+    "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"},
+    "legend": {"labelFontSize": 12, "symbolOpacity": 1},
+    "view": {"stroke": None},
 }
 
-# The parts of the table of all numbers.
-GROUPS = {"clean": "Clean images", "attack": "Attacks", "corruption": "Corruptions"}
 
-
-def environment() -> jinja2.Environment:
-    """The templates of the page, and the words and functions that they use."""
-    made = jinja2.Environment(
+def render(runs: Runs, chosen: str | None = None) -> str:
+    """The page as HTML, complete in itself. The same runs always give the same text."""
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vone_jax.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"],
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("percent", "points", "listing", "count", "words", "fact", "form_label"):
-        made.filters[name] = getattr(wording, name)
-    made.filters |= {
-        "whole": _whole,
-        "packed": charts.packed,
-        "interval": lambda ends: wording.interval(*ends),
-        "severities": wording.severity_label,
-        "mean": results.mean_accuracy,
+    environment.filters |= {"percent": _percent, "points": _points, "chart": _chart}
+    return environment.get_template("page.html").render(_context(runs, chosen))
+
+
+def _percent(share: float) -> str:
+    """0.8123 -> '81.2 %'."""
+    return f"{100 * share:.1f}\u202f%"
+
+
+def _points(difference: float) -> str:
+    """A signed difference of shares in percentage points: 0.289 -> '+28.9'."""
+    return f"{100 * difference:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0")
+
+
+def _chart(chart: Any) -> Markup:
+    """A chart as the specification that the script of the page draws."""
+    with alt.theme.enable("none"):
+        # Validation takes ten times as long as all the rest.
+        spec = chart.to_dict(validate=False)
+    # The page loads nothing, not even the schema.
+    spec = {name: value for name, value in spec.items() if name != "$schema"}
+    text = json.dumps(spec | {"config": _CONFIG}, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(f'<script type="application/json" class="chart">{text}</script>')
+
+
+@functools.cache
+def _script() -> Markup:
+    """Vega, Vega-Lite, Vega-Embed and the few lines that draw the charts of the page."""
+    lines = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
+    return Markup(vl_convert.javascript_bundle(lines).replace("</script", "<\\/script"))
+
+
+def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
+    table = tables.conditions(runs)
+    base = tables.baseline(runs, chosen)
+    compared = [(run, tables.compare(table, run, base)) for run in runs if run is not base]
+    compared = [(run, lines) for run, lines in compared if lines]
+    scores = tables.means(table, runs)
+    distances = _numbers(runs, "Minimal")
+    attacked = {each.norm for each in table} | {r.condition["attack"]["norm"] for _, r in distances}
+    norms = [norm for norm in names.NORMS if norm in attacked]
+    corrupted = any(each.kind == "Corrupted" for each in table)
+    labels = [run.label for run in runs]
+    datasets = {
+        " ".join(str(r.identity["dataset"].get(n) or "") for n in ("name", "split")).strip(". ")
+        for run in runs
+        for r in run.results
+        if "accuracy" in r.measured
     }
-    made.globals |= {
-        "norm_labels": names.NORM_LABELS,
-        "eps_label": names.eps_label,
-        "config": charts.CONFIG,
-        # The macro of a chart adds its specification.
-        "specs": {},
-        "color": charts.color,
-        "marker": charts.marker,
-    }
-    return made
-
-
-def render(runs: Sequence[Run]) -> str:
-    """The page as HTML, complete in itself. The same runs always give the same text."""
-    templates = environment()
-    loader = templates.get_template("loader.js").render()
-    # The policy of the page allows these scripts, and no other ones.
-    scripts = [hashlib.sha256(text.encode()).digest() for text in (loader, charts.script())]
-    digests = [base64.b64encode(digest).decode() for digest in scripts]
-    templates.filters["anchor"] = {each.result: each.anchor for each in entries(runs)}.get
-    page = templates.get_template("page.html")
-    context = _context(runs) | {"script": charts.script(), "loader": loader, "digests": digests}
-    return wording.printable(page.render(context))
-
-
-def _context(runs: Sequence[Run]) -> dict[str, Any]:
-    labels, table = [run.label for run in runs], scores.table(runs)
-    training = accuracy.training_charts(runs)
-    attacked = comparison.norms(runs)
-    datasets = {wording.dataset(r.dataset.part) for run in runs for r in run.on_images}
-    if not datasets:
-        published = [r for run in runs for r in run.results if r.published]
-        datasets = {f"published images of {r.dataset.name.rpartition('/')[0]}" for r in published}
-    methods = {getattr(r.measured, "interval_method", "") for run in runs for r in run.results}
-    banks = _banks(runs)
-    means = [r.measured for run in runs for r in run.of_kind("corruption_means")]
-    categories = {n for m in means if isinstance(m, results.CorruptionMeans) for n in m.categories}
+    logged = ("loss", "accuracy")
     return {
-        "runs": runs,
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
-        "strip": images.strip(banks[0]["arrays"]) if banks else "",
+        "runs": runs,
+        "base": base,
         "datasets": sorted(datasets),
-        "images_shown": comparison.images(runs),
-        "measured_on": max(r.provenance.started for run in runs for r in run.results)[:10],
-        "cautions": cautions.cautions(runs),
-        "comparisons": paired.comparisons(runs),
-        "headlines": comparison.headlines(runs),
-        "near_chance": [comparison.near_chance(run) for run in runs],
-        "answer": accuracy.overview(runs),
-        "attack_panels": [(norm, accuracy.attack_chart(runs, norm)) for norm in attacked],
-        "with_other_noise": [
-            names.NORM_LABELS[norm]
-            for norm in comparison.norms(runs, deployed=False)
-            if norm not in attacked
-        ],
-        "attacks": _attack_settings(runs),
-        "chance": comparison.common_chance(runs),
-        "masking": entries(runs, "masking"),
-        "distances": entries(runs, "minimal"),
-        "corruption_means": entries(runs, "corruption_means"),
-        "categories": [name for name in names.CORRUPTION_CATEGORIES if name in categories],
-        "scores": table,
-        "score_parts": [[name for name in part if name in table.columns] for part in scores.PARTS],
+        "images": sorted(
+            {r.identity["dataset"]["examples"] for each in table for r in each.results.values()}
+        ),
+        "date": max(str(r.provenance.get("started", "")) for run in runs for r in run.results)[:10],
+        "sentences": [tables.sentence(run, base, lines) for run, lines in compared],
+        "overview": charts.overview(table, runs),
+        "cautions": tables.cautions(runs, table),
+        "compared": compared,
+        # Condition -> the accuracy of the baseline.
+        "compared_in": {name: line.theirs for _, lines in compared for name, line in lines.items()},
+        "headlines": {label: tables.headline(line) for label, line in scores.items()},
+        "scores": scores,
+        "columns": list(dict.fromkeys(name for line in scores.values() for name in line)),
+        "ladders": [(norm, charts.ladder(table, runs, norm)) for norm in norms],
+        "attacks": _attacks(table),
+        "distances": distances,
+        "masking": _numbers(runs, "Masking"),
         "galleries": images.galleries(runs),
-        "hidden_galleries": [
-            f"{run.label} ({result.name})"
-            for _, run, result in entries(runs, "gallery")
-            if result.arrays and not comparison.as_deployed(run, result)
-        ],
-        "corruptions": _corruptions(runs),
-        "banks": banks,
-        "physiology": physiology.section(runs),
-        "training": training,
-        "table": _table(runs),
-        "methods": sorted(filter(None, methods)),
-        "sources": [provenance.source(position, run) for position, run in enumerate(runs)],
-        "missing": _missing(runs, bool(training)),
-        "installed": names.installed(),
+        "corruptions": charts.corruptions(table, runs) if corrupted else None,
+        "banks": _banks(runs),
+        "physiology": _physiology(runs),
+        "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],
+        "table": table,
+        "others": _others(runs),
+        "script": _script(),
+        "notes": {run.label: _notes(run) for run in runs},
+        "anchors": {
+            (run.label, result.name): f"r{place}-{at}"
+            for place, run in enumerate(runs)
+            for at, result in enumerate(run.results)
+        },
+        "facts_of": _facts,
+        "settings": {run.label: _settings(run) for run in runs},
+        "command": names.command("report.py") if names.installed() else "python -m vone_jax.report",
     }
 
 
-def _whole(text: str) -> Markup:
-    """The text as HTML in which lines do not break within a word with hyphens."""
-    return Markup(re.sub(r"\S*-\S*", r'<span class="whole">\g<0></span>', str(escape(text))))
+def _attacks(table: Sequence[tables.Condition]) -> list[tuple[str, str]]:
+    """(attack in words, its settings) of each ladder, from its largest radius."""
+    settings = {}
+    for each in table:
+        if each.norm:
+            shown = each.fields.get("several") or [each.attack]
+            settings[f"{each.series} {names.NORM_LABELS[each.norm]}"] = "; ".join(map(_code, shown))
+    return list(settings.items())
 
 
-def _attack_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(networks, attack with its noise draws), for each way in which networks were attacked."""
-    settings: dict[str, dict[str, None]] = {}
-    for _, run, result in entries(runs, "attack"):
-        draws = comparison.attack_condition(result).eot_samples
-        mean = f"gradient averaged over {draws} noise draws" if draws > 1 else ""
-        attack = wording.phrase(comparison.attack_settings(result), result.attack_noise_label, mean)
-        settings.setdefault(attack, {})[run.label] = None
-    return [(wording.listing(list(labels)), attack) for attack, labels in settings.items()]
-
-
-def _corruptions(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The mean over severities of each corruption, and a panel for each by severity."""
-    # Corruption -> severities, for each network.
-    measured = [comparison.grouped(comparison.corruptions(run)) for run in runs]
-    names = list(dict.fromkeys(itertools.chain(*measured)))
-    if not names:
-        return None
-    # One severity beside the clean image makes no curve.
-    panels = [
-        (wording.words(name), accuracy.severity_chart(runs, name))
-        for name in names
-        if any(len(each.get(name, ())) > 1 for each in measured)
+def _code(fields: Mapping[str, Any]) -> str:
+    """An attack as code, without what is None."""
+    given = [
+        f"{name}={_code(value) if isinstance(value, dict) else _rounded(value)}"
+        for name, value in fields.items()
+        if name != "type" and value is not None
     ]
-    extra: dict[str, None] = {}
-    for run, each in zip(runs, measured, strict=True):
-        averaged = comparison.averaged(run).values()
-        counted = {getattr(result.condition, "corruption", "") for result in averaged}
-        extra |= dict.fromkeys(name for name in each if name not in counted)
-    severities = {tuple(of) for each in measured for of in each.values()}
-    distinct = set(itertools.chain(*severities))
-    over = wording.severity_label(list(distinct))
-    alike = len(severities) == 1
-    mean = f"mean over {over}" if alike else "mean over the severities of each network"
+    return f"{fields.get('type', '')}({', '.join(given)})"
+
+
+def _rounded(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(runs: Runs, *kinds: str) -> list[tuple[Run, Result]]:
+    return [(run, result) for run in runs for result in run.of_type(*kinds)]
+
+
+def _others(runs: Runs) -> list[tuple[Run, Result, list[tuple[str, str]]]]:
+    """The numbers of kinds that have no section of their own."""
+    shown = ("Clean", "Attacked", "Worst", "Corrupted", "Minimal", "Masking", "Physiology")
+    return [
+        (run, result, [(name, f"{result.value(name):.6g}") for name in result.measured])
+        for run in runs
+        for result in run.results
+        if result.condition["type"] not in shown and result.measured
+    ]
+
+
+def _notes(run: Run) -> list[str]:
+    """What was assumed when a network was opened, and facts about it."""
+    first = run.results[0]
+    network, noise = first.identity["network"], first.identity["network"]["test_noise"]
+    return [
+        f"{first.provenance.get('parameters', 0):,} parameters",
+        f"images of {network['image_size']} pixels",
+        f"noise: {'none' if noise is None else _code(noise)}",
+        *first.provenance.get("notes", ()),
+    ]
+
+
+def _settings(run: Run) -> str:
+    """The experiment that trained a network, or its description, as JSON."""
+    shown = run.experiment or run.results[0].identity["network"]["description"]
+    return json.dumps(shown, indent=1, ensure_ascii=False)
+
+
+def _facts(result: Result) -> dict[str, str]:
+    """The provenance of a result in words."""
+    identity, made = result.identity, result.provenance
+    dataset = identity["dataset"]
+    protocol = {n: v for n, v in identity["protocol"].items() if n != "type"}
+    versions = made.get("versions", {})
     return {
-        "chart": accuracy.by_corruption(runs),
-        "panels": panels,
-        "ways": len(names),
-        "extra": [wording.words(name) for name in extra],
-        "over": over,
-        "heading": mean if len(distinct) > 1 else f"at {over}",
+        "condition": _code(result.condition),
+        "judged": ", ".join(f"{name} {value}" for name, value in protocol.items()),
+        "data": f"{dataset['name']} {dataset.get('split') or ''}, {dataset['examples']} images",
+        "seed": str(identity["seed"]),
+        "precision": str(identity["matmul_precision"]),
+        "weights": str(identity["network"]["checksum"]),
+        "command": str(made.get("command", "")),
+        "device": str(made.get("device", "")),
+        "started": str(made.get("started", "")),
+        "seconds": f"{made.get('wall_seconds') or 0:.1f}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
 
-def _banks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The V1 front ends, with their pictures; networks with the same filters share an entry.
-
-    If their noise differs, the maps are those of the first network with the noise of its training,
-    else of the first one that was trained without noise, else of the first of all.
-    """
-    shared: dict[bytes, dict[str, results.Result]] = {}
-    for _, run, result in entries(runs, "v1"):
-        if result.arrays:
-            names = ("kernels_in_phase", "kernels_quadrature", "image", "responses_clean")
-            key = b"".join(result.arrays[name].tobytes() for name in names)
-            label = wording.phrase(run.label, result.network.noise_change)
-            shared.setdefault(key, {}).setdefault(label, result)
-    banks = []
-    for of_label in shared.values():
-        own = [label for label, each in of_label.items() if not each.network.noise_replaced]
-        # The networks whose responses the noise changes.
-        noisy = [
-            label
-            for label, each in of_label.items()
-            if not np.array_equal(each.arrays["responses_clean"], each.arrays["responses_noisy"])
-        ]
-        label = next(iter([n for n in own if n in noisy] or own or of_label))
-        arrays = of_label[label].arrays
-        noises = {each.network.test_label for each in of_label.values()}
-        banks.append(
-            {
-                "labels": list(of_label),
-                "arrays": arrays,
-                "noisy": label in noisy,
-                "change": of_label[label].network.noise_change,
-                "maps_of": label if len(noises) > 1 else "",
+def _banks(runs: Runs) -> list[dict[str, Any]]:
+    """The pictures of V1: kernels, parameters, and responses to an image; equal banks once."""
+    shown: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for result in run.of_type("FrontEnd"):
+            arrays = dict(result.arrays)
+            key = arrays["kernels_in_phase"].tobytes().hex()
+            if key in shown:
+                shown[key]["labels"].append(run.label)
+                continue
+            shown[key] = {
+                "labels": [run.label],
+                "cells": len(arrays["sf"]),
+                "side": arrays["kernels_in_phase"].shape[1],
+                "degrees": arrays["kernels_in_phase"].shape[1] / float(arrays["pixels_per_degree"]),
                 "mosaics": images.mosaics(arrays),
-                "histograms": [tuning.bank_histogram(arrays, n) for n in tuning.PARAMETERS],
+                "histograms": [charts.bank_histogram(arrays, name) for name in charts.PARAMETERS],
                 "image": images.photograph(arrays["image"]),
                 "maps": images.response_maps(arrays),
             }
-        )
-    return banks
+    return list(shown.values())
 
 
-def _table(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every accuracy by kind: a column for each network, and for each difference of a pair."""
-    pairs = paired.pairs(runs)
-    # For each pair the difference, and the number of common images if a network has more.
-    groups: dict[str, list[tuple[comparison.Row, list[tuple[results.Difference | None, str]]]]] = {}
-    shown: list[results.Difference] = []
-    for row in comparison.rows(runs):
-        of = dict(zip(runs, row.results, strict=True))
-        differences: list[tuple[results.Difference | None, str]] = []
-        for base, vone in pairs:
-            first, second = of[base], of[vone]
-            if first and second:
-                item = results.difference([first], [second])
-                differences.append((item, paired.on_common(item, (first, second))))
-                shown.append(item)
-            else:
-                differences.append((None, ""))
-        groups.setdefault(GROUPS[row.kind], []).append((row, differences))
-    return {"pairs": pairs, "groups": groups, "unpaired": not all(item.paired for item in shown)}
+def _physiology(runs: Runs) -> dict[str, Any] | None:
+    """The scores of layers, and the distributions of the best layer of each network."""
+    recorded = _numbers(runs, "Physiology")
+    scored = [(run, result) for run, result in recorded if "properties" in result.details]
+    if not recorded:
+        return None
 
+    def of(result: Result) -> dict[str, dict[str, Any]]:
+        properties = result.details["properties"]
+        return {n: each for n, each in properties.items() if each["score"] is not None}
 
-def _missing(runs: Sequence[Run], trained: bool) -> dict[str, str]:
-    """Kind of result -> the command that would make it, for kinds that runs lack and can have."""
-    present = {r.kind for _, _, r in entries(runs) if r.arrays or r.kind not in ("gallery", "v1")}
-    vones = [run for run in runs if names.front_end(run.model)]
-    commands = {} if trained else {"training": names.command("train.py")}
-    for kind, suite in SUITES.items():
-        run = next(iter(vones if kind == "v1" else runs), None)
-        if run is not None and kind not in present:
-            # Results that are no part of a run do not contain the place of their network.
-            spec = shlex.quote(str(run.path)) if "command" in run.config else "NETWORK"
-            commands[kind] = f"{names.command('eval.py')} {spec} --suite {suite}"
-    return commands
+    def few(result: Result) -> bool:
+        return any((each["units"] or 0) < FEW_UNITS for each in of(result).values())
+
+    # Layers with few units stand last: their scores are uncertain.
+    scored.sort(key=lambda pair: (few(pair[1]), -pair[1].details["mean_score"]))
+    # Only properties that all layers have are compared.
+    shared = [n for n in of(scored[0][1]) if all(n in of(r) for _, r in scored)] if scored else []
+    best = {run.label: result for run, result in reversed(scored)}
+    panels = []
+    for name in shared:
+        first = scored[0][1].details["properties"][name]
+        shares = {"neurons of macaque V1": first["reference_distribution"]}
+        for label, result in reversed(best.items()):
+            layer = f"{label}, {result.condition['layer']}"
+            shares[layer] = result.details["properties"][name]["distribution"]
+        unit = f", {first['unit']}" if first["unit"] else ""
+        title = f"{first['label']}{unit}"
+        panels.append(charts.property_histogram(title, first["edges"], shares))
+    properties = [scored[0][1].details["properties"][name] for name in shared]
+    return {
+        "columns": [each["label"] for each in properties],
+        "layers": [
+            (run, result, [of(result)[name]["score"] for name in shared], few(result))
+            for run, result in scored
+        ],
+        "few": FEW_UNITS,
+        "panels": panels,
+        "sources": list(dict.fromkeys(each["source"] for each in properties)),
+        "failed": [(run, r) for run, r in recorded if "properties" not in r.details],
+    }

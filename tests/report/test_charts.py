@@ -1,0 +1,78 @@
+"""Charts: their data are the results, and Vega-Lite accepts them."""
+
+import numpy as np
+import pytest
+import vl_convert
+
+from tests.report import built_runs
+from vone_jax.report import charts, tables
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return built_runs.load(built_runs.write(tmp_path_factory.mktemp("runs")))
+
+
+def rows_of(chart):
+    """The rows of the first layer. The specification is valid, and Vega can draw it."""
+    spec = chart.to_dict()
+    vl_convert.vegalite_to_svg(spec | {"width": 300})
+    first = spec["layer"][0] if "layer" in spec else spec
+    data = first.get("data") or spec["data"]
+    return data["values"] if "values" in data else spec["datasets"][data["name"]]
+
+
+def test_a_ladder_has_each_attack_at_each_radius_and_the_clean_images(runs):
+    rows = rows_of(charts.ladder(tables.conditions(runs), runs, "linf"))
+    for run in runs:
+        attacked = {r.label: r.value() for r in run.of_type("Attacked") if "L∞" in r.label}
+        own = [row for row in rows if row["network"] == run.label]
+        pgd = {row["condition"]: row["accuracy"] for row in own if row["attack"] == "PGD"}
+        assert pgd == attacked | {"clean": run.of_type("Clean")[0].value()}
+        # The curve of the smallest changes is another line.
+        assert [row["accuracy"] for row in own if row["condition"] == "accuracy at 4/255"] == [0.25]
+
+
+def test_the_overview_has_a_row_for_each_condition_and_the_mean_over_corruptions(runs):
+    rows = rows_of(charts.overview(tables.conditions(runs), runs))
+    own = {row["condition"]: row["accuracy"] for row in rows if row["network"] == "ResNet-18"}
+    corrupted = [r.value() for r in runs[0].of_type("Corrupted")]
+    assert own["mean of 2 corrupted sets"] == pytest.approx(np.mean(corrupted))
+    assert own["clean"] == runs[0].of_type("Clean")[0].value() and len(own) == 7
+
+
+def test_corruptions_and_training(runs):
+    rows = rows_of(charts.corruptions(tables.conditions(runs), runs))
+    assert {row["corruption"] for row in rows} == {"fog", "gaussian noise"} and len(rows) == 4
+    rows = rows_of(charts.training(runs, "loss"))
+    assert {row["value"] for row in rows} == {line["loss"] for line in runs[0].log}
+    assert charts.training(runs, "no such number") is None
+
+
+def test_histograms_have_the_shares_of_the_cells():
+    arrays = built_runs.bank()
+    rows = rows_of(charts.bank_histogram(arrays, "sf"))
+    shares = {(row["of"], row["low"]): row["share"] for row in rows}
+    expected = np.histogram(arrays["sf"], arrays["published_sf_edges"])[0] / 8
+    for low, share in zip(arrays["published_sf_edges"], expected, strict=False):
+        assert shares["this bank", low] == share
+    assert shares["macaque V1", 1.0] == pytest.approx(1 / 3)
+    for parameter in ("theta", "nx", "ny"):
+        assert sum(row["share"] for row in rows_of(charts.bank_histogram(arrays, parameter))) == (
+            pytest.approx(1.0)
+        )
+
+
+def test_tuning_curves_are_relative_to_their_largest_value():
+    rng = np.random.default_rng(0)
+    arrays = {
+        "axis/orientation": np.arange(12) * 15.0, "curve/orientation": rng.random((12, 9)),
+        "value/peak_sf": np.r_[np.nan, np.arange(1.0, 9.0)], "value/pref_or": np.zeros(9),
+    }  # fmt: skip
+    rows = rows_of(charts.tuning(arrays, "orientation", [4]))
+    curve = arrays["curve/orientation"][:, 4]
+    np.testing.assert_allclose([row["response"] for row in rows], curve / curve.max(), atol=1e-4)
+    shown = {row["unit"] for row in rows_of(charts.tuning(arrays))}
+    assert shown == {"unit 1", "unit 3", "unit 5", "unit 7"}
+    with pytest.raises(ValueError, match="curve must be one of orientation, "):
+        charts.tuning(arrays, "colour")

@@ -1,0 +1,38 @@
+"""Charts of a scored layer, by Vega-Altair. The page of a report has the same ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vone_jax.neurophysiology.comparison import PropertyScore
+from vone_jax.neurophysiology.score import Scores
+
+_WIDTH = 320
+
+
+def plot_tuning(scores: Scores, curve: str = "orientation", units: Sequence[int] = ()) -> Any:
+    """Tuning curves of units, each divided by its largest value, as an ``altair.Chart``.
+
+    Args:
+      scores: of a layer, see ``score``.
+      curve: "orientation", "spatial_frequency" or "size".
+      units: positions of units. Default: four, spread over the preferred spatial frequencies.
+    """
+    # Altair takes half a second to import.
+    from vone_jax.report import charts
+
+    return charts.tuning(scores.arrays(), curve, units).properties(width=_WIDTH)
+
+
+def plot_property(score: PropertyScore) -> Any:
+    """The distribution of a property beside that of neurons of macaque V1, as a chart.
+
+    Args:
+      score: of a property that was scored, such as ``scores["pref_or"]``.
+    """
+    from vone_jax.report import charts
+
+    if score.distribution is None or score.reference_distribution is None:
+        raise ValueError(f"{score.label} must be a scored property, it is {score.status!r}")
+    shares = {"neurons of macaque V1": score.reference_distribution, "units": score.distribution}
+    title = f"{score.label}, {score.unit}" if score.unit else score.label
+    return charts.property_histogram(title, score.edges, shares).properties(width=_WIDTH)
