@@ -1,51 +1,67 @@
-"""The conglomerate benchmark of the VOneNet authors as evaluations: attacks and corruptions.
+"""The conglomerate benchmark of the VOneNet authors: attacks and corruptions.
 
 White box: untargeted PGD of 64 steps from the clean image, gradients averaged over 10 noise draws,
-at four budgets in L-infinity, L2 and L1. One setting is not certain, so its variants have names:
-the authors' code exists with two step sizes.
+at four budgets in L-infinity, L2 and L1. Two settings are not certain, so their variants are suites
+of this file: the authors' code exists with two step sizes, and the library that it calls has
+changed its L2 and L1 steps.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from vone_jax import names
-from vone_jax.evaluation import Request
+from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.suites import Setting, corrupted, white_box
+from vone_jax.names import COMMON_CORRUPTIONS
 
-STEP_RULES = ("eps/32", "eps/4")
+# L2 and L1 steps of the Adversarial Robustness Toolbox 1.5 to 1.17, as for the paper: steps are
+# along the gradient, and 1e-7 is added to norms.
+_ART = {"norm_offset": 1e-7, "order": "box_then_ball"}
 
-# L2 and L1 steps of the Adversarial Robustness Toolbox up to 1.17, as for the paper: L1 steps are
-# along the gradient and 1e-7 is added to norms.
-NORM_RULES: dict[str, dict[str, Any]] = {
-    "art-1.5": {"norm_offset": 1e-7, "order": "box_then_ball"},
-}
 
-# The 15 of ImageNet-C. With the benchmark's photographs of frost (frost_dir), "frost".
-CORRUPTIONS = tuple(
-    names.PROCEDURAL_FROST if name == "frost" else name for name in names.COMMON_CORRUPTIONS
-)
+def linf_eps4(setting: Setting) -> list[Condition]:
+    """L-infinity with steps of eps/4, as in an earlier example of the authors."""
+    return white_box(setting, "linf", step_rule="eps/4", variant="eps-4")
+
+
+def l2_l1_art(setting: Setting) -> list[Condition]:
+    """L2 and L1 with the steps of the paper's time."""
+    return [
+        each
+        for norm in ("l2", "l1")
+        for each in white_box(setting, norm, variant="art-1.5", **_ART)
+    ]
+
+
+def l2_l1_art_eps4(setting: Setting) -> list[Condition]:
+    """L2 and L1 with the steps of the paper's time, of length eps/4."""
+    fields = _ART | {"step_rule": "eps/4", "variant": "eps-4-art-1.5"}
+    return [each for norm in ("l2", "l1") for each in white_box(setting, norm, **fields)]
+
+
+def common(setting: Setting) -> list[Condition]:
+    """The 15 corruptions of ImageNet-C, with a drawn texture in place of frost."""
+    return corrupted(COMMON_CORRUPTIONS)
+
+
+STEP_RULES = {"eps/32": ("linf", "l2_l1_art"), "eps/4": ("linf_eps4", "l2_l1_art_eps4")}
 
 
 def attacks(
-    examples: int | None,
-    step_rules: Sequence[str] = STEP_RULES,
-    norm_rules: Sequence[str] = tuple(NORM_RULES),
-) -> Iterator[Request]:
-    """Evaluations of the white-box ladder. L-infinity is the same under all rules of norms.
+    examples: int | None, step_rules: Sequence[str] = tuple(STEP_RULES)
+) -> Iterator[tuple[str, ...]]:
+    """Evaluations of the white-box ladder, as words of eval.py.
 
     Args:
       examples: number of images. None: 5000, or all if there are fewer.
       step_rules: of ``STEP_RULES``.
-      norm_rules: of ``NORM_RULES``.
     """
-    for step_rule in step_rules:
-        # Without a tag for the default of eval.py, so that its results are shared.
-        tag = "" if step_rule == "eps/32" else step_rule.replace("/", "-")
-        yield Request(suite=("linf",), examples=examples, step_rule=step_rule, tag=tag)
-        for rule in norm_rules:
-            yield Request(
-                suite=("l2", "l1"),
-                examples=examples,
-                step_rule=step_rule,
-                tag="-".join(filter(None, (tag, rule))),
-                **NORM_RULES[rule],
-            )
+    count = () if examples is None else ("--examples", str(examples))
+    for rule in step_rules:
+        for suite in STEP_RULES[rule]:
+            name = suite if suite == "linf" else f"{__file__}:{suite}"
+            yield ("--suite", name, *count)
+
+
+def corruptions(examples: int | None = None) -> tuple[str, ...]:
+    """The evaluation of the 15 corruptions, as words of eval.py."""
+    count = () if examples is None else ("--examples", str(examples))
+    return ("--suite", f"{__file__}:common", *count)

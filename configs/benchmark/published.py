@@ -17,8 +17,7 @@ Data: ImageNet's validation images, see imagenet/resnet50.
 Command: python sweep.py benchmark/published --weights DIR --source folder:DIR
 """
 
-from configs.benchmark.protocol import CORRUPTIONS, attacks
-from vone_jax.evaluation import Request
+from configs.benchmark.protocol import attacks, corruptions
 from vone_jax.sweep import Member, Sweep, Weights
 
 # By label: the name of the published file.
@@ -40,8 +39,8 @@ sweep = Sweep(
     members={label: Member(Weights(pattern)) for label, pattern in _FILES.items()},
     evaluations=[
         # 5,000 images, or all of a smaller set.
-        Request(suite=("clean",)),
-        *attacks(None, step_rules=("eps/32",), norm_rules=("art-1.5",)),
-        Request(suite=("corruptions",), corruptions=CORRUPTIONS),
+        ("--suite", "clean"),
+        *attacks(None, step_rules=("eps/32",)),
+        corruptions(),
     ],
 )

@@ -9,19 +9,18 @@ Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 
 the tables are not public).
 Expected: not measured.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured. Forward and backward passes
-of the attacks on one network: 5,000 images x 4 budgets x 64 steps x 10 ladders, 12.8 million
-without noise and 128 million with it (10 draws).
+of the attacks on one network: 5,000 images x 4 budgets x 64 steps x 6 ladders, 7.7 million
+without noise and 77 million with it (10 draws).
 Data: see imagenet/resnet50. Corruptions are made in memory; frost has a drawn texture.
 Command: python sweep.py benchmark/vonenet
 """
 
 from dataclasses import replace
 
-from configs.benchmark.protocol import CORRUPTIONS, attacks
+from configs.benchmark.protocol import attacks, corruptions
 from configs.imagenet.resnet50 import experiment as base
 from configs.imagenet.vone_resnet50 import experiment as vone
 from vone_jax.attacks import PGD
-from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import GaussianImageNoise
 from vone_jax.v1 import NeuronalNoise
@@ -52,8 +51,8 @@ sweep = Sweep(
         ),
     },
     evaluations=[
-        Request(suite=("clean",), examples=_EXAMPLES),
+        ("--suite", "clean", "--examples", str(_EXAMPLES)),
         *attacks(_EXAMPLES),
-        Request(suite=("corruptions",), examples=_EXAMPLES, corruptions=CORRUPTIONS),
+        corruptions(_EXAMPLES),
     ],
 )

@@ -13,4 +13,4 @@ from configs.laboratory.networks import laboratory
 _LABELS = ["base-0", "vone-0", "base-adversarial-8", "base-gaussian", "base-stem-noise"]
 
 # Both step rules, and the L2 and L1 steps of the paper's time.
-sweep = laboratory("benchmark", _LABELS, attacks(200, norm_rules=("art-1.5",)))
+sweep = laboratory("benchmark", _LABELS, attacks(200))

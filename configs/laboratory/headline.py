@@ -6,9 +6,10 @@ Hardware: 2 CPU cores. Wall time: 21 minutes of one core to evaluate; training w
 Command: python sweep.py laboratory/headline
 """
 
-from configs.laboratory.networks import SEEDS, laboratory
-from vone_jax.evaluation import Request
+from configs.laboratory.networks import SEEDS, SUITES, laboratory
 
 _LABELS = [f"{network}-{seed}" for network in ("base", "vone") for seed in SEEDS]
 
-sweep = laboratory("headline", _LABELS, [Request(suite=("l2", "l1"), examples=200, points=2)])
+_WEAK = ("--suite", f"{SUITES}:weak_attacks", "--examples", "200")
+
+sweep = laboratory("headline", _LABELS, [_WEAK])

@@ -8,12 +8,12 @@ networks.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from configs.quickstart.resnet18 import experiment as quickstart
 from configs.quickstart.vone_resnet18 import experiment as quickstart_vone
 from vone_jax import models
 from vone_jax.attacks import PGD
-from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import Distillation, Experiment, GaussianImageNoise, Similarity
 from vone_jax.v1 import (
@@ -139,12 +139,14 @@ NETWORKS: dict[str, Experiment] = {
     "base-similar-shuffled": _similar(target="v1", shuffled=True),
 }
 
-# The evaluations of every network.
+# The evaluations of every network, as words of eval.py.
 EVALUATIONS = (
-    Request(suite=("clean",)),
-    Request(suite=("linf",), examples=200),
-    Request(suite=("corruptions",), examples=500, draws=1),
+    ("--suite", "clean"),
+    ("--suite", "linf", "--examples", "200"),
+    ("--suite", "corruptions", "--examples", "500", "--draws", "1"),
 )
+# The file of further suites.
+SUITES = Path(__file__).with_name("suites.py")
 
 
 def members(labels: Sequence[str]) -> dict[str, Member]:
@@ -152,6 +154,6 @@ def members(labels: Sequence[str]) -> dict[str, Member]:
     return {label: Member(NETWORKS[label]) for label in labels}
 
 
-def laboratory(name: str, labels: Sequence[str], further: Iterable[Request] = ()) -> Sweep:
+def laboratory(name: str, labels: Sequence[str], further: Iterable[Sequence[str]] = ()) -> Sweep:
     """The sweep over the networks of these labels, with ``EVALUATIONS`` and ``further`` ones."""
     return Sweep(name, "laboratory", members(labels), [*EVALUATIONS, *further])

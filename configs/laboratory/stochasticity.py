@@ -10,40 +10,36 @@ Hardware: 2 CPU cores. Wall time: not measured as a whole; 100 draws and 256 ste
 Command: python sweep.py laboratory/stochasticity
 """
 
-from dataclasses import replace
-
-from configs.laboratory.networks import NETWORKS
-from vone_jax.evaluation import Request
+from configs.laboratory.networks import NETWORKS, SUITES
 from vone_jax.sweep import Member, Sweep
 
-_CLEAN = Request(suite=("clean",))
-_LINF = Request(suite=("linf",), examples=200)
-_FEWER = Request(suite=("linf",), examples=100)
+_CLEAN = ("--suite", "clean")
+_LINF = ("--suite", "linf", "--examples", "200")
 
 # Trained with noise: at the attack and the test it may be on or off.
 _NOISY = (
-    replace(_LINF, attack_noise="none"),
-    replace(_CLEAN, test_noise="none"),
-    replace(_LINF, test_noise="none"),
-    replace(_LINF, test_noise="none", attack_noise="trained"),
+    (*_LINF, "--attack-noise", "none"),
+    (*_CLEAN, "--noise", "none"),
+    (*_LINF, "--noise", "none"),
+    (*_LINF, "--noise", "none", "--attack-noise", "neuronal"),
 )
 
 # Trained without noise: at the attack and the test it may be on or off, too.
 _QUIET = (
-    replace(_LINF, attack_noise="neuronal"),
-    replace(_CLEAN, test_noise="neuronal"),
-    replace(_LINF, test_noise="neuronal"),
-    replace(_LINF, test_noise="neuronal", attack_noise="none"),
+    (*_LINF, "--attack-noise", "neuronal"),
+    (*_CLEAN, "--noise", "neuronal"),
+    (*_LINF, "--noise", "neuronal"),
+    (*_LINF, "--noise", "neuronal", "--attack-noise", "none"),
 )
 
 # Frozen noise, and stronger attacks on it.
 _STRONGER = (
-    replace(_CLEAN, noise="frozen"),
-    replace(_LINF, noise="frozen"),
-    replace(_LINF, attack_noise="frozen"),
-    replace(_FEWER, eot_samples=1, tag="1-draw"),
-    replace(_FEWER, eot_samples=100, tag="100-draws"),
-    replace(_LINF, steps=256, tag="256-steps"),
+    (*_CLEAN, "--noise", "frozen"),
+    (*_LINF, "--noise", "frozen"),
+    (*_LINF, "--attack-noise", "frozen"),
+    ("--suite", f"{SUITES}:one_draw", "--examples", "100"),
+    ("--suite", f"{SUITES}:hundred_draws", "--examples", "100"),
+    ("--suite", f"{SUITES}:long_attacks", "--examples", "200"),
 )
 
 sweep = Sweep(

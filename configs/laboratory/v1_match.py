@@ -1,6 +1,6 @@
 """Are V1-like networks robust? V1 match against accuracy at weak budgets, over all networks.
 
-The report's v1_match.md has both correlations, v1_match.png the plot. The recorded layers are V1 of
+A notebook of the documentation correlates the results. The recorded layers are V1 of
 a VOneNet, and the stem and the first two stages of a base network: later stages take long on a CPU.
 
 Paper row: V1 explained variance against white-box accuracy (figure 1 of Dapello, Marques et al.
@@ -13,7 +13,6 @@ Command: python sweep.py laboratory/v1_match
 """
 
 from configs.laboratory.networks import NETWORKS
-from vone_jax.evaluation import Request
 from vone_jax.sweep import Member, Sweep
 
 sweep = Sweep(
@@ -23,18 +22,17 @@ sweep = Sweep(
         label: Member(
             experiment,
             [
-                Request(
-                    suite=("physiology",),
-                    layers=("v1",) if experiment.model.v1 else ("stem", "layer1", "layer2"),
+                (
+                    *("--suite", "physiology", "--layers"),
+                    *(("v1",) if experiment.model.v1 else ("stem", "layer1", "layer2")),
                 )
             ],
         )
         for label, experiment in NETWORKS.items()
     },
     evaluations=[
-        Request(suite=("clean",)),
+        ("--suite", "clean"),
         # Attacks in the other norms cost as much again, and at 28 pixels they are even weaker.
-        Request(suite=("linf",), examples=200),
+        ("--suite", "linf", "--examples", "200"),
     ],
-    v1_match=True,
 )

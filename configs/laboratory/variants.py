@@ -19,8 +19,7 @@ _single = members([*VARIANTS, *(f"vone-{seed}" for seed in SEEDS[1:])])
 _single["vone-0"] = replace(
     _single["vone-0"],
     evaluations=[
-        replace(request, decision="mean_logits", averaged=8, tag="8-draws")
-        for request in EVALUATIONS
+        (*words, "--decision", "mean_logits:8", "--tag", "8-draws") for words in EVALUATIONS
     ],
 )
 

@@ -10,7 +10,6 @@ Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or C
 to continue.
 """
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -18,10 +17,9 @@ from typing import Annotated
 
 import tyro
 
-from vone_jax import cli, data
+from vone_jax import cli
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
-from vone_jax.training.experiment import Experiment
 from vone_jax.training.experiment_files import config_names
 
 PROGRAM = cli.program("sweep.py")
@@ -40,45 +38,17 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
     root = configs.resolve().parent
-    if not argv or argv[0] in ("-h", "--help"):
-        names = "\n  ".join(config_names(configs, "sweep"))
-        status = cli.manual(f"{__doc__}\nSweeps:\n  {names}\n", "sweep.py", argv)
-        if not argv:
-            return status
+    names = "\n  ".join(config_names(configs, "sweep"))
+    description = f"{__doc__}\nSweeps:\n  {names}\n"
     try:
-        arguments = parsing.parse(Arguments, argv, PROGRAM, "Options:")
-        options = arguments.options
-        sweep = sweeps.load_sweep(arguments.sweep, configs)
-        # A wrong data set or split is refused before the first training.
-        if options.source is not None:
-            data.load(options.source, options.split or data.evaluation_split(options.source))
-        elif options.split is not None and "evaluate" in options.only:
-            for source, data_dir in _own_sources(sweep):
-                # If the data are missing, the error of the training command names the cure.
-                with contextlib.suppress(FileNotFoundError):
-                    data.load(source, options.split, data_dir=data_dir)
-        return sweeps.run(
-            arguments.sweep, sweep, root if (root / "train.py").exists() else None, options
-        )
-    except (ValueError, FileNotFoundError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, (sweeps.Options,), argv)
-    except BrokenPipeError:
-        # A program that reads the commands, such as head, has closed the pipe.
-        return cli.FINISHED
-    except OSError as error:
-        return cli.fail(PROGRAM, error, argv=argv)
-    except sweeps.SweepError as error:
-        return cli.fail(PROGRAM, error)
-
-
-def _own_sources(sweep: sweeps.Sweep) -> set[tuple[str, str | None]]:
-    """The data sets on which trained networks are evaluated, and the directories of TFDS."""
-    return {
-        (request.source or member.network.data.source, member.network.data.data_dir)
-        for label, member in sweep.members.items()
-        if isinstance(member.network, Experiment)
-        for request in sweep.evaluations_of(label)
-    }
+        given = parsing.parse(Arguments, argv or ["--help"], PROGRAM, description)
+        sweep = sweeps.load_sweep(given.sweep, configs)
+        root = root if (root / "train.py").exists() else None
+        return sweeps.run(given.sweep, sweep, root, given.options)
+    except ValueError as error:
+        return cli.fail(error)
+    except (OSError, sweeps.SweepError) as error:
+        return cli.fail(error, cli.FAILED)
 
 
 def run() -> None:
