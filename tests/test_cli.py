@@ -13,13 +13,15 @@ from functools import partial
 import jax
 import pytest
 
-from vone_jax import cli, evaluation, fast, training
+import vone_jax
+from tests.results import built
+from vone_jax import cli, evaluation, fast
 from vone_jax.attacks import PGD
-from vone_jax.cli import evaluate, train
+from vone_jax.cli import evaluate, report, sweep, train
 
 
 def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
-    """An image under attack is more work than a clean one. A figure counts as none."""
+    """An image under attack is more work than a clean one."""
     said = []
 
     class Recorder(contextlib.nullcontext):
@@ -36,47 +38,50 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
         def found(self, count):
             said.append(f"{count} found")
 
-    def measure(job, task, earlier, progress):
+        def line(self, text):
+            said.append(text)
+
+        def expect(self, seconds):
+            said.append(seconds)
+
+    def measure(job, condition, progress):
         progress(2, True)
         progress(3, False)
+        return built.accuracy(built.CLEAN, 0.5)
 
     monkeypatch.setattr(evaluate, "Progress", Recorder)
     monkeypatch.setattr(evaluation, "evaluate", measure)
+    monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 1.0)
     protocol = evaluation.Protocol("fresh", 4)
-    job = types.SimpleNamespace(examples=range(8), effective_protocol=protocol)
+    job = types.SimpleNamespace(examples=8, effective_protocol=protocol)
+    job.of = lambda condition: job
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
-    assert evaluate._run([(job, evaluation.Clean()), (job, attack)]) == []
+    assert len(evaluate._run([(job, evaluation.Clean()), (job, attack)], True)) == 2
     assert said == [
         (8 * 4 + 8 * 10, "passes", True),
-        *("clean, 1 of 2", "8 found", 12),
-        *("attack-linf-0.1, 2 of 2", "20 found", 30),
+        *("clean, 1 of 2", "8 found", 12, "r: accuracy 49.9 %, 12.5 s"),
+        *("PGD L∞ 0.1, 2 of 2", 1 / 80, "20 found", 30, "r: accuracy 49.9 %, 12.5 s"),
     ]
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
-    assert cli.fail("train.py", ValueError("no such split")) == 1
-    assert cli.fail("train.py", ValueError("bad"), cli.WRONG_ARGUMENTS) == 2
+    assert cli.fail(ValueError("no such split")) == cli.WRONG_ARGUMENTS
+    assert cli.fail(OSError(28, "No space left", "page.html"), cli.FAILED) == 1
     assert cli.stopped("eval.py") == 75
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines()[:2] == ["train.py: no such split", "train.py: bad"]
-    assert captured.err.splitlines()[2].startswith("eval.py: stopped; ")
+    lines = captured.err.splitlines()
+    assert lines[:2] == ["error: no such split", "error: page.html: No space left"]
+    assert lines[2].startswith("eval.py: stopped; ")
 
 
-def test_a_command_writes_below_the_home_directory_that_a_shell_left_as_it_is(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ada")
-    parser = cli.Parser(prog="report")
-    parser.add_argument("--out")
-    for typed, written in (("~/page.html", "/home/ada/page.html"), ("page~.html", "page~.html")):
-        for words in ([f"--out={typed}"], ["--out", typed]):
-            assert parser.parse_args(words).out == written
-    words = ["quickstart/resnet18", "--run-dir=~/r", "--tensorboard"]
-    experiment = training.load_config(words[0], cli.configs())
-    arguments = train._parse(words, experiment)
-    assert str(arguments.run_dir) == "/home/ada/r" and arguments.tensorboard
-    # Runs record it as it was typed, and are continued by the same command.
-    arguments = train._parse([words[0], "--initial-weights=~/w.pth"], experiment)
-    assert arguments.experiment.initial_weights == "~/w.pth"
+@pytest.mark.parametrize("command", [train, evaluate, sweep, report])
+def test_every_command_says_its_version(command, capsys):
+    try:
+        status = command.main(["--version"])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert not status and capsys.readouterr().out.strip() == vone_jax.__version__
 
 
 def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
@@ -87,18 +92,6 @@ def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_commands_without_jax_stay_without_it():
     program = "import sys; import vone_jax.cli; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.parametrize("command", [
-    "sweep --help", pytest.param("train --help-all", marks=pytest.mark.slow)
-])  # fmt: skip
-def test_a_reader_may_close_the_help_before_its_end(command):
-    name, option = command.split()
-    words = [sys.executable, "-c", f"from vone_jax import cli; cli.start_{name}()", option]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
 
 
 def test_commands_that_compute_import_slow_libraries_when_they_need_them():
@@ -152,16 +145,6 @@ def test_a_clone_that_is_not_installed_says_so(monkeypatch):
     with pytest.raises(SystemExit, match="No module named 'tyro'; install the project first"):
         cli.start_train()
     gc.enable()
-
-
-def test_an_output_that_cannot_be_written_is_one_line_and_a_status():
-    """Python itself would print a second error at its end, and return another status."""
-    program = "import sys; from vone_jax import cli; sys.exit(cli.tell('eval.py', 'done'))"
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-c", program]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    said = "eval.py: stdout cannot be written: No space left on device\n"
-    assert (done.returncode, done.stderr) == (1, said)
 
 
 @pytest.mark.parametrize("number", cli.SIGNALS)
@@ -233,59 +216,6 @@ def test_a_signal_ends_an_evaluation_that_is_busy_outside_python(number):
         finally:
             busy.kill()
         assert busy.stderr.read() == b"eval.py: stopped; run the same command again to continue\n"
-
-
-@pytest.mark.parametrize("number", cli.SIGNALS)
-def test_a_signal_sets_the_flag_that_a_loop_polls(number):
-    before = {each: signal.getsignal(each) for each in cli.SIGNALS}
-    with cli.StopOnSignal() as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-    assert {each: signal.getsignal(each) for each in cli.SIGNALS} == before
-
-
-def test_a_second_signal_ends_the_program_at_once():
-    program = (
-        "import os, signal, time\n"
-        "from vone_jax.cli import StopOnSignal\n"
-        "with StopOnSignal() as stop:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('asked to stop:', stop(), flush=True)\n"
-        # A cluster's, and that of the sweep which the cluster has told, too.
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(1.1)\n"
-        "    print('still there', flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(30)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert result.stdout == "asked to stop: True\nstill there\n"
-    assert result.returncode == -signal.SIGTERM
-
-
-def test_a_second_signal_ends_a_program_that_is_busy_outside_python():
-    """No Python runs in a compiler; here a hash function takes its place, for a minute or so."""
-    program = (
-        "import hashlib\n"
-        "from vone_jax.cli import StopOnSignal\n"
-        "with StopOnSignal():\n"
-        "    print('busy', flush=True)\n"
-        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as busy:
-        assert busy.stdout.readline() == b"busy\n"
-        busy.send_signal(signal.SIGTERM)
-        busy.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            busy.wait(1.5)
-        busy.send_signal(signal.SIGTERM)
-        try:
-            assert busy.wait(5.0) == 128 + signal.SIGTERM
-        finally:
-            busy.kill()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The command line of train.py: what it says and with which status it ends."""
 
-import contextlib
 import errno
 import inspect
 import os
@@ -18,7 +17,6 @@ import pytest
 from tests.photographs import write_photographs
 from vone_jax import data, mesh, models, names, training, v1
 from vone_jax.cli import train
-from vone_jax.evaluation import Request
 from vone_jax.training.state import check_patterns, initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +62,7 @@ def test_help_for_a_config_lists_fields_with_their_values(capsys):
 
 @pytest.mark.parametrize(
     "of",
-    [Request, v1.VOneBlockConfig, v1.SurroundNormalization, v1.SubcorticalConfig, v1.NeuronalNoise],
+    [v1.VOneBlockConfig, v1.SurroundNormalization, v1.SubcorticalConfig, v1.NeuronalNoise],
 )
 def test_help_is_not_broken_within_a_sentence(of):
     """The parser joins a line to the one before only if it begins with a letter."""
@@ -78,11 +76,6 @@ def test_short_help_fits_a_screen(capsys):
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
     assert "--model.image-size 64" in text and "--help-all" in text
-
-
-def test_an_output_that_cannot_be_written_is_a_failure(planned):
-    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
-        assert train.main(["quickstart/resnet18", "--run-dir", "/x/y"]) == 1
 
 
 def test_overrides_reach_the_experiment(planned, capsys):
@@ -176,7 +169,7 @@ def test_weights_that_cannot_be_opened_are_an_error_of_one_line(
 
     monkeypatch.setattr(train, "open_network", refuse)
     assert train.main([*VONE, "--run-dir", str(tmp_path)]) == 2
-    message = "train.py: --initial-weights vone.pth: vone.pth is damaged\n"
+    message = "error: vone.pth is damaged\n"
     assert capsys.readouterr().err == message
     assert planned == []
 
@@ -198,7 +191,7 @@ def test_what_a_config_says_stays_and_a_contradiction_is_named(planned, capsys):
     assert planned[0][0].model.v1 is None
     with pytest.raises(SystemExit):
         train.main(["quickstart/vone_resnet18", "--model.image-size", "64"])
-    assert "--model.image-size is 64, but v1.image_size is 28" in capsys.readouterr().err
+    assert "image_size is 64, but v1.image_size is 28" in capsys.readouterr().err
 
 
 def test_the_run_directory_is_named_after_the_experiment(planned):
@@ -221,7 +214,7 @@ def test_errors_are_one_line_and_status_1(monkeypatch, capsys, error, message):
 
     monkeypatch.setattr(training, "train", fail)
     assert train.main(["quickstart/resnet18"]) == 1
-    assert capsys.readouterr().err == f"train.py: {message or error}\n"
+    assert capsys.readouterr().err == f"error: {message or error}\n"
 
 
 def test_processes_are_joined_before_anything_is_trained(planned, monkeypatch):

@@ -40,10 +40,14 @@ def main() -> None:
 
     for run, (label, colour, style) in LINES.items():
         (loaded,) = results.load(RUNS / run)
-        attacks = {each.attack.eps: each for each in loaded.of_kind("attack") if each.attack}
-        measured = [*loaded.of_kind("clean"), *(attacks[eps] for eps in sorted(attacks))]
-        accuracies = [each.accuracy for each in measured]
-        low, high = np.transpose([each.interval for each in measured])
+        attacks = {each.condition["attack"]["eps"]: each for each in loaded.of_type("Attacked")}
+        measured = [*loaded.of_type("Clean"), *(attacks[eps] for eps in sorted(attacks))]
+        accuracies, low, high = np.transpose(
+            [
+                [each.measured["accuracy"][end] for end in ("value", "low", "high")]
+                for each in measured
+            ]
+        )
         places = range(len(measured))
         axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(places, accuracies, style, color=colour, label=label)

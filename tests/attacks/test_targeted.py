@@ -8,7 +8,7 @@ import pytest
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import evaluation
-from vone_jax.attacks import APGD, FAB, FMN, PGD, DeepFool, Transfer, norms
+from vone_jax.attacks import APGD, FAB, PGD, DeepFool, Transfer, norms
 
 KEY = problem.KEY
 
@@ -63,7 +63,3 @@ def test_accuracy_under_a_targeted_attack_is_refused():
             evaluation.robust_accuracy(
                 KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels(), attack=attacks
             )
-    with pytest.raises(ValueError, match="attack must be untargeted"):
-        evaluation.Minimal(FMN("linf", 1.0, targeted=True), (0.1,))
-    with pytest.raises(ValueError, match="attack must be untargeted"):
-        evaluation.WorstOf((attack,))

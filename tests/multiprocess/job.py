@@ -40,11 +40,11 @@ EXPERIMENT = training.Experiment(
     steps=9,
     log_every=1,
 )
+SUITES = Path(__file__).parents[1] / "evaluation" / "quick_suites.py"
 # 10 images: of the second batch process 1 has nothing but padding.
 EVALUATION = [
-    "--suite", "clean", "linf", "corruptions_quick", "gallery", "v1", "--eps", "0.05",
-    "--corruptions", "gaussian_noise", "--batch-size", "8", "--draws", "2", "--steps", "2",
-    "--eot-samples", "2", "--gallery-images", "2",
+    "--suite", "clean", f"{SUITES}:linf", f"{SUITES}:noise", "v1", "--eps", "4/255",
+    "--batch-size", "8", "--draws", "2",
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Every suite on networks from every source, and a report of them side by side."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from tests.photographs import write_photographs
 from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
 
-SUITES = ("clean", "linf", "corruptions_quick", "gallery")
+QUICK = Path(__file__).parents[1] / "evaluation" / "quick_suites.py"
+SUITES = ("clean", f"{QUICK}:linf", "corruptions_quick")
 SMALL = ("--source", "fashion_mnist_small", "--examples", "6", "--draws", "2", "--batch-size", "8")
 CLEAN = ("--suite", "clean", *SMALL)
 
@@ -40,18 +43,15 @@ def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatc
     model, variables = vone
     convert.save_folder("folder", model, variables)
     named = ("--class-names", names)
-    few = ("--eot-samples", "2", "--steps", "2", "--points", "2", "--gallery-images", "3")
-    masking = ("--masking-images", "3")
     for spec, options, suites in (
-        ("tests.network.user_networks:cnn", masking, (*SUITES, "masking", "physiology")),
+        ("tests.network.user_networks:cnn", (), (*SUITES, f"{QUICK}:masking", "physiology")),
         ("folder", named, (*SUITES, "v1")),
     ):
-        assert evaluate.main([spec, "--suite", *suites, *SMALL, *few, *options]) == 0
+        assert evaluate.main([spec, "--suite", *suites, *SMALL, *options]) == 0
     loaded = results.load(["runs/cnn", "runs/folder"])
-    for each, kinds in zip(loaded, ({"masking", "physiology"}, {"v1"}), strict=True):
-        common = {"clean", "attack", "corruption", "gallery"}
-        assert {result.kind for result in each.results} == common | kinds
-        assert not each.gaps and not each.warnings
+    for each, kinds in zip(loaded, ({"Masking", "Physiology"}, {"FrontEnd"}), strict=True):
+        found = {result.condition["type"] for result in each.results}
+        assert found == {"Clean", "Attacked", "Corrupted"} | kinds and not each.unfinished
     assert report.main(["runs/cnn", "runs/folder", "--out", "page.html"]) == 0
     page = (tmp_path / "page.html").read_text()
     for label in ("cnn", "VOneAlexNet"):
@@ -66,38 +66,20 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
         *("clean.json", "clean.npz"),
     }
     (result,) = results.load("runs/without_names")[0].results
-    assert result.network.source == f"function {spec}"
-    assert result.network.stochastic and result.network.parameters == 7840
-    assert "without_names (without_names) on 6 images" in capsys.readouterr().out
-
-
-def test_all_images_of_a_folder_without_splits_count_and_it_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_photographs(tmp_path, *(f"photos/{name}/{i}.png" for name in "ab" for i in range(5)))
-    text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3), ('a', 'b')\n"
-    (tmp_path / "mine.py").write_text(text)
-    arguments = ["mine.py:net", "--source", "folder:photos", "--suite", "clean", "--draws", "1"]
-    for options, seen in ((), 10), (("--split", "validation", "--tag", "kept"), 2):
-        assert evaluate.main([*arguments, *options]) == 0
-        shown = capsys.readouterr()
-        assert f"on {seen} images" in shown.out
-        told = "folder:photos has no splits, so all of its 10 images count; --split validation"
-        assert (told in shown.err) == (not options)
+    assert result.identity["network"]["source"] == f"function {spec}"
+    assert result.identity["protocol"]["noise"] == "fresh"
+    assert result.provenance["parameters"] == 7840
+    assert "without_names (without_names), 6 images of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "the classes of without_names have no names, so the labels of 'fashion_mnist_small'"),
-        (["--class-names", "nowhere.txt"], "--class-names nowhere.txt: No such file"),
+        (["--class-names", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--source", "no_such_set"], "no data set 'no_such_set'"),
-        (["--test-noise", "none"], "the noise of without_names cannot be changed"),
+        (["--noise", "none"], "the noise of without_names cannot be changed"),
         (["--step", "3"], "step is for a directory of train.py, got 3"),
-        (
-            ["--v1.simple-channels", "3"],
-            "--v1.simple-channels is for checkpoint files, got 3 with "
-            "tests.network.user_networks:without_names, which is not a file",
-        ),
         (["--suite", "physiology"], "without_names has none to record"),
         (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
     ],
@@ -121,25 +103,26 @@ def test_published_images_of_named_classes_are_refused_without_names(tmp_path, m
     write_photographs(tmp_path, "published/fog/1/a/0.png", "published/fog/1/b/0.png")
     text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3)\n"
     (tmp_path / "mine.py").write_text(text)
-    chosen = ["--suite", "corruptions", "--corruptions", "fog", "--severities", "1"]
+    suite = "from vone_jax import evaluation\nfog = evaluation.corrupted(['fog'], (1,))\n"
+    (tmp_path / "suites.py").write_text(suite)
+    chosen = ["--suite", "suites.py:fog"]
     assert evaluate.main(["mine.py:net", *chosen, "--corrupted-files", "folder:published"]) == 2
     assert "the classes of net have no names" in capsys.readouterr().err
 
 
-SWEEP = """
-from vone_jax.evaluation import Request
+SWEEP = f"""
 from vone_jax.sweep import Member, Sweep, Weights
 
 sweep = Sweep(
     "table", "table",
-    {
+    {{
         "base": Member(Weights("resnet18-*.pth")),
         "vone": Member(Weights("voneresnet18_e70.pth*")),
         "absent": Member(Weights("vonealexnet_e70.pth*")),
-    },
+    }},
     [
-        Request(suite=("clean",), draws=2),
-        Request(suite=("linf",), points=2, steps=2, draws=2, eot_samples=2),
+        ("--suite", "clean", "--draws", "2"),
+        ("--suite", "{QUICK}:linf", "--eps", "1/255", "--draws", "2"),
     ],
 )
 """
@@ -186,11 +169,12 @@ def test_files_in_the_published_formats_make_a_table(tmp_path, monkeypatch, capf
     assert sweep.main([*arguments, "--runs", "runs"]) == 0
     assert "left out, not in weights: vonealexnet_e70.pth* (absent)" in capfd.readouterr().out
     frame = results.load(["runs/table/base", "runs/table/vone"]).to_frame()
-    assert set(frame[frame.kind == "attack"].eps_label) == {"1/1020", "1/255"}
+    attacked = frame[frame["condition.type"] == "Attacked"]
+    assert set(attacked["condition.attack.eps"]) == {1 / 255}
     assert set(frame.network) == {"ResNet-18", "VOneResNet-18"}
     assert (tmp_path / "runs/table/table.html").stat().st_size > 1e5
     # The base network has no noise: its decisions are those of its logits.
-    (clean,) = results.load(["runs/table/base"])[0].of_kind("clean")
+    (clean,) = results.load(["runs/table/base"])[0].of_type("Clean")
     (batch,) = data.eval_batches(data.load("folder:images", "."), batch_size=6, image_size=224)
     expected = models.logits_fn(*networks["resnet18"])(jax.random.key(0), batch["image"])
     assert sorted(clean.arrays["label"].tolist()) == [3, 3, 7, 7, 999, 999]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.neurophysiology.conftest import BLOCK, block_responses, small_layer
 from vone_jax import neurophysiology, v1
-from vone_jax.neurophysiology import GROUPS, PROPERTIES, PUBLISHED
+from vone_jax.neurophysiology import GROUPS, PROPERTIES, PUBLISHED, stimuli
 from vone_jax.neurophysiology.score import Recorder
 
 
@@ -44,16 +44,17 @@ def test_rates_are_those_of_v1(scores):
 
 
 def test_curves_agree_with_properties(scores):
-    curve = scores.curves["orientation"]
+    angles, curve = scores.curves["orientation"]
+    np.testing.assert_array_equal(angles, stimuli.ORIENTATIONS)
     np.testing.assert_allclose(curve.max(axis=0)[scores.counted["max_dc"]],
                                scores.per_unit["max_dc"][scores.counted["max_dc"]])  # fmt: skip
-    size = scores.curves["size"]
+    size = scores.curves["size"].values
     index = (size.max(axis=0) - size[-1]) / size.max(axis=0)
     counted = scores.counted["surround_suppression_index"]
     np.testing.assert_allclose(
         scores.per_unit["surround_suppression_index"][counted], index[counted], rtol=1e-5
     )
-    assert scores.curves["spatial_frequency"].shape[0] == 22
+    assert scores.curves["spatial_frequency"].values.shape[0] == 22
 
 
 def test_properties_of_proxy_textures_are_measured_but_not_scored(scores):
@@ -151,6 +152,7 @@ def test_the_table_names_what_is_missing(scores):
     table = str(scores)
     assert "needs data" in table and "needs stimuli" in table
     assert f"{scores['peak_sf'].score:.3f}" in table
+    assert table.splitlines()[-1].split()[-1] == f"{scores.mean_score:.3f}"
 
 
 @pytest.mark.slow

@@ -59,7 +59,6 @@ class Arguments:
     distributed: str | None = None
 
 
-_OPTIONS = (Arguments, training.Experiment)
 _WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError)
 
 
@@ -67,19 +66,22 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with the given arguments and return its exit status."""
     configs = cli.configs()
     if list(argv) == ["--version"]:
-        return cli.tell(PROGRAM, training.versions()["vone_jax"])
+        print(training.versions()["vone_jax"])
+        return cli.FINISHED
     if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--help-all"):
-        return cli.fail(PROGRAM, f"CONFIG must come before {argv[0]}", cli.WRONG_ARGUMENTS)
+        return cli.fail(f"CONFIG must come before {argv[0]}")
     if not argv or argv[0].startswith("-"):
         known = "\n  ".join(training.config_names(configs))
-        return cli.manual(f"{__doc__}\nConfigs:\n  {known}", "train.py", argv)
+        print(f"{__doc__}\nConfigs:\n  {known}", file=sys.stdout if argv else sys.stderr)
+        return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     try:
         experiment = training.load_config(argv[0], configs)
         if {"-h", "--help"} & set(argv):
-            return cli.tell(PROGRAM, _short_help(argv[0], experiment))
+            print(_short_help(argv[0], experiment))
+            return cli.FINISHED
         arguments = parsing.parse(
             Arguments,
-            argv[1:],
+            ["--help" if word == "--help-all" else word for word in argv[1:]],
             f"{PROGRAM} {argv[0]}",
             "Train the experiment. Its fields:",
             default=Arguments(experiment),
@@ -109,15 +111,15 @@ def main(argv: Sequence[str]) -> int:
                 progress=True,
             )
     except (ValueError, TypeError, *_WRONG_PATHS, training.RunDirectoryError) as error:
-        return cli.fail(PROGRAM, error, cli.WRONG_ARGUMENTS, _OPTIONS, argv)
+        return cli.fail(error)
     except (OSError, training.NonFiniteError) as error:
-        return cli.fail(PROGRAM, error, options=_OPTIONS, argv=argv)
+        return cli.fail(error, cli.FAILED)
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
         # A network of one class cannot be evaluated.
         evaluate = f"{names.command('eval.py')} {shlex.quote(str(run_dir))}"
-        return cli.tell(PROGRAM, f"evaluate it: {evaluate}")
+        print(f"evaluate it: {evaluate}")
     return cli.FINISHED
 
 

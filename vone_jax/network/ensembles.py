@@ -100,7 +100,6 @@ def ensemble(members: Sequence[Network]) -> Network:
         stochastic=any(member.stochastic for member in members),
         preprocessing=first.preprocessing,
         source=f"the mean of the logits of {', '.join(names)}",
-        config={"members": [dict(member.config) for member in members]},
         validation=first.validation if len(validations) == 1 else None,
         notes=tuple(note for member in members for note in member.notes),
         members=tuple(members),

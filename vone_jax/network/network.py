@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,7 +51,6 @@ class Network:
       architecture: one of ``models.NAMES``; empty for other networks.
       source: its origin in words; empty for a run.
       origin: its origin as JSON values, part of ``description``.
-      config: the experiment of a run, or the arguments of ``models.create``, as JSON values.
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
       assumed: fields of V1, or of a base network, whose values its file does not state.
@@ -78,7 +76,6 @@ class Network:
     architecture: str = ""
     source: str = ""
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -197,13 +194,6 @@ class Network:
         leaves = jax.tree.leaves(self.variables)
         arrays = self._arrays(*self._functions) if self.model is None else leaves
         return f"{files.array_checksum(arrays):08x}"
-
-    @property
-    def weights(self) -> str:
-        """``checksum``, which for functions also covers ``description``."""
-        if self.model is not None:
-            return self.checksum
-        return f"{zlib.crc32(json.dumps([self.checksum, self.description]).encode()):08x}"
 
     @property
     def parameters(self) -> int:

@@ -19,7 +19,7 @@ from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
 from vone_jax.training import run as runs
-from vone_jax.training.experiment_files import import_hint, to_json
+from vone_jax.training.experiment_files import import_hint
 
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"
@@ -221,7 +221,6 @@ def _open_run(path: Path, step: int | None) -> Network:
         class_names=run.description.class_names,
         preprocessing=Preprocessing(trained_on.center_crop),
         architecture=experiment.model.name,
-        config=to_json(experiment),
         checkpoint_step=run.step,
         run_dir=path,
         validation=Split(trained_on.source, split, trained_on.data_dir),
@@ -257,7 +256,6 @@ def _converted(
         class_names=class_names,
         architecture=description["name"],
         source=source,
-        config={"network": description},
         notes=tuple(notes),
     )
 
