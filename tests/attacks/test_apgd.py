@@ -85,30 +85,6 @@ def test_the_first_step_goes_all_the_way():
     np.testing.assert_allclose(adversarial - images, corner, atol=1e-6)
 
 
-def test_steps_are_halved_by_the_two_conditions():
-    """Four examples: always rising; rising in exactly rho of the steps; stuck twice; never."""
-    rho, gap = 0.75, jnp.int32(4)
-    rises = jnp.asarray([4.0, 3.0, 4.0, 0.0])
-    control = apgd.Halving.start(jnp.full(4, 0.8))._replace(rises=rises)
-    best = jnp.asarray([1.0, 1.0, 1.0, 1.0])
-    after, back = control.check(gap, best, rho)
-    np.testing.assert_array_equal(back, [0, 0, 0, 1])
-    np.testing.assert_allclose(after.step_size, [0.8, 0.8, 0.8, 0.4])
-    # Nothing halved last time and no better point since: halved although the loss rose enough.
-    after = after._replace(rises=jnp.full(4, 4.0), halved=jnp.asarray([False, True, False, True]))
-    _, back = after.check(gap, jnp.asarray([1.0, 1.0, 2.0, 1.0]), rho)
-    np.testing.assert_array_equal(back, [True, False, False, False])
-
-
-def test_rises_are_counted_from_the_first_step_on():
-    control = apgd.Halving.start(jnp.ones(1))
-    counts = []
-    for number, loss in enumerate([5.0, 4.0, 4.5, 4.5, 6.0]):
-        control = control.observe(jnp.asarray([loss]), jnp.int32(number))
-        counts.append(float(control.rises[0]))
-    assert counts == [0, 0, 1, 1, 2]
-
-
 def test_sparsity_restarts_the_step_or_shortens_it():
     steps = jnp.asarray([0.5, 0.5, 0.9])
     control = apgd.Sparsity(steps, jnp.full(3, 20.0), jnp.full(3, 100.0))
@@ -282,34 +258,6 @@ def test_a_gradient_that_is_not_finite_is_reported():
     images = jnp.full((2, 4, 4, 1), 0.5)
     with pytest.raises(FloatingPointError, match=r"positions \[0, 1\]"):
         APGD("linf", 0.1, steps=3)(KEY, rooted, images, jnp.zeros(2, jnp.int32))
-
-
-@pytest.mark.slow
-def test_an_image_that_is_solved_is_not_spoiled_by_the_others_of_its_batch():
-    """A start below 0.5 in pixel 1 has a gradient that is not finite; some keys begin there."""
-
-    def logits_fn(keys, images):
-        pixels = images.reshape(len(images), -1)
-        root = jnp.sqrt(jnp.maximum(pixels[:, 1] - 0.5, 0.0))
-        margin = pixels[:, 0] - 0.5 - 1e-3 * root + jnp.where(pixels[:, 2] > 0.8, 5.0, 0.0)
-        return jnp.stack([margin, *[jnp.zeros_like(margin)] * 3], axis=-1)
-
-    easy = np.full((1, 2, 2, 1), 0.55, np.float32)
-    easy[0, 0, 1, 0] = 0.63
-    # Never fooled, so that the easy image runs on beside it.
-    hard = np.where(np.arange(4).reshape(1, 2, 2, 1) == 2, 1.0, 0.9).astype(np.float32)
-    attack = APGD("linf", 0.15, steps=2, restarts=6)
-    solved = 0
-    for seed in range(12):
-        first, both = (jax.random.split(jax.random.key(seed), 2)[:count] for count in (1, 2))
-        try:
-            alone = attack(first, logits_fn, easy, np.zeros(1, int))
-        except FloatingPointError:
-            continue
-        together = attack(both, logits_fn, np.concatenate([easy, hard]), np.zeros(2, int))
-        np.testing.assert_array_equal(together[:1], alone)
-        solved += 1
-    assert solved > 3
 
 
 def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():

@@ -64,21 +64,6 @@ def test_black_and_white_pixels_come_back():
         assert gap / np.linalg.norm(free) * 0.999 < distance < 1.02 * gap / np.linalg.norm(free)
 
 
-def test_the_constant_grows_tenfold_and_is_then_halved_between_failure_and_success(monkeypatch):
-    tried = []
-
-    def descend(self, keys, logits_fn, images, labels, closest, const):
-        jax.debug.callback(lambda const: tried.append(float(const[0])), const, ordered=True)
-        return closest, const > 0.05
-
-    monkeypatch.setattr(CW, "_descend", descend)
-    images, labels = problem.IMAGES[:1], problem.labels()[:1]
-    attack = CW("l2", 1.0, steps=1, binary_search_steps=6)
-    attack.minimal(problem.KEY, Partial(problem.centred, problem.WEIGHTS), images, labels)
-    jax.effects_barrier()
-    assert tried == pytest.approx([0.001, 0.01, 0.1, 0.055, 0.0325, 0.04375])
-
-
 @pytest.mark.slow
 def test_an_image_that_has_stopped_takes_no_more_draws():
     """Under noise, further draws would find it a closer image only because others go on."""

@@ -1,6 +1,5 @@
 import dataclasses
 import re
-import typing
 import warnings
 
 import flax.linen as nn
@@ -30,12 +29,9 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
         (attacks.FAB, dict(targets=2, targeted=True), "targets must be None with targeted=True"),
         (attacks.FAB, dict(eta=0.5), "eta must be a finite number >= 1, got 0.5"),
         (attacks.DeepFool, dict(norm="l1"), "norm must be one of l2, linf; got 'l1'"),
-        (attacks.CW, dict(norm="linf"), "norm must be one of l2; got 'linf'"),
         (attacks.CW, dict(abort_early=1), "abort_early must be True or False"),
         (attacks.DDN, dict(gamma=1.0), "gamma must be a finite number >= 0 and < 1, got 1.0"),
-        (attacks.FMN, dict(last_gamma=float("nan")), "last_gamma must be a finite number"),
         (attacks.MIFGSM, dict(loss="dlr", targeted=True), "untargeted"),
-        (attacks.APGD, dict(loss="hinge"), "one of cross_entropy, margin, dlr, targeted_dlr"),
         (attacks.APGD, dict(loss="targeted_dlr", targeted=True), "is for untargeted attacks"),
         (attacks.APGD, dict(large_eps_schedule=True, steps=4), "or 5 and more, got 4"),
         (attacks.Square, dict(p_init=0.0), "p_init must be a finite number > 0 and <= 1, got 0.0"),
@@ -56,8 +52,6 @@ def test_fields_of_each_attack_out_of_range_are_refused(attack, fields, message)
     [
         (dict(norm="l3"), ValueError, "norm must be one of linf, l2, l1; got 'l3'"),
         (dict(eps=-0.1), ValueError, "eps must be a finite number >= 0.*-0.1"),
-        (dict(eps=float("nan")), ValueError, "eps"),
-        (dict(eps=float("inf")), ValueError, "eps"),
         (dict(eps=jnp.float32(-0.1)), ValueError, "eps must be a finite number >= 0.*-0.1"),
         (dict(eps=np.asarray([0.1, -0.2])), ValueError, "eps must be a finite number >= 0.*-0.2"),
         (dict(eps=8), ValueError, r"eps must be at most 1 in norm linf.*did you mean 8/255\?"),
@@ -66,20 +60,11 @@ def test_fields_of_each_attack_out_of_range_are_refused(attack, fields, message)
         (dict(eps=None), TypeError, "eps must be a number"),
         (dict(eps=True), ValueError, "eps must be a finite number >= 0, got True"),
         (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
-        (dict(steps=2.5), ValueError, "steps must be an integer"),
-        (dict(steps=True), ValueError, "steps must be an integer"),
         (dict(step_size=-1.0), ValueError, "step_size"),
         (dict(step_rule="eps/5"), ValueError, "step_rule must be one of"),
-        (dict(restarts=0), ValueError, "restarts"),
-        (dict(eot_samples=0), ValueError, "eot_samples"),
         (dict(random_start=1), TypeError, "random_start must be True or False"),
-        (dict(estimator="mean"), ValueError, "estimator must be one of mean_loss"),
         (dict(loss="hinge"), ValueError, "loss must be one of cross_entropy, margin, dlr"),
-        (dict(order="box"), ValueError, "order"),
-        (dict(keep="first"), ValueError, "keep must be one of last, best"),
-        (dict(norm_offset=-1e-7), ValueError, "norm_offset"),
         (dict(loss="dlr", targeted=True), ValueError, "untargeted"),
-        (dict(early_stop=1), TypeError, "early_stop must be True or False"),
     ],
 )
 def test_fields_out_of_range_are_refused(fields, error, message):
@@ -89,10 +74,6 @@ def test_fields_out_of_range_are_refused(fields, error, message):
     if set(fields) <= shared:
         with pytest.raises(error, match=message):
             FGSM(**{"norm": "linf", "eps": 0.1, **fields})
-
-
-def test_radii_of_1_in_linf_and_above_in_other_norms_are_accepted():
-    assert PGD("linf", 1.0).eps == 1 and PGD("l2", 8.0).eps == 8
 
 
 def test_one_nan_in_a_large_image_is_seen():
@@ -143,14 +124,6 @@ def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
         return
     with pytest.raises(error, match=message):
         attack(KEY, logits_fn, images, labels)
-
-
-@pytest.mark.untyped
-def test_lists_of_traced_values_are_arrays():
-    attack, labels = FGSM("linf", 0.1), jnp.asarray([0, 2])
-    listed = jax.jit(lambda *parts: attack(KEY, logits_fn, [*parts[:2]], [*parts[2:]]))
-    expected = attack(KEY, logits_fn, IMAGES, labels)
-    np.testing.assert_allclose(listed(*IMAGES, *labels), expected, atol=1e-6)
 
 
 @pytest.mark.untyped
@@ -271,11 +244,6 @@ def test_single_draws_of_noise_are_warned_of(attack, warns):
         assert all("eot_samples" in text and "rand" in text for text in told)
 
 
-def test_auto_attack_for_deterministic_networks_warns_of_noise():
-    ensembles = [attacks.AutoAttack("linf", 0.1, name) for name in ("standard", "plus", "rand")]
-    assert [attack.ignores_noise for attack in ensembles] == [True, True, False]
-
-
 def contract_notes(error):
     """The notes that name the adapter; JAX adds notes of its own."""
     return [note for note in error.__notes__ if "attacks.per_example(logits_fn)" in note]
@@ -306,18 +274,6 @@ def test_a_function_of_a_single_key_is_not_adapted_in_silence():
         FGSM("linf", 0.1)(KEY, single, IMAGES, LABELS)
     assert contract_notes(raised.value)
     assert FGSM("linf", 0.1)(KEY, per_example(single), IMAGES, LABELS).shape == IMAGES.shape
-
-
-@pytest.mark.parametrize("get", [lambda net: net.apply, lambda net: net.bind({})])
-def test_a_module_that_takes_images_first_is_told_how_to_reorder(get):
-    class Net(nn.Module):
-        def __call__(self, images, train=False):
-            return logits_fn(None, images * (2.0 if train else 1.0))
-
-    with pytest.raises((TypeError, ValueError)) as raised:
-        FGSM("linf", 0.1)(KEY, get(Net()), IMAGES, LABELS)
-    (note,) = contract_notes(raised.value)
-    assert "lambda keys, images: model.apply(variables, images)" in note
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -366,11 +322,6 @@ def test_an_attack_prints_as_code_and_hashes():
     assert hash(attack) == hash(PGD("linf", 0.1)) != hash(PGD("linf", 0.2))
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack.eps = 0.2
-
-
-def test_the_command_line_finds_the_types_of_the_fields():
-    hints = typing.get_type_hints(PGD)
-    assert hints["norm"] is str and {"steps", "eps", "random_start"} <= hints.keys()
 
 
 @pytest.mark.untyped

@@ -2,12 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 from scipy import optimize
 
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks import fab, norms
-from vone_jax.attacks.deepfool import Boundary, LinearisedAttack
 from vone_jax.attacks.fab import FAB
 
 
@@ -141,39 +139,6 @@ def test_restarts_begin_elsewhere():
     result = attack.minimal(problem.KEY, ditch, images, labels)
     assert np.all(result.found)
     np.testing.assert_allclose(result.distance, 0.03, rtol=0.02)
-
-
-def test_the_original_image_has_at_most_a_tenth_of_the_weight():
-    """The weight is the share of the point's way in both ways to the plane x = 0.6."""
-    images = jnp.full((2, 1, 1, 1), 0.5)
-    point = jnp.asarray([0.9, 0.61]).reshape(2, 1, 1, 1)
-    gap = point[:, 0, 0, 0] - 0.6
-    boundary = Boundary(gap, jnp.ones_like(point), jnp.abs(gap))
-    moved = FAB("l2", 1.0)._towards(boundary, point, images)[:, 0, 0, 0]
-    weight = np.array([0.1, 1 / 11])
-    from_point = np.array([0.9 - 1.05 * 0.3, 0.61 - 1.05 * 0.01])
-    expected = (1 - weight) * from_point + weight * (0.5 + 1.05 * 0.1)
-    np.testing.assert_allclose(moved, expected, rtol=1e-6)
-
-
-def test_restarts_begin_at_half_the_distance_found_so_far(monkeypatch):
-    """At most at half the radius, and the first run at the image itself."""
-    starts = []
-
-    def watched(self, keys, logits_fn, point, labels, classes):
-        jax.debug.callback(lambda point: starts.append(np.asarray(point)), point, ordered=True)
-        return LinearisedAttack.nearest_boundary(self, keys, logits_fn, point, labels, classes)
-
-    monkeypatch.setattr(FAB, "nearest_boundary", watched)
-    images, labels = problem.IMAGES[:4], problem.labels(problem.TWO_CLASSES)[:4]
-    logits_fn = Partial(problem.centred, problem.WEIGHTS[:, :2])
-    eps = float(np.median(1.05 * problem.distances("l2", logits_fn)[:4]))
-    FAB("l2", eps, steps=1, restarts=2).minimal(problem.KEY, logits_fn, images, labels)
-    jax.effects_barrier()
-    first, second = (norms.size(start - images, "l2") for start in starts)
-    found = 1.05 * problem.distances("l2", logits_fn)[:4]
-    np.testing.assert_array_equal(first, 0)
-    np.testing.assert_allclose(second, np.minimum(found, eps) / 2, rtol=1e-3)
 
 
 def test_more_targets_than_other_classes_are_refused():

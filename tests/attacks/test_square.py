@@ -81,14 +81,6 @@ def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
     np.testing.assert_allclose(turned, padded, atol=1e-6)
 
 
-def test_the_stripes_of_a_start_have_either_sign_as_often():
-    start = np.asarray(square.stripes(jax.random.key(0), (2, 1000, 3), 0.1, jnp.float32))
-    np.testing.assert_allclose(np.abs(start), 0.1)
-    np.testing.assert_array_equal(*start)
-    # Four standard deviations of the mean of 3000 signs.
-    assert abs(start.mean()) < 0.1 * 4 / np.sqrt(3000)
-
-
 def test_the_tiles_of_a_start_are_centred_and_fill_what_they_can():
     """17 x 19 pixels hold 5 x 6 tiles with a side of 3. Two rows and a column are left."""
     start = np.asarray(square.tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
@@ -242,24 +234,6 @@ def test_the_wrong_class_is_taken_although_the_loss_falls():
         for attack in made
     ]
     assert fooled[0] == 16 and fooled[1] < 12 and fooled[2] > fooled[1] + 3
-
-
-@pytest.mark.parametrize(("norm", "expected"), [("linf", (25, 18, 13, 2)), ("l2", (25, 19, 13, 3))])
-def test_windows_of_l2_have_an_odd_side_of_three_and_more(norm, expected, monkeypatch):
-    """So have those of the reference code. They cover .8, .4, .2 and .8 / 256 of 28 x 28 pixels."""
-    sides = []
-
-    def window(key, delta, side, eps, norm="linf"):
-        sides.append(int(side))
-        return delta
-
-    for name in ("signed_window", "moved_window"):
-        monkeypatch.setattr(square, name, window)
-    images = jnp.full((1, 28, 28, 1), 0.5)
-    keys = prng.example_keys(jax.random.key(0), 1)
-    for query in (1, 11, 51, 7000):
-        Square(norm, 0.1)._proposal(keys, images, images, jnp.int32(query))
-    assert tuple(sides) == expected
 
 
 def test_logits_that_are_not_finite_later_are_reported():

@@ -7,9 +7,9 @@ from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import evaluation, prng
 from vone_jax import mesh as meshes
-from vone_jax.attacks import APGD, PGD, AutoAttack, InBatches, Square, Transfer
+from vone_jax import prng
+from vone_jax.attacks import PGD, AutoAttack, InBatches, Square, Transfer
 
 
 def masked(key, images):
@@ -124,24 +124,6 @@ def test_members_of_autoattack_may_be_made_in_batches(network):
         for one in (member, InBatches(member, 4))
     ]
     np.testing.assert_allclose(*results, atol=1e-5)
-
-
-@pytest.mark.untyped
-def test_a_wrapper_needs_as_many_classes_as_its_attack():
-    for attack, least in ((APGD("l2", 0.1, loss="targeted_dlr"), 4), (PGD("l2", 0.1), 2)):
-        wrapped = Transfer(InBatches(attack, 4), problem.LOGITS_FN)
-        assert wrapped.least_classes == wrapped.attack.least_classes == least
-
-
-def test_weights_of_a_surrogate_are_not_printed():
-    transfer = Transfer(PGD("l2", 0.1), Partial(toy.linear, jnp.ones((500, 3))))
-    assert repr(transfer) == f"Transfer(attack={PGD('l2', 0.1)!r})"
-    with pytest.raises(TypeError, match="attack must be an attack") as refused:
-        evaluation.robust_accuracy(
-            *(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels()),
-            attack=transfer.surrogate,
-        )
-    assert len(str(refused.value)) < 200
 
 
 @pytest.mark.untyped

@@ -628,8 +628,11 @@ def check_result(attack: Attack, images: Images, adversarial: Images) -> None:
     report = _report(images, adversarial, attack.norm)
     if isinstance(report[0], Tracer) or isinstance(attack.eps, Tracer):
         return
-    broken, low, high, largest, eps = jax.device_get((*report, attack.eps))
-    _raise_if_broken(broken)
+    broken, *numbers = report
+    # Another process may hold a part of the images: only single numbers are known to all.
+    failed, low, high, largest, eps = jax.device_get((*numbers, attack.eps))
+    if failed:
+        raise FloatingPointError(_not_finite(broken))
     inside = -classifier.BOX_TOLERANCE <= low and high <= 1 + classifier.BOX_TOLERANCE
     if not inside or largest > eps * (1 + BALL_TOLERANCE) + classifier.BOX_TOLERANCE:
         raise ValueError(
@@ -645,34 +648,28 @@ def check_finite(adversarial: Images) -> None:
     Raises:
       FloatingPointError: if a value is not finite; the message names the examples.
     """
-    broken = _broken(adversarial)
-    if not isinstance(broken, Tracer):
-        _raise_if_broken(np.asarray(broken))
+    broken, failed, *_ = _report(adversarial, adversarial, "")
+    if not isinstance(failed, Tracer) and failed:
+        raise FloatingPointError(_not_finite(broken))
 
 
-@jax.jit
-def _broken(adversarial: Images) -> classifier.Mask:
-    return ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
-
-
-def _raise_if_broken(broken: np.ndarray) -> None:
-    if broken.any():
-        raise FloatingPointError(
-            "the attack met a gradient or logits that are not finite, at batch positions "
-            f"{np.flatnonzero(broken)[:8].tolist()}"
-        )
+def _not_finite(broken: Array) -> str:
+    positions = jnp.flatnonzero(broken)[:8].tolist()
+    return (
+        f"the attack met a gradient or logits that are not finite, at batch positions {positions}"
+    )
 
 
 @functools.partial(jax.jit, static_argnames="norm")
 def _report(images: Images, adversarial: Images, norm: str) -> tuple[Array, ...]:
-    """Return which images are not finite, the extremes of all values, and the largest change.
+    """Return which images are not finite, whether any, the extremes, and the largest change.
 
     The norm is 0 for a measure of a user that is none of ``NORMS``.
     """
-    broken = _broken(adversarial)
+    broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
     known = norm in NORMS
     largest = jnp.max(norms.size(adversarial - images, norm)) if known else jnp.zeros(())
-    return broken, jnp.min(adversarial), jnp.max(adversarial), largest
+    return broken, jnp.any(broken), jnp.min(adversarial), jnp.max(adversarial), largest
 
 
 def to_json(attack: Attack) -> dict[str, Any]:
