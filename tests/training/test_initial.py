@@ -227,7 +227,7 @@ THEIRS = replace(
 def test_stems_that_move_otherwise_are_named():
     """Those for 64 and 224 pixels have weights of the same shapes and other strides."""
     target = experiment("resnet18")
-    target = replace(target, model=replace(target.model, image_size=64))
+    target = replace(target, model=replace(target.model, image_size=64, stem_size=64))
     _, weights = choose(target, network("resnet18", image_size=224))
     assert "model.stem.stride is 1, that of the source 2" in weights.notes
     _, weights = choose(target, network("resnet18", image_size=96))

@@ -114,6 +114,16 @@ def test_a_base_network_takes_the_normalisation_of_initial_weights():
     assert (model.mean, model.std) == ((0.1,), (0.4,))
 
 
+def test_a_base_network_takes_the_form_of_the_stem_of_initial_weights():
+    """Files of torchvision have that of 224 pixels; with a stride of 1 they would see nothing."""
+    initial = network("resnet18", image_size=224)
+    model = resolve(experiment("resnet18"), source(), initial).model
+    assert model.stem_size == 224 and model.build().stem.stride == initial.model.stem.stride
+    assert resolve(experiment("resnet18"), source(), network("resnet18")).model.stem_size == 28
+    explicit = experiment("resnet18", stem_size=28)
+    assert resolve(explicit, source(), initial).model.stem_size == 28
+
+
 def test_an_evnet_takes_both_stages_of_initial_weights():
     stage = v1.SubcorticalConfig(28, 0.875, in_channels=1, noise=None)
     block = replace(models.v1_config(28, 2, "ev_resnet18"), k_exc=2.0, noise=None)

@@ -40,6 +40,9 @@ class ModelConfig:
     # The V1 of a VOneNet or EVNet. None is that of the initial weights, if they have one, else
     # models.v1_config for the image size.
     v1: VOneBlockConfig | None = None
+    # The image size whose form the stem of a base network has. None is that of the initial weights,
+    # such as 224 for files of torchvision, else image_size.
+    stem_size: Annotated[int | None, Range(8, 4096)] = None
     # Noise after the stem of a base network: a control with noise but without V1.
     stem_noise: Noise = None
     # Factor on the output of the stem before stem_noise.

@@ -48,7 +48,7 @@ def resolve(experiment: Experiment, source: Source, initial: Any = None) -> Expe
         defaults: dict[str, Any] = {"width": models.default_width(model.name)}
         if v1 is None:
             mean, std = models.default_normalisation(model.name, channels)
-            defaults |= {"mean": mean, "std": std}
+            defaults |= {"mean": mean, "std": std, "stem_size": model.image_size}
         given = defaults | given | {"v1": v1, "subcortical": subcortical}
         resolved = ModelConfig(**given)
     except ValueError as error:
@@ -62,13 +62,27 @@ def _evaluation_split(config: DataConfig) -> str:
     return "validation" if split == "." else split
 
 
+def _stem_size(given: dict[str, Any], stem: Any) -> int:
+    """Return the image size whose form a stem has: ours, if the stem is of another network."""
+
+    def form(stem: Any) -> tuple[Any, ...]:
+        return getattr(stem, "stride", None), getattr(stem, "pool", None)
+
+    size = given["image_size"]
+    for other in (size, 224, 32):
+        made: Any = models.create(given["name"], 1, stem_size=other, width=given.get("width"))
+        if form(made.stem) == form(stem):
+            return other
+    return size
+
+
 def _front_end(given: dict[str, Any], initial: Any) -> dict[str, Any]:
     """Return the front end of initial weights as fields of the model, if it fits the model."""
     source = None if initial is None else initial.model
     kind = names.front_end(given["name"])
     channels, size = given["in_channels"], given["image_size"]
     if not kind and isinstance(source, models.BaseNetwork) and len(source.mean) == channels:
-        return {"mean": source.mean, "std": source.std}
+        return {"mean": source.mean, "std": source.std, "stem_size": _stem_size(given, source.stem)}
     same_kind = isinstance(source, models.VOneNet) and kind == (
         "ev_" if source.subcortical is not None else "vone_"
     )
