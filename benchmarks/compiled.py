@@ -9,7 +9,6 @@ program starts.
 
 import argparse
 import dataclasses
-import importlib
 import json
 import os
 import sys
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     costs = []
     for config in options.configs:
-        experiment = importlib.import_module(f"configs.{config.replace('/', '.')}").experiment
+        experiment = programs.experiment_of(config)
         setting = programs.Setting(mesh, experiment, options.images, options.precision)
         for name in options.programs:
             # These do not depend on the network.

@@ -1,6 +1,7 @@
 """The programs that ``benchmarks.compiled`` compiles, as functions and shapes of arguments."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,17 @@ class Setting:
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
         )
+
+
+def experiment_of(config: str) -> training.Experiment:
+    """Return the experiment of a config, such as "imagenet/resnet50".
+
+    What it leaves to the data is that of ImageNet: 1000 classes and three channels.
+    """
+    experiment = importlib.import_module(f"configs.{config.replace('/', '.')}").experiment
+    model = experiment.model
+    fields = {"num_classes": model.num_classes or 1000, "in_channels": model.in_channels or 3}
+    return dataclasses.replace(experiment, model=dataclasses.replace(model, **fields))
 
 
 def make(name: str, setting: Setting) -> Program:

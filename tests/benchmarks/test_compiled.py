@@ -1,6 +1,5 @@
 """The real programs as the compiler for TPUs sees them; those tests need its package."""
 
-import importlib
 import json
 
 import jax
@@ -73,7 +72,7 @@ def test_every_attack_of_the_package_has_a_program():
 def test_programs_of_a_config_fit_their_arguments(name):
     """The training step is that of the config as it stands."""
     mesh = meshes.data_mesh(jax.devices()[:1])
-    experiment = importlib.import_module("configs.quickstart.vone_resnet18").experiment
+    experiment = programs.experiment_of("quickstart/vone_resnet18")
     program = programs.make(name, programs.Setting(mesh, experiment, images=2))
     expected = experiment.matmul_precision if name == "train" else "highest"
     assert program.precision == expected
