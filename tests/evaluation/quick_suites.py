@@ -3,6 +3,7 @@
 import dataclasses
 
 from vone_jax import evaluation
+from vone_jax.attacks import APGD, AutoAttack, Strongest
 from vone_jax.evaluation.suites import SUITES
 
 
@@ -22,13 +23,20 @@ def masking(setting):
     return [dataclasses.replace(condition, **few)]
 
 
+def worst(setting):
+    return [_short(each) for each in SUITES["worst"](setting)]
+
+
 def _short(condition):
-    if isinstance(condition, evaluation.Worst):
-        return dataclasses.replace(condition, several=tuple(map(_fewer, condition.several)))
     return dataclasses.replace(condition, attack=_fewer(condition.attack))
 
 
 def _fewer(attack):
+    if isinstance(attack, Strongest):
+        return Strongest(tuple(map(_fewer, attack.attacks)), draws=2)
+    if isinstance(attack, AutoAttack):
+        member = APGD(attack.norm, attack.eps, steps=2, eot_samples=2)
+        return AutoAttack(attack.norm, attack.eps, "custom", (member,))
     few = {"steps": 2, "queries": 10, "eot_samples": 2}
     names = {field.name for field in dataclasses.fields(attack)}
     return dataclasses.replace(attack, **{n: v for n, v in few.items() if n in names})

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from tests.evaluation import tiny
-from vone_jax import data, evaluation, models, results, v1
+from vone_jax import attacks, data, evaluation, models, results, v1
 from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.dataclass_json import encode
 from vone_jax.network import Network
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, step_size=0.05, eot_samples=2))
-WORST = evaluation.Worst((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")))
+STRONGEST = evaluation.Attacked(
+    attacks.Strongest((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")), draws=3)
+)
 NOISE = evaluation.Corrupted("gaussian_noise", 5)
 CLEAN = evaluation.Clean()
 
@@ -126,9 +128,9 @@ def test_numbers_are_those_of_the_arrays(network, tmp_path):
 
 @pytest.mark.parametrize("condition", [
     ATTACKED,
-    pytest.param(WORST, marks=pytest.mark.slow),
+    pytest.param(STRONGEST, marks=pytest.mark.slow),
     NOISE,
-], ids=["attack", "worst", "noise"])  # fmt: skip
+], ids=["attack", "strongest", "noise"])  # fmt: skip
 def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
     job = tiny.tiny_job(network, tmp_path / "whole")
     evaluation.evaluate(job, condition)
@@ -175,7 +177,7 @@ def test_batch_size_and_devices_change_nothing(network, tmp_path):
     made = []
     for devices, batch_size in ((1, 4), (4, 8)):
         directory = tmp_path / f"{devices}-{batch_size}"
-        for condition in (ATTACKED, NOISE, WORST):
+        for condition in (ATTACKED, NOISE, STRONGEST):
             job = tiny.tiny_job(network, directory, devices=devices, batch_size=batch_size)
             made.append(evaluation.evaluate(job, condition))
     for result, reference in zip(made[3:], made[:3], strict=True):

@@ -91,13 +91,13 @@ def test_suites_of_other_attacks():
         "attack-apgd-linf-0.01569",
         "attack-autoattack-linf-0.01569",
         "attack-square-linf-0.01569",
-        "attack-worst-linf-0.01569",
+        "attack-strongest-linf-0.01569",
         "minimal-fmn-linf",
     ]
     apgd, auto, square, worst, minimal = found.values()
     assert auto.attack == AutoAttack("linf", 4 / 255, version="rand")
     assert apgd.attack.eot_samples == square.attack.eot_samples == 10
-    usual, margin, *apgd = worst.several
+    usual, margin, *apgd = worst.attack.attacks
     assert usual == evaluation.vonenet_pgd("linf", 4 / 255)
     assert margin == dataclasses.replace(usual, loss="margin", random_start=True)
     assert [each.loss for each in apgd] == ["cross_entropy", "margin"]

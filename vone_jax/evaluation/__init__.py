@@ -13,7 +13,6 @@ from vone_jax.evaluation.conditions import (
     Judged,
     Minimal,
     Summary,
-    Worst,
     accuracy_numbers,
 )
 from vone_jax.evaluation.front_end import FrontEnd

@@ -220,20 +220,18 @@ class Attacked(Judged):
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
-        if trial.frozen(self.attack_noise):
-            # A call of AutoAttack gives its later members the surviving images only, which would
-            # get the frozen draws of other images. At once, all members get all images.
-            best = self.attack.choose(keys, attacked, trial.images, trial.labels, at_once=True)
-            adversarial = best.images
-        else:
-            adversarial = self.attack(keys, attacked, trial.images, trial.labels)
-        stored = {"distance": norms.size(adversarial - trial.images, self.attack.norm)}
+        # Frozen draws belong to places in the batch, so all members of an ensemble get all images.
+        frozen = trial.frozen(self.attack_noise)
+        best = self.attack.choose(keys, attacked, trial.images, trial.labels, at_once=frozen)
+        stored = {"distance": norms.size(best.images - trial.images, self.attack.norm)}
+        if isinstance(self.attack, Strongest):
+            stored["winner"] = best.winner
         # From a random point, the distance does not say whether a gradient led the attack.
-        if getattr(self.attack, "random_start", isinstance(self.attack, APGD | AutoAttack)):
+        if any(getattr(each, "random_start", type(each) is APGD) for each in _members(self.attack)):
             stored["flat"] = trial.flat(attacked, _draws(self.attack))
         if self.kept:
-            stored |= {"adversarial": adversarial, "original": trial.images}
-        return adversarial, stored
+            stored |= {"adversarial": best.images, "original": trial.images}
+        return best.images, stored
 
     def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
         warnings = [*_short(self.attack), *_blind(arrays, self.attack)]
@@ -242,74 +240,12 @@ class Attacked(Judged):
                 "The network is stochastic, but the attack followed a single noise draw at a time. "
                 "The accuracy is an upper bound: average over draws (eot_samples)."
             )
-        return Summary(accuracy_numbers(arrays["right"]), warnings=tuple(warnings))
-
-
-@dataclasses.dataclass(frozen=True)
-class Worst(Judged):
-    """The worst of several attacks for each image, and of the image itself.
-
-    The candidate with the lowest probability of being right is chosen; among equals, the one with
-    the highest loss. The choice uses draws that neither the attacks nor the judgement use: the
-    lowest of several noisy estimates is too low on average, so it must not be reported.
-
-    Attributes:
-      several: attacks of one norm and radius.
-
-    Raises:
-      ValueError: for no attack, or different norms or radii.
-    """
-
-    several: tuple[Attack, ...]
-
-    def __post_init__(self):
-        bounds = {(attack.norm, float(attack.eps)) for attack in self.several}
-        if len(bounds) != 1:
-            raise ValueError(
-                f"attacks must be of one norm and radius, got {sorted(bounds) or 'none'}"
-            )
-
-    @property
-    def attacks(self) -> tuple[Attack, ...]:
-        return self.several
-
-    @property
-    def name(self) -> str:
-        first = self.several[0]
-        return f"attack-worst-{first.norm}-{first.eps:.4g}"
-
-    @property
-    def label(self) -> str:
-        return f"worst of several {radius(self.several[0])}"
-
-    def passes(self, draws: int) -> int:
-        return draws * (2 + len(self.several)) + attack_passes(*self.several)
-
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # Each attack gets the keys that it would get alone. The image itself comes last, so that an
-        # attack wins a tie.
-        perturbed = [Attacked(attack).perturb(trial) for attack in self.several]
-        candidates = [*(images for images, _ in perturbed), trial.images]
-        judged = [trial.judge(images, "choice") for images in candidates]
-        right = jnp.stack([jnp.sum(each["right"], axis=1, dtype=jnp.int32) for each in judged])
-        loss = jnp.stack([each["loss"] for each in judged])
-        loss = jnp.where(right == jnp.min(right, axis=0, keepdims=True), loss, -jnp.inf)
-        winner = jnp.argmax(loss, axis=0).astype(jnp.int32)
-        rows = jnp.arange(len(trial.labels))
-        worst = jnp.stack(candidates)[winner, rows]
-        distance = norms.size(worst - trial.images, self.several[0].norm)
-        stored: dict[str, jax.Array] = {}
-        for _, arrays in perturbed:
-            stored |= arrays  # Each attack finds the same images flat.
-        return worst, stored | {"distance": distance, "winner": winner}
-
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        won = Counter(arrays["winner"].tolist())
-        told = [*map(repr, self.several), "the image itself"]
-        counts = [{"attack": each, "images": won[place]} for place, each in enumerate(told)]
-        return Summary(
-            accuracy_numbers(arrays["right"]), {"won": counts}, tuple(_blind(arrays, *self.several))
-        )
+        details: dict[str, Any] = {}
+        if isinstance(self.attack, Strongest):
+            won = Counter(arrays["winner"].tolist())
+            told = [*map(repr, self.attack.attacks), "the image itself"]
+            details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
+        return Summary(accuracy_numbers(arrays["right"]), details, tuple(warnings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -476,7 +412,9 @@ def attack_passes(*several: Attack) -> int:
 
     A step with a gradient counts 3. Several trials within a step are not counted.
     """
-    total = 0
+    # What chooses the strongest judges each of its members, and the image itself.
+    chosen = [each for each in several if isinstance(each, Strongest)]
+    total = sum(each.draws * (len(each.attacks) + 1) for each in chosen)
     for each in [each for attack in several for each in _members(attack)]:
         fields = vars(each)
         runs = 3 * fields["steps"] if "steps" in fields else fields.get("queries", 1)
@@ -484,10 +422,9 @@ def attack_passes(*several: Attack) -> int:
     return total
 
 
-def _draws(*several: Attack) -> int:
-    """The least number of noise draws that any of the attacks averages over."""
-    members = [each for attack in several for each in _members(attack)]
-    return min(vars(each).get("eot_samples", 1) for each in members)
+def _draws(attack: Attack) -> int:
+    """The least number of noise draws that an attack, or any of its members, averages over."""
+    return min(vars(each).get("eot_samples", 1) for each in _members(attack))
 
 
 def _members(attack: Attack) -> list[Attack]:
@@ -522,19 +459,19 @@ def _short(attack: Attack) -> list[str]:
     ]
 
 
-def _blind(arrays: Mapping[str, np.ndarray], *several: Attack) -> list[str]:
-    """A warning if attacks had nothing to follow on many images that are right in all draws.
+def _blind(arrays: Mapping[str, np.ndarray], attack: Attack) -> list[str]:
+    """A warning if an attack had nothing to follow on many images that are right in all draws.
 
     There the margin has no gradient (the array ``flat``), or, if this was not measured, the attack
     did not move the image. For an attack on the cross-entropy, this loss may also be 0. It does not
     hold for attacks that return the image itself where they find no adversarial one.
     """
-    members = [each for attack in several for each in _members(attack)]
+    members = _members(attack)
     keeps = all(isinstance(each, MinimalNormAttack) for each in members)
-    if several[0].eps == 0 or keeps:
+    if attack.eps == 0 or keeps:
         return []
     blind = arrays["flat"] if "flat" in arrays else arrays["distance"] == 0
-    if all(vars(each).get("loss") == "cross_entropy" for each in several):
+    if all(vars(each).get("loss") == "cross_entropy" for each in members):
         blind = blind | (arrays["loss"] == 0)
     # An attack may stop at an image that is wrong in its own draws, and right in some others.
     share = float(np.mean(blind & arrays["right"].all(axis=1)))

@@ -116,9 +116,9 @@ class Protocol:
         return f"{decision} of {self.averaged} draws, {self.draws} decision{many}"
 
 
-# The purposes of random numbers: what an attack draws, the search for a gradient, the choice of the
-# worst of several attacks, the judgement, and image corruptions.
-Purpose = Literal["attack", "flat", "choice", "judge", "corruption"]
+# The purposes of random numbers: what an attack draws, also to choose among its candidates, the
+# search for a gradient, the judgement, and image corruptions.
+Purpose = Literal["attack", "flat", "judge", "corruption"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

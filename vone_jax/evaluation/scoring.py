@@ -12,9 +12,9 @@ import numpy as np
 from jax.core import Tracer
 
 from vone_jax import arguments, prng, results
-from vone_jax.attacks import Attack, classifier
+from vone_jax.attacks import Attack, Strongest, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Worst
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition
 from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import Check
@@ -37,7 +37,7 @@ class Accuracy:
         R is 1.
       right_in_every_draw: share of the examples that were right in all decisions. It falls with R
         and is not an accuracy.
-      winner: with several attacks, the position of the worst one for each example (N,), or the
+      winner: with several attacks, the position of the strongest one for each example (N,), or the
         number of attacks for the image itself; None with one attack.
       protocol: how the classifier was judged.
     """
@@ -116,7 +116,7 @@ def robust_accuracy(
       eps: radius in pixel units. Norm and radius select the attack of the VOneNet authors, see
         ``vonenet_pgd``.
       attack: an attack to use instead, or a list or tuple of several, of which the worst counts for
-        each image, see ``Worst``.
+        each image, see ``attacks.Strongest``.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -137,8 +137,7 @@ def robust_accuracy(
         attack = vonenet_pgd(norm, eps, **fields)
     elif not (norm is None and eps is None and not fields):
         raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
-    several = isinstance(attack, list | tuple)
-    for one in attack if several else [attack]:
+    for one in attack if isinstance(attack, list | tuple) else [attack]:
         if not isinstance(one, Attack):
             raise TypeError(f"attack must be an attack such as PGD(...), got {one!r:.80}")
         if one.targeted:
@@ -150,18 +149,13 @@ def robust_accuracy(
     if attack_noise == "none":
         raise ValueError("attack_noise 'none' needs the classifier without noise, as surrogate")
     arguments.choice("attack_noise", attack_noise, ("same", "frozen"))
-    for name, usual in (("surrogate", surrogate is None), ("attack_noise", attack_noise == "same")):
-        if several and not usual:
-            raise ValueError(f"{name} is for one attack such as PGD(...), got a sequence")
     if surrogate is not None and attack_noise != "same":
         raise ValueError(f"attack_noise must be 'same' with a surrogate, got {attack_noise!r}")
     if draws is None:
         draws = 1 if noise == "frozen" else 10
     protocol = Protocol(noise, draws, decision, averaged)
-    if isinstance(attack, Attack):
-        condition = Attacked(attack, attack_noise if surrogate is None else "none")
-    else:
-        condition = Worst(tuple(attack))
+    one = attack if isinstance(attack, Attack) else Strongest(tuple(attack))
+    condition = Attacked(one, attack_noise if surrogate is None else "none")
     with_noise = None if surrogate is None else lambda noise: surrogate
     trial = Trial(protocol, key, logits_fn, images, labels, with_noise)
     return _accuracy(protocol, _measured(condition, trial, batch_size))

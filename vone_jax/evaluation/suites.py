@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from vone_jax import arguments, corruptions, names
-from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square
+from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square, Strongest
 from vone_jax.evaluation.conditions import (
     Attacked,
     Clean,
     Condition,
     Corrupted,
     Minimal,
-    Worst,
 )
 from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.judging import AttackNoise
@@ -166,7 +165,8 @@ def _worst(setting: Setting) -> list[Condition]:
         usual = vonenet_pgd(setting.norm, eps, eot_samples=setting.draws)
         margin = dataclasses.replace(usual, loss="margin", random_start=True)
         apgd = APGD(setting.norm, eps, eot_samples=setting.draws)
-        made.append(Worst((usual, margin, apgd, dataclasses.replace(apgd, loss="margin"))))
+        several = (usual, margin, apgd, dataclasses.replace(apgd, loss="margin"))
+        made.append(Attacked(Strongest(several), setting.attack_noise))
     return made
 
 
