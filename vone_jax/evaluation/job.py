@@ -223,7 +223,6 @@ class Job:
             "description": network.description,
             "checksum": network.checksum,
             "image_size": network.image_size,
-            "preprocessing": encode(network.preprocessing),
             "trained_noise": encode(network.trained_noise),
             "test_noise": encode(network.noise),
             "source": network.source,

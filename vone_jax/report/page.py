@@ -157,7 +157,7 @@ def _numbers(runs: Runs, *kinds: str) -> list[tuple[Run, Result]]:
 
 def _others(runs: Runs) -> list[tuple[Run, Result, list[tuple[str, str]]]]:
     """The numbers of kinds that have no section of their own."""
-    shown = ("Clean", "Attacked", "Worst", "Corrupted", "Minimal", "Masking", "Physiology")
+    shown = ("Clean", "Attacked", "Corrupted", "Minimal", "Masking", "Physiology")
     return [
         (run, result, [(name, f"{result.value(name):.6g}") for name in result.measured])
         for run in runs

@@ -13,7 +13,7 @@ from vone_jax import names, results
 from vone_jax.results import Interval, Result, ResultError, Run, Runs
 
 # The order of kinds of conditions in tables.
-_KINDS = ("Clean", "Attacked", "Worst", "Certified", "Corrupted")
+_KINDS = ("Clean", "Attacked", "Certified", "Corrupted")
 _CATEGORIES = tuple(names.CORRUPTION_CATEGORIES)
 # With fewer images, differences are not put in words.
 _FEW_IMAGES = 20
