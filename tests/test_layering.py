@@ -69,7 +69,7 @@ SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
         (
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
-            | {"data", "models", "v1", "fast", "mesh", "prng", "network"},
+            | {"certification", "data", "models", "v1", "fast", "mesh", "prng", "network"},
         ),
         ("sweep.py", {"cli", "training"}),
     ],

@@ -1,10 +1,14 @@
 """Charts: their data are the results, and Vega-Lite accepts them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import vl_convert
 
 from tests.report import built_runs
+from tests.results import built
+from vone_jax import report
 from vone_jax.report import charts, tables
 
 
@@ -31,6 +35,24 @@ def test_a_ladder_has_each_attack_at_each_radius_and_the_clean_images(runs):
         assert pgd == attacked | {"clean": run.of_type("Clean")[0].value()}
         # The curve of the smallest changes is another line.
         assert [row["accuracy"] for row in own if row["condition"] == "accuracy at 4/255"] == [0.25]
+
+
+def test_certified_accuracy_and_the_heat_map_are_drawn(tmp_path):
+    vote, certified = ({"value": v, "low": v - 0.1, "high": v + 0.1} for v in (0.75, 0.5))
+    measured = {"accuracy": vote, "certified accuracy at 0.15": certified | {"eps": 0.15}}
+    condition = {"type": "Certified", "norm": "l2", "radii": [0.15]}
+    proof = built.result(condition, "certified-l2", measured)
+    heat = built.result({"type": "FourierMap"}, "fourier-4", {"mean error": {"value": 0.25}})
+    heat = dataclasses.replace(heat, details={"errors": np.eye(3).tolist()})
+    made = [built.accuracy(built.CLEAN, 0.8, "clean"), proof, heat]
+    path = built.write(tmp_path, made)
+    runs = built_runs.load([path])
+    rows = rows_of(charts.ladder(tables.conditions(runs), runs, "l2"))
+    assert [(row["eps"], row["accuracy"]) for row in rows] == [(0.0, 0.75), (0.15, 0.5)]
+    errors = {(row["down"], row["across"]): row["error"] for row in rows_of(charts.fourier(heat))}
+    assert len(errors) == 9 and errors[0, 0] == errors[1, 1] == 1 and errors[0, 1] == 0
+    page = report.write([path], tmp_path / "page.html").read_text()
+    assert '<section id="fourier">' in page and '<section id="attacks">' in page
 
 
 def test_the_overview_has_a_row_for_each_condition_and_the_mean_over_corruptions(runs):

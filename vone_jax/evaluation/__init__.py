@@ -5,6 +5,7 @@ The imports below are the public names.
 
 # ruff: noqa: F401
 
+from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import (
     Attacked,
     Clean,
@@ -15,6 +16,7 @@ from vone_jax.evaluation.conditions import (
     Summary,
     accuracy_numbers,
 )
+from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.judging import Protocol, Trial

@@ -14,6 +14,7 @@ from typing import Any
 
 from vone_jax import arguments, corruptions, names
 from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square, Strongest
+from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import (
     Attacked,
     Clean,
@@ -21,6 +22,7 @@ from vone_jax.evaluation.conditions import (
     Corrupted,
     Minimal,
 )
+from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
@@ -201,6 +203,23 @@ def _physiology(setting: Setting) -> list[Condition]:
     return made
 
 
+def _certified(setting: Setting) -> list[Condition]:
+    """Certificates of V1's noise, or of noise on the pixels, and an attack at each radius."""
+    radii = setting.radii(setting.norm, 4)
+    of_v1 = setting.network.v1 is not None and setting.noisy
+    made: list[Condition] = [Certified(radii, setting.norm, pixel_noise=None if of_v1 else 0.25)]
+    attacks = [APGD(setting.norm, eps, eot_samples=setting.draws) for eps in radii]
+    return made + [Attacked(attack, setting.attack_noise) for attack in attacks]
+
+
+def _fourier(setting: Setting) -> list[Condition]:
+    """The heat map of Yin et al. (2019), with their mean change of a pixel."""
+    side = min(setting.network.image_shape[:2])
+    if side < 64:
+        return [FourierMap(side / 8, min(31, side - 1 + side % 2))]
+    return [FourierMap(15.7 * side / 224, 63)]
+
+
 def _front_end(setting: Setting) -> list[Condition]:
     return [FrontEnd()]
 
@@ -221,6 +240,8 @@ SUITES: dict[str, Suite] = {
     "worst": _worst,
     "masking": _masking,
     "minimal": _minimal,
+    "certified": _certified,
+    "fourier": _fourier,
     "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
     "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
     "physiology": _physiology,

@@ -153,6 +153,7 @@ def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
                     for number, entry in result.measured.items()
                     if "eps" in entry
                 ]  # fmt: skip
+    certified = _certified(runs, norm)
     for condition in table:
         if condition.kind == "Clean":
             attacks = {(row["network"], row["attack"]) for row in rows}
@@ -165,6 +166,7 @@ def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
                 if label in condition.results
             ]  # fmt: skip
             break
+    rows += certified
     order = [row["radius"] for row in sorted(rows, key=lambda row: row["eps"])]
     several = len({row["attack"] for row in rows}) > 1
     labels = [run.label for run in runs]
@@ -191,6 +193,49 @@ def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
         y="accuracy:Q", tooltip=[*_TOLD, alt.Tooltip("attack:N")], **_networks(labels)
     )
     return _selected(lines, whiskers, points).properties(height=260)
+
+
+def _certified(runs: Runs, norm: str) -> list[dict[str, Any]]:
+    """The certified accuracy at each radius, and that of the vote over noise at radius 0."""
+    rows = []
+    for run in runs:
+        for result in run.of_type("Certified"):
+            if result.condition["norm"] == norm:
+                radii = [(name, each) for name, each in result.measured.items() if "eps" in each]
+                vote = ("vote over noise", result.measured["accuracy"] | {"eps": 0.0})
+                rows += [
+                    {
+                        "network": run.label, "attack": result.label, "condition": name,
+                        "eps": entry["eps"],
+                        "radius": names.eps_label(norm, entry["eps"]) if entry["eps"] else "clean",
+                        **{"accuracy": entry["value"], "low": entry["low"], "high": entry["high"]},
+                    }
+                    for name, entry in [vote, *radii]
+                ]  # fmt: skip
+    return rows
+
+
+def fourier(result: results.Result) -> alt.Chart:
+    """The error rate under a grating of each spatial frequency, with frequency 0 in the centre."""
+    errors = np.asarray(result.details["errors"])
+    middle = len(errors) // 2
+    rows = [
+        {"down": down - middle, "across": across - middle, "error": round(float(error), 4)}
+        for (down, across), error in np.ndenumerate(errors)
+    ]
+    axis = alt.Axis(labelOverlap=True, tickCount=5)
+    scale = alt.Scale(scheme="viridis", domain=[0, 1])
+    return (
+        _chart(rows)
+        .mark_rect()
+        .encode(
+            x=alt.X("across:O", title="cycles per image, along rows", axis=axis),
+            y=alt.Y("down:O", title="along columns", axis=axis),
+            color=alt.Color("error:Q", scale=scale, legend=alt.Legend(format="%", title="error")),
+            tooltip=["down:O", "across:O", alt.Tooltip("error:Q", format=".1%")],
+        )
+        .properties(height=260)
+    )
 
 
 def corruptions(table: Sequence[Condition], runs: Runs) -> alt.LayerChart:

@@ -75,6 +75,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
     scores = tables.means(table, runs)
     distances = _numbers(runs, "Minimal")
     attacked = {each.norm for each in table} | {r.condition["attack"]["norm"] for _, r in distances}
+    attacked |= {result.condition["norm"] for _, result in _numbers(runs, "Certified")}
     norms = [norm for norm in names.NORMS if norm in attacked]
     corrupted = any(each.kind == "Corrupted" for each in table)
     labels = [run.label for run in runs]
@@ -109,6 +110,10 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "masking": _numbers(runs, "Masking"),
         "galleries": images.galleries(runs),
         "corruptions": charts.corruptions(table, runs) if corrupted else None,
+        "fourier": [
+            (f"{run.label}: {result.label}", charts.fourier(result))
+            for run, result in _numbers(runs, "FourierMap")
+        ],
         "banks": _banks(runs),
         "physiology": _physiology(runs),
         "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],

@@ -1,0 +1,97 @@
+"""The conditions ``Certified`` and ``FourierMap`` of evaluations."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.certification.test_certificates import network, two
+from vone_jax import certification, dataclass_json, evaluation, models, prng, v1
+from vone_jax.evaluation import suites
+from vone_jax.evaluation.judging import Trial
+from vone_jax.network import Network
+
+KEY = jax.random.key(0)
+
+
+def measured(condition, network, images, labels):
+    keys = prng.example_keys(KEY, len(images))
+    protocol = evaluation.Protocol("fresh", 1)
+    trial = Trial(protocol, keys, network.logits_fn, images, labels, network=network)
+    arrays = {name: np.asarray(each) for name, each in condition.measure(trial).items()}
+    return condition.summary(arrays), arrays
+
+
+@pytest.fixture(scope="module")
+def vonenet():
+    return Network.of_model("toy", *network(v1.GaussianNoise(1.0)))
+
+
+def test_certified_accuracy_is_that_of_the_certificates(vonenet):
+    images = jax.random.uniform(jax.random.key(5), (4, 8, 8, 1))
+    keys = prng.stream(prng.example_keys(KEY, 4), "judge")
+    classifier = certification.from_model(vonenet.model, vonenet.variables)
+    expected = certification.certify(keys, classifier, images, 20, 300, progress=False)
+    labels = jnp.asarray(expected.prediction).at[0].add(1) % 3
+    radius = float(np.median(expected.l2))
+    condition = evaluation.Certified((radius / 2, radius), draws=300, choose=20)
+    condition.check(vonenet)
+    summary, arrays = measured(condition, vonenet, images, labels)
+    np.testing.assert_array_equal(arrays["votes"], expected.votes)
+    found = [each["value"] for name, each in summary.measured.items() if "eps" in each]
+    assert found == [expected.certified(labels, each).mean() for each in condition.radii]
+    assert found[1] <= found[0] <= summary.measured["accuracy"]["value"]
+    stored = json.loads(json.dumps(dataclass_json.encode(condition)))
+    assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
+
+
+def test_a_function_is_certified_by_noise_on_its_pixels_alone():
+    def logits_fn(keys, images):
+        return two(images.mean(axis=(1, 2, 3)) - 0.25)
+
+    function = types.SimpleNamespace(
+        name="function", logits_fn=logits_fn, model=None, num_classes=2, image_shape=(4, 4, 1)
+    )
+    with pytest.raises(ValueError, match="pixel_noise"):
+        evaluation.Certified((0.1,)).check(function)
+    condition = evaluation.Certified((0.1, 5.0), draws=200, choose=10, pixel_noise=0.5)
+    condition.check(function)
+    images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.array([0, 1])
+    summary, _ = measured(condition, function, images, labels)
+    found = [each["value"] for name, each in summary.measured.items() if "eps" in each]
+    assert found == [0.5, 0.0] and condition.name == "certified-l2-pixels-0.5"
+
+
+def test_the_heat_map_of_a_classifier_of_one_frequency():
+    basis = certification.fourier_basis(8, 8, 5)
+
+    def logits_fn(keys, images):
+        amplitude = jnp.abs(jnp.einsum("nhwc,hw->n", images, jnp.asarray(basis[0, 1])))
+        return two(amplitude - 1.0)
+
+    function = types.SimpleNamespace(
+        name="function", logits_fn=logits_fn, num_classes=2, image_shape=(8, 8, 1)
+    )
+    condition = evaluation.FourierMap(l2=1.5, size=5)
+    condition.check(function)
+    images, labels = jnp.full((3, 8, 8, 1), 0.5), jnp.ones(3, jnp.int32)
+    summary, arrays = measured(condition, function, images, labels)
+    errors = np.array(summary.details["errors"])
+    assert errors.sum() == errors[0, 1] + errors[4, 3] == 2.0
+    assert summary.measured["mean error"]["value"] == pytest.approx(2 / 24)
+    assert arrays["wrong"].shape == (3, 5, 5)
+
+
+def test_the_suite_has_an_attack_beside_each_certified_radius(vonenet):
+    setting = evaluation.Setting(vonenet, noisy=True, norm="l2", eps=(0.1, 0.2))
+    made = suites.conditions(["certified"], setting)
+    assert made[0] == evaluation.Certified((0.1, 0.2))
+    assert [each.attack.eps for each in made[1:]] == [0.1, 0.2]
+    base = Network.of_model("base", models.create("resnet18", image_size=28), {})
+    (first, *_) = suites.conditions(["certified"], evaluation.Setting(base, norm="l2"))
+    assert first.pixel_noise == 0.25
+    (fourier,) = suites.conditions(["fourier"], evaluation.Setting(base))
+    assert fourier == evaluation.FourierMap(l2=3.5, size=27)
