@@ -244,8 +244,8 @@ def public_target(app, env, node, content):
 
 
 def skip(app, what, name, obj, skip, options):
-    """Leave out the fields of named tuples and what pydantic adds."""
-    if name.startswith("model_") or (getattr(obj, "__doc__", "") or "").startswith("Alias for"):
+    """Leave out the fields of named tuples."""
+    if (getattr(obj, "__doc__", "") or "").startswith("Alias for"):
         return True
     return None
 

@@ -1,5 +1,9 @@
 """Convert networks from and to PyTorch: ``python -m vone_jax.convert NETWORK [--out OUT]``.
 
+Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet, CORnet-S/Z
+and EfficientNet-B0/Lite0; runs of train.py; and folders of this command. Nothing in a file is
+executed. Without --out it says what a file is.
+
 Exit status: 0 finished; 1 a file cannot be read or written; 2 wrong arguments, or a file that
 cannot be converted.
 """
@@ -13,6 +17,7 @@ from typing import Annotated
 import tyro
 
 from vone_jax import cli
+from vone_jax.cli import parsing
 
 PROGRAM = cli.program("python -m vone_jax.convert")
 _FILES = (".safetensors", ".pth", ".pt", ".tar")
@@ -20,15 +25,10 @@ _FILES = (".safetensors", ".pth", ".pt", ".tar")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Convert a network between PyTorch and this project, or say what a file is.
-
-    Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet,
-    CORnet-S/Z and EfficientNet-B0/Lite0; runs of train.py; and folders of this command. Nothing in
-    a file is executed.
-    """
+    """The network, and what is written."""
 
     # A checkpoint, a run directory, or a folder that this command wrote.
-    network: Annotated[str, tyro.conf.Positional]
+    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NETWORK")]
     # What to write: FILE.safetensors or FILE.pth for PyTorch, else a folder.
     out: Path | None = None
     # Architecture of a checkpoint. Default: recognised by the names of its tensors.
@@ -48,7 +48,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments and return its exit status."""
-    options = tyro.cli(Options, prog=PROGRAM, args=argv, config=(tyro.conf.AvoidSubcommands,))
+    words = sys.argv[1:] if argv is None else argv
+    options = parsing.parse(Options, words or ["--help"], PROGRAM, __doc__ or "")
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert, network
     from vone_jax.convert.errors import printable
@@ -93,8 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"written: {options.out}")
         return cli.FINISHED
     except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return cli.WRONG_ARGUMENTS
+        return cli.fail(error)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return cli.FAILED
+        return cli.fail(error, cli.FAILED)
