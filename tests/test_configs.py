@@ -159,6 +159,27 @@ def check_shapes_of_a_step(experiment, label=""):
     assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32, label
 
 
+@pytest.mark.parametrize("name", ["imagenet/vone_resnet50", "imagenet/resnet50"])
+def test_configs_for_accelerators_compute_in_one_pass(name):
+    """Six passes of the matrix unit took three times as long. The state stays float32."""
+    experiment = training.load_config(name, CONFIGS)
+    config = dataclasses.replace(experiment.model, num_classes=2, in_channels=3, width=2)
+    experiment = dataclasses.replace(experiment, model=config)
+    model = experiment.build()
+    state = jax.eval_shape(lambda: initial_state(experiment, model))
+    step = make_train_step(model, experiment, 100, meshes.data_mesh(jax.devices()[:1]))
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32),
+        "label": jax.ShapeDtypeStruct((2,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((2,), jnp.uint32),
+    }
+    with jax.default_matmul_precision(experiment.matmul_precision):
+        text = jax.jit(step).lower(state, batch).as_text()
+    assert "HIGH" not in text and "xbf16>" in text
+    floats = {x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)}
+    assert floats == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("name", STEPS, scope="module")
 def test_two_steps_on_mocked_data(experiment, tmp_path):
     """The whole program with the config's data set, shapes and recipe; only width is cut.

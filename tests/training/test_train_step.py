@@ -156,6 +156,16 @@ def test_validation_ignores_padded_rows(four):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+def test_a_validation_counts_the_classes_of_all_processes(four):
+    variables = four.start().variables
+    batch = host_batch() | {"mask": np.arange(8) < 5}
+    total = four.eval_step(variables, four.shard(batch))
+    sums, sizes = four.eval_step(variables, four.shard(batch), total)
+    expected = np.bincount(batch["label"][:5], minlength=3)
+    np.testing.assert_array_equal(sizes, 2 * expected)
+    assert int(sums.seen) == 10 and float(sums.loss) == 2 * float(total[0].loss)
+
+
 def test_the_noise_of_a_validation_is_of_the_seed(one):
     variables = one.start().variables
     batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
