@@ -212,24 +212,24 @@ class APGD(GradientAttack, Repeated):
                 control = jax.tree.map(functools.partial(jnp.where, due), checked, control)
                 current, slope, _ = select(back & due, best, point)
                 if self.norm == "l1":
-                    way = norms.sparse_direction(slope, control.moved)
+                    ascent = norms.sparse_direction(slope, control.moved)
                 else:
-                    way = norms.direction(slope, self.norm)
-                ahead = current + control.step_size[:, None, None, None] * way
+                    ascent = norms.direction(slope, self.norm)
+                ahead = current + control.step_size[:, None, None, None] * ascent
                 moved = self._feasible(ahead, images, eps)
                 if self.norm != "l1":
                     share = jnp.where(number == 0, 1.0, _MOMENTUM).astype(dtype)
                     momentum = (1.0 - share) * (current - state.before)
                     moved = current + share * (moved - current) + momentum
                     moved = self._feasible(moved, images, eps)
-                fine = jnp.isfinite(loss) & jnp.all(jnp.isfinite(point.slope), axis=(1, 2, 3))
+                sound = jnp.isfinite(loss) & jnp.all(jnp.isfinite(point.slope), axis=(1, 2, 3))
                 return _State(
                     images=moved,
                     before=current,
                     best=best,
                     fooling=select(wrong, point.images, state.fooling),
                     fooled=state.fooled | wrong,
-                    finite=state.finite & fine,
+                    finite=state.finite & sound,
                     control=control,
                 )
 

@@ -413,29 +413,35 @@ def _nothing() -> Array:
 # The choice of the strongest image: in one program, and in parts from the host.
 
 
-def plan(attack: Attack, classes: int) -> list[tuple[str, Attack, int]]:
-    """Return the members of an attack with the names of their keys and the numbers of rounds."""
-    members = attack.members(classes)
-    if len(members) == 1 and members[0] is attack:
-        return [("", attack, attack.rounds(classes))]
-    parts = []
-    for place, member in enumerate(members):
-        parts.append((f"member {place}", member, member.rounds(classes)))
-    return parts
+class _Plan(NamedTuple):
+    """What an attack runs.
 
+    Attributes:
+      parts: members with their keys and numbers of rounds.
+      compares: whether the members are other attacks; then the image itself is a candidate, too.
+      single: whether there is nothing to choose from.
+    """
 
-def _keys_of(name: str, keys: Keys) -> Keys:
-    return prng.stream(keys, name) if name else keys
+    parts: list[tuple[Attack, Keys, int]]
+    compares: bool
+    single: bool
 
+    @classmethod
+    def of(cls, attack: Attack, keys: Keys, classes: int) -> "_Plan":
+        members = attack.members(classes)
+        compares = members[0] is not attack
+        parts = [
+            (member, prng.stream(keys, f"member {place}") if compares else keys, rounds)
+            for place, member in enumerate(members)
+            for rounds in (member.rounds(classes),)
+        ]
+        return cls(parts, compares, not compares and parts[0][2] * attack.choices == 1)
 
-def _start(attack: Attack, images: Images, parts: list) -> Best:
-    winner = jnp.full(images.shape[:1], len(parts), jnp.int32)
-    return Best(images, losses.nothing_yet(images), winner)
-
-
-def _keeps_clean(attack: Attack, parts: list) -> bool:
-    """Return whether the image itself is a candidate, as it is where attacks are compared."""
-    return parts[0][1] is not attack
+    def start(self, images: Images) -> Best:
+        """Return the images with verdicts that any other beats."""
+        winner = 0 if self.single else len(self.parts)
+        winners = jnp.full(images.shape[:1], winner, jnp.int32)
+        return Best(images, losses.nothing_yet(images), winners)
 
 
 def strongest(
@@ -445,12 +451,11 @@ def strongest(
 
     A round is made while any image is left that is classified right in a judging draw.
     """
-    parts = plan(attack, jax.eval_shape(logits_fn, keys, images).shape[-1])
-    best = _start(attack, images, parts)
-    (name, member, rounds), *others = parts
-    if not others and rounds * member.choices == 1 and not _keeps_clean(attack, parts):
-        found = member.candidates(keys, jnp.uint32(0), logits_fn, images, labels)
-        return best._replace(images=found[0], winner=jnp.zeros_like(best.winner))
+    plan = _Plan.of(attack, keys, jax.eval_shape(logits_fn, keys, images).shape[-1])
+    best = plan.start(images)
+    if plan.single:
+        (found,) = attack.candidates(keys, jnp.uint32(0), logits_fn, images, labels)
+        return best._replace(images=found)
     judge_keys = prng.stream(keys, "judge")
 
     def judge(candidate: Images) -> losses.Verdict:
@@ -458,18 +463,21 @@ def strongest(
             logits_fn, judge_keys, candidate, labels, attack.choice_draws, attack.targeted
         )
 
-    if _keeps_clean(attack, parts):
-        best = stronger(best, images, judge(images), len(parts))
-    for place, (name, member, rounds) in enumerate(parts):
+    if plan.compares:
+        best = stronger(best, images, judge(images), len(plan.parts))
+    for place, (member, own_keys, rounds) in enumerate(plan.parts):
 
         def unfinished(state: tuple[Array, Best], rounds: int = rounds) -> Array:
             return (state[0] < rounds) & jnp.any(state[1].verdict.right > 0)
 
         def attempt(
-            state: tuple[Array, Best], place: int = place, name: str = name, member: Attack = member
+            state: tuple[Array, Best],
+            place: int = place,
+            member: Attack = member,
+            own_keys: Keys = own_keys,
         ) -> tuple[Array, Best]:
             number, best = state
-            found = member.candidates(_keys_of(name, keys), number, logits_fn, images, labels)
+            found = member.candidates(own_keys, number, logits_fn, images, labels)
             # A map and not several calls, so that the classifier is compiled once.
             verdicts = jax.lax.map(judge, jnp.stack(found))
             for each, candidate in enumerate(found):
@@ -499,17 +507,14 @@ def _in_parts(
     attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> Best:
     """Do as ``strongest`` does, on few images at a time, and on those that have not fallen."""
-    parts = plan(attack, classifier.classes(logits_fn, keys, images))
-    best = _start(attack, images, parts)
+    plan = _Plan.of(attack, keys, classifier.classes(logits_fn, keys, images))
+    best = plan.start(images)
     split = functools.partial(_split, attack, images)
-    (_, member, rounds), *others = parts
     everything = np.arange(len(images))
-    if not others and rounds * member.choices == 1 and not _keeps_clean(attack, parts):
-        best = best._replace(winner=jnp.zeros_like(best.winner))
+    if plan.single:
         for rows in split(everything):
-            part = (_take(array, rows) for array in (keys, images, labels))
-            keys_, images_, labels_ = part
-            found = compiled(member, keys_, logits_fn, images_, labels_)
+            keys_, images_, labels_ = (_take(array, rows) for array in (keys, images, labels))
+            found = compiled(attack, keys_, logits_fn, images_, labels_)
             best = best._replace(images=_put(best.images, rows, found))
         return best
     judge_keys = prng.stream(keys, "judge")
@@ -520,11 +525,10 @@ def _in_parts(
         verdict = _judged(draws, targeted, logits_fn, candidate, *part)
         return _keep_stronger(best, rows, candidate, verdict, place)
 
-    if _keeps_clean(attack, parts):
+    if plan.compares:
         for rows in split(everything):
-            best = judge(best, rows, _take(images, rows), len(parts))
-    for place, (name, member, rounds) in enumerate(parts):
-        own_keys = _keys_of(name, keys)
+            best = judge(best, rows, _take(images, rows), len(plan.parts))
+    for place, (member, own_keys, rounds) in enumerate(plan.parts):
         for number in range(rounds):
             for rows in split(np.flatnonzero(np.asarray(best.verdict.right) > 0)):
                 keys_, images_, labels_ = (_take(x, rows) for x in (own_keys, images, labels))

@@ -138,8 +138,8 @@ class CW(MinimalNormAttack):
                 check = number % -(-self.steps // 10) == 0
                 active = active & (~check | (each <= _PROGRESS * checked))
                 checked = jnp.where(check, each, checked)
-            way, adam = adam.direction(slope, number)
-            moved = select(active, variable - self.learning_rate * way, variable)
+            descent, adam = adam.direction(slope, number)
+            moved = select(active, variable - self.learning_rate * descent, variable)
             return number + 1, active, checked, success, closest, moved, adam
 
         start = jnp.arctanh(_INSIDE * (2 * images - 1))

@@ -140,8 +140,8 @@ class DeepFool(LinearisedAttack):
             stopped = stopped | adversarial
             # Away from the label or, for a targeted attack, towards the label, which is the target.
             slope = -boundary.slope if self.targeted else boundary.slope
-            way = norms.direction(slope, self.norm)
-            moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * way
+            direction = norms.direction(slope, self.norm)
+            moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * direction
             return select(stopped, total, moved), stopped, closest
 
         start = (jnp.zeros_like(images), closest.distance == 0, closest)

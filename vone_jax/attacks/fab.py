@@ -198,12 +198,12 @@ def project_onto_hyperplane(points: Images, normal: Images, residual: Values, no
     unit = jnp.max(jnp.abs(flat), axis=-1, keepdims=True)
     unit = jnp.where(unit == 0, jnp.ones_like(unit), unit)
     weights = jnp.abs(flat) / unit
-    way = -jnp.sign(residual)[:, None] * jnp.sign(flat)
+    sign = -jnp.sign(residual)[:, None] * jnp.sign(flat)
     values = points.reshape(flat.shape)
-    room = jnp.maximum(jnp.where(way > 0, 1.0 - values, values), 0.0)
+    room = jnp.maximum(jnp.where(sign > 0, 1.0 - values, values), 0.0)
     room = jnp.where(weights < _NEGLIGIBLE, 0.0, room)
     amount = {"linf": _level, "l2": _proportional, "l1": _greedy}[norm]
-    delta = way * amount(weights, room, jnp.abs(residual)[:, None] / unit)
+    delta = sign * amount(weights, room, jnp.abs(residual)[:, None] / unit)
     return delta.reshape(points.shape)
 
 

@@ -64,8 +64,8 @@ class DDN(MinimalNormAttack):
             radius = jnp.minimum(radius * factor, largest)
             random = norms.surface(prng.stream(step_keys, "direction"), shape, "l2", dtype)
             flat = jnp.all(slope == 0, axis=(1, 2, 3))
-            way = select(flat, random, norms.direction(slope, "l2"))
-            delta = point - images + lengths[number] * way
+            direction = select(flat, random, norms.direction(slope, "l2"))
+            delta = point - images + lengths[number] * direction
             delta = radius[:, None, None, None] * norms.direction(delta, "l2")
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 

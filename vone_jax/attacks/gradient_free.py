@@ -84,20 +84,20 @@ class SPSA(LossAttack):
                 sample_keys = prng.fold(keys, number)
                 way_keys = prng.stream(sample_keys, "direction")
                 noise_keys = prng.stream(sample_keys, "noise")
-                way = jax.vmap(lambda key: norms.random_signs(key, images.shape[1:], images.dtype))(
-                    way_keys
-                )
-                sides = jnp.stack([point + self.delta * way, point - self.delta * way])
+                signs = jax.vmap(
+                    lambda key: norms.random_signs(key, images.shape[1:], images.dtype)
+                )(way_keys)
+                sides = jnp.stack([point + self.delta * signs, point - self.delta * signs])
                 ahead, behind = jax.vmap(loss, in_axes=(0, None))(sides, noise_keys)
                 rise = (ahead - behind) / (2 * self.delta)
-                return total + rise[:, None, None, None] * way
+                return total + rise[:, None, None, None] * signs
 
             return jax.lax.fori_loop(0, self.samples, add, jnp.zeros_like(point)) / self.samples
 
         def step(number: Array, state: tuple[Images, Adam]) -> tuple[Images, Adam]:
             point, adam = state
-            way, adam = adam.direction(slope(point, prng.fold(keys, number)), number)
-            delta = norms.project(point + self.learning_rate * way - images, self.norm, self.eps)
+            ascent, adam = adam.direction(slope(point, prng.fold(keys, number)), number)
+            delta = norms.project(point + self.learning_rate * ascent - images, self.norm, self.eps)
             return jnp.clip(images + delta, 0.0, 1.0), adam
 
         return jax.lax.fori_loop(0, self.steps, step, (images, Adam.start(images)))[0]
