@@ -37,7 +37,7 @@ def network_of(network, variables):
     if model not in variables:
         shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
         variables[model] = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    seen = Split(network.data.source, network.data.eval_split)
+    seen = Split(network.data.source, network.data.eval_split or "test")
     return Network.of_model("net", model, variables[model], validation=seen, **known)
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole, locks, and digests of a directory.
+"""Files that appear whole, locks, and checksums of values.
 
 A process can be killed at any moment, and a disk can be full. These functions write a file
 completely or not at all. Their errors name the file.
@@ -10,22 +10,16 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import platform
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-
-# The list of digests in a directory, in the format of ``sha256sum -c``.
-DIGESTS = "SHA256SUMS"
-# Codes of read errors that mean a missing or damaged file. Other errors may be temporary.
-_DAMAGE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
 
 
 class LockedError(RuntimeError):
@@ -152,127 +146,3 @@ def array_checksum(arrays: Iterable[Any], start: int = 0) -> int:
     for array in arrays:
         start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
     return start
-
-
-def matches_digest(record: dict[str, Any]) -> bool:
-    """Return True if the field ``digest`` of a JSON object is missing, or matches the others."""
-    others = {name: value for name, value in record.items() if name != "digest"}
-    return record.get("digest") in (None, json_digest(others))
-
-
-# Codes of errors for a missing permission to read or write.
-NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The JSON value of a text.
-
-    Raises:
-      ValueError: if it is no JSON, is nested too deeply, or has a NaN, an infinity or an integer of
-        more than 18 digits.
-    """
-    try:
-        return json.loads(
-            text, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > 18:
-        raise ValueError(f"the integer {text[:19]}... is too large")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text[:19]} is too large")
-    return value
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def read_json_lines(path: Path, check: Callable[[Any], Any]) -> tuple[list[Any], bool]:
-    """The values of a file with JSON in each line, and whether its last line is cut off.
-
-    A writer that was killed leaves such a line, which is left out. A file that does not exist has
-    no lines. ``check`` raises a ValueError for a value that is not as it should be.
-
-    Raises:
-      ValueError: if another line is damaged, which the message names, or the file is not text.
-      OSError: if the file cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    values, lines = [], text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                value = parse_json(line)
-                check(value)
-            except ValueError as error:
-                if number == len(lines) and not text.endswith("\n"):
-                    return values, True
-                raise ValueError(f"{path}, line {number}, {line[:80]!r}: {error}") from error
-            values.append(value)
-    return values, False
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_digests(directory: Path) -> None:
-    """List the digests of all files in a directory and below it, in its file ``SHA256SUMS``.
-
-    The first line is a comment with the digest of the other lines, so that a damaged list is not
-    mistaken for damaged files. The files must not change afterwards.
-    """
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != DIGESTS)
-    lines = [f"{digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in paths]
-    content = _with_digest("".join(lines).encode())
-    replace(directory / DIGESTS, lambda file: file.write(content))
-
-
-def damage(directory: Path) -> list[str]:
-    """Compare a directory with its list of digests.
-
-    The result has a phrase for each file that is missing, unreadable or changed, and for a damaged
-    list. Files that are not in the list are ignored. An OSError that may pass, such as a missing
-    permission, says nothing about the files and is raised.
-    """
-    try:
-        content = (directory / DIGESTS).read_bytes()
-    except OSError as error:
-        return [_unreadable(DIGESTS, error)]
-    _, _, lines = content.partition(b"\n")
-    if content != _with_digest(lines):
-        return [f"{DIGESTS} is damaged"]
-    problems = []
-    for line in lines.decode().splitlines():
-        expected, name = line.split("  ", 1)
-        try:
-            if digest(directory / name) != expected:
-                problems.append(f"{name} does not match its digest")
-        except OSError as error:
-            problems.append(_unreadable(name, error))
-    return problems
-
-
-def _with_digest(lines: bytes) -> bytes:
-    return b"# %s\n%s" % (hashlib.sha256(lines).hexdigest().encode(), lines)
-
-
-def _unreadable(name: str, error: OSError) -> str:
-    if error.errno not in _DAMAGE:
-        raise OSError(error.errno, f"{name} cannot be read: {error.strerror}") from error
-    missing = isinstance(error, FileNotFoundError)
-    return f"{name} is missing" if missing else f"{name} cannot be read: {error.strerror}"
