@@ -59,7 +59,7 @@ def test_the_overview_has_a_row_for_each_condition_and_the_mean_over_corruptions
     rows = rows_of(charts.overview(tables.conditions(runs), runs))
     own = {row["condition"]: row["accuracy"] for row in rows if row["network"] == "ResNet-18"}
     corrupted = [r.value() for r in runs[0].of_type("Corrupted")]
-    assert own["mean of 2 corrupted sets"] == pytest.approx(np.mean(corrupted))
+    assert own["mean over corruptions"] == pytest.approx(np.mean(corrupted))
     assert own["clean"] == runs[0].of_type("Clean")[0].value() and len(own) == 7
 
 

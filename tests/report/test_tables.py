@@ -73,7 +73,7 @@ def test_differences_are_paired_over_the_images_and_put_in_words(pair):
         "PGD L∞ 16/255": tables.BROKEN,
         "PGD L2 0.15": "more robust",
         "PGD L2 0.6": "more robust",
-        "mean over 2 corrupted sets": tables.ALIKE,
+        tables.MEAN: tables.ALIKE,
     }
     for label, row in zip(lines, rows, strict=False):
         if row.kind != "Corrupted":
@@ -181,3 +181,14 @@ def test_a_network_near_chance_is_named():
     runs = runs_of(built.measure("resnet18", {"clean": 0.02}))
     (told,) = tables.cautions(runs, tables.conditions(runs))
     assert "near chance on clean images" in told
+
+
+def test_the_mean_over_corruptions_is_one_number_wherever_it_stands():
+    """The extra corruptions are in no mean."""
+    corruptions = ("fog", "contrast", "speckle_noise")
+    runs = runs_of(*(built.measure(m, corruptions=corruptions) for m in ("resnet18", "resnet50")))
+    rows = tables.conditions(runs)
+    common = [r.value() for r in runs[0].of_type("Corrupted") if "speckle" not in r.name]
+    mean = tables.means(rows, runs)["ResNet-18"][tables.MEAN]
+    assert mean.value == pytest.approx(np.mean(common))
+    assert tables.compare(rows, runs[1], runs[0])[tables.MEAN].theirs == mean

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from vone_jax import names, results
-from vone_jax.report.tables import Condition, accuracy
+from vone_jax.report.tables import MEAN, Condition, accuracy, averaged
 from vone_jax.results import Run, Runs
 
 # Told apart with every common kind of colour vision, on white.
@@ -97,15 +97,14 @@ def overview(table: Sequence[Condition], runs: Runs) -> alt.LayerChart | None:
         if condition.kind != "Corrupted"
         for label, result in condition.results.items()
     ]
-    corrupted = [condition for condition in table if condition.kind == "Corrupted"]
     for run in runs:
-        own = [each.results[run.label] for each in corrupted if run.label in each.results]
+        own = [each.results[run.label] for each in averaged(table) if run.label in each.results]
         if own:
             mean = results.mean_accuracy(own)
             rows.append(
                 {
                     "network": run.label,
-                    "condition": f"mean of {len(own)} corrupted sets",
+                    "condition": MEAN,
                     **{"accuracy": mean.value, "low": mean.low, "high": mean.high},
                 }
             )

@@ -18,6 +18,8 @@ _CATEGORIES = tuple(names.CORRUPTION_CATEGORIES)
 # With fewer images, differences are not put in words.
 _FEW_IMAGES = 20
 
+# The mean over the common corruptions that were measured.
+MEAN = "mean over corruptions"
 ALIKE = "cannot be told apart"
 BROKEN = "both at chance or below"
 TOO_FEW = "too few images"
@@ -205,8 +207,8 @@ def compare(table: Sequence[Condition], run: Run, base: Run) -> dict[str, Compar
     """Condition in words -> comparison, with one for all corruptions that both networks share."""
     shared = [each for each in table if {run.label, base.label} <= each.results.keys()]
     groups = {each.label: [each] for each in shared if each.kind != "Corrupted"}
-    if corrupted := [each for each in shared if each.kind == "Corrupted"]:
-        groups[f"mean over {len(corrupted)} corrupted sets"] = corrupted
+    if corrupted := averaged(shared):
+        groups[MEAN] = corrupted
     return {label: _compared(group, run, base) for label, group in groups.items()}
 
 
@@ -278,7 +280,7 @@ def means(table: Sequence[Condition], runs: Runs) -> dict[str, dict[str, Interva
         name += f", mean over {radii}" if len(shared) > 1 else f" {radii}"
         for label in labels if shared else ():
             scores[label][name] = results.mean_accuracy([e.results[label] for e in shared])
-    corrupted = [each for each in table if each.kind == "Corrupted"]
+    corrupted = averaged(table)
     labels = {label for each in corrupted for label in each.results}
     shared = [each for each in corrupted if labels == each.results.keys()]
     clean = next((each for each in table if each.kind == "Clean"), None)
@@ -288,6 +290,13 @@ def means(table: Sequence[Condition], runs: Runs) -> dict[str, dict[str, Interva
             found = clean and clean.results.get(run.label)
             scores[run.label] |= results.corruption_means(own, found)
     return scores
+
+
+def averaged(table: Sequence[Condition]) -> list[Condition]:
+    """The corruptions that means are over: the common ones, or all if there are none of these."""
+    corrupted = [each for each in table if each.kind == "Corrupted"]
+    known = (*names.COMMON_CORRUPTIONS, names.PROCEDURAL_FROST)
+    return [each for each in corrupted if each.fields["corruption"] in known] or corrupted
 
 
 def headline(scores: Mapping[str, Interval]) -> dict[str, Interval]:
