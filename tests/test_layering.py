@@ -38,7 +38,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "dataclass_json", "files", "names", "progress"}
+SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"}
 
 
 @pytest.mark.parametrize(

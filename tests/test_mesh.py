@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-from functools import partial
 from typing import Any
 
 import jax
@@ -78,31 +77,6 @@ def test_a_batch_that_does_not_divide_is_refused_by_name(mesh, size):
     with pytest.raises(ValueError, match="got 6"):
         meshes.shard_batch(mesh, np.zeros((6, 2), np.float32))
     meshes.check_batch_size(mesh, 4)
-
-
-def test_any_of_two_processes_speaks_for_both(monkeypatch):
-    assert meshes.any_process(True) is True
-    assert meshes.any_process(False) is False
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    for other in (True, False):
-        gather = partial(np.append, other)
-        monkeypatch.setattr(meshes.multihost_utils, "process_allgather", gather)
-        assert meshes.any_process(True) is True
-        assert meshes.any_process(False) is other
-
-
-def test_values_that_differ_between_processes_are_named(monkeypatch):
-    assert meshes.differing({"images": "of one process"}) == []
-    gathered = []
-
-    def gather(ours):
-        gathered.append(ours)
-        return np.stack([gathered[0], ours])
-
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(meshes.multihost_utils, "process_allgather", gather)
-    assert meshes.differing({"images": ("a", None), "size": 8, "seed": 0}) == []
-    assert meshes.differing({"images": ("b", None), "size": 8, "seed": 1}) == ["images", "seed"]
 
 
 @pytest.mark.parametrize("cluster", ["", "localhost:1234,2", "localhost:1234,2,2", "host,2,0"])

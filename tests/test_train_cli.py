@@ -57,7 +57,7 @@ def test_help_for_a_config_lists_fields_with_their_values(capsys):
     for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
         assert field in text
     assert "--model.v1.noise.scale" in text and "0.286" in text
-    assert all(name in text for name in models.NAMES if not names.front_end(name))
+    assert all(name in text for name in models.NAMES if not names.prefix(name))
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ one-dimensional mesh. Parameters are on every device, and ``jax.jit`` inserts th
 same code runs on one CPU and on several machines.
 """
 
-import contextlib
 import json
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -211,37 +209,3 @@ def stop_requested(step: int) -> bool:
     False.
     """
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
-
-
-def any_process(flag: bool) -> bool:
-    """Return True if ``flag`` is True in any process. All processes must call this together."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
-
-
-def differing(values: Mapping[str, Any]) -> list[str]:
-    """List the names of values whose ``repr`` is not the same in all processes.
-
-    All processes must call this together, with the same names.
-    """
-    if jax.process_count() == 1:
-        return []
-    ours = np.array([zlib.crc32(repr(value).encode()) for value in values.values()], np.uint32)
-    same = (multihost_utils.process_allgather(ours) == ours).all(axis=0)
-    return [name for name, equal in zip(values, same, strict=True) if not equal]
-
-
-@contextlib.contextmanager
-def first_process_first(name: str) -> Iterator[None]:
-    """Let process 0 finish a ``with`` block before the others enter it, so it can make files.
-
-    The others enter it after an error, too, and may find the same one.
-    """
-    if jax.process_index() != 0:
-        barrier(name)
-    try:
-        yield
-    finally:
-        if jax.process_index() == 0:
-            barrier(name)

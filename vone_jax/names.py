@@ -66,25 +66,25 @@ _NETWORKS = {
 
 # Networks with a simulated V1 in place of their stem, by the beginning of their names: VOneNets,
 # and EVNets, which have a subcortical stage before V1.
-FRONT_ENDS = {"vone_": "VOne", "ev_": "EV"}
+PREFIXES = {"vone_": "VOne", "ev_": "EV"}
 # The names that ``models.create`` takes.
-MODELS = (*_NETWORKS, *(front + name for front in FRONT_ENDS for name in _NETWORKS))
+MODELS = (*_NETWORKS, *(each + name for each in PREFIXES for name in _NETWORKS))
 
 
-def front_end(name: str) -> str:
-    """The beginning of a network's name, a key of ``FRONT_ENDS``; empty for a base network."""
-    return next((prefix for prefix in FRONT_ENDS if name.startswith(prefix)), "")
+def prefix(name: str) -> str:
+    """The beginning of a network's name, a key of ``PREFIXES``; empty for a base network."""
+    return next((each for each in PREFIXES if name.startswith(each)), "")
 
 
 def base_network(name: str) -> str:
     """The name of the network behind the front end: ``vone_resnet18`` has ``resnet18``."""
-    return name.removeprefix(front_end(name))
+    return name.removeprefix(prefix(name))
 
 
 def network_label(name: str) -> str:
     """The name of a network as papers write it: ``vone_resnet18`` is VOneResNet-18."""
     base = base_network(name)
-    return FRONT_ENDS.get(front_end(name), "") + _NETWORKS.get(base, base)
+    return PREFIXES.get(prefix(name), "") + _NETWORKS.get(base, base)
 
 
 def eps_label(norm: str, eps: float) -> str:

@@ -53,7 +53,8 @@ def threefry(key: AnyShape) -> AnyShape:
     """Return Threefry keys made of the first two words of keys of any implementation.
 
     A seed has the same two words in every implementation of JAX, so it gives the same keys whatever
-    the default implementation is.
+    the default implementation is. An "rbg" key has four words, of which only these two are used:
+    keys that differ in the other two give the same numbers.
 
     Raises:
       TypeError: if ``key`` is not a typed key.

@@ -145,7 +145,7 @@ def test_small_images_keep_their_resolution(name, size, channels):
     model = models.create(name, 10, size, channels, width=8)
     _, features = abstract(model, size, channels)
     assert features["logits"].shape == (2, 10)
-    if names.front_end(name):
+    if names.prefix(name):
         assert 28 <= model.v1.pixels_per_degree <= 32
         _, plain = abstract(
             models.create(names.base_network(name), 10, size, channels, width=8), size, channels

@@ -38,7 +38,7 @@ def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     experiment, model, variables = run.experiment, run.model, run.variables
     assert experiment.model.learned_normalization == eval(f"v1.{rule}")
     start = initial_state(experiment, model).variables["params"]
-    for part in models.FRONT_END:
+    for part in models.V1_MODULES:
         changes = jax.tree.map(lambda a, b: float(abs(a - b).max()), variables["params"][part],
                                start[part])  # fmt: skip
         assert min(jax.tree.leaves(changes)) > 0.0, changes

@@ -12,8 +12,8 @@ from jax.test_util import check_grads
 from scipy import ndimage, stats
 
 from vone_jax import fast, v1
+from vone_jax.filters import gaussian_taps
 from vone_jax.v1 import block, surround
-from vone_jax.v1.blur import gaussian_taps
 from vone_jax.v1.distributions import SUPPRESSION_INDEX, SURROUND_DIAMETER
 from vone_jax.v1.images import normalise
 
@@ -38,7 +38,7 @@ def with_settings(**fields):
 
 def blurred(maps, deviation):
     """Blur maps (N, H, W, C) by another library."""
-    taps = gaussian_taps(deviation)
+    taps = gaussian_taps(deviation, int(np.ceil(3.0 * deviation)))
     along_rows = ndimage.correlate1d(maps, taps, axis=1, mode="mirror")
     return ndimage.correlate1d(along_rows, taps, axis=2, mode="mirror")
 

@@ -117,7 +117,7 @@ def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> 
         kind = next(kinds, "")
         inner = {tensor.removeprefix("model.") for tensor in state_dict} if kind else state_dict
         name = kind + _base_network(inner)
-    kind, base = names.front_end(name), names.base_network(name)
+    kind, base = names.prefix(name), names.base_network(name)
 
     def length(tensor: str, axis: int, default: int) -> int:
         # A missing tensor, or one of a wrong rank, is reported when leaves are filled.
@@ -334,7 +334,7 @@ def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
         "vone_": known["vonenet"],
         "ev_": ((0.0,) * channels, (1.0,) * channels),
         "": default_normalisation(name, channels),
-    }[names.front_end(name)]
+    }[names.prefix(name)]
     ours = np.asarray([np.broadcast_to(values, (channels,)) for values in (mean, std)], np.float32)
     for flag, values in {None: default, **known}.items():
         if np.array_equal(ours, np.asarray(values, np.float32)):

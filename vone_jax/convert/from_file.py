@@ -140,7 +140,7 @@ def read(
     if not isinstance(v1, VOneBlockConfig):
         found.problems += unknown_flags(checkpoint.flags, ignored_flags)
     weights, residual = dict(checkpoint.state_dict), None
-    kind = names.front_end(name)
+    kind = names.prefix(name)
     if kind:
         bank = {key: weights.pop(key) for key in BANKS[kind] if key in weights}
         config, residual = _front_end(
@@ -259,7 +259,7 @@ def _front_end(
     If the bank cannot be read, return a configuration with as many channels and no residuals, so
     that the weights can still be compared.
     """
-    flags, kind = checkpoint.flags, names.front_end(architecture.name)
+    flags, kind = checkpoint.flags, names.prefix(architecture.name)
     in_phase, quadrature = BANKS[kind]
     n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     # A missing bank, or one of a wrong shape, is reported below.

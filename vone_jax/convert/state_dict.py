@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
 from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.subcortical import subcortical_tensors
-from vone_jax.models import FRONT_END, Model, VOneNet, init
+from vone_jax.models import V1_MODULES, Model, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet import CORnetSBackEnd, CORnetZBackEnd
 from vone_jax.models.efficientnet import STAGES, EfficientNetBackEnd
@@ -91,7 +91,7 @@ def source(model: Model, path: tuple[str, ...]) -> Source:
 
 
 def _kind(model: VOneNet) -> str:
-    """The beginning of the network's name, see ``names.FRONT_ENDS``."""
+    """The beginning of the network's name, see ``names.PREFIXES``."""
     return "vone_" if model.subcortical is None else "ev_"
 
 
@@ -223,7 +223,7 @@ def to_torch(model: Model, variables: Any) -> dict[str, np.ndarray]:
         for which the original has no place. ``models.with_fixed_bank`` makes a tuned bank fit.
     """
     values = checked_variables(model, flatten_dict(variables))
-    if names := sorted({path[1] for path in values} & {*FRONT_END}):
+    if names := sorted({path[1] for path in values} & {*V1_MODULES}):
         cure = "; models.with_fixed_bank makes a tuned bank fit" if "block" in names else ""
         raise ValueError(
             f"the original has no place for what is learned in {', '.join(names)}{cure}"

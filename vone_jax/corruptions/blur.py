@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Int8
 from vone_jax import fast
 from vone_jax.corruptions import levels, matrices
 from vone_jax.corruptions.levels import Images, Keys, Shape
+from vone_jax.filters import filter_matrix, gaussian_taps
 
 # The largest values of all tables: reach of the defocus kernel in pixels, taps of the motion blur
 # (for a radius of 20 pixels), zoom factors without 1, passes of glass blur and the radius of its
@@ -50,9 +51,9 @@ def prepare_defocus(parameters: tuple[float, float], shape: Shape) -> np.ndarray
     across = np.arange(-reach, reach + 1)
     disk = (across[:, None] ** 2 + across[None] ** 2 <= radius**2).astype(np.float64)
     # OpenCV smooths with 3 or 5 taps and mirrors the disk at the border of its array.
-    taps = matrices.gaussian_taps(smoothing, 1 if radius <= 8 else 2)
+    taps = gaussian_taps(smoothing, 1 if radius <= 8 else 2)
     # The kernels of ImageNet-C's code are float32.
-    smooth = matrices.filter_matrix(len(across), taps, "mirror")
+    smooth = filter_matrix(len(across), taps, "mirror")
     kernel = smooth @ (disk / disk.sum()) @ smooth.T
     return np.pad(kernel, _DEFOCUS_REACH - reach).astype(np.float32)
 
@@ -192,7 +193,7 @@ def prepare_glass(parameters: tuple[float, int, int], shape: Shape) -> tuple:
     """Return the taps of the Gaussian, the largest displacement in pixels, and the passes."""
     deviation, reach, passes = parameters
     radius = int(4 * deviation + 0.5)
-    taps = np.pad(matrices.gaussian_taps(deviation, radius), _GLASS_RADIUS - radius)
+    taps = np.pad(gaussian_taps(deviation, radius), _GLASS_RADIUS - radius)
     return taps.astype(np.float32), np.int32(reach), np.int32(passes)
 
 

@@ -7,19 +7,17 @@ on the device.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 from jaxtyping import Array, Float, Shaped
 
 from vone_jax import fast
 from vone_jax.corruptions.levels import Images, Shape
+from vone_jax.filters import Border, filter_matrix, gaussian_taps
 
-# Modes of ``scipy.ndimage``: repeat the border value; mirror without it; or mirror including it.
-Border = Literal["nearest", "mirror", "reflect"]
 # Accelerators round the operands of a product by default, with errors of up to one grey level.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -92,11 +90,6 @@ def gaussian(
     return tuple(filter_matrix(side, taps, border) for side in shape[:2])
 
 
-def filter_matrix(side: int, taps: np.ndarray, border: Border) -> np.ndarray:
-    """Build the matrix of a correlation with an odd number of taps, float32 (side, side)."""
-    return scipy.ndimage.correlate1d(np.eye(side), taps, axis=0, mode=border).astype(np.float32)
-
-
 def zoom(side: int, factor: float) -> np.ndarray:
     """Build the matrix that enlarges the centre, float32 (side, side); see ``zoom_places``."""
     low, high, weight = zoom_places(side, factor)
@@ -125,11 +118,3 @@ def zoom_places(side: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.nd
     low = np.clip(np.floor(position).astype(int), 0, max(inside - 2, 0))
     first = (side - inside) // 2
     return first + low, first + np.minimum(low + 1, inside - 1), position - low
-
-
-def gaussian_taps(deviation: float, radius: int) -> np.ndarray:
-    """Return the weights of a Gaussian at -radius to radius; they sum to 1."""
-    if radius == 0:
-        return np.ones(1)
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
-    return taps / taps.sum()

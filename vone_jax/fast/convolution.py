@@ -82,7 +82,7 @@ def convolve(
     if depthwise:
         return convolve_depthwise(images, kernel, strides, pads, precision=precision)
     if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
-        return _product(images[:, :: strides[0], :: strides[1]], kernel, precision)
+        return _by_position(images[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
     if images.shape[1] < kernel.shape[0] or images.shape[2] < kernel.shape[1]:
         return _by_patches(images, kernel, strides, pads, precision, together=1)
     if images.shape[3] <= _FEW_CHANNELS and np.prod(kernel.shape[:3]) <= _FEW_TERMS:
@@ -90,6 +90,22 @@ def convolve(
     return lax.conv_general_dilated(
         images, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision
     )
+
+
+def _by_position(images: jax.Array, matrix: jax.Array, precision: Any) -> jax.Array:
+    """Multiply the channels of each position by a matrix (C, features): (N, H, W, features).
+
+    On TPUs the axes stay apart, because the responses of V1 have another order in memory, and would
+    be copied.
+    """
+
+    def matrices(images: jax.Array, matrix: jax.Array) -> jax.Array:
+        return _product(images, matrix, precision)
+
+    def four_axes(images: jax.Array, matrix: jax.Array) -> jax.Array:
+        return jnp.matmul(images, matrix, precision=precision)
+
+    return switch.by_platform(images, matrix, cpu=matrices, default=four_axes)
 
 
 def _by_patches(

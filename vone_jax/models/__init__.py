@@ -9,12 +9,12 @@ from vone_jax.models.defaults import (
     STEM_SIZES,
     default_normalisation,
     default_width,
-    front_end,
+    front_end_configs,
     stem_form,
     v1_config,
 )
 from vone_jax.models.network import (
-    FRONT_END,
+    V1_MODULES,
     BaseNetwork,
     Model,
     VOneNet,

@@ -16,7 +16,7 @@ from vone_jax.models.defaults import (
     FULL_SIZE,
     default_normalisation,
     default_width,
-    front_end,
+    front_end_configs,
     stem_form,
 )
 from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
@@ -44,7 +44,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 }  # fmt: skip
 
 
-def _form(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _fields(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of stem and back end that depend on the image size and on V1."""
     form = stem_form(image_size)
     # EfficientNets, and AlexNets for small images, have a stride of 2 where ResNets have a pool.
@@ -127,7 +127,7 @@ def create(
         is out of range or contradicts ``v1`` or ``subcortical``.
     """
     arguments.choice("name", name, NAMES)
-    kind = names.front_end(name)
+    kind = names.prefix(name)
     given = {"image_size": image_size, "in_channels": in_channels}
     configs = {"v1": v1, "subcortical": subcortical}
     for stage, field in itertools.product(configs, given):
@@ -152,7 +152,7 @@ def create(
     arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
-    v1, subcortical = front_end(name, image_size, in_channels, v1, subcortical)
+    v1, subcortical = front_end_configs(name, image_size, in_channels, v1, subcortical)
     if v1 is not None and (stem_noise is not None or stem_gain != 1.0):
         raise ValueError(
             f"stem_noise and stem_gain are for base networks, but name is {name!r}; use v1.noise"
@@ -172,7 +172,7 @@ def create(
             raise ValueError(f"stem_size is for base networks, but name is {name!r}; use v1.stride")
     base = names.base_network(name)
     make_stem, make_back_end = _NETWORKS[base]
-    stem_fields, fields = _form(base, stem_size or image_size, v1 is not None)
+    stem_fields, fields = _fields(base, stem_size or image_size, v1 is not None)
     back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype, **fields)
     if v1 is not None:
         return VOneNet(

@@ -113,7 +113,7 @@ def v1_config(
     """
     fields: dict[str, Any]
     _, resolution, fields = _form(image_size)
-    if names.front_end(name) == "ev_":
+    if names.prefix(name) == "ev_":
         resolution = _EVNET_RESOLUTION
         kernels = {n: fields[n] for n in ("kernel_size", "stride") if n in fields}
         fields = _evnet_fields(subcortical) | (kernels or {"kernel_size": 31})
@@ -125,7 +125,7 @@ def v1_config(
     )
 
 
-def front_end(
+def front_end_configs(
     name: str,
     image_size: int,
     in_channels: int,
@@ -146,7 +146,7 @@ def front_end(
       ValueError: for a configuration of a stage that the network lacks, or if the two contradict
         each other.
     """
-    kind = names.front_end(name)
+    kind = names.prefix(name)
     if v1 is not None and not kind:
         raise ValueError(f"v1 is for VOneNets, but name is {name!r}; use 'vone_{name}'")
     if kind != "ev_":

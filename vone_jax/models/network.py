@@ -30,7 +30,7 @@ from vone_jax.v1.images import check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
 
 # Modules of a VOneNet whose parameters describe V1, in ``variables["params"]``.
-FRONT_END = ("block", "normalization")
+V1_MODULES = ("block", "normalization")
 
 
 class BaseNetwork(nn.Module):

@@ -16,7 +16,7 @@ import optax
 
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
-from vone_jax.models import FRONT_END
+from vone_jax.models import V1_MODULES
 
 # Rates by pattern: (pattern, factor on the learning rate).
 Rates = tuple[tuple[str, float], ...]
@@ -205,7 +205,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         least = 2 if config.decayed == "kernels" else 0
 
         def is_decayed(path: Any, parameter: jax.Array) -> bool:
-            return parameter.ndim >= least and path[0].key not in FRONT_END
+            return parameter.ndim >= least and path[0].key not in V1_MODULES
 
         mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))

@@ -42,7 +42,7 @@ def resolve(experiment: Experiment, source: Source, initial: Any = None) -> Expe
             )
     given = _front_end(given, initial) | given
     try:
-        v1, subcortical = models.front_end(
+        v1, subcortical = models.front_end_configs(
             model.name, model.image_size, channels, given.get("v1"), given.get("subcortical")
         )
         defaults: dict[str, Any] = {"width": models.default_width(model.name)}
@@ -79,7 +79,7 @@ def _stem_size(given: dict[str, Any], stem: Any) -> int:
 def _front_end(given: dict[str, Any], initial: Any) -> dict[str, Any]:
     """Return the front end of initial weights as fields of the model, if it fits the model."""
     source = None if initial is None else initial.model
-    kind = names.front_end(given["name"])
+    kind = names.prefix(given["name"])
     channels, size = given["in_channels"], given["image_size"]
     if not kind and isinstance(source, models.BaseNetwork) and len(source.mean) == channels:
         return {"mean": source.mean, "std": source.std, "stem_size": _stem_size(given, source.stem)}

@@ -111,7 +111,7 @@ class FilterBank:
         # stores them without: the barrier keeps XLA from computing them while it compiles.
         stored = GaborKernels(*map(lax.optimization_barrier, map(jnp.asarray, self.kernels)))
         kernels = self._dense(stored, images.shape[3])
-        return self._cells(*fast.correlate_blocks(images, kernels, stride))
+        return _cells(*fast.correlate_blocks(images, kernels, stride))
 
     def with_kernels(self, kernels: tuple[Array, Array], images: Images, stride: int) -> Responses:
         """Return what ``__call__`` returns, but with kernels that are trained and may be traced.
@@ -119,28 +119,29 @@ class FilterBank:
         The kernels get zeros for the channels that they do not read, and they have gradients.
         """
         dense = self._dense(GaborKernels(*kernels), images.shape[3])
-        return self._cells(*(_correlate(images, one, stride) for one in dense))
+        return _cells(*(_correlate(images, one, stride) for one in dense))
 
     def _dense(self, kernels: GaborKernels, channels: int) -> list[jax.Array]:
-        """Kernels (k, k, channels, filters) in phase, and in quadrature for complex cells.
+        """Kernels (k, k, channels, filters) of simple cells, and of both phases of complex cells.
 
         They have zeros for the channels that a filter does not read.
         """
-        simple = self.num_simple
-        phases = (
-            (kernels.in_phase, self.channel),
-            (kernels.quadrature[simple:], self.channel_quadrature[simple:]),
+        simple, (in_phase, quadrature) = self.num_simple, kernels
+        sets = (
+            (in_phase[:simple], self.channel[:simple]),
+            (in_phase[simple:], self.channel[simple:]),
+            (quadrature[simple:], self.channel_quadrature[simple:]),
         )
         return [
             jnp.where(
-                np.arange(channels)[:, None] == read, phase.transpose(1, 2, 0)[:, :, None], 0.0
+                np.arange(channels)[:, None] == read, filters.transpose(1, 2, 0)[:, :, None], 0.0
             )
-            for phase, read in phases
+            for filters, read in sets
         ]
 
-    def _cells(self, in_phase: jax.Array, quadrature: jax.Array) -> jax.Array:
-        simple, q0 = jnp.split(in_phase, [self.num_simple], axis=-1)
-        return jnp.concatenate([_simple(simple), _complex(q0, quadrature)], axis=-1)
+
+def _cells(simple: jax.Array, q0: jax.Array, q1: jax.Array) -> jax.Array:
+    return jnp.concatenate([_simple(simple), _complex(q0, q1)], axis=-1)
 
 
 def _simple(q0: jax.Array) -> jax.Array:
@@ -152,5 +153,9 @@ def _complex(q0: jax.Array, q1: jax.Array) -> jax.Array:
 
 
 def _correlate(images: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
+    if not kernels.shape[-1]:
+        # JAX refuses a convolution without kernels.
+        rows, columns = (-(-side // stride) for side in images.shape[1:3])
+        return jnp.zeros((images.shape[0], rows, columns, 0), images.dtype)
     padding = [(kernels.shape[0] // 2,) * 2] * 2
     return fast.convolve(images, kernels, (stride, stride), padding)

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments, fast
 from vone_jax.arguments import Positive, Range, Share
-from vone_jax.v1.blur import gaussian_taps, half_octaves, reflecting_matrix
+from vone_jax.filters import filter_matrix, gaussian_taps
 
 Responses = Float32[Array, "n h w cells"]
 PerCell = Float[np.ndarray, " cells"]
@@ -202,4 +202,10 @@ def _blurred(maps: Responses, deviation: float) -> Responses:
 
 
 def _matrix(side: int, deviation: float) -> Float32[np.ndarray, "side side"]:
-    return reflecting_matrix(side, tuple(gaussian_taps(deviation).tolist()))
+    return filter_matrix(side, gaussian_taps(deviation, math.ceil(3.0 * deviation)), "mirror")
+
+
+def half_octaves(deviation: np.ndarray | float) -> np.ndarray:
+    """Round standard deviations in positions to half octaves; those below 0.42 become 0."""
+    steps = np.round(2.0 * np.log2(np.maximum(deviation, 0.01)))
+    return np.where(steps < -2.0, 0.0, 2.0 ** (steps / 2.0))

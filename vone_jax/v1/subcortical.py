@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments
 from vone_jax.arguments import Positive
+from vone_jax.filters import filter_matrix
 from vone_jax.v1 import noise as noise_models
-from vone_jax.v1.blur import reflecting_matrix
 from vone_jax.v1.images import Images, check_images, root
 
 Responses = Float32[Array, "n h w cells"]
@@ -252,9 +252,9 @@ def contrast_normalisation(config: SubcorticalConfig, cells: LGNCells, responses
 
 
 def _filtered(maps: Maps, taps: Taps) -> Maps:
-    """Correlate maps with ``taps`` along both axes, see ``blur``."""
+    """Correlate maps with ``taps`` along both axes; maps continue by reflection."""
     height, width = maps.shape[2:]
-    rows, columns = (reflecting_matrix(side, tuple(taps.tolist())) for side in (height, width))
+    rows, columns = (filter_matrix(side, taps, "mirror") for side in (height, width))
     along_columns = jnp.einsum("jw,nchw->nchj", columns, maps, precision="highest")
     return jnp.einsum("ih,nchj->ncij", rows, along_columns, precision="highest")
 

@@ -14,9 +14,13 @@ from jaxtyping import Float
 
 from vone_jax import fast, prng
 from vone_jax.v1 import distributions
-from vone_jax.v1.blur import half_octaves
 from vone_jax.v1.gabor import GaborKernels, GaborParameters
-from vone_jax.v1.normalization import PerCell, SurroundNormalization, SurroundPools
+from vone_jax.v1.normalization import (
+    PerCell,
+    SurroundNormalization,
+    SurroundPools,
+    half_octaves,
+)
 
 # The largest suppression index that is drawn. An index of 1 would take an infinite k.
 _LARGEST_INDEX = 0.97
