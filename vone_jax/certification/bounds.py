@@ -203,7 +203,7 @@ def linear_responses(config: VOneBlockConfig, perturbations: Images) -> Maps:
     images = images.transpose(0, 1, 3, 2, 4, 5).reshape(number, down, across, -1)
     return lax.conv_general_dilated(
         images,
-        dense.reshape(taps, taps, -1, len(kernels)),
+        jnp.asarray(dense.reshape(taps, taps, -1, len(kernels))),
         (1, 1),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),

@@ -92,6 +92,7 @@ def from_model(model: models.Model, variables: Any) -> NoisyClassifier:
             "adds noise of its own before V1"
         )
     model, variables = models.with_fixed_bank(model, variables)
+    assert isinstance(model, models.VOneNet)
     check_config(model.v1)
     check_noise(model.v1.noise)
     return NoisyClassifier(
@@ -260,7 +261,7 @@ def certify(
             lower = lower_bound(votes, draws, alpha - failure)
             l2, order = largest_size(noise, lower, bounds.l2, bounds.reach)
             linf, _ = largest_size(noise, lower, bounds.linf, bounds.reach_linf)
-            if local and lower > 0.5:
+            if local and isinstance(front_end, VOneBlockConfig) and lower > 0.5:
                 limit = threshold(noise, lower, order)
                 nearby = _near(own, front_end, image, limit, order, failure)
                 l2, linf = max(l2, nearby), max(linf, nearby / math.sqrt(image.size))

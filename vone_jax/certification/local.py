@@ -79,7 +79,7 @@ def _factors(
     reach = radius * reaches(config)
     responses = of_cells(config, linear)
     responses[..., :simple] = np.maximum(linear[..., :simple], 0.0)
-    factors = weights(config.noise, responses, reach, order)
+    factors = np.asarray(weights(config.noise, responses, reach, order))
     silent = linear[..., :simple] <= -reach[:simple]
     factors[..., :simple] = np.where(silent, 0.0, factors[..., :simple])
     return np.concatenate([factors, factors[..., simple:channels]], axis=-1)

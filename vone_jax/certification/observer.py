@@ -153,9 +153,9 @@ def weights(noise: Noise, responses: Real, reach: Real, order: float) -> Real:
         return 2.0 * noise.scale / (now + lowest)
     assert isinstance(noise, NeuronalNoise)
     mean = noise.scale * responses + noise.level + VARIANCE_FLOOR
-    ends = (noise.scale * reach, -noise.scale * least)
-    rates = [renyi_rate(mean, end, order, noise.strength) for end in ends]
-    return noise.scale * np.sqrt(np.maximum(*rates))
+    up = renyi_rate(mean, noise.scale * reach, order, noise.strength)
+    down = renyi_rate(mean, -noise.scale * least, order, noise.strength)
+    return noise.scale * np.sqrt(np.maximum(up, down))
 
 
 def renyi_rate(mean: Real, change: Real, order: float, strength: float) -> Real:
