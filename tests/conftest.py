@@ -168,9 +168,3 @@ def golden():
 def evnet_golden():
     """The reference values of the original PyTorch EVNet, see tests/golden/README.md."""
     return read_golden("evnet_golden.npz")
-
-
-@pytest.fixture(scope="session")
-def first_format():
-    """Run directories with real result files of format 1."""
-    return TESTS / "results" / "first_format"

@@ -244,6 +244,7 @@ SUITES: dict[str, Suite] = {
     "fourier": _fourier,
     "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
     "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
+    "corruptions_c_bar": corrupted(corruptions.SETS["c_bar"]),
     "physiology": _physiology,
     "v1": _front_end,
 }
