@@ -58,7 +58,7 @@ def images_of(sizes: Sizes, count: int) -> np.ndarray:
 def block(sizes: Sizes) -> Contenders:
     """The whole block with neuronal noise, from the same key; also with a surround."""
     images = images_of(sizes, sizes.batch)
-    settings = v1.SurroundNormalization(largest_extent=0.25 * sizes.front_end.visual_degrees)
+    settings = v1.SurroundNormalization(largest_extent=sizes.front_end.visual_degrees / 8)
 
     def ours(config: v1.VOneBlockConfig) -> Program:
         def run(key: jax.Array, images: jax.Array) -> Any:

@@ -102,7 +102,7 @@ def make(name: str, setting: Setting) -> Program:
         config = models.v1_config(setting.shape[0], setting.shape[2])
         if name == "block-surround":
             # Pools must end within the image. At 224 pixels they are those of the default.
-            surround = v1.SurroundNormalization(largest_extent=config.visual_degrees / 4)
+            surround = v1.SurroundNormalization(largest_extent=config.visual_degrees / 8)
             config = dataclasses.replace(config, normalization=surround)
         block = v1.VOneBlock(config)
         respond = lambda keys, images: block.apply({}, images, noise_key=keys)  # noqa: E731

@@ -87,7 +87,7 @@ BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
                     "stride": 1,
                 },
                 {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
-                {"normalization": v1.SurroundNormalization(c50=0.3, seed=3)},
+                {"normalization": v1.SurroundNormalization(c50=0.4, largest_extent=0.3)},
             )
         ),
     ],

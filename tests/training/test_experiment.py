@@ -71,7 +71,7 @@ def test_json_gives_an_equal_experiment(experiment, schedule, noise):
 
 
 def test_json_keeps_the_normalisation(experiment):
-    settings = v1.SurroundNormalization(orientation_tuning=0.5, largest_extent=0.2, seed=5)
+    settings = v1.SurroundNormalization(frequency_tuning=1.0, largest_extent=0.2)
     config = replace(experiment.model.v1, normalization=settings)
     changed = replace(experiment, model=replace(experiment.model, v1=config))
     assert through_json(changed) == changed

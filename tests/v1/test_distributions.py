@@ -44,22 +44,6 @@ def test_size_y_comes_from_the_row_of_size_x():
 
 
 @pytest.mark.parametrize(
-    ("histogram", "cells", "median"),
-    [(distributions.SUPPRESSION_INDEX, 190, 0.33), (distributions.SURROUND_DIAMETER, 148, 2.6)],
-)
-def test_surrounds_have_the_published_cells_and_medians(histogram, cells, median):
-    """Cavanaugh 2002: 148 of 190 cells are suppressed by at least 10 % and have a diameter."""
-    assert sum(histogram.weights) == cells
-    assert histogram.inverse_cdf(np.array([0.5])) == pytest.approx(median, rel=0.02)
-
-
-def test_the_bins_of_surrounds_are_equally_wide():
-    """A fifth of the index, and an octave of the diameter."""
-    np.testing.assert_allclose(np.diff(distributions.SUPPRESSION_INDEX.edges), 0.2)
-    np.testing.assert_allclose(np.diff(np.log2(distributions.SURROUND_DIAMETER.edges)), 1.0)
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (((0.0, 1.0), (1.0, 1.0)), "one entry more"),

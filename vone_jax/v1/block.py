@@ -14,8 +14,7 @@ from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.images import Images, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock
-from vone_jax.v1.normalization import SurroundPools
-from vone_jax.v1.surround import draw_surrounds
+from vone_jax.v1.normalization import SurroundPools, pools_of_bank
 
 Responses = Float32[Array, "n _ _ channels"]
 
@@ -43,7 +42,7 @@ def surround_pools(config: VOneBlockConfig) -> SurroundPools:
     assert config.normalization is not None
     # A grating of full contrast has an amplitude of 0.5, before ``image_std`` divides the images.
     amplitude = 0.5 / np.mean(config.image_std)
-    return draw_surrounds(
+    return pools_of_bank(
         config.normalization,
         config.gabor_parameters(),
         config.gabor_kernels(),

@@ -118,15 +118,6 @@ SIZE_Y = Histogram(SIZE_EDGES, tuple(sum(col) for col in zip(*SIZE_COUNTS, stric
 # (1976), J. Neurophysiology 39:1320-1333.
 SIZE_FREQUENCY_CORRELATION = 0.75
 
-# Surround suppression index and diameter of the surround in degrees; Cavanaugh, Bair, Movshon
-# (2002), J. Neurophysiology 88:2530-2546. Diameters are those of cells with an index above 0.1.
-SUPPRESSION_INDEX = Histogram(
-    (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2), (66.0, 44.0, 38.0, 23.0, 16.0, 3.0)
-)
-SURROUND_DIAMETER = Histogram(
-    (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (2.0, 20.0, 33.0, 49.0, 40.0, 4.0), "log2"
-)
-
 # The same distributions in the bins of EVNets (Piper et al. 2025, arXiv:2506.03089) and of the
 # receptive-field variants of arXiv:2310.10575: separate frequencies for simple and complex cells,
 # and sizes up to 1.
