@@ -12,6 +12,7 @@ from vone_jax import data, evaluation, models, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli import evaluate, parsing
 from vone_jax.network import Network, Split
+from vone_jax.training.resolve import resolve
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")
@@ -33,11 +34,20 @@ def network_of(network, variables):
         shape = (224, 224, 3) if isinstance(network, sweeps.Weights) else (28, 28, 1)
         return Network("net", lambda keys, x: x.mean((1, 2))[:, :1] + jnp.zeros((1, 2)), shape,
                        stochastic=True, **known)  # fmt: skip
-    model = network.build()
+    size, channels = network.model.image_size, network.model.in_channels or 3
+    channels = 1 if "fashion" in network.data.source else channels
+    split = network.data.eval_split or "test"
+    images = data.ArraySource(
+        np.zeros((2, size, size, channels), np.uint8), np.arange(2), class_names=("a", "b"),
+        name="images", split=split,
+    )  # fmt: skip
+    chosen = dataclasses.replace(network.data, eval_split=split)
+    model = dataclasses.replace(network.model, num_classes=None)
+    model = resolve(dataclasses.replace(network, data=chosen, model=model), images).build()
     if model not in variables:
         shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
         variables[model] = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    seen = Split(network.data.source, network.data.eval_split or "test")
+    seen = Split(network.data.source, split)
     return Network.of_model("net", model, variables[model], validation=seen, **known)
 
 
