@@ -213,3 +213,24 @@ def test_smoothing_keeps_constants_and_treats_the_ends(circular):
     edge = tuning.smooth(columns([1, 0, 0, 0, 0]), 0.4, circular)[:, 0]
     kernel = np.array([1.0, 0.4, 0, 0, 0.4]) if circular else np.array([1.4, 0.4, 0, 0, 0])
     np.testing.assert_allclose(edge, kernel / 1.8)
+
+
+class TestBaseline:
+    """A response to grey that is added to every response changes no property of F0 above grey."""
+
+    def test_of_sizes(self):
+        sizes = np.array([0.2, 0.5, 0.8, 1, 0.9, 0.8, 0.7, 0.6, 0.6, 0.6, 0.6, 0.6])
+        rates = np.ones((12, 2, 3, 8, 1)) * sizes[:, None, None, None, None]
+        plain = tuning.size_properties(rates, np.zeros(1))
+        assert plain["surround_suppression_index"] == pytest.approx(0.4)
+        raised = tuning.size_properties(rates + 7.0, np.full(1, 7.0))
+        for name, values in plain.items():
+            np.testing.assert_allclose(raised[name], values, atol=1e-12, err_msg=name)
+
+    def test_of_frequencies(self):
+        octaves = np.log2(SPATIAL_FREQUENCIES)
+        curve = np.exp(-((octaves - octaves[9]) ** 2))
+        rates = np.ones((3, 22, 2, 8, 1)) * curve[:, None, None, None]
+        plain = tuning.spatial_frequency_properties(rates, np.zeros(1))
+        raised = tuning.spatial_frequency_properties(rates + 7.0, np.full(1, 7.0))
+        assert raised["peak_sf"] == pytest.approx(plain["peak_sf"])
