@@ -54,7 +54,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 preservation_policy=managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=not read_only,
                 create=False,
-                read_only=read_only,
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=0, active_processes={0}, barrier_sync_key_prefix="process-0"
                 ),
