@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with jax.default_matmul_precision(program.precision):
                 cost = chips.compiled(program.function, *program.arguments)
             about = {"program": name, "config": config, "precision": program.precision}
-            table = timing.markdown(about | row(cost, chip, mesh.size), [], left=9).splitlines()
+            header = [*about, *row(cost, chip, mesh.size)]
+            table = timing.markdown(header, [], left=9).splitlines()
             cells = [*about.values(), *row(cost, chip, mesh.size).values()]
             line = timing.markdown(cells, []).splitlines()[0]
             print("\n".join([line] if costs else [*table, line]), flush=True)

@@ -209,12 +209,15 @@ def pgd(sizes: Sizes) -> Contenders:
         return dataclasses.replace(gradient, run=step)
 
     def by_torch() -> Program:
+        import torch
+
         model, images, labels = _torch(sizes, sizes.draw_batch)
         model.requires_grad_(False)
 
         def step() -> Any:
-            draws = range(sizes.draws)
-            slope = sum(torch_baseline.image_gradient(model, images, labels) for _ in draws)
+            slope = torch.zeros_like(images)
+            for _ in range(sizes.draws):
+                slope = slope + torch_baseline.image_gradient(model, images, labels)
             moved = images + EPS / 8 * slope.sign()
             return moved.clamp(images - EPS, images + EPS).clamp(0, 1)
 

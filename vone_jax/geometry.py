@@ -226,9 +226,8 @@ def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float
         inside = margin**2 * below + 2 * margin * edge + below - low * edge + length**2 * below
         return touching + inside
 
-    weight = stats.chi(dimension)
-    top = weight.ppf(1 - 1e-10)
-    value, _ = integrate.quad(lambda t: weight.pdf(t) * inner(t), 0, top, limit=200)
+    top = stats.chi.ppf(1 - 1e-10, dimension)
+    value, _ = integrate.quad(lambda t: stats.chi.pdf(t, dimension) * inner(t), 0, top, limit=200)
     return 1 / value
 
 

@@ -374,7 +374,7 @@ def _excite(
     height, width = start.shape[1:3]
     rows, columns = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
     frequencies = np.hypot(rows[:, None], columns)
-    kept = np.float32(low_pass is None or frequencies <= low_pass)
+    kept = np.asarray(low_pass is None or frequencies <= low_pass, np.float32)
 
     def limited(contrast: Array) -> Array:
         """The contrast with the allowed frequencies and the norm."""

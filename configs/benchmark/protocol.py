@@ -7,6 +7,7 @@ changed its L2 and L1 steps.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vone_jax.evaluation.conditions import Condition
 from vone_jax.evaluation.suites import Setting, corrupted, white_box
@@ -14,7 +15,7 @@ from vone_jax.names import COMMON_CORRUPTIONS
 
 # L2 and L1 steps of the Adversarial Robustness Toolbox 1.5 to 1.17, as for the paper: steps are
 # along the gradient, and 1e-7 is added to norms.
-_ART = {"norm_offset": 1e-7, "order": "box_then_ball"}
+_ART: dict[str, Any] = {"norm_offset": 1e-7, "order": "box_then_ball"}
 
 
 def linf_eps4(setting: Setting) -> list[Condition]:
@@ -33,8 +34,12 @@ def l2_l1_art(setting: Setting) -> list[Condition]:
 
 def l2_l1_art_eps4(setting: Setting) -> list[Condition]:
     """L2 and L1 with the steps of the paper's time, of length eps/4."""
-    fields = _ART | {"step_rule": "eps/4", "variant": "eps-4-art-1.5"}
-    return [each for norm in ("l2", "l1") for each in white_box(setting, norm, **fields)]
+    variant = "eps-4-art-1.5"
+    return [
+        each
+        for norm in ("l2", "l1")
+        for each in white_box(setting, norm, step_rule="eps/4", variant=variant, **_ART)
+    ]
 
 
 def common(setting: Setting) -> list[Condition]:

@@ -96,8 +96,7 @@ def main(argv: Sequence[str]) -> int:
         run_dir = arguments.run_dir or Path("runs") / experiment.name
         # A run that resumes has its weights in a checkpoint.
         spec, distillation = experiment.initial_weights, experiment.distillation
-        fresh = spec is not None and not training.saved_steps(run_dir)
-        initial = open_network(spec) if fresh else None
+        initial = None if spec is None or training.saved_steps(run_dir) else open_network(spec)
         teacher = None if distillation is None else open_network(distillation.teacher)
         with _stop_on_signals() as stop:
             outcome = training.train(

@@ -263,7 +263,9 @@ def normalisation(
     if (
         stored
         and named
-        and not (len(stored[0]) == len(named[0]) and np.allclose(named, np.float64(stored)))
+        and not (
+            len(stored[0]) == len(named[0]) and np.allclose(named, np.asarray(stored, np.float64))
+        )
     ):
         problems.append("the flag normalization contradicts the normaliser of the file")
     return stored or named

@@ -186,7 +186,8 @@ def _gradient_noise(lattice: Array, images: Images, frequency: int) -> Array:
     cell = _LATTICE * _side(images.shape)
     rows, columns = (np.arange(length) * frequency / cell for length in images.shape[1:3])
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
-    down, right = np.float32(rows - top)[:, None], np.float32(columns - left)[None]
+    down = (rows - top).astype(np.float32)[:, None]
+    right = (columns - left).astype(np.float32)[None]
 
     def corner(below: int, beside: int) -> Array:
         # Whole rows and columns are taken, which needs no gather of single values.

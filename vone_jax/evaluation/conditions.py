@@ -164,7 +164,8 @@ def accuracy_numbers(right: np.ndarray) -> dict[str, dict[str, Any]]:
 class Clean(Judged):
     """The images as they are."""
 
-    name = label = "clean"
+    name: ClassVar[str] = "clean"
+    label: ClassVar[str] = "clean"
 
     def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
         return trial.images, {}

@@ -19,8 +19,8 @@ class FrontEnd(Condition):
 
     by_example: ClassVar[bool] = False
     limit: ClassVar[int | None] = 1
-    name = "v1"
-    label = "kernels and responses of V1"
+    name: ClassVar[str] = "v1"
+    label: ClassVar[str] = "kernels and responses of V1"
 
     def check(self, network: Network) -> None:
         if network.v1 is None:

@@ -213,9 +213,8 @@ class ExplainedVariance(_OfLayer):
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
     def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        parts = ("correlations", "reliabilities")
         found = explained_variance.ExplainedVariance(
-            *(arrays[name] for name in parts), float(arrays["chance"])
+            arrays["correlations"], arrays["reliabilities"], float(arrays["chance"])
         )
         measured = {"raw r": {"value": found.raw}, "ceiling": {"value": found.ceiling}}
         try:

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from vone_jax import arguments, corruptions, names
 from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square, Strongest
@@ -207,7 +207,9 @@ def _certified(setting: Setting) -> list[Condition]:
     """Certificates of V1's noise, or of noise on the pixels, and an attack at each radius."""
     radii = setting.radii(setting.norm, 4)
     of_v1 = setting.network.v1 is not None and setting.noisy
-    made: list[Condition] = [Certified(radii, setting.norm, pixel_noise=None if of_v1 else 0.25)]
+    # ``Certified`` refuses another norm.
+    norm = cast(Literal["l2", "linf"], setting.norm)
+    made: list[Condition] = [Certified(radii, norm, pixel_noise=None if of_v1 else 0.25)]
     attacks = [APGD(setting.norm, eps, eot_samples=setting.draws) for eps in radii]
     return made + [Attacked(attack, setting.attack_noise) for attack in attacks]
 

@@ -160,7 +160,7 @@ def _read_csv(path: Path) -> Any:
     )
     named = [name for name in ("cell", "Unnamed: 0") if name in table]
     # Spreadsheets write rows of commas below a table. They are no cells if cells have names.
-    if named and table[named[0]].notna().any():
+    if named and bool(table[named[0]].notna().any()):
         table = table.dropna(how="all")
     return table.drop(columns=named)
 

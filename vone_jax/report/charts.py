@@ -65,7 +65,8 @@ def _networks(labels: Sequence[str]) -> dict[str, Any]:
 def _selected(first: alt.Chart, *others: alt.Chart) -> alt.LayerChart:
     """Layers whose legend selects the networks that are shown; a second click shows all."""
     chosen = alt.selection_point(fields=["network"], bind="legend", name="shown")
-    return alt.layer(first.add_params(chosen), *others).transform_filter(chosen)
+    layers = alt.LayerChart(layer=[first.add_params(chosen), *others])
+    return layers.transform_filter(chosen)
 
 
 def _height(rows: int, networks: int) -> int:
@@ -169,7 +170,7 @@ def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
     order = [row["radius"] for row in sorted(rows, key=lambda row: row["eps"])]
     several = len({row["attack"] for row in rows}) > 1
     labels = [run.label for run in runs]
-    dashes = {}
+    dashes: dict[str, Any] = {}
     if several:
         legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=400)
         dashes = {"strokeDash": alt.StrokeDash("attack:N", legend=legend)}
@@ -347,7 +348,7 @@ def property_histogram(
 
 
 def _histogram(
-    edges: np.ndarray, shares: Mapping[str, Sequence[float]], title: str
+    edges: np.ndarray, shares: Mapping[str, Sequence[float] | np.ndarray], title: str
 ) -> alt.LayerChart:
     known = list(shares)
     filled = np.flatnonzero(np.sum([np.asarray(each) for each in shares.values()], axis=0))
@@ -386,7 +387,7 @@ def _histogram(
     )
     y = alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=4))
     layers = [bars.encode(x2="high:Q", y=y, y2=alt.datum(0)), lines]
-    return alt.layer(*layers[: len(known)]).properties(height=_SMALL)
+    return alt.LayerChart(layer=layers[: len(known)]).properties(height=_SMALL)
 
 
 def tuning(

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from vone_jax import names, results
-from vone_jax.results import Interval, Result, ResultError, Run, Runs
+from vone_jax.results import Interval, Result, ResultError, Run, Runs, statistics
 
 # The order of kinds of conditions in tables.
 _KINDS = ("Clean", "Attacked", "Certified", "Corrupted")
@@ -124,8 +124,8 @@ def conditions(runs: Runs) -> list[Condition]:
     measured = {(run.label, result.name): result for run in runs for result in run.results}
     found = []
     for name, row in table.iterrows():
-        labels = [run.label for run in runs if pd.notna(row.get(run.label))]
-        by_network = {label: measured[label, name] for label in labels}
+        labels = [run.label for run in runs if bool(pd.notna(row.get(run.label)))]
+        by_network = {label: measured[label, str(name)] for label in labels}
         tag = next(iter(by_network.values())).identity["tag"]
         label = next(iter(by_network.values())).label
         found.append(Condition(str(name), f"{label}, {tag}" if tag else label, by_network))
@@ -225,7 +225,7 @@ def _compared(group: Sequence[Condition], run: Run, base: Run) -> Comparison:
     # Where attacks break both networks, a stochastic one is still right now and then by chance.
     elif attack and guesses(ours[0]) and guesses(theirs[0]):
         verdict = BROKEN
-    paired = results.statistics.paired(ours, theirs)
+    paired = statistics.paired(ours, theirs)
     return Comparison(results.mean_accuracy(theirs), difference, paired, verdict, attack)
 
 

@@ -9,7 +9,6 @@ when it is made, before anything is computed. A field that follows from others i
 import dataclasses
 from typing import Annotated, Any, Literal
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
@@ -62,7 +61,7 @@ class ModelConfig:
         # Building the network is cheap. It checks the width and the front end.
         self.build(num_classes=1)
 
-    def build(self, **options: Any) -> nn.Module:
+    def build(self, **options: Any) -> models.Model:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
         return models.create(**vars(self) | options)
 
@@ -272,7 +271,7 @@ class Experiment:
                 f"{self.accumulation_steps}"
             )
 
-    def build(self) -> nn.Module:
+    def build(self) -> models.Model:
         """Build the network, with the precision of the experiment.
 
         Raises:

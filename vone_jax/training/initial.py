@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -48,7 +48,8 @@ class InitialWeights:
 
     def put_into(self, state: TrainState) -> TrainState:
         """Return the state with these weights instead of random ones."""
-        leaves = flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+        flat = flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+        leaves = cast(dict[_Path, jax.Array], flat)
         placed = {path: jax.device_put(x, leaves[path].sharding) for path, x in self.taken.items()}
         variables = unflatten_dict(leaves | placed)
         batch_stats = variables.get("batch_stats", state.batch_stats)

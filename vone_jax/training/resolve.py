@@ -83,10 +83,9 @@ def _front_end(given: dict[str, Any], initial: Any) -> dict[str, Any]:
     channels, size = given["in_channels"], given["image_size"]
     if not kind and isinstance(source, models.BaseNetwork) and len(source.mean) == channels:
         return {"mean": source.mean, "std": source.std, "stem_size": _stem_size(given, source.stem)}
-    same_kind = isinstance(source, models.VOneNet) and kind == (
-        "ev_" if source.subcortical is not None else "vone_"
-    )
-    if not same_kind or source.in_channels != channels:
+    if not isinstance(source, models.VOneNet) or source.in_channels != channels:
+        return {}
+    if kind != ("ev_" if source.subcortical is not None else "vone_"):
         return {}
 
     def at_size(stage: Any) -> Any:

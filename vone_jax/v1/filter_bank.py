@@ -109,8 +109,8 @@ class FilterBank:
         """Correlate all input channels with all kernels of a kind of cell and a phase."""
         # Kernels with the zeros of the other channels are several times as large, so the program
         # stores them without: the barrier keeps XLA from computing them while it compiles.
-        stored = GaborKernels(*map(lax.optimization_barrier, map(jnp.asarray, self.kernels)))
-        kernels = self._dense(stored, images.shape[3])
+        in_phase, quadrature = map(lax.optimization_barrier, map(jnp.asarray, self.kernels))
+        kernels = self._dense((in_phase, quadrature), images.shape[3])
         return _cells(*fast.correlate_blocks(images, kernels, stride))
 
     def with_kernels(self, kernels: tuple[Array, Array], images: Images, stride: int) -> Responses:
@@ -118,10 +118,10 @@ class FilterBank:
 
         The kernels get zeros for the channels that they do not read, and they have gradients.
         """
-        dense = self._dense(GaborKernels(*kernels), images.shape[3])
+        dense = self._dense(kernels, images.shape[3])
         return _cells(*(_correlate(images, one, stride) for one in dense))
 
-    def _dense(self, kernels: GaborKernels, channels: int) -> list[jax.Array]:
+    def _dense(self, kernels: tuple[Array, Array], channels: int) -> list[jax.Array]:
         """Kernels (k, k, channels, filters) of simple cells, and of both phases of complex cells.
 
         They have zeros for the channels that a filter does not read.
@@ -157,5 +157,5 @@ def _correlate(images: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
         # JAX refuses a convolution without kernels.
         rows, columns = (-(-side // stride) for side in images.shape[1:3])
         return jnp.zeros((images.shape[0], rows, columns, 0), images.dtype)
-    padding = [(kernels.shape[0] // 2,) * 2] * 2
-    return fast.convolve(images, kernels, (stride, stride), padding)
+    half = kernels.shape[0] // 2
+    return fast.convolve(images, kernels, (stride, stride), [(half, half)] * 2)

@@ -188,7 +188,7 @@ class SurroundPools:
         def normalised(squares: Array, pooled: Array) -> Array:
             own = squares * inverse
             around = jnp.matmul(pooled, of_surround)
-            return scale * own / (self.settings.c50**2 + share * own + around)
+            return own * scale / (self.settings.c50**2 + share * own + around)
 
         return fast.by_rows(normalised, jnp.concatenate([simple, blurred], axis=-1), pooled)
 
