@@ -69,7 +69,8 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         (
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
-            | {"certification", "data", "models", "v1", "fast", "mesh", "prng", "network"},
+            | {"certification", "data", "models", "v1", "fast", "mesh", "prng", "network"}
+            | {"geometry", "synthesis"},
         ),
         ("sweep.py", {"cli", "training"}),
     ],

@@ -18,6 +18,7 @@ from vone_jax.evaluation.conditions import (
 )
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
+from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking

@@ -24,6 +24,7 @@ from vone_jax.evaluation.conditions import (
 )
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
+from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
@@ -222,6 +223,18 @@ def _fourier(setting: Setting) -> list[Condition]:
     return [FourierMap(15.7 * side / 224, 63)]
 
 
+def _geometry(setting: Setting) -> list[Condition]:
+    """Manifolds of classes, of noise, and of FGSM at each radius, in each layer."""
+    radii = setting.eps or ladder("linf", 4, setting.network.image_shape)[2:3]
+    made: list[Condition] = []
+    for layer in setting.layers or setting.network.layers:
+        made.append(Geometry(layer))
+        if setting.noisy:
+            made.append(Geometry(layer, "noise"))
+        made += [Geometry(layer, "fgsm", eps) for eps in radii]
+    return made
+
+
 def _front_end(setting: Setting) -> list[Condition]:
     return [FrontEnd()]
 
@@ -244,6 +257,7 @@ SUITES: dict[str, Suite] = {
     "minimal": _minimal,
     "certified": _certified,
     "fourier": _fourier,
+    "geometry": _geometry,
     "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
     "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
     "corruptions_c_bar": corrupted(corruptions.SETS["c_bar"]),
@@ -289,10 +303,11 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
                     )
     attacked = [attack.norm for condition in made for attack in condition.attacks]
     recorded = [condition for condition in made if isinstance(condition, Physiology)]
+    seen = [condition for condition in made if isinstance(condition, Physiology | Geometry)]
     for option, given, used in (
         ("eps", bool(setting.eps), attacked),
         ("attack_noise", setting.attack_noise != "same", attacked),
-        ("layers", bool(setting.layers), recorded),
+        ("layers", bool(setting.layers), seen),
         ("references", bool(setting.references), recorded),
         ("textures", setting.textures is not None, recorded),
         ("recordings", setting.recordings is not None, recorded),

@@ -238,6 +238,52 @@ def fourier(result: results.Result) -> alt.Chart:
     )
 
 
+def geometry(runs: Runs) -> list[alt.LayerChart]:
+    """Capacity, radius and dimension over the layers, a line for each network and manifold."""
+    measured = [
+        (run, result)
+        for run in runs
+        for result in run.of_type("Geometry")
+        if "capacity" in result.measured
+    ]
+    measured.sort(key=lambda pair: pair[1].details["place"])
+    order = list(dict.fromkeys(result.condition["layer"] for _, result in measured))
+    labels = [run.label for run in runs]
+    legend = alt.Legend(title=None, orient="bottom", columns=3)
+    drawn = []
+    for number in ("capacity", "radius", "dimension") if measured else ():
+        rows = [
+            {
+                "network": run.label, "layer": result.condition["layer"],
+                "manifold": _manifold(result.condition), **result.measured[number],
+            }
+            for run, result in measured
+        ]  # fmt: skip
+        told = [f"{name}:N" for name in ("network", "layer", "manifold")] + [
+            alt.Tooltip(f"{name}:Q", format=".3g") for name in ("value", "low", "high")
+        ]
+        base = _chart(rows).encode(
+            x=alt.X("layer:O", sort=order, title=None, axis=alt.Axis(labelAngle=-40)),
+            detail="manifold:N",
+        )
+        color = _networks(labels)["color"]
+        dashes = alt.StrokeDash("manifold:N", legend=legend)
+        lines = base.mark_line(strokeWidth=2).encode(
+            y=alt.Y("value:Q", title=number), color=color, strokeDash=dashes
+        )
+        whiskers = base.mark_rule().encode(y="low:Q", y2="high:Q", color=color)
+        points = base.mark_point(filled=True, size=50, opacity=1).encode(
+            y="value:Q", tooltip=told, **_networks(labels)
+        )
+        drawn.append(_selected(lines, whiskers, points).properties(height=220))
+    return drawn
+
+
+def _manifold(condition: Mapping[str, Any]) -> str:
+    eps = condition["eps"]
+    return condition["manifold"] + (f" {names.eps_label('linf', eps)}" if eps else "")
+
+
 def corruptions(table: Sequence[Condition], runs: Runs) -> alt.LayerChart:
     """The accuracy under each corruption, the mean over its severities."""
     rows = []

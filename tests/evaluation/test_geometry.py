@@ -1,0 +1,120 @@
+"""The condition ``Geometry``: manifolds in the layers of a network."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.evaluation.tiny import tiny_images, tiny_job, tiny_source, tiny_trained
+from tests.report.test_charts import rows_of
+from vone_jax import dataclass_json, evaluation, geometry, prng, report
+from vone_jax.evaluation import suites
+from vone_jax.evaluation.geometry import reduced_responses
+from vone_jax.report import charts
+from vone_jax.results import Run, Runs
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny_trained()
+
+
+def example_keys(index, purpose):
+    """The keys of examples of an evaluation with seed 0."""
+    root = prng.stream(jax.random.key(0), "evaluation")
+    return prng.stream(prng.index_keys(root, np.asarray(index)), purpose)
+
+
+def glue(manifolds):
+    first = prng.index_keys(prng.stream(jax.random.key(0), "evaluation"), np.arange(1))[0]
+    return geometry.glue(prng.stream(first, "geometry"), manifolds, draws=40)
+
+
+def measured(condition, network, directory, **fields):
+    condition.check(network)
+    stored = dataclass_json.encode(condition)
+    assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
+    return evaluation.evaluate(tiny_job(network, directory, **fields), condition)
+
+
+def same(result, found):
+    for name in ("capacity", "radius", "dimension"):
+        expected = dataclasses.asdict(getattr(found, name))
+        assert result.measured[name] == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_manifolds_are_those_of_glue_in_any_batches(network, tmp_path):
+    images, labels = tiny_images(10)
+    keys = prng.fold(example_keys(range(10), "judge"), 0)
+    responses = np.asarray(network.response_fn("v1")(keys, images)).reshape(10, -1)
+    # Classes have 4, 3 and 3 images.
+    manifolds = np.stack([responses[labels == each][:3] for each in range(3)])
+    found = glue(manifolds)
+    condition = evaluation.Geometry("v1", draws=40)
+    for size in (4, 10):
+        result = measured(condition, network, tmp_path / str(size), batch_size=size)
+        same(result, found)
+        assert (result.value("manifolds"), result.value("points")) == (3, 3)
+
+
+def test_images_under_noise_and_in_a_ball_are_manifolds(network, tmp_path):
+    # Of ten images, the first and the sixth are taken.
+    images, keys = tiny_images()[0][::5], example_keys((0, 5), "judge")
+    points = [network.response_fn("v1")(prng.fold(keys, m), images) for m in range(5)]
+    expected = np.stack(points, axis=1).reshape(2, 5, -1)
+    noise = evaluation.Geometry("v1", "noise", images=2, points=5, draws=40)
+    same(measured(noise, network, tmp_path), glue(expected))
+    quiet = tiny_trained(noise=None)
+    with pytest.raises(ValueError, match="no noise"):
+        noise.check(quiet)
+    spread = {}
+    for kind in ("corners", "fgsm"):
+        for eps in (0.01, 0.1):
+            ball = evaluation.Geometry("v1", kind, eps, images=2, points=5, draws=40)
+            result = measured(ball, quiet, tmp_path / "quiet")
+            spread[kind, eps] = result.value("radius")
+            found = result.arrays["points"]
+            assert found.shape[:2] == (2, 5) and len(np.unique(found, axis=1)[0]) > 1
+        assert 0 < spread[kind, 0.01] < spread[kind, 0.1]
+
+
+def test_many_features_are_projected_without_changing_distances():
+    points = jax.random.normal(jax.random.key(1), (3, 100, 100, 1))
+    keys = jax.random.split(jax.random.key(2), 3)
+    project = jax.random.key(3)
+    identity = jax.tree_util.Partial(lambda keys, images: images)
+    found = np.asarray(reduced_responses(identity, keys, points, project))
+    assert found.shape == (3, 1000)
+    lengths = np.linalg.norm(found, axis=1) / np.linalg.norm(points.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=0.1)
+    again = reduced_responses(identity, keys[1:2], points[1:2], project)
+    np.testing.assert_allclose(again[0], found[1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_suite_has_all_layers_and_the_page_draws_them(network, tmp_path):
+    setting = suites.Setting(network, noisy=True)
+    made = suites.conditions(["geometry"], setting)
+    assert len(made) == 3 * len(network.layers) and made[0].layer == network.layers[0]
+    chosen = dataclasses.replace(setting, layers=("logits",), eps=(0.1, 0.2))
+    assert [each.name for each in suites.conditions(["geometry"], chosen)] == [
+        "geometry-classes-logits", "geometry-noise-logits", "geometry-fgsm-0.1-logits",
+        "geometry-fgsm-0.2-logits",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="layers"):
+        evaluation.Geometry("v3").check(network)
+    results = [
+        measured(evaluation.Geometry(layer, draws=40), network, tmp_path / "results")
+        for layer in ("logits", "v1")
+    ]
+    capacity, *_ = charts.geometry(Runs([Run(tmp_path, "tiny", results)]))
+    rows = rows_of(capacity)
+    assert [row["layer"] for row in rows] == ["v1", "logits"]
+    assert rows[0]["value"] == results[1].value("capacity")
+    page = report.write([tmp_path / "results"], tmp_path / "page.html").read_text()
+    assert '<section id="geometry">' in page
+
+
+def test_classes_of_one_image_are_no_manifolds(network, tmp_path):
+    result = measured(evaluation.Geometry("v1", draws=40), network, tmp_path, source=tiny_source(4))
+    assert not result.measured and "fewer than two manifolds" in result.warnings[0]
