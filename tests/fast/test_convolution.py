@@ -19,16 +19,13 @@ def slow(*cases):
     return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
-# Channels, side of the image, of the kernel, stride, padding: ordinary; images smaller than the
-# kernel; 1x1; few channels under a small kernel; few channels under a large one.
+# Channels, side of the image, of the kernel, stride, padding: images smaller than the kernel; 1x1;
+# few channels under a small kernel. All others are XLA's own.
 CASES = [
-    (5, 9, 3, 2, 1), (5, 2, 3, 2, 1), (5, 5, 1, 2, 0), (3, 3, 3, 1, 0), (1, 8, 2, 3, 1),
+    (5, 2, 3, 2, 1), (5, 5, 1, 2, 0), (3, 3, 3, 1, 0), (1, 8, 2, 3, 1),
     *slow(
-        (5, 8, 3, 1, 1), (5, 8, 3, 2, 1), (5, 7, 5, 3, 0), (5, 12, 5, 4, 2),
-        (5, 1, 3, 1, 1), (5, 2, 3, 1, 1),
-        (5, 5, 1, 1, 0), (5, 4, 1, 2, 1),
+        (5, 1, 3, 1, 1), (5, 2, 3, 1, 1), (5, 5, 1, 1, 0), (5, 4, 1, 2, 1),
         (3, 8, 3, 1, 1), (1, 9, 3, 2, 1), (1, 7, 5, 3, 0),
-        (1, 13, 9, 1, 4), (1, 14, 9, 2, 4), (3, 12, 5, 4, 2), (3, 11, 9, 3, 0), (2, 16, 7, 2, 5),
     ),
 ]  # fmt: skip
 # Depthwise, with padding before and after: the blocks of EfficientNets; images smaller than the
@@ -129,19 +126,13 @@ def test_depthwise_values_and_derivatives_are_those_of_jax(side, kernel, stride,
     compare(pair(stride, padding, True), *arguments(side, kernel, 6, True), 3e-5)
 
 
-@pytest.mark.parametrize(("padding", "depthwise", "atol"), [(1, False, ATOL), ((0, 1), True, 3e-5)])
-def test_second_derivatives_are_those_of_jax(padding, depthwise, atol):
-    channels = 6 if depthwise else 5
-    inputs = arguments(6, 3, channels, depthwise)
-    compare_second(pair(2, padding, depthwise), *inputs, atol)
+def test_second_derivatives_of_depthwise_are_those_of_jax():
+    compare_second(pair(2, (0, 1), True), *arguments(6, 3, 6, True), 3e-5)
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
-@pytest.mark.parametrize(("depthwise", "atol"), [(False, ATOL), (True, 3e-5)])
-def test_gradients_under_vmap_are_those_of_jax(axes, depthwise, atol):
-    channels = 6 if depthwise else 5
-    inputs = arguments(6, 3, channels, depthwise)
-    compare_under_vmap(pair(1, 1, depthwise), *inputs, axes, atol)
+def test_gradients_of_depthwise_under_vmap_are_those_of_jax(axes):
+    compare_under_vmap(pair(1, 1, True), *arguments(6, 3, 6, True), axes, 3e-5)
 
 
 def test_the_gradient_of_a_1x1_kernel_is_a_product_of_matrices():
@@ -161,13 +152,6 @@ def test_small_kernels_on_few_channels_are_products_of_matrices():
     program = jax.jit(both).lower(x, k).as_text()
     assert program.count("stablehlo.dot_general") == 3
     assert "stablehlo.convolution" not in program
-
-
-def test_a_constant_kernel_costs_no_convolution_of_zeros():
-    x, k = arguments(8, 3)
-    ours, _ = pair(1, 1)
-    gradient = jax.grad(lambda x: jnp.sum(jnp.sin(ours(x, k))))
-    assert jax.jit(gradient).lower(x).as_text().count("stablehlo.convolution") == 2
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])

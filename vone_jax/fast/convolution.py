@@ -57,14 +57,14 @@ def convolve(
     Returns:
       (N, H', W', features), H' = (H + padding - rows) // stride + 1.
     """
-    asked, usual = (
+    layout, usual = (
         lax.conv_dimension_numbers(images.shape, kernel.shape, numbers)
         for numbers in (dimension_numbers, _LAYOUT)
     )
     # A dilation has one number for each axis; the number of groups is a single number.
     ones = all(value is None or np.all(np.atleast_1d(value) == 1) for value in options.values())
     depthwise = 1 < feature_group_count == images.shape[3] == kernel.shape[3]
-    ordinary = ones and asked == usual and (depthwise or feature_group_count == 1)
+    ordinary = ones and layout == usual and (depthwise or feature_group_count == 1)
     if not (switch.enabled() and ordinary):
         return lax.conv_general_dilated(
             images,

@@ -128,18 +128,18 @@ def create(
     """
     arguments.choice("name", name, NAMES)
     kind = names.prefix(name)
-    given = {"image_size": image_size, "in_channels": in_channels}
+    sizes = {"image_size": image_size, "in_channels": in_channels}
     configs = {"v1": v1, "subcortical": subcortical}
-    for stage, field in itertools.product(configs, given):
+    for stage, field in itertools.product(configs, sizes):
         # The V1 of an EVNet does not read images.
         reads = (kind, stage, field) != ("ev_", "v1", "in_channels")
         if configs[stage] is not None and reads:
             value = getattr(configs[stage], field)
-            if given[field] not in (None, value):
-                raise ValueError(f"{field} is {given[field]}, but {stage}.{field} is {value}")
-            given[field] = value
-    image_size = 224 if given["image_size"] is None else given["image_size"]
-    in_channels = 3 if given["in_channels"] is None else given["in_channels"]
+            if sizes[field] not in (None, value):
+                raise ValueError(f"{field} is {sizes[field]}, but {stage}.{field} is {value}")
+            sizes[field] = value
+    image_size = 224 if sizes["image_size"] is None else sizes["image_size"]
+    in_channels = 3 if sizes["in_channels"] is None else sizes["in_channels"]
     width = default_width(name) if width is None else width
     arguments.count("num_classes", num_classes)
     arguments.count("image_size", image_size, least=8)
