@@ -1,5 +1,6 @@
 """The README tells the truth: its files are there and its code runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import attacks, convert, models, v1
+from vone_jax import attacks, convert, evaluation, models, results, v1
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -82,6 +83,29 @@ def test_the_code_of_the_certificates_page_runs():
     assert names["contrast"].amplitude.shape == (3,) and names["of_v1"].most.shape == (1, 28, 28, 1)
     assert names["of_layer"].most_information[0] > names["of_layer"].least_information[0]
     assert names["scores"].draws.tolist() == [1, 5]
+
+
+@pytest.mark.slow
+def test_the_code_of_the_protocol_page_runs():
+    names = names_of("docs/protocol.md")
+    assert names["judged"].draws == 10 and names["worst"].winner.shape == (8,)
+    assert abs(names["adversarial"] - names["images"]).max() <= 4 / 255 + 1e-6
+    assert names["frozen"].protocol.noise == "frozen" and names["surrogate"].draws == 10
+    apart = names["surrogate"].accuracy - names["attacked"].accuracy
+    assert names["difference"].value == pytest.approx(apart)
+
+
+def test_the_result_on_the_protocol_page_is_of_the_form_that_is_written():
+    page = (ROOT / "docs/protocol.md").read_text()
+    (text,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    result = results.Result(**json.loads(text))
+    attack, protocol = result.condition["attack"], dict(result.identity["protocol"])
+    assert attacks.from_json(attack) == evaluation.vonenet_pgd("linf", 4 / 255)
+    assert attacks.to_json(attacks.from_json(attack)) == attack
+    assert protocol.pop("type") == "Protocol"
+    assert evaluation.Protocol(**protocol) == evaluation.Protocol()
+    number = result.measured["accuracy"]
+    assert number["low"] < result.value() < number["high"]
 
 
 def test_the_code_of_the_corruptions_page_runs():
