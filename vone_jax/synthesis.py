@@ -53,7 +53,7 @@ class Metamers:
 
 
 def metamers(
-    key: Key[Array, ""],
+    key: Key[Array, ""] | prng.Keys,
     response_fn: ResponseFn,
     images: Images,
     *,
@@ -73,6 +73,7 @@ def metamers(
 
     Args:
       key: typed key of the noise and the starts. An example's result depends on its position alone.
+        Or a key for each example.
       response_fn: the layer.
       images: the references, in [0, 1].
       rounds, steps: numbers of rounds, and of steps in each.

@@ -23,6 +23,7 @@ from vone_jax.evaluation.job import Job
 from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import Check
+from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology
 from vone_jax.evaluation.plan import Options, plan
 from vone_jax.evaluation.run import evaluate, expected_seconds

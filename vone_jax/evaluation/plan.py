@@ -29,8 +29,8 @@ class Options:
     """What to evaluate, and how. Every field is an option of eval.py."""
 
     # Suites: clean, linf, l2, l1, apgd, autoattack, square, worst, masking, minimal, certified,
-    # fourier, geometry, corruptions, corruptions_quick, corruptions_c_bar, physiology, v1; quick
-    # and all stand for several; FILE.py:NAME is your own.
+    # fourier, geometry, metamers, corruptions, corruptions_quick, corruptions_c_bar, physiology,
+    # v1; quick and all stand for several; FILE.py:NAME is your own.
     suite: tuple[str, ...] = ("quick",)
     # Images: folder:DIR, npz:FILE or tfds:NAME. Default: the data set of a run.
     source: str | None = None
@@ -56,9 +56,9 @@ class Options:
     # Noise that the attack sees: "same" as at the test, "none" (gradients without noise, a
     # control), "frozen", or a noise as above.
     attack_noise: str = "same"
-    # Layers that the suites physiology and geometry record. Default: all layers for geometry; for
-    # physiology V1 of a VOneNet, all convolutional stages of another network ("all": all of
-    # either).
+    # Layers that the suites physiology, geometry and metamers record. Default: for physiology V1 of
+    # a VOneNet, all convolutional stages of another network ("all": all of either); all layers for
+    # the others.
     layers: tuple[str, ...] = ()
     # Tables of neurons, CSV or NetCDF, for the properties without published counts.
     references: tuple[Path, ...] = ()

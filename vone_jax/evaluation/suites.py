@@ -27,6 +27,7 @@ from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
+from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.network import Network
 
@@ -235,6 +236,10 @@ def _geometry(setting: Setting) -> list[Condition]:
     return made
 
 
+def _metamers(setting: Setting) -> list[Condition]:
+    return [Metamers(layer) for layer in setting.layers or setting.network.layers]
+
+
 def _front_end(setting: Setting) -> list[Condition]:
     return [FrontEnd()]
 
@@ -258,6 +263,7 @@ SUITES: dict[str, Suite] = {
     "certified": _certified,
     "fourier": _fourier,
     "geometry": _geometry,
+    "metamers": _metamers,
     "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
     "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
     "corruptions_c_bar": corrupted(corruptions.SETS["c_bar"]),
@@ -303,7 +309,7 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
                     )
     attacked = [attack.norm for condition in made for attack in condition.attacks]
     recorded = [condition for condition in made if isinstance(condition, Physiology)]
-    seen = [condition for condition in made if isinstance(condition, Physiology | Geometry)]
+    seen = [each for each in made if isinstance(each, Physiology | Geometry | Metamers)]
     for option, given, used in (
         ("eps", bool(setting.eps), attacked),
         ("attack_noise", setting.attack_noise != "same", attacked),

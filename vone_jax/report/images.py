@@ -211,6 +211,34 @@ def _gallery(title: str, kept: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
     return {"title": title, "factor": factor, "cards": list(cards.values())}
 
 
+def metamers(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Strips of metamers: the originals and a row for each layer of a network, in its order.
+
+    Each strip is a title and images, which have a caption: the true class, or what the network took
+    the metamer for and how well it matches.
+    """
+    strips = []
+    for run in runs:
+        made = sorted(run.of_type("Metamers"), key=lambda result: result.details["place"])
+        for result in made:
+            arrays, names = dict(result.arrays), result.provenance.get("class_names", ())
+            most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
+            if result is made[0]:
+                shown = zip(arrays["original"][:most], arrays["label"].tolist(), strict=False)
+                originals = [{"uri": photograph(x), "caption": _name(names, y)} for x, y in shown]
+                strips.append({"title": f"{run.label}: originals", "images": originals})
+            columns = (arrays[name] for name in ("metamers", "predicted", "decibel"))
+            row = [
+                {
+                    "uri": photograph(image),
+                    "caption": f"{_name(names, int(predicted))}, {decibel:.1f} dB",
+                }
+                for image, predicted, decibel in list(zip(*columns, strict=True))[:most]
+            ]
+            strips.append({"title": f"{run.label}: {result.label}", "images": row})
+    return strips
+
+
 def _predictions(run: Run) -> dict[int, int]:
     """Index of an image -> the class that a network takes the clean image for."""
     for result in run.of_type("Clean"):

@@ -114,6 +114,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
             (f"{run.label}: {result.label}", charts.fourier(result))
             for run, result in _numbers(runs, "FourierMap")
         ],
+        "metamers": images.metamers(runs),
         "geometry": charts.geometry(runs),
         "banks": _banks(runs),
         "physiology": _physiology(runs),
