@@ -77,8 +77,8 @@ class SurroundNormalization:
         has a standard deviation of 0.25 degrees.
       growth: the extent of the surround is proportional to this power of the size of the receptive
         field, in [0, 1].
-      scatter: standard deviation of the natural logarithm of the extent among cells of one size,
-        >= 0.
+      scatter: standard deviation of the natural logarithm of the extent among cells of one
+        size, >= 0.
       largest_extent: largest standard deviation of a pool in degrees, > 0. A pool ends after three
         of them, which must be within the image.
       gain: factor of all responses, > 0. With the default, the mean response to photographs is that
