@@ -108,6 +108,12 @@ def test_the_result_on_the_protocol_page_is_of_the_form_that_is_written():
     assert number["low"] < result.value() < number["high"]
 
 
+def test_the_code_of_the_perception_page_runs():
+    names = names_of("docs/perception.md")
+    assert names["found"].matched.shape == (1, 4) and names["found"].matched.all()
+    assert 0 < names["measured"].capacity.value < 2
+
+
 def test_the_code_of_the_corruptions_page_runs():
     names = names_of("docs/corruptions.md")
     assert names["foggy"].shape == names["as_cifar10_c"].shape == (2, 32, 32, 3)
