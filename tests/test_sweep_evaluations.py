@@ -24,7 +24,7 @@ def options_of(words):
     given = parsing.parse(
         evaluate.Arguments, ["run", *words], "eval.py", "", markers=evaluate.MARKERS
     )
-    return given.options
+    return given.measurement
 
 
 def network_of(network, variables):

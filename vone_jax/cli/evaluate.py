@@ -41,7 +41,8 @@ class Arguments:
 
     # A run directory, a folder, a checkpoint file or MODULE:FUNCTION, see above.
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NETWORK")]
-    options: evaluation.Options = evaluation.Options()
+    # What is measured, and how.
+    measurement: evaluation.Options = evaluation.Options()
     # Side of the images in pixels. Default: that of the network, 224 for a checkpoint file that
     # does not say it.
     image_size: int | None = None
@@ -88,7 +89,7 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
     try:
         mesh.check_jax()
         network = _open(given)
-        tasks = evaluation.plan(network, given.options, cli.command(PROGRAM, argv))
+        tasks = evaluation.plan(network, given.measurement, cli.command(PROGRAM, argv))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
