@@ -167,6 +167,7 @@ class TestTfdsLayout:
 
 
 @needs_debian
+@pytest.mark.extras
 class TestDebianPackage:
     def test_embedded_subset_is_what_the_command_makes(self, tmp_path):
         path = tmp_path / "subset.npz"
