@@ -23,7 +23,6 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Key
 
 from vone_jax import prng
-from vone_jax.progress import Progress
 
 Images = Float[Array | np.ndarray, "n h w c"]
 ResponseFn = Callable[[Any, Any], Any]
@@ -62,7 +61,6 @@ def metamers(
     step_size: float = 1.0,
     distinct: int = 1,
     diversity: float = 0.1,
-    progress: Progress | None = None,
 ) -> Metamers:
     """Make metamers of images by the recipe of Feather et al. 2023 (Nature Neuroscience).
 
@@ -81,7 +79,6 @@ def metamers(
       distinct: metamers of each image. With several, each step also moves them apart.
       diversity: weight of their mean distance in pixels, for ``distinct`` above 1. It falls to 0
         in the last round.
-      progress: advanced after each round.
 
     Raises:
       FloatingPointError: if responses or gradients are not finite.
@@ -98,8 +95,6 @@ def metamers(
         weight = diversity * (distinct > 1) * (number < rounds - 1) / (number + 1)
         found = _round(layer, target, found, jnp.float32(lengths), jnp.float32(weight), steps)
         lengths /= 2
-        if progress:
-            progress.advance()
     error = np.asarray(jnp.stack([_relative(layer(each), target) for each in found]))
     if not np.all(np.isfinite(error)):
         raise FloatingPointError("responses or their gradients are not finite")
