@@ -139,6 +139,9 @@ class Geometry(Condition):
         if len(manifolds) < 2:
             few = f"{self.layer} has fewer than two manifolds of several images; take more examples"
             return Summary({}, details, (f"{few}.",))
+        if manifolds.shape[2] < len(manifolds):
+            few = f"{self.layer} has {manifolds.shape[2]} features for {len(manifolds)} manifolds"
+            return Summary({}, details, (f"{few}, too few to separate them.",))
         key = jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32")
         found = geometry.glue(prng.stream(key, "geometry"), manifolds, draws=self.draws)
         measured = {
