@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy import integrate, stats
 
 Points = Float[Array | np.ndarray, "manifolds points features"]
 
@@ -215,6 +214,9 @@ def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float
     Equation 4 of the supplement of Chung et al. 2018. A check of ``replica``: with its mean radius
     and dimension it gives its capacity within 10 % or so.
     """
+
+    # Imported here, because it takes long and commands do not need it.
+    from scipy import integrate, stats
 
     def inner(length: float) -> float:
         """The mean over the component along the centre, for a vector of this length within it."""
