@@ -32,5 +32,5 @@ from vone_jax.fast.operations import (
     shared_by_draws,
     stage,
 )
-from vone_jax.fast.process import keep_compiled, keep_memory, use_all_cores
+from vone_jax.fast.process import keep_memory, use_all_cores
 from vone_jax.fast.switch import by_platform, enabled, forms_of, plain

@@ -1,4 +1,4 @@
-"""Settings of the whole process: memory, cores and compiled programs.
+"""Settings of the whole process: memory and cores.
 
 Call these functions at the start of a program, before JAX uses a device. Without them, or with
 ``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
@@ -10,7 +10,6 @@ import platform
 import sys
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
 from vone_jax.fast import switch
 
@@ -52,27 +51,3 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, value in _KEEPING.values():
             libc.mallopt(parameter, value)
-
-
-def keep_compiled(directory: str | os.PathLike | None) -> None:
-    """Keep compiled programs in a directory, so that the next start need not compile them.
-
-    Programs that took less than a second to compile are not kept. None switches the cache off.
-
-    Raises:
-      ValueError: if ``directory`` is a file, or cannot be made or written.
-    """
-    path = None if directory is None else os.path.abspath(os.path.expanduser(directory))
-    if path is not None:
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            reason = "is a file" if os.path.isfile(path) else f"cannot be made: {error.strerror}"
-            raise ValueError(
-                f"compilation_cache must be a directory, {directory} {reason}"
-            ) from error
-        if not os.access(path, os.W_OK):
-            raise ValueError(f"compilation_cache must be a writable directory, {directory} is not")
-    jax.config.update("jax_compilation_cache_dir", path)
-    # JAX decides at the first compilation whether there is a cache; this makes it decide again.
-    compilation_cache.reset_cache()
