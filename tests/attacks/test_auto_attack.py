@@ -284,6 +284,11 @@ def test_fields_out_of_range_are_refused(fields, error, message):
         AutoAttack(**{"norm": "linf", "eps": 0.1, **fields})
 
 
+def test_nothing_has_no_strongest_attack():
+    with pytest.raises(ValueError, match="attacks must be one attack or more"):
+        Strongest(())
+
+
 def test_a_result_that_is_not_finite_is_not_replaced_by_a_later_one():
     """A comparison with NaN picks some class, which may be the label."""
     images = jnp.full((1, 1, 1, 1), 0.5)

@@ -44,10 +44,11 @@ class Strongest(Attack):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        # Comes first, because norm and radius are those of the first member.
         _check_members(self.attacks)
         if not self.attacks:
             raise ValueError("attacks must be one attack or more, got none")
+        super().__post_init__()
         for member in self.attacks:
             _check_bounds(member, self.norm, self.eps)
 
