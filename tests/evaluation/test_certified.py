@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.certification.test_certificates import network, two
+from tests.certification.test_certificates import NOISES, decoder, network, two, uniform
 from vone_jax import certification, dataclass_json, evaluation, models, prng, v1
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Trial
 from vone_jax.network import Network
 
 KEY = jax.random.key(0)
+# A short attack.
+WEAK = {"steps": 5, "eot_samples": 2}
 
 
 def measured(condition, network, images, labels):
@@ -23,6 +25,12 @@ def measured(condition, network, images, labels):
     trial = Trial(protocol, keys, network.logits_fn, images, labels, network=network)
     arrays = {name: np.asarray(each) for name, each in condition.measure(trial).items()}
     return condition.summary(arrays), arrays
+
+
+def at_radii(summary, number):
+    return [
+        each["value"] for name, each in summary.measured.items() if name.startswith(number + " ")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +45,11 @@ def test_certified_accuracy_is_that_of_the_certificates(vonenet):
     expected = certification.certify(keys, classifier, images, 20, 300, progress=False)
     labels = jnp.asarray(expected.prediction).at[0].add(1) % 3
     radius = float(np.median(expected.l2))
-    condition = evaluation.Certified((radius / 2, radius), draws=300, choose=20)
+    condition = evaluation.Certified((radius / 2, radius), draws=300, choose=20, **WEAK)
     condition.check(vonenet)
     summary, arrays = measured(condition, vonenet, images, labels)
     np.testing.assert_array_equal(arrays["votes"], expected.votes)
-    found = [each["value"] for name, each in summary.measured.items() if "eps" in each]
+    found = at_radii(summary, "certified accuracy")
     assert found == [expected.certified(labels, each).mean() for each in condition.radii]
     assert found[1] <= found[0] <= summary.measured["accuracy"]["value"]
     stored = json.loads(json.dumps(dataclass_json.encode(condition)))
@@ -57,12 +65,16 @@ def test_a_function_is_certified_by_noise_on_its_pixels_alone():
     )
     with pytest.raises(ValueError, match="pixel_noise"):
         evaluation.Certified((0.1,)).check(function)
-    condition = evaluation.Certified((0.1, 5.0), draws=200, choose=10, pixel_noise=0.5)
+    condition = evaluation.Certified((0.1, 3.0), draws=200, choose=10, pixel_noise=0.5, **WEAK)
     condition.check(function)
     images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.array([0, 1])
     summary, _ = measured(condition, function, images, labels)
-    found = [each["value"] for name, each in summary.measured.items() if "eps" in each]
-    assert found == [0.5, 0.0] and condition.name == "certified-l2-pixels-0.5"
+    # Of two images with the same answer, one has it as its label. A large change takes it away.
+    assert at_radii(summary, "certified accuracy") == [0.5, 0.0]
+    assert (
+        at_radii(summary, "accuracy under APGD") == [0.5, 0.0]
+        and condition.name == "certified-l2-pixels-0.5"
+    )
 
 
 def test_the_heat_map_of_a_classifier_of_one_frequency():
@@ -85,13 +97,35 @@ def test_the_heat_map_of_a_classifier_of_one_frequency():
     assert arrays["wrong"].shape == (3, 5, 5)
 
 
-def test_the_suite_has_an_attack_beside_each_certified_radius(vonenet):
+def test_an_attack_breaks_the_vote_just_outside_the_certified_radius_and_never_inside(monkeypatch):
+    """The decoder is a half-space, whose certificate is tight. All images have the class 0."""
+    classifier = decoder(NOISES[0], 2.0)
+    images, labels = jnp.repeat(uniform(), 3, axis=0), jnp.zeros(3, jnp.int32)
+    logits_fn = lambda keys, images: classifier.back_end(  # noqa: E731
+        keys, v1.noise_free_responses(classifier.front_end, images)
+    )
+    network = types.SimpleNamespace(logits_fn=logits_fn, model=None, variables=None)
+    monkeypatch.setattr(certification, "from_model", lambda model, variables: classifier)
+    found = certification.certify(KEY, classifier, images, 200, 2000, progress=False)
+    radius = float(np.median(found.l2))
+    # More draws vote than prove, so the attack has to go a little further.
+    condition = evaluation.Certified((0.9 * radius, 1.4 * radius), draws=2000, choose=200, **WEAK)
+    summary, arrays = measured(condition, network, images, labels)
+    assert at_radii(summary, "certified accuracy") == [1.0, 0.0]
+    assert at_radii(summary, "accuracy under APGD") == [1.0, 0.0]
+    assert not summary.warnings
+    # A proof that is wrong is noticed.
+    broken = condition.summary(arrays | {"radius": 2 * arrays["radius"]})
+    assert len(broken.warnings) == 1 and "3 of 3" in broken.warnings[0]
+
+
+def test_the_suite_certifies_v1_where_it_has_noise_and_pixels_elsewhere(vonenet):
     setting = evaluation.Setting(vonenet, noisy=True, norm="l2", eps=(0.1, 0.2))
-    made = suites.conditions(["certified"], setting)
-    assert made[0] == evaluation.Certified((0.1, 0.2))
-    assert [each.attack.eps for each in made[1:]] == [0.1, 0.2]
+    (made,) = suites.conditions(["certified"], setting)
+    assert made == evaluation.Certified((0.1, 0.2))
+    assert [(each.norm, each.eps) for each in made.attacks] == [("l2", 0.1), ("l2", 0.2)]
     base = Network.of_model("base", models.create("resnet18", image_size=28), {})
-    (first, *_) = suites.conditions(["certified"], evaluation.Setting(base, norm="l2"))
+    (first,) = suites.conditions(["certified"], evaluation.Setting(base, norm="l2"))
     assert first.pixel_noise == 0.25
     (fourier,) = suites.conditions(["fourier"], evaluation.Setting(base))
     assert fourier == evaluation.FourierMap(l2=3.5, size=27)

@@ -38,8 +38,14 @@ def test_a_ladder_has_each_attack_at_each_radius_and_the_clean_images(runs):
 
 
 def test_certified_accuracy_and_the_heat_map_are_drawn(tmp_path):
-    vote, certified = ({"value": v, "low": v - 0.1, "high": v + 0.1} for v in (0.75, 0.5))
-    measured = {"accuracy": vote, "certified accuracy at 0.15": certified | {"eps": 0.15}}
+    vote, attacked, certified = (
+        {"value": v, "low": v - 0.1, "high": v + 0.1} for v in (0.75, 0.6, 0.5)
+    )
+    measured = {
+        "accuracy": vote,
+        "certified accuracy at 0.15": certified | {"eps": 0.15},
+        "accuracy under APGD at 0.15": attacked | {"eps": 0.15},
+    }
     condition = {"type": "Certified", "norm": "l2", "radii": [0.15]}
     proof = built.result(condition, "certified-l2", measured)
     heat = built.result({"type": "FourierMap"}, "fourier-4", {"mean error": {"value": 0.25}})
@@ -48,7 +54,10 @@ def test_certified_accuracy_and_the_heat_map_are_drawn(tmp_path):
     path = built.write(tmp_path, made)
     runs = built_runs.load([path])
     rows = rows_of(charts.ladder(tables.conditions(runs), runs, "l2"))
-    assert [(row["eps"], row["accuracy"]) for row in rows] == [(0.0, 0.75), (0.15, 0.5)]
+    assert [(row["eps"], row["accuracy"]) for row in rows if row["attack"] == proof.label] == [
+        (0.0, 0.75), (0.15, 0.5)
+    ]  # fmt: skip
+    assert [row["accuracy"] for row in rows if row["attack"] != proof.label] == [0.75, 0.6]
     errors = {(row["down"], row["across"]): row["error"] for row in rows_of(charts.fourier(heat))}
     assert len(errors) == 9 and errors[0, 0] == errors[1, 1] == 1 and errors[0, 1] == 0
     page = report.write([path], tmp_path / "page.html").read_text()

@@ -229,7 +229,9 @@ def _number(name: str, entry: dict) -> str:
     value = entry["value"]
     if value is None:
         return "none"
-    shares = name.startswith(("accuracy", "mean over", "right", "share", "standard error"))
+    shares = name.startswith(
+        ("accuracy", "certified accuracy", "mean over", "right", "share", "standard error")
+    )
     return f"{100 * value:.1f} %" if shares else f"{value:.4g}"
 
 

@@ -207,13 +207,10 @@ def _physiology(setting: Setting) -> list[Condition]:
 
 def _certified(setting: Setting) -> list[Condition]:
     """Certificates of V1's noise, or of noise on the pixels, and an attack at each radius."""
-    radii = setting.radii(setting.norm, 4)
     of_v1 = setting.network.v1 is not None and setting.noisy
     # ``Certified`` refuses another norm.
     norm = cast(Literal["l2", "linf"], setting.norm)
-    made: list[Condition] = [Certified(radii, norm, pixel_noise=None if of_v1 else 0.25)]
-    attacks = [APGD(setting.norm, eps, eot_samples=setting.draws) for eps in radii]
-    return made + [Attacked(attack, setting.attack_noise) for attack in attacks]
+    return [Certified(setting.radii(norm, 4), norm, pixel_noise=None if of_v1 else 0.25)]
 
 
 def _fourier(setting: Setting) -> list[Condition]:

@@ -196,22 +196,24 @@ def ladder(table: Sequence[Condition], runs: Runs, norm: str) -> alt.LayerChart:
 
 
 def _certified(runs: Runs, norm: str) -> list[dict[str, Any]]:
-    """The certified accuracy at each radius, and that of the vote over noise at radius 0."""
-    rows = []
+    """The certified accuracy and that under attack at each radius, both of the vote over noise."""
+    rows: list[dict[str, Any]] = []
     for run in runs:
         for result in run.of_type("Certified"):
             if result.condition["norm"] == norm:
-                radii = [(name, each) for name, each in result.measured.items() if "eps" in each]
-                vote = ("vote over noise", result.measured["accuracy"] | {"eps": 0.0})
-                rows += [
-                    {
-                        "network": run.label, "attack": result.label, "condition": name,
-                        "eps": entry["eps"],
-                        "radius": names.eps_label(norm, entry["eps"]) if entry["eps"] else "clean",
-                        **{"accuracy": entry["value"], "low": entry["low"], "high": entry["high"]},
-                    }
-                    for name, entry in [vote, *radii]
-                ]  # fmt: skip
+                attacked = result.label.replace("certified", "APGD on the vote")
+                for start, line in (("certified", result.label), ("accuracy under", attacked)):
+                    vote = {"vote over noise": result.measured["accuracy"] | {"eps": 0.0}}
+                    vote |= {n: e for n, e in result.measured.items() if n.startswith(start)}
+                    rows += [
+                        {
+                            "network": run.label, "attack": line, "condition": number,
+                            "eps": (eps := entry["eps"]), "accuracy": entry["value"],
+                            "radius": names.eps_label(norm, eps) if eps else "clean",
+                            "low": entry["low"], "high": entry["high"],
+                        }
+                        for number, entry in vote.items()
+                    ]  # fmt: skip
     return rows
 
 
