@@ -52,14 +52,13 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
     monkeypatch.setattr(evaluate, "Progress", Recorder)
     monkeypatch.setattr(evaluation, "evaluate", measure)
     monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 1.0)
-    protocol = evaluation.Protocol("fresh", 4)
-    job = types.SimpleNamespace(examples=8, effective_protocol=protocol)
+    job = types.SimpleNamespace(examples=8, passes=lambda condition: condition.passes(4))
     job.of = lambda condition: job
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
     assert len(evaluate._run([(job, evaluation.Clean()), (job, attack)], True)) == 2
     assert said == [
         (8 * 4 + 8 * 10, "passes", True),
-        *("clean, 1 of 2", "8 found", 12, "r: accuracy 49.9 %, 12.5 s"),
+        *("clean, 1 of 2", 1 / 32, "8 found", 12, "r: accuracy 49.9 %, 12.5 s"),
         *("PGD L∞ 0.1, 2 of 2", 1 / 80, "20 found", 30, "r: accuracy 49.9 %, 12.5 s"),
     ]
 

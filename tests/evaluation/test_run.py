@@ -387,6 +387,26 @@ def test_a_kind_of_measurement_is_one_class(network, tmp_path):
     assert frame["condition.channel"].tolist() == [0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Long(Brightness):
+    """As much work per image as a noisy attack on large images."""
+
+    def passes(self, draws):
+        return 30_000
+
+
+def test_the_progress_moves_within_few_images_of_long_work(network, tmp_path):
+    """Unless a size of batches is given, those of long work are small. Results are the same."""
+    made = {}
+    for condition in (Brightness(), Long()):
+        job = tiny.tiny_job(network, tmp_path / type(condition).__name__, batch_size=None)
+        seen = made[type(condition)] = []
+        result = evaluation.evaluate(job, condition, lambda *counted, to=seen: to.append(counted))
+        seen[0] = result.measured  # in the place of the examples found
+    assert made[Brightness] == [made[Long][0], (10, False)]
+    assert made[Long][1:] == [(4, False), (4, False), (2, False)]
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

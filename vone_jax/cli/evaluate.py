@@ -31,7 +31,7 @@ from vone_jax.training.experiment_files import config_names
 
 PROGRAM = cli.program("eval.py")
 MARKERS = (tyro.conf.OmitArgPrefixes,)
-# An attack that takes longer says so before it starts.
+# A condition that takes longer says so before it starts.
 _LONG = 600.0
 
 
@@ -140,7 +140,7 @@ def _run(
     # The unit of work is a pass of an image through the network, so that the estimate of the
     # remaining time allows for attacks, which take longer than corruptions.
     work = [
-        (job, condition, condition.passes(job.effective_protocol.draws), job.of(condition).examples)
+        (job, condition, job.passes(condition), job.of(condition).examples)
         for job, condition in tasks
     ]
     total = sum(passes * examples for _, _, passes, examples in work)
@@ -151,12 +151,10 @@ def _run(
             def count(images: int, found: bool, passes: int = passes) -> None:
                 (progress.found if found else progress.advance)(images * passes)
 
-            if condition.attacks:
-                seconds = evaluation.expected_seconds(job, condition)
-                if seconds:
-                    progress.expect(seconds / (passes * examples))
-                if seconds > _LONG:
-                    progress.line(f"{condition.label}: takes about {_duration(seconds)}")
+            if seconds := evaluation.expected_seconds(job, condition):
+                progress.expect(seconds / (passes * examples))
+            if seconds > _LONG:
+                progress.line(f"{condition.label}: takes about {_duration(seconds)}")
             result = evaluation.evaluate(job, condition, count)
             finished.append(result)
             progress.line(line(result))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from vone_jax.evaluation.conditions import Condition
 from vone_jax.evaluation.judging import Protocol, Trial, noise_slug
 from vone_jax.network import Network
 
-# Images at a time: usually, and in conditions with many passes per image, of which then less is
-# lost when they are stopped.
-_USUAL, _FEW, _MANY_PASSES = 50, 10, 1000
+# Images at a time, at most; and passes through the network times pixels, on CPUs and on each other
+# device. A batch then takes at most about 20 s if an image does, so that the progress moves, and
+# that little is lost when the work is stopped. They are no times, so batches are always the same.
+_IMAGES, _WORK_ON_CPUS, _WORK = 50, 2e7, 2e9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,9 +163,9 @@ class Job:
         count = min(self.examples, condition.limit or self.examples)
         size = self.batch_size
         if size is None:
-            many = condition.passes(self.effective_protocol.draws) > _MANY_PASSES
-            # A batch that is too short is padded, and padding costs as much as images.
-            size = min(_FEW if many else _USUAL, count)
+            work = self.passes(condition) * math.prod(self.network.image_shape[:2])
+            most = _WORK_ON_CPUS if self._platform == "cpu" else _WORK * self.mesh.size
+            size = min(max(int(most / work), 1), _IMAGES)
         size = -(-min(size, count) // self.mesh.size) * self.mesh.size
         if (count, size) == (self.examples, self.batch_size):
             return self
@@ -173,6 +175,11 @@ class Job:
         for name in ("described", "placed", *(["images"] if keep else [])):
             vars(limited)[name] = getattr(self, name)
         return limited
+
+    def passes(self, condition: Condition) -> int:
+        """The rough number of passes through the network per image, to estimate times."""
+        protocol = self.effective_protocol
+        return condition.passes(protocol.draws * protocol.averaged)
 
     @property
     def effective_protocol(self) -> Protocol:
@@ -185,11 +192,14 @@ class Job:
 
         The default is the lowest that changed the accuracy of no image, see docs/accelerators.md.
         """
-        platform = self.mesh.devices.flat[0].platform
-        if platform == "cpu":
+        if self._platform == "cpu":
             return "highest"
         told = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-        return told or ("high" if platform == "tpu" else "highest")
+        return told or ("high" if self._platform == "tpu" else "highest")
+
+    @property
+    def _platform(self) -> str:
+        return self.mesh.devices.flat[0].platform
 
     def name(self, condition: Condition) -> str:
         """The stem of the result files of a condition."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Judged
+from vone_jax.evaluation.conditions import Clean, Condition, Judged
 from vone_jax.evaluation.job import Job, batches, place
 from vone_jax.results import ResultError
 from vone_jax.results.result import read_json
@@ -102,7 +102,7 @@ class Store:
             )
 
 
-# An attack with fewer passes per image is not timed before it starts.
+# A condition with fewer passes per image is not timed before it starts.
 _MANY_PASSES = 100
 # Reports progress: examples that were finished since the last call, and whether they were found.
 Report = Callable[[int, bool], Any]
@@ -188,9 +188,8 @@ def expected_seconds(job: Job, condition: Condition) -> float:
     """
     job = job.of(condition)
     finished = job.directory / f"{job.name(condition)}.json"
-    draws = job.effective_protocol.draws * job.effective_protocol.averaged
-    passes = condition.passes(draws)
-    if passes < _MANY_PASSES or finished.exists():
+    passes = job.passes(condition)
+    if not condition.by_example or passes < _MANY_PASSES or finished.exists():
         return 0.0
     assert job.batch_size is not None
     with jax.default_matmul_precision(job.matmul_precision):
@@ -199,7 +198,7 @@ def expected_seconds(job: Job, condition: Condition) -> float:
         jax.block_until_ready(trial.judge(trial.images))
         since = time.perf_counter()
         jax.block_until_ready(trial.judge(trial.images))
-    each = (time.perf_counter() - since) / (draws * job.batch_size)
+    each = (time.perf_counter() - since) / (job.passes(Clean()) * job.batch_size)
     return each * passes * job.examples
 
 
