@@ -1,8 +1,12 @@
 """The README tells the truth: its files are there and its code runs."""
 
+import contextlib
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import attacks, convert, evaluation, models, results, v1
+import vone_jax
+from vone_jax import attacks, cli, convert, evaluation, models, results, v1
+from vone_jax.cli import evaluate, train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,6 +27,15 @@ def names_of(document, **names):
     code = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     exec(compile("\n".join(code), document, "exec"), names)
     return names
+
+
+def files_of(document, directory):
+    """Write the programs of a document that begin with the name of their file."""
+    for name, code in re.findall(
+        r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / document).read_text(), re.DOTALL
+    ):
+        (directory / name).write_text(code)
+        sys.modules.pop(Path(name).stem, None)
 
 
 DOCUMENTS = [
@@ -190,9 +205,58 @@ def test_the_code_of_the_front_ends_page_runs(tmp_path, monkeypatch):
     model = models.create("vone_cornet_z", 10, v1=config, width=2)
     variables = models.init(model, jax.random.key(0))
     convert.save_folder("runs/tuned", *models.with_fixed_bank(model, variables))
+    monkeypatch.syspath_prepend(tmp_path)
+    files_of("docs/front_ends.md", tmp_path)
     names = names_of("docs/front_ends.md")
-    assert names["experiment"].model.v1.normalization.largest_extent == 0.5
+    assert names["v1"].normalization.largest_extent == 0.5
+    assert names["experiment"].model.front_end == names["Energy"](cells=32)
     np.testing.assert_allclose(names["learned"].sf, config.gabor_parameters().sf, rtol=1e-5)
+
+
+def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeypatch, capsys):
+    """The commands of the page, on fewer steps and images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    files_of("docs/front_ends.md", tmp_path)
+    small = ["--model.width", "4", "--steps", "3", "--data.batch-size", "32"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train, "_stop_on_signals", lambda: contextlib.nullcontext(iter((0, 0, 1)).__next__)
+        )
+        assert train.main(["with_energy.py", *small]) == cli.STOPPED
+    assert train.main(["with_energy.py", *small]) == 0
+    assert "from step 2 to step 3" in capsys.readouterr().err
+    network: Any = vone_jax.open_network("runs/with_energy")
+    assert (network.label, network.layers[:3]) == ("with_energy", ("energy", "divided", "layer1"))
+    energy = network.model.stem
+    assert (type(energy).__name__, energy.cells, energy.stride) == ("Energy", 32, 2)
+    keys, images = jax.random.split(jax.random.key(0), 2), jnp.full((2, 28, 28, 1), 0.3)
+    layers: Any = energy.apply({"params": network.variables["params"]["stem"]}, images, False)
+    np.testing.assert_allclose(
+        network.response_fn("divided")(keys, images), layers["divided"], rtol=1e-5
+    )
+
+    few = ["runs/with_energy", "--examples", "8"]
+    assert evaluate.main([*few, "--suite", "clean"]) == 0
+    assert evaluate.main(["runs/with_energy", "--suite", "physiology", "--layers", "divided"]) == 0
+    found = results.load("runs/with_energy")[0].results
+    clean, scored = (next(r for r in found if r.name == n) for n in ("clean", "physiology-divided"))
+    assert -1 <= scored.value("mean score") <= 1, scored.warnings
+    described = clean.identity["network"]["description"]
+    assert described["model"]["stem"] == {"type": "Energy", "cells": 32, "stride": 2}
+
+    # With other code in the same class, the stored results are of another network.
+    changed = (tmp_path / "energy.py").read_text().replace("first**2", "2.0 * first**2")
+    (tmp_path / "energy.py").write_text(changed)
+    importlib.reload(sys.modules["energy"])
+    capsys.readouterr()
+    assert evaluate.main([*few, "--suite", "clean"]) == 2
+    assert "network.description.program" in capsys.readouterr().err
+    # Without the file there is no network.
+    monkeypatch.delitem(sys.modules, "energy")
+    (tmp_path / "energy.py").unlink()
+    assert evaluate.main([*few, "--suite", "clean"]) == 2
+    assert "there is no module 'energy'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ import numpy as np
 from vone_jax.arguments import nearest, not_among, union_members
 
 TYPE = "type"
-# Class -> a function that makes its JSON form, where this is not an object of its fields.
+# Class -> a function that makes its JSON form, and that of its subclasses, where this is not an
+# object of their fields.
 Forms = Mapping[type, Callable[[Any], dict[str, Any]]]
 
 
@@ -32,8 +33,9 @@ def encode(value: Any, forms: Forms | None = None, path: str = "value") -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         name = type(value).__name__
-        if forms and type(value) in forms:
-            return {TYPE: name, **forms[type(value)](value)}
+        for cls in type(value).__mro__:
+            if forms and cls in forms:
+                return {TYPE: name, **forms[cls](value)}
         fields = [field.name for field in stored_fields(type(value))]
         items = {field: encode(getattr(value, field), forms, f"{name}.{field}") for field in fields}
         return {TYPE: name, **items}

@@ -91,6 +91,7 @@ def create(
     subcortical: SubcorticalConfig | None = None,
     learned_normalization: Rule | None = None,
     stem_size: int | None = None,
+    front_end: nn.Module | None = None,
 ) -> Model:
     """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
@@ -121,6 +122,8 @@ def create(
         the responses of V1 before the bottleneck. Default: none.
       stem_size: for base networks, the image size whose form the network has. Files of torchvision
         have 224 at any image size. Default: ``image_size``.
+      front_end: for base networks, a Flax Linen module of your own in place of the stem, see
+        ``BaseNetwork.stem``. Default: the stem of ``stem_size``.
 
     Raises:
       ValueError: for an unknown name (the message has the most similar one), or an argument that
@@ -170,6 +173,14 @@ def create(
         arguments.count("stem_size", stem_size, least=8)
         if v1 is not None:
             raise ValueError(f"stem_size is for base networks, but name is {name!r}; use v1.stride")
+    if front_end is not None:
+        arguments.instance("front_end", front_end, nn.Module)
+        if v1 is not None or stem_size is not None:
+            base = names.base_network(name)
+            raise ValueError(
+                f"front_end takes the place of the stem; name must be {base!r} and stem_size None, "
+                f"got {name!r} and {stem_size}"
+            )
     base = names.base_network(name)
     make_stem, make_back_end = _NETWORKS[base]
     stem_fields, fields = _fields(base, stem_size or image_size, v1 is not None)
@@ -191,7 +202,7 @@ def create(
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
-        stem=make_stem(features=width, dtype=dtype, **stem_fields),
+        stem=front_end or make_stem(features=width, dtype=dtype, **stem_fields),
         back_end=back_end,
         mean=mean,
         std=std,

@@ -37,7 +37,8 @@ class BaseNetwork(nn.Module):
     """A standard CNN: normalisation, stem, back end.
 
     Attributes:
-      stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end.
+      stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end. Its
+        names differ from those of the back end.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       mean: per channel, subtracted from images in [0, 1].
       std: per channel, divides images after the subtraction.
@@ -76,8 +77,10 @@ class BaseNetwork(nn.Module):
         if self.stem_noise is not None or self.stem_gain != 1.0:
             last = list(activations.values())[-1]
             activations["stem.noise"] = self._with_noise(last, noise_key)
-        activations = activations | self.back_end(list(activations.values())[-1], train)
-        return activations | {"logits": activations["logits"].astype(jnp.float32)}
+        behind = self.back_end(list(activations.values())[-1], train)
+        if both := sorted(activations.keys() & behind.keys()):
+            raise ValueError(f"layers of the stem must have other names than {', '.join(both)}")
+        return activations | behind | {"logits": behind["logits"].astype(jnp.float32)}
 
     def _with_noise(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
         responses = (self.stem_gain * responses).astype(jnp.float32)

@@ -169,17 +169,18 @@ class Network:
     def description(self) -> dict[str, Any]:
         """What it computes apart from its weights, as JSON values: part of a result's identity.
 
-        A module is described with its front end, type and normalisation, and functions by a
-        checksum of their traced programs. The program does not show what Python computes behind
-        ``jax.pure_callback``.
+        A module is described with its front end, type and normalisation. Functions, and a network
+        with a front end of a user, have a checksum of their traced programs. The program does not
+        show what Python computes behind ``jax.pure_callback``.
         """
+        what: dict[str, Any] = {}
         if self.members:
-            what: dict[str, Any] = {"members": [member.description for member in self.members]}
+            what["members"] = [member.description for member in self.members]
         elif self.model is not None:
             what = {"model": describe(self.model)}
-        else:
+        if self._is_foreign:
             texts = (program.text for program in self._programs(*self._functions))
-            what = {"program": f"{zlib.crc32(''.join(texts).encode()):08x}"}
+            what["program"] = f"{zlib.crc32(''.join(texts).encode()):08x}"
         preprocessing = dataclasses.asdict(self.preprocessing)
         return {**self.origin, **what, "preprocessing": preprocessing}
 
@@ -192,8 +193,16 @@ class Network:
         if self.members:
             return files.json_digest([member.checksum for member in self.members])[:8]
         leaves = jax.tree.leaves(self.variables)
-        arrays = self._arrays(*self._functions) if self.model is None else leaves
+        arrays = self._arrays(*self._functions) if self._is_foreign else leaves
         return f"{files.array_checksum(arrays):08x}"
+
+    @property
+    def _is_foreign(self) -> bool:
+        """True if code of a user computes the logits: functions, or a front end."""
+        if self.members:
+            return False
+        stem = getattr(self.model, "stem", None)
+        return self.model is None or not type(stem or self.model).__module__.startswith("vone_jax.")
 
     @property
     def parameters(self) -> int:

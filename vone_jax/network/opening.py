@@ -220,7 +220,7 @@ def _open_run(path: Path, step: int | None) -> Network:
         experiment.model.image_size,
         class_names=run.description.class_names,
         preprocessing=Preprocessing(trained_on.center_crop),
-        architecture=experiment.model.name,
+        architecture="" if experiment.model.front_end else experiment.model.name,
         checkpoint_step=run.step,
         run_dir=path,
         validation=Split(trained_on.source, split, trained_on.data_dir),

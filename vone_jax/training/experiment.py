@@ -9,6 +9,7 @@ when it is made, before anything is computed. A field that follows from others i
 import dataclasses
 from typing import Annotated, Any, Literal
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
@@ -54,6 +55,8 @@ class ModelConfig:
     subcortical: SubcorticalConfig | None = None
     # Normalisation of V1 that is trained with the network, in front of the bottleneck.
     learned_normalization: Rule | None = None
+    # A Flax module of your own in place of the stem of a base network, see docs/front_ends.md.
+    front_end: nn.Module | None = None
 
     def __post_init__(self):
         arguments.choice("name", self.name, models.NAMES)

@@ -4,10 +4,13 @@ A config is a Python module that defines ``experiment`` or ``sweep``. A sweep na
 experiments; ``"sweep:label"`` is one of them.
 
 In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its digest, because it has a
-million numbers. A run directory stores these numbers as arrays, see ``run_dir.py``.
+million numbers. A run directory stores these numbers as arrays, see ``run.py``. A front end of a
+user has the module that defines it. Reading it imports this module by its name, from the Python
+path only: a run of a stranger cannot bring code of its own.
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -20,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 from flax.traverse_util import flatten_dict
 
 from vone_jax import arguments, dataclass_json
@@ -132,7 +136,46 @@ def import_hint(path: Path) -> str:
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as a tree of JSON values, which ``from_json`` turns back."""
-    return dataclass_json.encode(experiment, {ImportedBank: lambda bank: {"sha256": bank.digest}})
+    return dataclass_json.encode(experiment, _FORMS)
+
+
+def _describe_front_end(module: nn.Module) -> dict[str, Any]:
+    """A front end of a user in JSON: the module of its class, and its fields."""
+    cls = type(module)
+    _front_end_class(cls.__module__, cls.__name__)
+    # Flax adds two fields.
+    names = [
+        field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")
+    ]
+    fields = {name: dataclass_json.encode(getattr(module, name), path=name) for name in names}
+    return {"module": cls.__module__, **fields}
+
+
+_FORMS: dataclass_json.Forms = {
+    ImportedBank: lambda bank: {"sha256": bank.digest},
+    nn.Module: _describe_front_end,
+}
+
+
+def _front_end_class(module: str, name: str) -> Any:
+    """The class of a front end of a user, by the module that defines it."""
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(
+            f"front_end {name}: there is no module {module!r}, or it cannot be imported ({error}); "
+            "define the class in a file of its own, which the config imports, and name the "
+            "directory of this file in PYTHONPATH, also for eval.py"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ValueError(f"front_end: {module} has no Flax module {name!r}")
+    return cls
+
+
+def _read_front_end(content: dict[str, Any]) -> Any:
+    fields = dict(content)
+    cls = _front_end_class(fields.pop("module"), fields[dataclass_json.TYPE])
+    return dataclass_json.decode(cls, fields, "front_end")
 
 
 def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = None) -> Experiment:
@@ -145,7 +188,7 @@ def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = No
     """
     if not isinstance(content, dict):
         raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
-    return dataclass_json.decode(Experiment, _with_banks(content, read_bank), "experiment")
+    return dataclass_json.decode(Experiment, _with_objects(content, read_bank), "experiment")
 
 
 def imported_banks(experiment: Experiment) -> list[ImportedBank]:
@@ -154,15 +197,17 @@ def imported_banks(experiment: Experiment) -> list[ImportedBank]:
     return [block.bank for block in blocks if block and isinstance(block.bank, ImportedBank)]
 
 
-def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
-    """Replace the digests in a tree of JSON values by their banks."""
+def _with_objects(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
+    """Replace digests in a tree of JSON values by their banks, and front ends by their modules."""
     if not isinstance(content, dict):
         return content
     if content.get(dataclass_json.TYPE) == ImportedBank.__name__ and "sha256" in content:
         if read_bank is None:
             raise ValueError(f"the arrays of the bank {content['sha256']} must be given")
         return read_bank(content["sha256"])
-    return {name: _with_banks(value, read_bank) for name, value in content.items()}
+    if "module" in content:
+        return _read_front_end(content)
+    return {name: _with_objects(value, read_bank) for name, value in content.items()}
 
 
 _ABSENT = object()

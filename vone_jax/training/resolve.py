@@ -48,7 +48,9 @@ def resolve(experiment: Experiment, source: Source, initial: Any = None) -> Expe
         defaults: dict[str, Any] = {"width": models.default_width(model.name)}
         if v1 is None:
             mean, std = models.default_normalisation(model.name, channels)
-            defaults |= {"mean": mean, "std": std, "stem_size": model.image_size}
+            defaults |= {"mean": mean, "std": std}
+            if model.front_end is None:
+                defaults["stem_size"] = model.image_size
         given = defaults | given | {"v1": v1, "subcortical": subcortical}
         resolved = ModelConfig(**given)
     except ValueError as error:
@@ -78,6 +80,8 @@ def _stem_size(given: dict[str, Any], stem: Any) -> int:
 
 def _front_end(given: dict[str, Any], initial: Any) -> dict[str, Any]:
     """Return the front end of initial weights as fields of the model, if it fits the model."""
+    if given.get("front_end") is not None:
+        return {}
     source = None if initial is None else initial.model
     kind = names.prefix(given["name"])
     channels, size = given["in_channels"], given["image_size"]
