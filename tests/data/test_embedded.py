@@ -7,14 +7,18 @@ from vone_jax import data
 from vone_jax.data import embedded
 
 
-@pytest.mark.parametrize(("split", "per_class"), [("train", 1000), ("test", 200)])
-def test_balanced_and_named(split, per_class):
+@pytest.mark.parametrize(
+    ("split", "per_class", "checksum"), [("train", 1000, "75b82558"), ("test", 200, "d6e38f54")]
+)
+def test_the_set_is_balanced_named_and_in_its_order(split, per_class, checksum):
+    """The checksums are those of the first images of each class in the published files."""
     source = data.load("fashion_mnist_small", split)
     assert len(source) == 10 * per_class
     assert source.image_shape == (28, 28, 1) and source.num_classes == 10
     assert (source.name, source.split) == ("fashion_mnist_small", split)
     labels = [source[i]["label"] for i in range(len(source))]
     assert np.bincount(labels).tolist() == [per_class] * 10
+    assert source.checksum_of(np.arange(len(source))) == checksum
 
 
 def test_class_names_fit_the_images():

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="directory of the prepared sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
     subset.add_argument(
-        "--output", type=Path, default=embedded.ARCHIVE, help="file (default: %(default)s)"
+        "--output", type=Path, default=embedded.FOLDER, help="folder (default: %(default)s)"
     )
     options = parser.parse_args(argv)
     if options.source == DEBIAN_FASHION_MNIST and getattr(options, "name", names[0]) != names[0]:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         splits = embedded.read_idx_folder(options.source)
         if options.command == "embedded":
-            embedded.write_archive(splits, options.output)
+            embedded.write_subset(splits, options.output)
             print(f"{embedded.NAME!r} is written to {options.output}")
         else:
             path = tfds_sets.prepare_from_arrays(options.name, splits, options.data_dir)

@@ -2,8 +2,8 @@
 
 The subset is part of the package. It has the first 1,000 training images and the first 200 test
 images of each class, in the order of the published files: 10,000 and 2,000 images of 28 x 28
-pixels. ``vone-prepare embedded`` makes it again. Licence and origin are in
-``fashion_mnist_small/``.
+pixels. ``fashion_mnist_small/`` has a picture for each class, the order of the labels, licence and
+origin. ``vone-prepare embedded`` makes it again.
 
 MNIST and its relatives are published as IDX files: two zero bytes, the type code, the number of
 dimensions, the dimensions as big-endian 32-bit integers, the data; plain or gzipped. See
@@ -17,12 +17,13 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vone_jax import files
 from vone_jax.data.sources import ArraySource
 
 NAME = "fashion_mnist_small"
-ARCHIVE = Path(__file__).with_name(NAME) / f"{NAME}.npz"
+FOLDER = Path(__file__).with_name(NAME)
 PER_CLASS = {"train": 1000, "test": 200}
 # The names that TFDS and the authors use, in the order of the labels.
 CLASS_NAMES = (
@@ -30,6 +31,8 @@ CLASS_NAMES = (
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
+# Images in a row of a picture.
+_COLUMNS = 40
 # Split -> beginning of the names of its two IDX files.
 _PREFIXES = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
@@ -43,25 +46,45 @@ def embedded_source(split: str) -> ArraySource:
     """
     if split not in PER_CLASS:
         raise ValueError(f"{NAME!r} has no split {split!r}; its splits are {', '.join(PER_CLASS)}")
-    arrays = files.read_npz(ARCHIVE, lambda name: name.startswith(f"{split}_"))
-    images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    labels = files.read_npz(FOLDER / "labels.npz", split.__eq__)[split]
+    images = np.empty((len(labels), 28, 28, 1), np.uint8)
+    for label in range(len(CLASS_NAMES)):
+        images[labels == label] = _read_mosaic(label)[split]
     return ArraySource(images, labels, class_names=CLASS_NAMES, name=NAME, split=split)
+
+
+def _read_mosaic(label: int) -> dict[str, np.ndarray]:
+    """The images of a class, by split: rows of a picture with the training images first."""
+    with Image.open(FOLDER / f"{label}.png") as picture:
+        pixels = np.asarray(picture).reshape(-1, 28, _COLUMNS, 28)
+    images = pixels.swapaxes(1, 2).reshape(-1, 28, 28, 1)
+    train = PER_CLASS["train"]
+    return {"train": images[:train], "test": images[train:]}
+
+
+def write_subset(splits: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path | str) -> None:
+    """Write the subset of the splits of ``read_idx_folder`` as a picture per class and labels."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = {split: select(splits[split][1], count) for split, count in PER_CLASS.items()}
+    for label in range(len(CLASS_NAMES)):
+        parts = [
+            images[indices[labels[indices] == label]]
+            for (images, labels), indices in ((splits[split], chosen[split]) for split in PER_CLASS)
+        ]
+        pixels = np.concatenate(parts).reshape(-1, _COLUMNS, 28, 28).swapaxes(1, 2)
+        picture = Image.fromarray(pixels.reshape(-1, _COLUMNS * 28))
+        files.replace(
+            folder / f"{label}.png", lambda file, it=picture: it.save(file, "png", optimize=True)
+        )
+    labels = {split: splits[split][1][indices] for split, indices in chosen.items()}
+    files.replace(folder / "labels.npz", lambda file: np.savez_compressed(file, **labels))
 
 
 def select(labels: np.ndarray, per_class: int) -> np.ndarray:
     """Return the indices of the first ``per_class`` examples of each class, in file order."""
     firsts = [np.flatnonzero(labels == label)[:per_class] for label in range(len(CLASS_NAMES))]
     return np.sort(np.concatenate(firsts))
-
-
-def write_archive(splits: dict[str, tuple[np.ndarray, np.ndarray]], path: Path | str) -> None:
-    """Write the subset of the splits of ``read_idx_folder`` to an NPZ file."""
-    arrays = {}
-    for split, per_class in PER_CLASS.items():
-        images, labels = splits[split]
-        chosen = select(labels, per_class)
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]
-    files.replace(Path(path), lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_idx_folder(folder: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
