@@ -127,6 +127,8 @@ def test_the_code_of_the_perception_page_runs():
     names = names_of("docs/perception.md")
     assert names["found"].matched.shape == (1, 4) and names["found"].matched.all()
     assert 0 < names["measured"].capacity.value < 2
+    assert names["blurred"].shape == names["masked"].shape == (2, 64, 64, 3)
+    assert names["curve"].levels[4] == 7.0 and names["curve"].accuracy[4] == 0.588
 
 
 def test_the_code_of_the_corruptions_page_runs():

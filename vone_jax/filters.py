@@ -6,8 +6,9 @@ import numpy as np
 import scipy
 from jaxtyping import Float, Float32
 
-# Modes of ``scipy.ndimage``: repeat the border value; mirror without it; or mirror including it.
-Border = Literal["nearest", "mirror", "reflect"]
+# Modes of ``scipy.ndimage``: repeat the border value; mirror without it; mirror including it; or
+# zeros outside.
+Border = Literal["nearest", "mirror", "reflect", "constant"]
 
 
 def gaussian_taps(deviation: float, radius: int) -> Float[np.ndarray, " k"]:

@@ -180,10 +180,12 @@ def summary(finished: Sequence[results.Result]) -> str:
             continue  # Their means follow.
         entries = list(result.measured.items())
         shown = [item for item in entries if "low" in item[1]] or entries[:1]
-        rows += [(result.label, name, _number(name, entry), _ends(entry)) for name, entry in shown]
+        rows += [
+            (result.label, name, _number(name, entry), _ends(name, entry)) for name, entry in shown
+        ]
     for name, mean in _means(finished).items():
         entry = dataclasses.asdict(mean)
-        rows.append(("corruptions", name, _number(name, entry), _ends(entry)))
+        rows.append(("corruptions", name, _number(name, entry), _ends(name, entry)))
     header, *others = aligned(rows, 2)
     checks = [
         f"{check['verdict']:8}{check['question']} {check['meaning']}"
@@ -227,17 +229,21 @@ def _number(name: str, entry: dict) -> str:
     value = entry["value"]
     if value is None:
         return "none"
-    shares = name.startswith(
-        ("accuracy", "certified accuracy", "mean over", "right", "share", "standard error")
-    )
-    return f"{100 * value:.1f} %" if shares else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if _is_share(name) else f"{value:.4g}"
 
 
-def _ends(entry: dict) -> str:
+def _ends(name: str, entry: dict) -> str:
     low, high = entry.get("low"), entry.get("high")
     if low is None or high is None or low != low:
         return ""
+    if not _is_share(name):
+        return f"{low:.4g} to {high:.4g}"
     return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def _is_share(name: str) -> bool:
+    shares = ("accuracy", "certified accuracy", "mean over", "right", "share", "standard error")
+    return name.startswith(shares)
 
 
 def run() -> None:

@@ -149,7 +149,7 @@ def corrupt(
         arguments.choice("table", table, TABLES)
     arguments.choice("form", form, FORMS)
     images = jnp.asarray(images)
-    _check_images(images)
+    check_images(images)
     keys = prng.example_keys(key, images.shape[0])
     if severity == 0:
         return images
@@ -195,7 +195,8 @@ def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any
     return out.astype(images.dtype)
 
 
-def _check_images(images: jax.Array) -> None:
+def check_images(images: jax.Array) -> None:
+    """Check that images are floating point in [0, 1], of shape (N, H, W, 1 or 3)."""
     if not jnp.issubdtype(images.dtype, jnp.floating):
         hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
         raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}{hint}")

@@ -29,8 +29,8 @@ class Options:
     """What to evaluate, and how. Every field is an option of eval.py."""
 
     # Suites: clean, linf, l2, l1, apgd, autoattack, square, worst, masking, minimal, certified,
-    # fourier, geometry, metamers, corruptions, corruptions_quick, corruptions_c_bar, physiology,
-    # v1; quick and all stand for several; FILE.py:NAME is your own.
+    # fourier, geometry, metamers, corruptions, corruptions_quick, corruptions_c_bar, psychophysics,
+    # critical_bands, physiology, v1; quick and all stand for several; FILE.py:NAME is your own.
     suite: tuple[str, ...] = ("quick",)
     # Images: folder:DIR, npz:FILE or tfds:NAME. Default: the data set of a run.
     source: str | None = None

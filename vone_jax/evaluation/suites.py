@@ -22,6 +22,7 @@ from vone_jax.evaluation.conditions import (
     Corrupted,
     Minimal,
 )
+from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.geometry import Geometry
@@ -29,6 +30,7 @@ from vone_jax.evaluation.judging import AttackNoise
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
+from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.network import Network
 
 # The radii of the VOneNet authors: nine per norm, each twice the one before, for images of
@@ -264,6 +266,8 @@ SUITES: dict[str, Suite] = {
     "corruptions": corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
     "corruptions_quick": corrupted(_QUICK_CORRUPTIONS, (3,)),
     "corruptions_c_bar": corrupted(corruptions.SETS["c_bar"]),
+    "psychophysics": [Psychophysics(distortion) for distortion in corruptions.DISTORTIONS],
+    "critical_bands": [CriticalBands()],
     "physiology": _physiology,
     "v1": _front_end,
 }

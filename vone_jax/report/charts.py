@@ -12,7 +12,7 @@ import numpy as np
 
 from vone_jax import names, results
 from vone_jax.report.tables import MEAN, Condition, accuracy, averaged
-from vone_jax.results import Run, Runs
+from vone_jax.results import Run, Runs, humans
 
 # Told apart with every common kind of colour vision, on white.
 COLORS = (
@@ -284,6 +284,99 @@ def geometry(runs: Runs) -> list[alt.LayerChart]:
 def _manifold(condition: Mapping[str, Any]) -> str:
     eps = condition["eps"]
     return condition["manifold"] + (f" {names.eps_label('linf', eps)}" if eps else "")
+
+
+def psychophysics(runs: Runs) -> list[alt.LayerChart]:
+    """The accuracy at each level of each distortion, beside that of human observers (dashed)."""
+    color = _networks([run.label for run in runs])["color"]
+    drawn = []
+    for name, curve in humans.DISTORTIONS.items():
+        rows = [
+            {
+                "network": run.label, "level": level, "condition": f"{result.label} {level}",
+                "accuracy": entry["value"], "low": entry["low"], "high": entry["high"],
+            }
+            for run in runs
+            for result in run.of_type("Psychophysics")
+            if result.condition["distortion"] == name
+            for level in result.details.get("levels", ())
+            for entry in [result.measured[f"accuracy at {level}"]]
+        ]  # fmt: skip
+        if not rows:
+            continue
+        people = [
+            {"network": f"{curve.observers} observers", "level": f"{level:g}", "accuracy": share}
+            for level, share in zip(curve.levels, curve.accuracy, strict=True)
+        ]
+        # From the easiest: full contrast, and the widest filter that is subtracted.
+        order = {row["level"] for row in [*rows, *people]}
+        order = sorted(order, key=float, reverse=name in ("contrast", "high_pass"))
+        title = [name.replace("_", " "), curve.unit]
+        x = alt.X("level:O", sort=order, title=title, axis=alt.Axis(labelAngle=0))
+        scale = alt.Scale(domain=[0, 1])
+        y = alt.Y("accuracy:Q", scale=scale, axis=_PERCENT, title="accuracy")
+        base = _chart(rows).encode(x=x)
+        shown = _selected(
+            base.mark_line(strokeWidth=2).encode(y=y, color=color),
+            base.mark_rule().encode(y="low:Q", y2="high:Q", color=color),
+            base.mark_point(filled=True, size=50, opacity=1).encode(
+                y=y, tooltip=_TOLD, **_networks([run.label for run in runs])
+            ),
+        )
+        observed = _dashed(people).encode(x=x, y=y, tooltip=_TOLD[:1] + _TOLD[2:3])
+        drawn.append(alt.LayerChart(layer=[observed, shown]).properties(height=220))
+    return drawn
+
+
+def critical_bands(runs: Runs) -> alt.LayerChart | None:
+    """The channel of each network, its bands, and the channel of human observers (dashed)."""
+    bands, fits = [], []
+    for run in runs:
+        for result in run.of_type("CriticalBands"):
+            if (channel := result.details.get("channel")) is not None:
+                width, centre, height = channel
+                fits += [{"network": run.label} | row for row in _channel(width, centre)]
+                bands += [
+                    {"network": run.label, "frequency": at, "sensitivity": steps / height}
+                    for at, steps in zip(
+                        result.details["centres"], result.details["steps"], strict=True
+                    )
+                ]
+    if not bands:
+        return None
+    channels = _networks([run.label for run in runs])
+    scale = alt.Scale(type="log", base=2, nice=False)
+    x = alt.X("frequency:Q", scale=scale, title="cycles per image", axis=alt.Axis(format="~g"))
+    y = alt.Y("sensitivity:Q", title="sensitivity to noise, relative to the peak")
+    people = _channel(humans.CHANNEL.bandwidth, humans.CHANNEL.centre)
+    told = [
+        "network:N",
+        *(alt.Tooltip(f"{n}:Q", format=".3g") for n in ("frequency", "sensitivity")),
+    ]
+    shown = _selected(
+        _chart(fits).mark_line(strokeWidth=2).encode(x=x, y=y, color=channels["color"]),
+        _chart(bands).mark_point(filled=True, size=50, opacity=1).encode(
+            x=x, y=y, tooltip=told, **channels
+        ),
+    )  # fmt: skip
+    observed = _dashed(people).encode(x=x, y=y)
+    return alt.LayerChart(layer=[observed, shown]).properties(height=260)
+
+
+def _channel(width: float, centre: float) -> list[dict[str, float]]:
+    """A Gaussian over octaves with a height of 1, from 1 to 128 cycles per image."""
+    octaves = np.linspace(0.0, 7.0, 57)
+    deviation = width / (2 * np.sqrt(np.log(4)))
+    heights = np.exp(-((octaves - np.log2(centre)) ** 2) / (2 * deviation**2))
+    return [
+        {"frequency": round(float(2**at), 3), "sensitivity": round(float(height), 4)}
+        for at, height in zip(octaves, heights, strict=True)
+    ]
+
+
+def _dashed(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """The line of human observers, which no legend hides."""
+    return _chart(rows).mark_line(color=_MUTED, strokeDash=[5, 4], strokeWidth=2)
 
 
 def corruptions(table: Sequence[Condition], runs: Runs) -> alt.LayerChart:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from vone_jax import names
 from vone_jax.report import charts, images, tables
-from vone_jax.results import Result, Run, Runs
+from vone_jax.results import Result, Run, Runs, humans
 
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
 FEW_UNITS = 100
@@ -116,6 +116,9 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         ],
         "metamers": images.metamers(runs),
         "geometry": charts.geometry(runs),
+        "psychophysics": charts.psychophysics(runs),
+        "critical_bands": charts.critical_bands(runs),
+        "humans": humans,
         "banks": _banks(runs),
         "physiology": _physiology(runs),
         "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],

@@ -1,0 +1,188 @@
+"""The distortions of studies with human observers, against NumPy and SciPy in float64."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from vone_jax import corruptions, prng
+from vone_jax.corruptions import noise
+
+SIDE = 28
+LEVELS = {
+    "contrast": 0.3, "uniform_noise": 0.1, "low_pass": 10.0, "high_pass": 10.0, "phase_noise": 60.0,
+}  # fmt: skip
+
+
+def images(number=3, channels=3):
+    # Far from 0 and 1, so that nothing is clipped.
+    raw = np.random.default_rng(0).uniform(0.4, 0.6, (number, SIDE, SIDE, channels))
+    return np.float32(raw)
+
+
+def keys(number=3):
+    return jax.random.split(jax.random.key(3), number)
+
+
+def grey(batch):
+    return batch.astype(np.float64) @ [0.2125, 0.7154, 0.0721]
+
+
+def uniform(name):
+    return np.asarray(noise.uniform(prng.stream(keys(), f"distortion {name}"), (SIDE, SIDE, 1)))
+
+
+def blurred(image, level):
+    return scipy.ndimage.gaussian_filter(image, level * SIDE / 224, mode="constant", cval=0.4423)
+
+
+def high_passed(image, level):
+    high = image - blurred(image, level)
+    return high + 0.4423 - high.mean()
+
+
+def phase_shifted(image, draws, level):
+    """Each frequency and its opposite, one pair after the other."""
+    spectrum = np.fft.fft2(image)
+    for row in range(SIDE):
+        for column in range(SIDE):
+            opposite = -row % SIDE, -column % SIDE
+            if (row, column) < opposite:
+                turn = np.exp(1j * math.radians(level) * draws[row, column, 0])
+                spectrum[row, column] *= turn
+                spectrum[opposite] *= turn.conjugate()
+    shifted = np.fft.ifft2(spectrum)
+    assert abs(shifted.imag).max() < 1e-12
+    return shifted.real
+
+
+def expected(name, level):
+    reference = {
+        "contrast": lambda n, x: level * x + (1 - level) / 2,
+        "uniform_noise": lambda n, x: 0.35 + 0.3 * x + level * uniform(name)[n, ..., 0],
+        "low_pass": lambda n, x: blurred(x, level),
+        "high_pass": lambda n, x: high_passed(x, level),
+        "phase_noise": lambda n, x: phase_shifted(x, uniform(name)[n], level),
+    }[name]
+    return np.stack([reference(n, x) for n, x in enumerate(grey(images()))])
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_distortions_are_those_of_their_definitions(name):
+    assert set(LEVELS) == set(corruptions.DISTORTIONS)
+    distorted = np.asarray(corruptions.distort(keys(), images(), name, LEVELS[name]))
+    for channel in range(3):
+        wanted = expected(name, LEVELS[name])
+        np.testing.assert_allclose(distorted[..., channel], wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_an_image_is_distorted_in_the_same_way_in_any_batch(name):
+    whole = corruptions.distort(keys(), images(), name, LEVELS[name])
+    alone = corruptions.distort(keys()[1:2], images()[1:2], name, LEVELS[name])
+    np.testing.assert_array_equal(whole[1:2], alone)
+    if name in ("uniform_noise", "phase_noise"):
+        other = corruptions.distort(keys()[2:], images()[1:2], name, LEVELS[name])
+        assert abs(np.asarray(other) - alone).max() > 0.01
+
+
+def test_the_easiest_levels_leave_the_grey_image():
+    for name, level in (("contrast", 1.0), ("low_pass", 0.0), ("phase_noise", 0.0)):
+        kept = corruptions.distort(keys(), images(), name, level)
+        np.testing.assert_allclose(kept[..., 0], grey(images()), atol=1e-6)
+    # An infinite filter takes only the mean away.
+    kept = np.asarray(corruptions.distort(keys(), images(), "high_pass", math.inf))[..., 0]
+    moved = kept - grey(images())
+    np.testing.assert_allclose(moved - moved.mean(axis=(1, 2), keepdims=True), 0, atol=1e-6)
+
+
+def test_one_channel_is_taken_as_it_is_and_values_stay_in_range():
+    extreme = np.float32(np.random.default_rng(1).integers(0, 2, (2, SIDE, SIDE, 1)))
+    for name, level in LEVELS.items():
+        made = np.asarray(corruptions.distort(keys(2), extreme, name, level))
+        assert made.shape == extreme.shape and made.min() >= 0 and made.max() <= 1
+    blurred_once = corruptions.distort(keys(2), extreme, "low_pass", 10.0)[0, ..., 0]
+    np.testing.assert_allclose(blurred_once, blurred(extreme[0, ..., 0], 10.0), atol=1e-6)
+
+
+def reduced(values):
+    for axis in (0, 1):
+        values = scipy.ndimage.correlate1d(
+            values, [1 / 16, 0.25, 0.375, 0.25, 1 / 16], axis, mode="mirror"
+        )
+    return values[::2, ::2]
+
+
+def expanded(values, shape):
+    larger = np.zeros(shape)
+    larger[::2, ::2] = values
+    for axis in (0, 1):
+        larger = scipy.ndimage.correlate1d(
+            larger, [1 / 8, 0.5, 0.75, 0.5, 1 / 8], axis, mode="mirror"
+        )
+    return larger
+
+
+def pyramid(white):
+    """The bands of an image, from low to high, each brought back to full size."""
+    stack = [white]
+    while min(stack[-1].shape) >= 5:
+        stack.append(reduced(stack[-1]))
+    bands = []
+    for level, values in enumerate(stack):
+        if level + 1 < len(stack):
+            values = values - expanded(stack[level + 1], values.shape)
+        for larger in stack[:level][::-1]:
+            values = expanded(values, larger.shape)
+        bands.append(values)
+    return bands[::-1]
+
+
+def test_noise_of_a_band_is_a_level_of_a_laplacian_pyramid_with_equal_power():
+    white = np.asarray(noise.normal(prng.stream(keys(), "band noise"), (SIDE, SIDE, 1)))
+    bands = pyramid(white[1, ..., 0].astype(float))
+    np.testing.assert_allclose(sum(bands), white[1, ..., 0], atol=1e-12)
+    image = grey(images())[1]
+    plain = (image - image.mean()) * 0.2 + 0.449
+    assert corruptions.band_centres(SIDE, SIDE) == (1.75, 3.5, 7.0, 14.0) and len(bands) == 4
+    for number, band in enumerate(bands):
+        masked = np.asarray(corruptions.mask(keys(), images(), number, 0.02))
+        scale = np.sqrt(np.mean(bands[-1] ** 2) / np.mean(band**2))
+        np.testing.assert_allclose(masked[1, ..., 2], plain + 0.02 * scale * band, atol=2e-6)
+        alone = corruptions.mask(keys()[1:2], images()[1:2], number, 0.02)
+        np.testing.assert_array_equal(masked[1:2], alone)
+        assert (
+            np.std(masked[1] - plain[..., None]) == pytest.approx(0.0189, abs=1e-3) or number == 0
+        )
+
+
+def test_bands_rise_in_frequency_at_full_size():
+    centres = corruptions.band_centres(224, 224)
+    assert centres == (1.75, 3.5, 7.0, 14.0, 28.0, 56.0, 112.0)
+    flat = np.full((1, 224, 224, 1), 0.5, np.float32)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(224, 1 / 224), np.fft.fftfreq(224, 1 / 224)))
+    means = []
+    for band in range(7):
+        masked = corruptions.mask(keys(1), flat, band, 0.02)
+        power = abs(np.fft.fft2(np.asarray(masked)[0, ..., 0] - 0.449)) ** 2
+        means.append((power * radius).sum() / power.sum())
+    # About half of the centre that the authors give, but at the ends.
+    assert np.all(np.diff(means[1:]) > 0)
+    np.testing.assert_allclose(means[3:6], np.array(centres[3:6]) / 2, rtol=0.15)
+
+
+def test_levels_and_bands_that_do_not_exist_are_refused():
+    for name, level, message in (
+        ("blur", 1.0, "name must be one of"),
+        ("contrast", 1.5, "level"),
+        ("low_pass", math.inf, "level"),
+        ("phase_noise", -1.0, "level"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            corruptions.distort(keys(), images(), name, level)
+    with pytest.raises(ValueError, match="band must be an integer >= 0 and <= 3"):
+        corruptions.mask(keys(), images(), 4, 0.02)
+    with pytest.raises(ValueError, match="images must lie in"):
+        corruptions.mask(keys(), 255 * images(), 0, 0.02)

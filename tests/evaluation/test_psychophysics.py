@@ -1,0 +1,221 @@
+"""The conditions ``Psychophysics`` and ``CriticalBands``, and decisions among 16 categories."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.evaluation.tiny import tiny_images, tiny_job, tiny_source, tiny_trained
+from vone_jax import corruptions, data, dataclass_json, evaluation, prng, report
+from vone_jax.evaluation import suites
+from vone_jax.evaluation.critical_bands import fit_channel
+from vone_jax.network import Network
+from vone_jax.results import humans
+
+# The categories of classes in the file names of trials, "0005_cop_s01_c03_car_10_n02814533_2236".
+IN_TRIALS = {
+    "n03041632": "knife", "n03792782": "bicycle", "n02690373": "airplane", "n01532829": "bird",
+    "n04111531": "oven", "n02814533": "car", "n02791124": "chair", "n03937543": "bottle",
+    "n04505470": "keyboard", "n02504458": "elephant", "n03344393": "boat", "n02132136": "bear",
+    "n02708093": "clock", "n02107312": "dog", "n02124075": "cat", "n03796401": "truck",
+    "n04429376": "chair", "n02056570": "bird", "n02113978": "dog", "n04467665": "truck",
+}  # fmt: skip
+
+
+def imagenet(permuted=False):
+    """A network of ImageNet's classes, whose logits depend on the image."""
+    names = np.array(data.imagenet_class_names())
+    order = np.random.default_rng(5).permutation(1000) if permuted else np.arange(1000)
+    weights = jax.random.normal(jax.random.key(7), (144, 1000))[:, order]
+
+    def logits(keys, images):
+        return 30 * (images[..., 0].reshape(len(images), -1) - 0.5) @ weights
+
+    return Network("imagenet", logits, (12, 12, 1), tuple(names[order]))
+
+
+def labelled(*labels):
+    """Images of ImageNet's classes."""
+    images = tiny_source(len(labels))
+    pixels = np.stack([images[n]["image"] for n in range(len(labels))])
+    return data.ArraySource(
+        pixels, np.array(labels), class_names=data.imagenet_class_names(), name="few", split="test"
+    )
+
+
+def test_categories_are_those_of_the_trials():
+    numbers = data.imagenet_class_names()
+    category = {
+        numbers[label]: name for name in humans.CATEGORIES for label in humans.imagenet_labels(name)
+    }
+    assert len(humans.CATEGORIES) == 16 and IN_TRIALS.items() <= category.items()
+    # No class is in two of them.
+    assert len(category) == sum(len(humans.imagenet_labels(n)) for n in humans.CATEGORIES) == 207
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp_path, permuted):
+    """Images of other classes do not count, and the order of the logits does not matter."""
+    labels = (294, 0, 404, 555, 251, 766, 8)
+    network, source = imagenet(permuted), labelled(*labels)
+    job = tiny_job(network, tmp_path, source=source, trained_on=False)
+    condition = evaluation.Psychophysics("contrast", levels=(1.0, 0.2))
+    result = evaluation.evaluate(job, condition)
+    images = np.stack([source[n]["image"] for n in range(7)]).astype(np.float32) / 255
+    at = {name: n for n, name in enumerate(network.class_names)}
+    names, numbers = list(humans.CATEGORIES), data.imagenet_class_names()
+    truth = ["bear", None, "airplane", "truck", None, "oven", "bird"]
+    counted = [n for n, name in enumerate(truth) if name is not None]
+    for level in (1.0, 0.2):
+        logits = network.logits_fn(None, jnp.asarray((1 - level) / 2 + level * images))
+        odds = np.exp(np.asarray(logits, np.float64))
+        means = [
+            np.mean([odds[:, at[numbers[n]]] for n in humans.imagenet_labels(name)], axis=0)
+            for name in names
+        ]
+        decided = np.argmax(means, axis=0)
+        expected = np.mean([decided[n] == names.index(truth[n]) for n in counted])
+        assert result.value(f"accuracy at {level:g}") == pytest.approx(expected)
+    assert result.arrays["counted"].tolist() == [name is not None for name in truth]
+    assert any("5 of 7 images" in warning for warning in result.warnings)
+
+
+def test_a_network_may_be_made_an_observer(tmp_path):
+    """It then knows the folders of the observers' stimuli, which are named by category."""
+    network = evaluation.in_categories(imagenet())
+    assert network.num_classes == 16 and network.class_names[0] == "airplane"
+    images = tiny_source(3)
+    pixels = np.stack([images[n]["image"] for n in range(3)])
+    source = data.ArraySource(
+        pixels, np.array([1, 0, 1]), class_names=("bear", "truck"), name="stimuli", split="test"
+    )
+    result = evaluation.evaluate(tiny_job(network, tmp_path, source=source), evaluation.Clean())
+    assert result.arrays["label"].tolist() == [15, 1, 15]
+    as_observer = evaluation.Psychophysics("contrast", levels=(1.0,))
+    job = tiny_job(imagenet(), tmp_path, source=labelled(555, 294, 864), trained_on=False)
+    judged = evaluation.evaluate(job, as_observer)
+    np.testing.assert_array_equal(judged.arrays["right at levels"][:, 0], result.arrays["right"])
+    with pytest.raises(ValueError, match="ImageNet's 1000 classes"):
+        evaluation.in_categories(tiny_trained())
+
+
+@pytest.mark.parametrize("distortion", ["uniform_noise", "phase_noise"])
+def test_other_networks_decide_among_their_own_classes_in_any_batches(tmp_path, distortion):
+    network = tiny_trained()
+    condition = evaluation.Psychophysics(distortion)
+    stored = dataclass_json.encode(condition)
+    assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
+    levels = humans.DISTORTIONS[distortion].levels
+    images, labels = tiny_images()
+    root = prng.stream(jax.random.key(0), "evaluation")
+    keys = prng.stream(prng.index_keys(root, np.arange(10)), "corruption")
+    for size in (4, 10):
+        job = tiny_job(network, tmp_path / str(size), batch_size=size)
+        result = evaluation.evaluate(job, condition)
+        assert list(result.measured) == [f"accuracy at {level:g}" for level in levels]
+        assert "own classes" in result.warnings[0]
+        for place, level in enumerate(levels[:4:3]):
+            shown = corruptions.distort(keys, images, distortion, level)
+            trial = job.trial(jnp.arange(10, dtype=jnp.uint32), shown, jnp.asarray(labels))
+            right = trial.judge(shown)["right"]
+            np.testing.assert_array_equal(result.arrays["right at levels"][:, 3 * place], right)
+
+
+def grating_network(cycles, side=32, classes=8):
+    """A network that tells gratings of several orientations apart, and images of these."""
+    angles = np.pi * np.arange(classes) / classes
+    y, x = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    along = np.cos(angles)[:, None, None] * x + np.sin(angles)[:, None, None] * y
+    waves = np.cos(2 * np.pi * cycles * along / side)
+    templates = jnp.float32((waves - waves.mean(axis=(1, 2), keepdims=True)).reshape(classes, -1))
+
+    def logits(keys, images):
+        return images.reshape(len(images), -1) @ templates.T
+
+    names = tuple("abcdefgh"[:classes])
+    network = Network("grating", logits, (side, side, 1), names)
+    labels = np.arange(48) % classes
+    pixels = np.uint8(np.round(127.5 + 100 * waves[labels, ..., None]))
+    return network, data.ArraySource(pixels, labels, class_names=names, name="g", split="test")
+
+
+def test_the_channel_of_a_network_follows_the_gratings_that_it_sees(tmp_path):
+    centres = {}
+    for cycles in (2, 8):
+        network, source = grating_network(cycles)
+        path = tmp_path / str(cycles)
+        condition = evaluation.CriticalBands((0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+        result = evaluation.evaluate(
+            tiny_job(network, path, source=source, batch_size=24), condition
+        )
+        assert result.value("accuracy without noise") == 1.0
+        right = result.arrays["right at levels"][:, 1:].mean(axis=(0, 2)).reshape(4, 7)
+        np.testing.assert_allclose(result.details["accuracy"], right)
+        number = result.measured["centre"]
+        assert number["low"] <= number["value"] <= number["high"]
+        centres[cycles] = number["value"]
+        if cycles == 2:
+            # Of noise of the same strength, that of the grating's octave hides most.
+            assert np.argmin(right[:, 1]) == 1 and np.all(right[3, :3] == 1)
+    # The clipping of strong noise blurs the difference.
+    assert result.details["centres"] == [2.0, 4.0, 8.0, 16.0]
+    assert centres[2] * 1.5 < centres[8]
+    page = report.write([path], tmp_path / "page.html").read_text()
+    assert '<section id="humans">' in page
+
+
+def test_the_fit_is_that_of_the_authors_to_the_pooled_observers():
+    """A channel of one octave around 39.6 cycles per image, whose height is at its bound."""
+    width, centre, height = fit_channel(np.array([0, 0, 0, 0, 2, 2, 0]), 4, 1.75)
+    assert (width, centre, height) == pytest.approx((1.0, 39.6, 4.0), abs=0.02)
+
+
+def test_a_known_channel_is_found_again():
+    bands = np.arange(7)
+    exact = 3.2 * np.exp(-((bands - 3.7) ** 2) / (2 * 0.9**2))
+    width, centre, height = fit_channel(exact, 4, 1.75)
+    assert width == pytest.approx(2 * np.sqrt(np.log(4)) * 0.9, rel=1e-4)
+    assert (centre, height) == pytest.approx((1.75 * 2**3.7, 3.2), rel=1e-4)
+    assert fit_channel(np.array([4, 4, 4, 4]), 4, 1.75) is None
+
+
+def stored(right, **fields):
+    """The arrays of a result of 3 images, one decision each, for 4 bands and 2 deviations."""
+    levels = np.tile(np.asarray(right, bool)[None, :, None], (3, 1, 1))
+    return {
+        "right at levels": levels, "loss at levels": np.zeros(levels.shape[:2]),
+        "index": np.arange(3), "counted": np.ones(3, bool), "categories": np.ones(3, bool),
+        "centres": np.tile([2.0, 4.0, 8.0, 16.0], (3, 1)),
+    } | fields  # fmt: skip
+
+
+def test_thresholds_are_the_strongest_noise_that_leaves_more_than_half_right():
+    condition = evaluation.CriticalBands((0.02, 0.16))
+    # For each band: right at 0.02, right at 0.16.
+    summary = condition.summary(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]))
+    assert summary.details["steps"] == [0, 1, 2, 0]
+    assert summary.measured["bandwidth"]["low"] <= summary.measured["bandwidth"]["value"]
+    assert any("stands on 2 of 4 bands" in each for each in summary.warnings)
+    assert any("smaller deviation" in each for each in summary.warnings)
+    for right, message in (([0] * 9, "without noise"), ([1] * 9, "same threshold")):
+        summary = condition.summary(stored(right))
+        assert summary.measured["bandwidth"] == {"value": None}
+        assert any(message in each for each in summary.warnings)
+    none = condition.summary(stored([1] * 9, counted=np.zeros(3, bool)))
+    assert none.measured == {} and "0 of 3 images" in none.warnings[0]
+
+
+def test_suites_and_what_they_refuse():
+    setting = suites.Setting(tiny_trained())
+    made = suites.conditions(["psychophysics", "critical_bands"], setting)
+    assert [each.name for each in made] == [
+        *(f"psychophysics-{name}" for name in humans.DISTORTIONS),
+        "critical-bands",
+    ]
+    assert set(humans.DISTORTIONS) == set(corruptions.DISTORTIONS)
+    with pytest.raises(ValueError, match="at least 4 octaves; those of tiny-run have 3"):
+        made[-1].check(tiny_trained())
+    with pytest.raises(ValueError, match="deviations must rise"):
+        dataclasses.replace(made[-1], deviations=(0.1, 0.05))

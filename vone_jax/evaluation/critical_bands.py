@@ -1,0 +1,158 @@
+"""The condition ``CriticalBands``: the spatial frequencies by which a network recognises."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import scipy
+
+from vone_jax import arguments, corruptions, results
+from vone_jax.arguments import Range
+from vone_jax.evaluation.conditions import Condition, Summary
+from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.psychophysics import counted, judge_each
+from vone_jax.network import Network
+
+_LEAST_BANDS = 4
+# Samples of the images for the intervals.
+_SAMPLES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticalBands(Condition):
+    """Critical-band masking: noise of an octave hides what is seen in this octave.
+
+    Images are grey and low in contrast, with noise of one band, see ``corruptions.mask``. The
+    threshold of a band is the strongest noise at which more than half of the decisions are right. A
+    Gaussian over the bands, fitted to the number of steps from the strongest noise to the
+    threshold, is the channel. The images that count are those of ``Psychophysics``.
+
+    Attributes:
+      deviations: standard deviations of the noise, rising.
+
+    Raises:
+      ValueError: if they do not rise.
+    """
+
+    deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
+
+    name = "critical-bands"
+
+    def __post_init__(self):
+        arguments.fields(self)
+        if not self.deviations or list(self.deviations) != sorted(set(self.deviations)):
+            raise ValueError(f"deviations must rise, got {self.deviations}")
+
+    @property
+    def label(self) -> str:
+        return "critical-band masking"
+
+    def passes(self, draws: int) -> int:
+        return (1 + 7 * len(self.deviations)) * draws
+
+    def check(self, network: Network) -> None:
+        super().check(network)
+        centres = corruptions.band_centres(*network.image_shape[:2])
+        if len(centres) < _LEAST_BANDS:
+            raise ValueError(
+                f"{self.name} needs images with at least {_LEAST_BANDS} octaves; those of "
+                f"{network.name} have {len(centres)}"
+            )
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        centres = corruptions.band_centres(*trial.images.shape[1:3])
+        levels = [(0, 0.0)]
+        levels += [(band, each) for band in range(len(centres)) for each in self.deviations]
+        masked = (corruptions.mask(trial.keys("corruption"), trial.images, *x) for x in levels)
+        shown = np.tile(np.float32(centres), (len(trial.images), 1))
+        return judge_each(trial, masked) | {"centres": shown}
+
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        right, warnings = counted(arrays)
+        if not len(right):
+            return Summary({}, warnings=warnings)
+        centres = arrays["centres"][0].astype(float)
+        steps = len(self.deviations)
+        shares = right.mean(axis=2, dtype=np.float64)
+        thresholds = _thresholds(shares.mean(axis=0), steps)
+        channel = None
+        if shares[:, 0].mean() > 0.5:
+            channel = fit_channel(thresholds, steps, centres[0])
+        measured = {"accuracy without noise": dataclasses.asdict(results.accuracy(right[:, 0]))}
+        draws = np.random.default_rng(0).integers(len(shares), size=(_SAMPLES, len(shares)))
+        sampled = [
+            fit_channel(_thresholds(shares[rows].mean(axis=0), steps), steps, centres[0])
+            for rows in draws
+            if channel is not None
+        ]
+        for place, name in enumerate(("bandwidth", "centre")):
+            value = None if channel is None else channel[place]
+            measured[name] = {"value": value}
+            found = [each[place] for each in sampled if each is not None]
+            # Without an interval where a channel cannot be fitted to many of the samples.
+            if len(found) > 0.95 * _SAMPLES:
+                low, high = np.quantile(found, (0.025, 0.975))
+                measured[name] |= {"low": float(low), "high": float(high)}
+        details = {
+            "centres": centres.tolist(),
+            "deviations": list(self.deviations),
+            "accuracy": shares[:, 1:].mean(axis=0).reshape(-1, steps).tolist(),
+            "steps": thresholds.tolist(),
+            "channel": channel,
+            "images": len(right),
+        }
+        return Summary(measured, details, (*warnings, *_doubts(shares, thresholds, steps)))
+
+
+def _thresholds(accuracy: np.ndarray, steps: int) -> np.ndarray:
+    """The steps from the strongest noise down to one that leaves more than half right, (bands,).
+
+    ``accuracy`` is that without noise, then that of each band at each deviation.
+    """
+    seen = accuracy[1:].reshape(-1, steps) > 0.5
+    return np.where(seen.any(axis=1), np.argmax(seen[:, ::-1], axis=1), steps)
+
+
+def fit_channel(
+    thresholds: np.ndarray, steps: int, lowest: float
+) -> tuple[float, float, float] | None:
+    """Fit a Gaussian to the steps of each band, as the authors do: its height is at most ``steps``.
+
+    Args:
+      thresholds: steps from the strongest noise to the threshold, for each band from low to high.
+      steps: number of deviations.
+      lowest: centre of the first band in cycles per image.
+
+    Returns:
+      Full width at half height in octaves, centre in cycles per image, and height in steps. None
+      if all bands have the same threshold.
+    """
+    bands = np.arange(len(thresholds))
+    if np.ptp(thresholds) == 0:
+        return None
+
+    def misses(parameters: np.ndarray) -> np.ndarray:
+        height, middle, deviation = parameters
+        return height * np.exp(-((bands - middle) ** 2) / (2 * deviation**2)) - thresholds
+
+    start = (min(thresholds.max(), steps - 0.01), np.average(bands, weights=thresholds), 1.0)
+    # A width below a tenth of an octave, or beyond all bands, cannot be told from others.
+    bounds = ((0.0, -np.inf, 0.05), (steps, np.inf, len(bands)))
+    height, middle, deviation = scipy.optimize.least_squares(misses, start, bounds=bounds).x
+    width = 2 * np.sqrt(np.log(4)) * deviation
+    return float(width), float(lowest * 2**middle), float(height)
+
+
+def _doubts(shares: np.ndarray, thresholds: np.ndarray, steps: int) -> list[str]:
+    """Warnings about a channel that the noise did not measure."""
+    if shares[:, 0].mean() <= 0.5:
+        return ["Less than half are right without noise, so there are no thresholds."]
+    if np.ptp(thresholds) == 0:
+        return ["All bands have the same threshold, so there is no channel: change the deviations."]
+    doubts = []
+    if (few := int(np.sum(thresholds > 0))) < 3:
+        doubts.append(f"The channel stands on {few} of {len(thresholds)} bands.")
+    if thresholds.max() == steps:
+        doubts.append("The weakest noise is too strong in some band: add a smaller deviation.")
+    return doubts

@@ -1,0 +1,173 @@
+"""The condition ``Psychophysics``: distorted images, as human observers have seen them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from vone_jax import arguments, corruptions, data, prng, results
+from vone_jax.data.sources import class_identifier
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.conditions import Condition, Summary
+from vone_jax.evaluation.judging import Trial
+from vone_jax.network import Network
+from vone_jax.results import humans
+
+# The number of ImageNet's classes.
+_IMAGENET = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Psychophysics(Condition):
+    """The accuracy at each level of a distortion of Geirhos et al., see ``corruptions.distort``.
+
+    A network with the classes of ImageNet decides among the 16 categories of the observers, see
+    ``in_categories``; images of other classes do not count. Another network decides among its own
+    classes, with a warning.
+
+    Attributes:
+      distortion: one of ``corruptions.DISTORTIONS``.
+      levels: the levels; none for those that the observers saw, see ``humans.DISTORTIONS``.
+
+    Raises:
+      ValueError: for another distortion.
+    """
+
+    distortion: Annotated[str, tuple(corruptions.DISTORTIONS)]
+    levels: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    @property
+    def name(self) -> str:
+        return f"psychophysics-{self.distortion}"
+
+    @property
+    def label(self) -> str:
+        return self.distortion.replace("_", " ")
+
+    @property
+    def _levels(self) -> tuple[float, ...]:
+        published = humans.DISTORTIONS[self.distortion].levels
+        return self.levels or tuple(map(float, published))
+
+    def passes(self, draws: int) -> int:
+        return len(self._levels) * draws
+
+    def measure(self, trial: Trial) -> dict[str, Any]:
+        def distorted(level: float) -> jax.Array:
+            keys = trial.keys("corruption")
+            return corruptions.distort(keys, trial.images, self.distortion, level)
+
+        return judge_each(trial, map(distorted, self._levels))
+
+    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+        right, warnings = counted(arrays)
+        if not len(right):
+            return Summary({}, warnings=warnings)
+        told = [f"{level:g}" for level in self._levels]
+        measured = {
+            f"accuracy at {level}": dataclasses.asdict(results.accuracy(right[:, place]))
+            for place, level in enumerate(told)
+        }
+        return Summary(measured, {"levels": told, "images": len(right)}, warnings)
+
+
+def judge_each(trial: Trial, versions: Any) -> dict[str, Any]:
+    """Judge several versions of the images of a trial, as observers do.
+
+    Returns:
+      "right at levels" (N, levels, R); "loss at levels" (N, levels); "counted" (N,), false for
+      images of no category; and "categories" (N,), true if the decision was among the 16.
+    """
+    weights = category_weights(trial.network)
+    count = np.ones(len(trial.images), bool)
+    if weights is not None:
+        member = jnp.asarray(weights > 0)[:, trial.labels]
+        count = jnp.any(member, axis=0)
+        logits_fn = Partial(
+            _in_categories,
+            prng.trace(trial.logits_fn, trial.example_keys, trial.images),
+            jnp.asarray(weights),
+        )
+        labels = jnp.argmax(member, axis=0).astype(trial.labels.dtype)
+        trial = dataclasses.replace(trial, logits_fn=logits_fn, labels=labels)
+    judged = [trial.judge(images) for images in versions]
+    return {
+        "right at levels": jnp.stack([each["right"] for each in judged], axis=1),
+        "loss at levels": jnp.stack([each["loss"] for each in judged], axis=1),
+        "counted": count,
+        "categories": np.full(len(trial.images), weights is not None),
+    }
+
+
+def counted(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The decisions (N, levels, R) about images of the categories, and warnings."""
+    judging.check_finite(arrays["loss at levels"].sum(axis=1), arrays["index"])
+    right = arrays["right at levels"][arrays["counted"]]
+    if not arrays["categories"].all():
+        return right, (
+            "The network decides among its own classes, the human observers among 16 categories: "
+            "compare how the curves fall, not their heights.",
+        )
+    if len(right) < len(arrays["counted"]):
+        return right, (
+            f"{len(right)} of {len(arrays['counted'])} images are of the 16 categories of human "
+            "observers; only these count.",
+        )
+    return right, ()
+
+
+def category_weights(network: Network) -> np.ndarray | None:
+    """The weight of each class in each category, float32 (16, classes).
+
+    The weights of a category are equal and sum to 1. It is None for a network whose classes are not
+    those of ImageNet, by WordNet number and in any order.
+    """
+    if len(network.class_names) != _IMAGENET:
+        return None
+    places = {class_identifier(name): place for place, name in enumerate(network.class_names)}
+    numbers = data.imagenet_class_names()
+    if places.keys() != set(numbers):
+        return None
+    weights = np.zeros((len(humans.CATEGORIES), _IMAGENET), np.float32)
+    for row, category in zip(weights, humans.CATEGORIES, strict=True):
+        labels = humans.imagenet_labels(category)
+        row[[places[numbers[label]] for label in labels]] = 1 / len(labels)
+    return weights
+
+
+def _in_categories(
+    logits_fn: Any, weights: jax.Array, keys: jax.Array, images: jax.Array
+) -> jax.Array:
+    """The logarithm of the mean probability of the classes of each category, (N, 16)."""
+    probability = jax.nn.log_softmax(logits_fn(keys, images).astype(jnp.float32))
+    return jax.nn.logsumexp(probability[:, None], axis=-1, b=weights[None])
+
+
+def in_categories(network: Network) -> Network:
+    """The network as an observer: it decides among 16 categories, by the mean probability.
+
+    With it, images in folders of the 16 categories can be evaluated, such as the stimuli of the
+    observers.
+
+    Raises:
+      ValueError: for a network whose classes are not those of ImageNet.
+    """
+    weights = category_weights(network)
+    if weights is None:
+        raise ValueError(f"{network.name} must have ImageNet's 1000 classes, by WordNet number")
+    return Network(
+        network.name,
+        Partial(_in_categories, network.traced_logits_fn(), jnp.asarray(weights)),
+        network.image_shape,
+        tuple(humans.CATEGORIES),
+        network.stochastic,
+        preprocessing=network.preprocessing,
+        source=network.source,
+    )
