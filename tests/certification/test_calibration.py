@@ -1,9 +1,14 @@
 """Calibration of predictions whose scores are known."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vone_jax import certification
+from vone_jax.certification import calibration
 
 
 def logits(probabilities):
@@ -25,9 +30,24 @@ def test_scores_of_two_answers():
 def test_draws_that_disagree_have_all_their_entropy_from_noise():
     sure = np.array([[[40.0, 0.0], [0.0, 40.0]]])
     found = certification.measure_calibration(sure, np.array([0]), draws=(1, 2))
-    np.testing.assert_allclose(found.entropy, [0.0, np.log(2)], atol=1e-12)
-    np.testing.assert_allclose(found.noise_entropy, [0.0, np.log(2)], atol=1e-12)
-    np.testing.assert_allclose(found.brier, [0.0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(found.entropy, [0.0, np.log(2)], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found.noise_entropy, [0.0, np.log(2)], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found.brier, [0.0, 0.5], rtol=1e-6, atol=1e-12)
+
+
+def test_averages_of_draws_have_the_scores_of_the_draws_themselves():
+    rng = np.random.default_rng(0)
+    drawn, labels = 3 * rng.standard_normal((7, 12, 4)), rng.integers(4, size=7)
+    expected = certification.measure_calibration(drawn, labels, draws=(2, 6, 12))
+    pairs = drawn.reshape(7, 6, 2, 4).transpose(1, 2, 0, 3)
+    averages = jax.vmap(lambda two: calibration.average(two, jnp.asarray(labels)))(
+        jnp.float32(pairs)
+    )
+    scores = calibration.score(averages, jnp.asarray(labels), (1, 3, 6, 10), each=2)
+    found = calibration.summarise(scores)
+    for each in dataclasses.fields(expected):
+        ours, theirs = (getattr(given, each.name) for given in (found, expected))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_labels_drawn_from_the_probabilities_are_calibrated():

@@ -1,5 +1,6 @@
 """Protocols and keys of the judgement, on classifiers with known answers."""
 
+import dataclasses
 import math
 import re
 import typing
@@ -12,8 +13,9 @@ from jax.tree_util import Partial
 from scipy import stats
 
 from tests.attacks import toy
-from vone_jax import evaluation, fast, prng
+from vone_jax import certification, evaluation, fast, prng
 from vone_jax.attacks import FGSM, PGD, AutoAttack
+from vone_jax.certification import calibration
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import Trial
 
@@ -116,14 +118,22 @@ def test_repeated_decisions_use_new_draws():
     labels = jnp.arange(6, dtype=jnp.int32) % 4
     keys = prng.example_keys(KEY, 6)
     protocol = evaluation.Protocol("fresh", 4, "mean_logits", 3)
-    right, loss, predicted = judging.judge(network, keys, images, labels, protocol)
+    judged = judging.judge(network, keys, images, labels, protocol)
     singles = jnp.stack([network(prng.fold(keys, r), images) for r in range(12)])
     means = singles.reshape(4, 3, 6, 4).mean(1)
-    np.testing.assert_array_equal(right, (jnp.argmax(means, -1) == labels[None]).T)
+    np.testing.assert_array_equal(judged["right"], (jnp.argmax(means, -1) == labels[None]).T)
     probable = jnp.argmax(jax.nn.softmax(singles).mean(0), -1)
-    np.testing.assert_array_equal(predicted, probable)
+    np.testing.assert_array_equal(judged["predicted"], probable)
+    # Calibration after 1 and 3 decisions, which are 3 and 9 draws.
+    logits = singles.swapaxes(0, 1)
+    expected = certification.measure_calibration(logits, labels, draws=(3, 9))
+    found = calibration.summarise(judged["scores"])
+    assert found.draws.tolist() == [3, 9]
+    for each in dataclasses.fields(expected):
+        ours, theirs = (getattr(given, each.name) for given in (found, expected))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     single = judging.judge(network, keys, images, labels, evaluation.Protocol("fresh", 12))
-    np.testing.assert_allclose(loss, single[1], rtol=1e-5)
+    np.testing.assert_allclose(judged["loss"], single["loss"], rtol=1e-5)
 
 
 def test_attack_and_judgement_share_no_key():

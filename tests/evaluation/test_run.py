@@ -61,6 +61,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     arrays = dict(result.arrays)
     assert set(arrays) == {
         "index", "label", "key", "right", "probability_correct", "loss", "predicted", "distance",
+        "scores",
     }  # fmt: skip
     np.testing.assert_array_equal(arrays["index"], [0, 2, 4, 6, 8])  # every second one
     np.testing.assert_array_equal(arrays["label"], np.arange(0, 10, 2) % 3)
@@ -103,6 +104,12 @@ def test_a_seed_gives_the_same_numbers_as_before(network, tmp_path):
         assert result.arrays["key"][3].tolist() == [1905052781, 3706272737]
     losses = [result.arrays["loss"].mean() for result in measured]
     np.testing.assert_allclose(losses, [1.446953, 1.568251, 1.442419], rtol=1e-5)
+    # The mean over three draws is better than a draw: averaging takes the noise's entropy away.
+    found = {name: each["value"] for name, each in measured[0].measured.items() if "draws" in each}
+    assert len(found) == 8 and found["entropy from noise, 1 draw"] < 1e-6
+    assert found["entropy from noise, 3 draws"] > 0.01
+    for number in ("negative log likelihood", "Brier score"):
+        assert found[f"{number}, 3 draws"] < found[f"{number}, 1 draw"] <= losses[0] + 0.1
 
 
 def test_numbers_are_those_of_the_arrays(network, tmp_path):

@@ -87,6 +87,19 @@ def test_a_page_shows_only_sections_that_have_something_to_show(tmp_path):
     assert re.findall(r'<li><a href="#(\w+)">', page) == ["scores", "numbers", "provenance"]
 
 
+def test_the_calibration_has_a_row_for_each_number_of_draws(tmp_path):
+    measured = {
+        f"{name}, {text}": {"value": value, "draws": draws}
+        for name, value in (("calibration error", 0.0625), ("Brier score", 0.375))
+        for text, draws in (("1 draw", 1), ("10 draws", 10))
+    }
+    measured = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}} | measured
+    made = [built.result(built.CLEAN, "clean", measured)]
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    shown = section(page, "calibration")
+    assert "ResNet-18 1 0.0625 0.375 ResNet-18 10 0.0625 0.375" in shown
+
+
 def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp_path):
     made = [
         built.accuracy(built.CLEAN, 0.5, "clean"),

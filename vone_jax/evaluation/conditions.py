@@ -29,6 +29,7 @@ from vone_jax.attacks import (
     norms,
 )
 from vone_jax.attacks.minimal import MinimalPerturbation
+from vone_jax.certification import calibration
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, noise_label, noise_slug
 from vone_jax.evaluation.masking_checks import BLIND
@@ -140,7 +141,22 @@ class Judged(Condition):
         return trial.judge(images) | stored
 
     def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        return Summary(accuracy_numbers(arrays["right"]))
+        return Summary(accuracy_numbers(arrays["right"]) | _calibration(arrays["scores"]))
+
+
+def _calibration(scores: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The numbers of the calibration for each number of averaged draws."""
+    found = calibration.summarise(scores)
+    return {
+        f"{number}, {draws} draw{'s' * (draws > 1)}": {"value": float(value), "draws": draws}
+        for number, values in (
+            ("calibration error", found.calibration_error),
+            ("negative log likelihood", found.negative_log_likelihood),
+            ("Brier score", found.brier),
+            ("entropy from noise", found.noise_entropy),
+        )
+        for draws, value in zip(found.draws.tolist(), values, strict=True)
+    }
 
 
 def accuracy_numbers(right: np.ndarray) -> dict[str, dict[str, Any]]:

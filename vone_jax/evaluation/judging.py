@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 from vone_jax import arguments, fast, prng
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import LogitsFn, checked
+from vone_jax.certification import calibration
 from vone_jax.v1 import Noise
 
 # The number of draws that are computed at a time. It changes only memory and speed.
@@ -175,10 +176,8 @@ class Trial:
         return prng.stream(self.example_keys, purpose)
 
     def judge(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
-        """``right``, (N, R), ``loss``, (N,), and ``predicted``, (N,), of images, see ``judge``."""
-        keys = self.keys(purpose)
-        right, loss, predicted = judge(self.classifier(), keys, images, self.labels, self.protocol)
-        return {"right": right, "loss": loss, "predicted": predicted}
+        """The judgement of images with keys for a purpose, see ``judge``."""
+        return judge(self.classifier(), self.keys(purpose), images, self.labels, self.protocol)
 
     def flat(self, classifier: LogitsFn, draws: int) -> jax.Array:
         """Booleans (N,), true where the margin of a classifier has no gradient in several draws."""
@@ -219,7 +218,7 @@ def judge(
     images: jax.Array,
     labels: jax.Array,
     protocol: Protocol,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> dict[str, jax.Array]:
     """Decide about each example R times.
 
     Args:
@@ -230,9 +229,10 @@ def judge(
       protocol: number of decisions, and the draws in each.
 
     Returns:
-      Which decisions are right, booleans (N, R); the loss of each example, (N,): the mean
-      cross-entropy of the single draws, whatever the decision uses; and the class of the highest
-      mean probability over all draws, (N,).
+      ``right``, which decisions are right, booleans (N, R); ``loss`` of each example, (N,): the
+      mean cross-entropy of the single draws, whatever the decision uses; ``predicted``, the class
+      of the highest mean probability over all draws, (N,); and ``scores`` of the calibration after
+      some of the decisions, see ``certification.calibration``.
     """
     averaged = protocol.averaged
 
@@ -240,15 +240,19 @@ def judge(
         numbers = number * averaged + jnp.arange(averaged, dtype=jnp.uint32)
         logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
-        probability = jnp.mean(jax.nn.softmax(logits), axis=0)
         decision = decide(logits, protocol.decision).astype(labels.dtype)
-        return decision == labels, loss, probability
+        return decision == labels, loss, calibration.average(logits, labels)
 
     at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
     numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
-    right, loss, probability = jax.lax.map(one_decision, numbers, batch_size=at_once)
-    predicted = jnp.argmax(jnp.mean(probability, axis=0), axis=-1).astype(jnp.int32)
-    return right.T, jnp.mean(loss, axis=0), predicted
+    right, loss, averages = jax.lax.map(one_decision, numbers, batch_size=at_once)
+    probability, *_ = averages
+    return {
+        "right": right.T,
+        "loss": jnp.mean(loss, axis=0),
+        "predicted": jnp.argmax(jnp.mean(probability, axis=0), axis=-1).astype(jnp.int32),
+        "scores": calibration.score(averages, labels, calibration.DRAWS, averaged),
+    }
 
 
 def decide(logits: jax.Array, decision: str) -> jax.Array:

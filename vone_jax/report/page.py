@@ -103,6 +103,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "compared_in": {name: line.theirs for _, lines in compared for name, line in lines.items()},
         "headlines": {label: tables.headline(line) for label, line in scores.items()},
         "scores": scores,
+        "calibration": _calibration(runs),
         "columns": list(dict.fromkeys(name for line in scores.values() for name in line)),
         "ladders": [(norm, charts.ladder(table, runs, norm)) for norm in norms],
         "attacks": _attacks(table),
@@ -163,6 +164,18 @@ def _rounded(value: Any) -> str:
 
 def _numbers(runs: Runs, *kinds: str) -> list[tuple[Run, Result]]:
     return [(run, result) for run in runs for result in run.of_type(*kinds)]
+
+
+def _calibration(runs: Runs) -> list[tuple[Run, Result, int, dict[str, float]]]:
+    """Numbers of the calibration on clean images, for each number of averaged draws."""
+    rows = []
+    for run, result in _numbers(runs, "Clean"):
+        of_draws: dict[int, dict[str, float]] = {}
+        for name, entry in result.measured.items():
+            if "draws" in entry:
+                of_draws.setdefault(entry["draws"], {})[name.partition(",")[0]] = entry["value"]
+        rows += [(run, result, draws, numbers) for draws, numbers in of_draws.items()]
+    return rows
 
 
 def _others(runs: Runs) -> list[tuple[Run, Result, list[tuple[str, str]]]]:
