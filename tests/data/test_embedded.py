@@ -1,3 +1,5 @@
+import re
+import sys
 from importlib import resources
 
 import numpy as np
@@ -48,3 +50,12 @@ def test_selection_takes_the_first_of_each_class_in_file_order():
     assert embedded.select(labels, 2).tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13] + [
         15, 16, 18, 19, 20, 21, 22, 23
     ]  # fmt: skip
+
+
+def test_without_tfds_the_other_sets_still_open(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vone_jax.data.tfds_sets", None)
+    assert len(data.load("fashion_mnist_small", "test")) == 2000
+    with pytest.raises(FileNotFoundError, match=re.escape("vone-jax[tfds]")):
+        data.load("tfds:cifar10", "test")
+    with pytest.raises(ValueError, match="'fashion_mnist_small'"):
+        data.load("fashion_mnist_smal", "test")

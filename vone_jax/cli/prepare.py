@@ -1,9 +1,10 @@
 """Prepare data sets from the four IDX files of MNIST and its relatives: ``vone-prepare idx``.
 
 ``idx`` turns the files of Fashion-MNIST (as in Debian's package dataset-fashion-mnist), MNIST or
-KMNIST into the array_record files of TFDS, without TensorFlow. ``embedded`` makes the subset of
-Fashion-MNIST again that is part of this package. TFDS itself prepares all other sets: ``pip install
-"vone-jax[prepare]"``, then ``tfds build cifar10 --file_format=array_record``.
+KMNIST into the array_record files of TFDS, without TensorFlow: ``pip install "vone-jax[tfds]"``.
+``embedded`` makes the subset of Fashion-MNIST again that is part of this package. TFDS itself
+prepares all other sets: ``pip install "vone-jax[prepare]"``, then ``tfds build cifar10
+--file_format=array_record``.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vone_jax.data import embedded, tfds_sets
+from vone_jax.data import embedded
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             default=DEBIAN_FASHION_MNIST,
             help="directory of the IDX files, plain or gzipped (default: %(default)s)",
         )
-    names = tfds_sets.IDX_SETS
+    names = embedded.IDX_SETS
     idx.add_argument("--name", choices=names, default=names[0], help="default: %(default)s")
     idx.add_argument(
         "--data-dir",
@@ -49,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             embedded.write_subset(splits, options.output)
             print(f"{embedded.NAME!r} is written to {options.output}")
         else:
+            from vone_jax.data import tfds_sets
+
             path = tfds_sets.prepare_from_arrays(options.name, splits, options.data_dir)
             print(f"'tfds:{options.name}' is ready in {path}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     return 0
 

@@ -31,6 +31,8 @@ CLASS_NAMES = (
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
+# Sets that are published as four IDX files. `vone-prepare idx` reads them without TensorFlow.
+IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 # Images in a row of a picture.
 _COLUMNS = 40
 # Split -> beginning of the names of its two IDX files.

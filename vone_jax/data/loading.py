@@ -56,12 +56,13 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         return FolderSource(rest, split)
     if kind == "npz" and rest:
         return _npz(name, Path(os.path.expanduser(rest)), split)
-    # TFDS takes a second to import, so it is imported only when it is needed.
-    from vone_jax.data import tfds_sets
-
     if kind == "tfds" and rest:
-        return tfds_sets.TfdsSource(rest, split, data_dir)
-    known = [EMBEDDED, DEMO, *(f"tfds:{registered}" for registered in tfds_sets.registered_names())]
+        return _tfds_source(rest, split, data_dir)
+    known = [EMBEDDED, DEMO]
+    with contextlib.suppress(ImportError):
+        from vone_jax.data import tfds_sets
+
+        known += [f"tfds:{registered}" for registered in tfds_sets.registered_names()]
     meant = arguments.nearest(name, known, cutoff=0.6)
     if os.sep in name or os.path.isdir(os.path.expanduser(name)):
         meant = f"; did you mean '{'npz' if name.endswith('.npz') else 'folder'}:{name}'?"
@@ -124,12 +125,10 @@ def load_corrupted(files: str, name: str, severity: int, *, data_dir: DataDir = 
     if kind == "npy" and rest:
         return _rows(Path(os.path.expanduser(rest)), name, severity)
     if kind == "tfds" and rest in _TFDS_SPLITS:
-        from vone_jax.data.tfds_sets import TfdsSource
-
         if rest == "cifar10_corrupted":
             name = _TFDS_NAMES.get(name, name)
         try:
-            return TfdsSource(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
+            return _tfds_source(f"{rest}/{name}_{severity}", _TFDS_SPLITS[rest], data_dir)
         except FileNotFoundError as error:
             raise MissingCorruptionError(str(error)) from error
     raise ValueError(
@@ -144,6 +143,17 @@ def _kind(name: str, data_dir: DataDir) -> tuple[str, str]:
     if data_dir is not None and kind != "tfds":
         raise ValueError(f"data_dir is for 'tfds:' sets, got {data_dir!r} for {name!r}")
     return kind, rest
+
+
+def _tfds_source(name: str, split: str, data_dir: DataDir) -> Source:
+    # TFDS is an extra, and takes a second to import.
+    try:
+        from vone_jax.data.tfds_sets import TfdsSource
+    except ImportError as error:
+        raise FileNotFoundError(
+            f"'tfds:{name}' needs TFDS: pip install \"vone-jax[tfds]\" ({error})"
+        ) from error
+    return TfdsSource(name, split, data_dir)
 
 
 def _npz(name: str, path: Path, split: str) -> ArraySource:

@@ -14,12 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vone_jax import arguments
+from vone_jax.data.embedded import IDX_SETS
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source
 from vone_jax.data.transforms import to_pillow
-
-# Sets that are published as four IDX files. `vone-prepare idx` reads them without TensorFlow.
-IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 
 
 class TfdsSource(Source):
