@@ -111,7 +111,7 @@ def score(averages: Averages, labels: Array, draws: Sequence[int], each: int = 1
         columns.append(
             (
                 jnp.full_like(total, count * each),
-                (mean.argmax(axis=-1) == labels).astype(mean.dtype),
+                (mean.argmax(axis=-1).astype(labels.dtype) == labels).astype(mean.dtype),
                 mean.max(axis=-1),
                 of_label,
                 jnp.sum((mean - truth) ** 2, axis=-1),
