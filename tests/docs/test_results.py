@@ -1,12 +1,12 @@
 """Every number in the tables of docs/results.md is computed again from the frames beside it."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 DOCS = Path(__file__).parents[2] / "docs"
 SETS = {
@@ -419,18 +419,25 @@ def test_the_differences_in_the_text_are_those_of_the_frame():
         assert sorted(written[1:]) == pytest.approx(expected, abs=0.0501)
 
 
-def test_the_v1_match_is_that_of_the_second_set():
-    match, robust = {}, {}
-    for (network, result, name), value in VALUES["second"].items():
-        if name == "mean score" and result.startswith("physiology-"):
-            match[network] = max(match.get(network, 0), value)
-        if result == "clean":
-            robust[network] = [measure("second", network, radius) for radius in RADII]
-    assert match.keys() == robust.keys() and len(match) == 22
-    scores = [match[network] for network in robust]
-    weak, every = ([np.mean(r[:n]) for r in robust.values()] for n in (2, 4))
-    found = [scipy.stats.pearsonr(scores, weak), scipy.stats.spearmanr(scores, weak)]
-    found.append(scipy.stats.pearsonr(scores, every))
+def test_the_v1_match_is_that_of_its_tutorial(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = names_of_tutorial("v1_match")
+    rows = names["correlations"].round(2).to_dict("records")
     section = (DOCS / "results.md").read_text(encoding="utf-8").partition("## V1 match")[2]
-    for statistic in (each.statistic for each in found):
-        assert f"{statistic:.2f}".lstrip("0") in section
+    section = " ".join(section.partition("##")[0].split())
+    assert len(names["table"]) == 22 and names["chart"].to_dict()["layer"]
+    for number, row in enumerate(rows[:3]):
+        value, low, high = (f"{row[n]:.2f}".replace("0.", ".") for n in ("value", "low", "high"))
+        between = "95 % bootstrap interval over networks " if number == 0 else ""
+        assert f"{value} ({between}{low} to {high})" in section
+    alone = names["pearson"](names["rest"]["V1 match"], names["rest"]["weak attacks"])
+    assert f"it is {alone:.2f} at".replace("0.", ".") in section
+
+
+def names_of_tutorial(name):
+    """Run the code of a tutorial, without its installation, and return all names after it."""
+    cells = json.loads((DOCS / "tutorials" / f"{name}.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict = {}
+    exec(compile("\n".join(code[1:]), name, "exec"), names)
+    return names

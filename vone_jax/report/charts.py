@@ -552,12 +552,15 @@ def tuning(
             {"unit": f"unit {unit}", "level": float(level), "response": round(float(value), 4)}
             for level, value in zip(steps, relative, strict=True)
         ]
-    scale = alt.Scale() if curve == "orientation" else alt.Scale(type="log", nice=False)
+    linear = curve == "orientation"
+    scale = alt.Scale() if linear else alt.Scale(type="log", nice=False)
+    # On a linear scale Vega would make 1e+2 of 100.
+    ticks = alt.Axis(tickCount=5, format="d" if linear else "~g")
     return (
         _chart(rows)
         .mark_line(point=True)
         .encode(
-            x=alt.X("level:Q", scale=scale, title=title, axis=alt.Axis(tickCount=5, format="~g")),
+            x=alt.X("level:Q", scale=scale, title=title, axis=ticks),
             y=alt.Y("response:Q", title="relative response"),
             color=alt.Color("unit:N", legend=alt.Legend(title=None, orient="top", columns=2)),
             tooltip=["unit:N", "level:Q", "response:Q"],
