@@ -128,6 +128,8 @@ def test_the_code_of_the_perception_page_runs():
     assert names["found"].matched.shape == (1, 4) and names["found"].matched.all()
     assert 0 < names["measured"].capacity.value < 2
     assert names["blurred"].shape == names["masked"].shape == (2, 64, 64, 3)
+    told = results.error_consistency(names["network"], names["person"])
+    assert [f"{x:.2f}" for x in (told.value, told.low, told.high)] == ["0.50", "0.34", "0.66"]
     assert names["curve"].levels[4] == 7.0 and names["curve"].accuracy[4] == 0.588
 
 

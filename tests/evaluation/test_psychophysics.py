@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.evaluation.tiny import tiny_images, tiny_job, tiny_source, tiny_trained
-from vone_jax import corruptions, data, dataclass_json, evaluation, prng, report
+from tests.photographs import write_photographs
+from vone_jax import corruptions, data, dataclass_json, evaluation, prng, report, results
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.critical_bands import fit_channel
 from vone_jax.network import Network
@@ -24,7 +25,7 @@ IN_TRIALS = {
 }  # fmt: skip
 
 
-def imagenet(permuted=False):
+def imagenet(permuted=False, channels=1):
     """A network of ImageNet's classes, whose logits depend on the image."""
     names = np.array(data.imagenet_class_names())
     order = np.random.default_rng(5).permutation(1000) if permuted else np.arange(1000)
@@ -33,7 +34,7 @@ def imagenet(permuted=False):
     def logits(keys, images):
         return 30 * (images[..., 0].reshape(len(images), -1) - 0.5) @ weights
 
-    return Network("imagenet", logits, (12, 12, 1), tuple(names[order]))
+    return Network("imagenet", logits, (12, 12, channels), tuple(names[order]))
 
 
 def labelled(*labels):
@@ -83,20 +84,32 @@ def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp
 
 
 def test_a_network_may_be_made_an_observer(tmp_path):
-    """It then knows the folders of the observers' stimuli, which are named by category."""
-    network = evaluation.in_categories(imagenet())
+    """It knows the folders of stimuli, which are named by category, and has trials as humans do."""
+    network = evaluation.in_categories(imagenet(channels=3))
     assert network.num_classes == 16 and network.class_names[0] == "airplane"
-    images = tiny_source(3)
-    pixels = np.stack([images[n]["image"] for n in range(3)])
-    source = data.ArraySource(
-        pixels, np.array([1, 0, 1]), class_names=("bear", "truck"), name="stimuli", split="test"
-    )
-    result = evaluation.evaluate(tiny_job(network, tmp_path, source=source), evaluation.Clean())
-    assert result.arrays["label"].tolist() == [15, 1, 15]
-    as_observer = evaluation.Psychophysics("contrast", levels=(1.0,))
-    job = tiny_job(imagenet(), tmp_path, source=labelled(555, 294, 864), trained_on=False)
-    judged = evaluation.evaluate(job, as_observer)
-    np.testing.assert_array_equal(judged.arrays["right at levels"][:, 0], result.arrays["right"])
+    stimuli = [
+        "truck/0001_cop_dnn_c30_truck_10_n03796401_5.png",
+        "bear/0002_cop_dnn_c100_bear_10_n02132136_7.png",
+        "truck/0003_cop_dnn_c100_truck_10_n04467665_9.png",
+    ]
+    write_photographs(tmp_path / "stimuli", *stimuli)
+    source = data.load(f"folder:{tmp_path}/stimuli", ".")
+    job = tiny_job(network, tmp_path, source=source, trained_on=False)
+    result = evaluation.evaluate(job, evaluation.Clean())
+    trials = results.decisions(result, source.files)
+    assert trials["category"].tolist() == ["bear", "truck", "truck"]
+    assert trials["condition"].tolist() == ["c100", "c30", "c100"]
+    assert trials["image"].tolist()[0] == "n02132136_7.png"
+    # As when the condition decides about photographs of ImageNet's classes.
+    images = labelled(152, 294, 499)
+    job = tiny_job(imagenet(), tmp_path, source=images, trained_on=False)
+    judged = evaluation.evaluate(job, evaluation.Psychophysics("contrast", levels=(1.0,)))
+    pixels = np.stack([images[n]["image"] for n in range(3)]) / np.float32(255)
+    logits = evaluation.in_categories(imagenet()).logits_fn(None, jnp.asarray(pixels))
+    names = [network.class_names[n] for n in np.argmax(logits, axis=1)]
+    right = [name == truth for name, truth in zip(names, ("dog", "bear", "knife"), strict=True)]
+    assert right == [True, False, True]
+    assert judged.arrays["right at levels"][:, 0, 0].tolist() == right
     with pytest.raises(ValueError, match="ImageNet's 1000 classes"):
         evaluation.in_categories(tiny_trained())
 

@@ -96,6 +96,9 @@ class FolderSource(Source):
       split: name of the split's directory; ``"."`` if ``path`` itself holds the class folders, as
         one severity of ImageNet-C does.
 
+    Attributes:
+      files: the files in the order of the examples, by their paths below the folder of the classes.
+
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
@@ -135,7 +138,7 @@ class FolderSource(Source):
         self.image_shape = (None, None, 3)
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self._root = folder
-        self._files: list[str] = []
+        self.files: list[str] = []
         self._labels: list[int] = []
         left_out: Counter[str] = Counter()
         for name in classes:
@@ -152,7 +155,7 @@ class FolderSource(Source):
                 validation = chosen[::_EVERY]
                 in_train = [file for i, file in enumerate(chosen) if i % _EVERY]
                 chosen = validation if split == "validation" else in_train
-            self._files.extend(os.path.relpath(file, folder) for file in chosen)
+            self.files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
         if left_out:
             message = f"photographs in {folder} are left out{_counted(left_out)}"
@@ -161,15 +164,15 @@ class FolderSource(Source):
     def checksum_of(self, indices: Iterable[int]) -> str:
         """A hash of the names and sizes of the files of some images."""
         digest = hashlib.sha256()
-        for file in (self._files[index] for index in indices):
+        for file in (self.files[index] for index in indices):
             digest.update(os.fsencode(f"{file} {(self._root / file).stat().st_size}\n"))
         return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = decode_image(self._root / self._files[index], channels=3)
+        image = decode_image(self._root / self.files[index], channels=3)
         return {"image": image, "label": self._labels[index]}
 
 

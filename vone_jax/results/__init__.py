@@ -7,6 +7,12 @@ package imports neither JAX nor Flax. Its imports below are the public names.
 # ruff: noqa: F401
 
 from vone_jax.results import humans, mce
+from vone_jax.results.consistency import (
+    consistencies,
+    decisions,
+    error_consistency,
+    read_trials,
+)
 from vone_jax.results.corruption_means import corruption_means
 from vone_jax.results.result import Result, ResultError, differences, read, write
 from vone_jax.results.runs import Run, Runs, load
