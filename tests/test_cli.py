@@ -52,8 +52,9 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
     monkeypatch.setattr(evaluate, "Progress", Recorder)
     monkeypatch.setattr(evaluation, "evaluate", measure)
     monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 1.0)
-    job = types.SimpleNamespace(examples=8, passes=lambda condition: condition.passes(4))
-    job.of = lambda condition: job
+    job = types.SimpleNamespace(
+        examples_of=lambda condition: range(8), passes=lambda condition: condition.passes(4)
+    )
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
     assert len(evaluate._run([(job, evaluation.Clean()), (job, attack)], True)) == 2
     assert said == [

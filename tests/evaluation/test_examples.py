@@ -101,7 +101,7 @@ def test_folders_that_are_numbers_are_matched_by_name():
 def test_labels_are_matched_by_wordnet_number():
     known = ("n01440764 tench", "n01443537 goldfish", "n02979186")
     assert matched(("n02979186", "n01440764_tench"), known).tolist() == [2, 0]
-    with pytest.raises(ValueError, match="does not know: 'n99999999'"):
+    with pytest.raises(ValueError, match="does not know 'n99999999'"):
         matched(("n99999999", "n01440764"), known)
 
 
@@ -110,7 +110,7 @@ def test_a_name_of_several_classes_matches_no_label():
     known = ("crane", "maillot", "crane")
     assert matched(("maillot",), known).tolist() == [1]
     assert matched(known, known) is None
-    with pytest.raises(ValueError, match="several classes of the name 'crane'.* each name once"):
+    with pytest.raises(ValueError, match="several classes of the name 'crane'"):
         matched(("crane", "maillot"), known)
     # It hides another class, which is then not known.
     with pytest.raises(ValueError, match="several classes of the name 'crane'"):
@@ -121,17 +121,17 @@ def test_labels_without_a_match_are_never_scored_by_position():
     """Unless the network was trained on these labels, by a version that kept no names."""
     for known in ((), ("0", "1", "2")):
         assert matched(("c", "a", "b"), known=known, trained_on=True) is None
-        with pytest.raises(ValueError, match="no names, so .* give class_names, one name for"):
+        with pytest.raises(ValueError, match="no names; give class_names"):
             matched(("c", "a", "b"), known=known)
 
 
 def test_classes_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not know: 'dog'; its classes are 'a', 'b', 'c'. R"):
+    with pytest.raises(ValueError, match="does not know 'dog'; its classes are 'a', 'b', 'c'"):
         matched(("b", "a", "dog"))
-    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
+    with pytest.raises(ValueError, match="'tiny' .* there are 4, and tiny-run has 3"):
         matched(("0", "1", "2", "3"))
     source = tiny.tiny_source(class_names=("a", "b", "c", "d"))
-    with pytest.raises(ValueError, match="'tiny' has 4 classes, tiny-run has 3"):
+    with pytest.raises(ValueError, match="'tiny' .* there are 4, and tiny-run has 3"):
         tiny.tiny_job(tiny.tiny_trained(), tmp_path, source=source)
 
 

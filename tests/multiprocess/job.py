@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import attacks, cli, corruptions, data, mesh, prng, training, v1
+from vone_jax import attacks, cli, corruptions, data, evaluation, mesh, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
-from vone_jax.evaluation import run
 from vone_jax.models.layers import BatchNorm
 from vone_jax.models.network import VOneNet
 from vone_jax.training import inputs
@@ -140,15 +139,15 @@ def train(run_dir, cluster, fault):
 
 
 def evaluate(run_dir, cluster, fault):
-    place, parts = run.place, []
+    trial, parts = evaluation.Job.trial, []
 
-    def faulty_place(job, part):
-        parts.append(part)
+    def faulty_trial(job, *batch):
+        parts.append(batch)
         if len(parts) == 2:
             befall(fault)
-        return place(job, part)
+        return trial(job, *batch)
 
-    run.place = faulty_place
+    evaluation.Job.trial = faulty_trial
     return eval_program.main([run_dir, *EVALUATION, "--distributed", cluster])
 
 

@@ -75,11 +75,10 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the classes of without_names have no names, so the labels of 'fashion_mnist_small'"),
+        ([], "the classes of without_names have no names"),
         (["--class-names", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--source", "no_such_set"], "no data set 'no_such_set'"),
         (["--noise", "none"], "the noise of without_names cannot be changed"),
-        (["--step", "3"], "step is for a directory of train.py, got 3"),
         (["--suite", "physiology"], "without_names has none to record"),
         (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
     ],
@@ -106,7 +105,7 @@ def test_published_images_of_named_classes_are_refused_without_names(tmp_path, m
     suite = "from vone_jax import evaluation\nfog = evaluation.corrupted(['fog'], (1,))\n"
     (tmp_path / "suites.py").write_text(suite)
     chosen = ["--suite", "suites.py:fog"]
-    assert evaluate.main(["mine.py:net", *chosen, "--corrupted-files", "folder:published"]) == 2
+    assert evaluate.main(["mine.py:net", *chosen, "--source", "folder:published"]) == 2
     assert "the classes of net have no names" in capsys.readouterr().err
 
 

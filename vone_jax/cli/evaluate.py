@@ -49,8 +49,6 @@ class Arguments:
     # File with the names of the classes, one on each line, in the order of the logits. They match
     # the logits with the labels of the images. Default: the names that the network has.
     class_names: Path | None = None
-    # Training step of the checkpoint of a run. Default: the last.
-    step: int | None = None
     # Evaluate together with other processes that run the same command: "auto" under Slurm, Open
     # MPI or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
     distributed: str | None = None
@@ -127,9 +125,7 @@ def _open(given: Arguments) -> Network:
         # Skips the byte order mark that Windows programs put in front.
         lines = given.class_names.read_text(encoding="utf-8-sig").splitlines()
         class_names = [line.strip() for line in lines if line.strip()]
-    return open_network(
-        given.network, step=given.step, class_names=class_names, image_size=given.image_size
-    )
+    return open_network(given.network, class_names=class_names, image_size=given.image_size)
 
 
 def _run(
@@ -140,7 +136,7 @@ def _run(
     # The unit of work is a pass of an image through the network, so that the estimate of the
     # remaining time allows for attacks, which take longer than corruptions.
     work = [
-        (job, condition, job.passes(condition), job.of(condition).examples)
+        (job, condition, job.passes(condition), len(job.examples_of(condition)))
         for job, condition in tasks
     ]
     total = sum(passes * examples for _, _, passes, examples in work)

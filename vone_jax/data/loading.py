@@ -11,7 +11,7 @@ from vone_jax.data.embedded import NAME as EMBEDDED
 from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import DemoSource, FolderSource
 from vone_jax.data.sources import ArraySource, DataDir, Source
-from vone_jax.names import DEMO
+from vone_jax.names import C_BAR_CORRUPTIONS, COMMON_CORRUPTIONS, DEMO, EXTRA_CORRUPTIONS
 
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -87,6 +87,16 @@ def evaluation_split(name: str, *, data_dir: DataDir = None) -> str:
         with contextlib.suppress(ValueError):
             return load(name, split, data_dir=data_dir).split
     return load(name, _EVALUATION_SPLITS[-1], data_dir=data_dir).split
+
+
+def holds_corruptions(name: str) -> bool:
+    """Return True if a name is of published corrupted images, see ``load_corrupted``."""
+    kind, rest = _kind(name, None)
+    if kind == "folder":
+        folder = Path(os.path.expanduser(rest))
+        known = (*COMMON_CORRUPTIONS, *EXTRA_CORRUPTIONS, *C_BAR_CORRUPTIONS)
+        return any((folder / each / "1").is_dir() for each in known)
+    return kind == "npy" or (kind == "tfds" and rest in _TFDS_SPLITS)
 
 
 class MissingCorruptionError(FileNotFoundError):

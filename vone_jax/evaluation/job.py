@@ -1,12 +1,13 @@
 """The common part of the conditions of an evaluation: network, examples, and batches of these."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import zlib
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,9 @@ class Job:
       keep_images: whether decoded images are kept in memory for the next condition.
 
     Raises:
-      ValueError: if batch size and devices do not fit; if the network takes images of another
-        number of channels, has fewer classes than the examples, lacks a class of the examples, has
-        several classes of one name, or has no class names to compare; or if the other network has
-        other images or classes.
+      ValueError: if batch size and devices do not fit; if the images have another number of
+        channels than the network's, or labels that cannot be matched with its classes; or if the
+        other network has other images or classes.
     """
 
     network: Network
@@ -74,107 +74,49 @@ class Job:
     def __post_init__(self):
         if self.batch_size is not None:
             meshes.check_batch_size(self.mesh, self.batch_size)
+        network, other, name = self.network, self.other, self.source.name
+        channels = self.source.image_shape[-1]
+        if channels != network.in_channels:
+            folder = ", as all folders do" if name.startswith("folder:") else ""
+            raise ValueError(
+                f"{name!r} has images with {channels} channel(s){folder}; {network.name} takes "
+                f"{network.in_channels}; name other images as source"
+            )
         _ = self.classes, self.subset  # These raise for examples that do not fit.
-        if self.other is not None and self.other.image_shape != self.network.image_shape:
-            raise ValueError(
-                f"{self.other.name} takes images of {self.other.image_shape}, {self.network.name} "
-                f"of {self.network.image_shape}, so none carry over"
-            )
-        if self.other is not None and self.other.num_classes != self.network.num_classes:
-            raise ValueError(
-                f"{self.other.name} has {self.other.num_classes} classes, {self.network.name} has "
-                f"{self.network.num_classes}, so no adversarial images carry over"
-            )
-        known = {each.class_names for each in (self.network, self.other) if each is not None}
-        if len(known - {()}) > 1:
-            assert self.other is not None
-            raise ValueError(
-                f"{self.other.name} and {self.network.name} must have the same classes in the same "
-                f"order, else the labels by which images are attacked are those of other classes"
-            )
+        if other is not None:
+            ours, theirs = ((each.image_shape, each.num_classes) for each in (network, other))
+            if ours != theirs or len({network.class_names, other.class_names} - {()}) > 1:
+                raise ValueError(
+                    f"{other.name} and {network.name} must take images of one shape and have the "
+                    f"same classes in the same order, or no adversarial images carry over; got "
+                    f"shapes and numbers of classes {theirs} and {ours}"
+                )
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray | None:
+        """The network's class for each label, see ``match_classes``."""
+        return match_classes(self.network, self.source, self.trained_on)
 
     @functools.cached_property
     def subset(self) -> data.Subset:
         """The examples."""
         return data.Subset(self.source, self.examples)
 
-    @functools.cached_property
-    def classes(self) -> np.ndarray | None:
-        """The network's class for each label of the examples, int32; None if they are the same.
-
-        Classes are matched by name, or by the WordNet number with which both names begin, so that a
-        folder with some of the network's classes, or with all of them in another order, is scored
-        correctly. Names 0, 1, 2, ... of the examples count as no names: their labels are the
-        network's classes, unless the network has all of these names.
-        """
-        network, examples = self.network, self.source
-        channels = examples.image_shape[-1]
-        if channels != network.image_shape[-1]:
-            folder = ", as all folders do" if examples.name.startswith("folder:") else ""
-            raise ValueError(
-                f"{examples.name!r} has images with {channels} channel(s){folder}; {network.name} "
-                f"takes {network.image_shape[-1]}; name other images as source"
-            )
-        known, given = list(network.class_names), list(examples.class_names)
-        unnamed = are_numbers(known)
-        if known == given or unnamed and are_numbers(given) and len(given) < len(known):
-            return None
-        places = {class_identifier(name): position for position, name in enumerate(known)}
-        missing = [name for name in given if class_identifier(name) not in places]
-        several = Counter(map(class_identifier, known))
-        if unclear := [name for name in given if several[class_identifier(name)] > 1]:
-            raise ValueError(
-                f"{network.name} has several classes of the name {unclear[0]!r}, so labels of "
-                f"{examples.name!r} cannot be matched; give class_names with each name once"
-            )
-        if not missing:
-            return np.array([places[class_identifier(name)] for name in given], np.int32)
-        if unnamed and not are_numbers(given) and not self.trained_on:
-            numbers = "numbers and " if known else ""
-            raise ValueError(
-                f"the classes of {network.name} have {numbers}no names, so the labels of "
-                f"{examples.name!r} ({_first(given, 3)}) cannot be matched with its logits; give "
-                f"class_names, one name for each of its {network.num_classes} logits"
-            )
-        if unnamed or are_numbers(given):
-            if len(given) > network.num_classes:
-                raise ValueError(
-                    f"{examples.name!r} has {len(given)} classes, {network.name} has "
-                    f"{network.num_classes}; name other images as source, or leave classes out"
-                )
-            return None
-        raise ValueError(
-            f"{examples.name!r} has classes that {network.name} does not know: "
-            f"{_first(list(map(repr, missing)), 5)}; its classes are "
-            f"{_first(list(map(repr, known)), 10)}. Rename the classes of the data, or leave "
-            f"these out"
-        )
-
-    @functools.cached_property
-    def images(self) -> data.Source:
-        """The examples, whose decoded images may be kept."""
-        network = self.network
-        if not self.keep_images:
+    def examples_of(self, condition: Condition) -> data.Subset:
+        """The examples that a condition takes."""
+        if condition.limit is None or condition.limit >= self.examples:
             return self.subset
-        return data.Prepared(self.subset, network.image_size, network.preprocessing)
+        return data.Subset(self.source, condition.limit)
 
-    def of(self, condition: Condition) -> "Job":
-        """The job with as many examples, and in such batches, as a condition takes."""
-        count = min(self.examples, condition.limit or self.examples)
-        size = self.batch_size
+    def batch_size_of(self, condition: Condition) -> int:
+        """The number of images that are measured at a time."""
+        size, count = self.batch_size, len(self.examples_of(condition))
         if size is None:
             work = self.passes(condition) * math.prod(self.network.image_shape[:2])
             most = _WORK_ON_CPUS if self._platform == "cpu" else _WORK * self.mesh.size
             size = min(max(int(most / work), 1), _IMAGES)
-        size = -(-min(size, count) // self.mesh.size) * self.mesh.size
-        if (count, size) == (self.examples, self.batch_size):
-            return self
-        keep = self.keep_images and count == self.examples
-        limited = dataclasses.replace(self, examples=count, batch_size=size, keep_images=keep)
-        # The network is described and on the devices, and images are decoded, once.
-        for name in ("described", "placed", *(["images"] if keep else [])):
-            vars(limited)[name] = getattr(self, name)
-        return limited
+        # A batch that is too short is padded, and padding costs as much as images.
+        return -(-min(size, count) // self.mesh.size) * self.mesh.size
 
     def passes(self, condition: Condition) -> int:
         """The rough number of passes through the network per image, to estimate times."""
@@ -211,11 +153,23 @@ class Job:
 
     def identity(self, condition: Condition) -> dict[str, Any]:
         """The identity of the result of a condition, see ``results.Result``."""
+        examples = self.examples_of(condition)
+        # By which class each label is counted.
+        labels = [list(self.class_names), None if self.classes is None else self.classes.tolist()]
         identity = {
             "condition": condition.identity(),
             "protocol": encode(self.effective_protocol),
-            "dataset": self._dataset(),
-            "network": self.described,
+            "dataset": {
+                "name": examples.name,
+                "split": examples.split,
+                "examples": len(examples),
+                "stride": examples.stride,
+                "total": examples.total,
+                "classes": examples.num_classes,
+                "labels": f"{zlib.crc32(json.dumps(labels).encode()):08x}",
+                "checksum": examples.checksum,
+            },
+            "network": self._described,
             "seed": self.seed,
             "tag": self.tag,
             "matmul_precision": self.matmul_precision,
@@ -224,52 +178,68 @@ class Job:
         return json.loads(json.dumps(identity | condition.context(self.network)))
 
     @functools.cached_property
-    def described(self) -> dict[str, Any]:
+    def _described(self) -> dict[str, Any]:
         """The network for a result file. Its front end and its weights are part of its identity."""
         network = self.network
-        return {
-            "name": network.name,
-            "label": network.label,
-            "description": network.description,
-            "checksum": network.checksum,
-            "image_size": network.image_size,
+        same = ("name", "label", "description", "checksum", "image_size", "source")
+        return {name: getattr(network, name) for name in same} | {
             "trained_noise": encode(network.trained_noise),
             "test_noise": encode(network.noise),
-            "source": network.source,
-        }
-
-    def _dataset(self) -> dict[str, Any]:
-        examples = self.subset
-        names = self.class_names
-        # By which class each label is counted.
-        labels = [list(names), None if self.classes is None else self.classes.tolist()]
-        return {
-            "name": examples.name,
-            "split": examples.split,
-            "examples": len(examples),
-            "stride": examples.stride,
-            "total": examples.total,
-            "classes": examples.num_classes,
-            "labels": f"{zlib.crc32(json.dumps(labels).encode()):08x}",
-            "checksum": examples.checksum,
         }
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the labels in a result: those of the network where they were matched."""
-        names = self.subset.class_names if self.classes is None else self.network.class_names
-        return tuple(names)
+        return tuple((self.source if self.classes is None else self.network).class_names)
 
     @functools.cached_property
-    def placed(self) -> tuple[Network, Network | None]:
+    def _placed(self) -> tuple[Network, Network | None]:
         """The network and the other one, on the devices."""
         place = functools.partial(meshes.replicate, self.mesh)
         other = None if self.other is None else self.other.placed(place)
         return self.network.placed(place), other
 
+    @functools.cached_property
+    def _kept(self) -> data.Prepared:
+        """The examples, whose decoded images are kept."""
+        return data.Prepared(self.subset, self.network.image_size, self.network.preprocessing)
+
+    def trials(
+        self, condition: Condition, start: int = 0
+    ) -> Iterator[tuple[dict[str, jax.Array], Trial]]:
+        """The batches of a condition from an example on, split over processes and devices.
+
+        Yields:
+          ``index`` in the data set, ``label`` (the network's class) and ``mask``, each (N,), and
+          the batch as a trial for the network. Rows that fill the last batch up are not in the
+          mask.
+        """
+        examples = self.examples_of(condition)
+        kept = self.keep_images and examples is self.subset
+        parts = data.eval_batches(
+            self._kept if kept else examples,
+            batch_size=self.batch_size_of(condition),
+            image_size=self.network.image_size,
+            preprocessing=None if kept else self.network.preprocessing,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        fill = _fill_padding(self.mesh)
+        with contextlib.closing(parts):
+            for part in parts:
+                # Padding has an index beyond the examples. It gets a valid one, no matter which.
+                numbers = np.where(part["mask"], part["index"], 0)
+                part["index"] = examples.indices[numbers].astype(np.uint32)
+                if self.classes is not None:
+                    part["label"] = self.classes[part["label"]].astype(part["label"].dtype)
+                batch = fill(meshes.shard_batch(self.mesh, part))
+                images = batch.pop("image")
+                yield batch, self.trial(batch["index"], images, batch["label"])
+
     def trial(self, indices: jax.Array, images: jax.Array, labels: jax.Array) -> Trial:
         """A batch for the network: indices in the dataset, images, and the network's classes."""
-        network, other = self.placed
+        network, other = self._placed
         return Trial(
             protocol=self.effective_protocol,
             example_keys=self.example_keys(indices),
@@ -288,44 +258,51 @@ class Job:
         return prng.index_keys(root, indices)
 
 
-def batches(job: Job, **fields: Any) -> "data.Batches":
-    """This process's part of the batches of a job, see ``data.eval_batches``."""
-    assert job.batch_size is not None, "Job.of chooses a batch size"
-    return data.eval_batches(
-        job.images,
-        batch_size=job.batch_size,
-        image_size=job.network.image_size,
-        preprocessing=None if job.keep_images else job.network.preprocessing,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **fields,
-    )
+def match_classes(network: Network, source: data.Source, trained_on: bool) -> np.ndarray | None:
+    """The network's class for each label of a source, int32; None if they are the same.
 
+    Classes are matched by name, or by the WordNet number with which both names begin, so that a
+    folder with some of the network's classes, or with all of them in another order, is scored
+    correctly. Names 0, 1, 2, ... of the source count as no names: its labels are the network's
+    classes, unless the network has all of these names. So are those of the data set that a network
+    without names was ``trained_on``.
 
-def place(job: Job, part: dict[str, np.ndarray]) -> tuple[dict[str, jax.Array], Trial]:
-    """Put this process's part of a batch, see ``batches``, on the devices.
-
-    Returns:
-      ``index`` in the dataset, ``label`` (the network's class) and ``mask`` of the whole batch,
-      each (N,), and the batch as a trial for the network.
+    Raises:
+      ValueError: if the network lacks a class of the source, has several of one name, has fewer
+        classes than the source, or has no names to compare.
     """
-    # The padding has an index beyond the examples. It gets a valid index, no matter which.
-    numbers = np.where(part["mask"], part["index"], 0)
-    labels = part["label"]
-    if job.classes is not None:
-        labels = job.classes[labels].astype(labels.dtype)
-    placed = meshes.shard_batch(
-        job.mesh,
-        {
-            "index": job.subset.indices[numbers].astype(np.uint32),
-            "image": part["image"],
-            "label": labels,
-            "mask": part["mask"],
-        },
-    )
-    filled = _fill_padding(job.mesh)(placed)
-    images = filled.pop("image")
-    return filled, job.trial(filled["index"], images, filled["label"])
+    known, given = network.class_names, source.class_names
+    places = defaultdict(list)
+    for place, name in enumerate(known):
+        places[class_identifier(name)].append(place)
+    found = {name: places[class_identifier(name)] for name in given}
+    missing = [name for name, where in found.items() if not where]
+    unnamed = are_numbers(known)
+    if tuple(known) == tuple(given):
+        return None
+    if several := [name for name, where in found.items() if len(where) > 1]:
+        fault = f"{network.name} has several classes of the name {several[0]!r}; give each once"
+    elif not missing:
+        return np.array([found[name][0] for name in given], np.int32)
+    elif are_numbers(given) or (unnamed and trained_on):
+        if len(given) <= network.num_classes:
+            return None
+        fault = f"there are {len(given)}, and {network.name} has {network.num_classes}"
+    elif unnamed:
+        fault = (
+            f"the classes of {network.name} have no names; give class_names, one name for each of "
+            f"its {network.num_classes} logits, to match {_first(given)}"
+        )
+    else:
+        fault = (
+            f"{network.name} does not know {_first(missing)}; its classes are {_first(known)}. "
+            "Rename the classes of the data, or leave these out"
+        )
+    raise ValueError(f"the classes of {source.name!r} cannot be matched: {fault}")
+
+
+def _first(names: Any, most: int = 5) -> str:
+    return ", ".join([*map(repr, names[:most]), *(["..."] if len(names) > most else [])])
 
 
 @functools.cache
@@ -340,7 +317,3 @@ def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
         return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
 
     return jax.jit(fill, out_shardings=meshes.sharded(mesh))
-
-
-def _first(names: list[str], most: int) -> str:
-    return ", ".join(names[:most] + (["..."] if len(names) > most else []))

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ import numpy as np
 from vone_jax import arguments, data, names
 from vone_jax import mesh as meshes
 from vone_jax.arguments import Range, Seed
-from vone_jax.data.loading import MissingCorruptionError, load_corrupted
+from vone_jax.data.loading import MissingCorruptionError, holds_corruptions
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.conditions import Condition, Corrupted
 from vone_jax.evaluation.job import Job
@@ -32,7 +32,9 @@ class Options:
     # fourier, geometry, metamers, corruptions, corruptions_quick, corruptions_c_bar, psychophysics,
     # critical_bands, physiology, v1; quick and all stand for several; FILE.py:NAME is your own.
     suite: tuple[str, ...] = ("quick",)
-    # Images: folder:DIR, npz:FILE or tfds:NAME. Default: the data set of a run.
+    # Images: folder:DIR, npz:FILE or tfds:NAME. Default: the data set of a run. For suites of
+    # corruptions also published images: folder:DIR (as ImageNet-C), npy:DIR (as CIFAR-10-C),
+    # tfds:imagenet2012_corrupted or tfds:cifar10_corrupted.
     source: str | None = None
     # Split of the data set. Default: the one a run was validated on; for other networks
     # validation, val, valid or test, or all images of a folder without splits.
@@ -60,19 +62,11 @@ class Options:
     # a VOneNet, all convolutional stages of another network ("all": all of either); all layers for
     # the others.
     layers: tuple[str, ...] = ()
-    # Tables of neurons, CSV or NetCDF, for the properties without published counts.
-    references: tuple[Path, ...] = ()
-    # Folder of images for the texture properties: those of Freeman & Ziemba (2013), or one
-    # photograph per texture.
-    textures: Path | None = None
-    # Recorded responses of neurons and the images that were shown, NPZ or NetCDF: the suite
-    # physiology measures how much of their variance the layers explain.
-    recordings: Path | None = None
+    # Files for the suite physiology: tables of neurons (CSV, NetCDF), a folder of textures, and
+    # recorded responses with the images that were shown (NPZ, NetCDF), whose variance is explained.
+    neurons: tuple[Path, ...] = ()
     # Another network: the masking checks carry its adversarial images over.
     transfer_from: str | None = None
-    # Published corrupted images instead of those made in memory: folder:DIR (as ImageNet-C),
-    # npy:DIR (as CIFAR-10-C), tfds:imagenet2012_corrupted or tfds:cifar10_corrupted.
-    corrupted_files: str | None = None
     # Root of all randomness.
     seed: Seed = 0
     # Text at the end of the names of the results, to keep them beside other results.
@@ -84,10 +78,8 @@ class Options:
 
     def __post_init__(self):
         arguments.fields(self)
-        if not self.tag.replace("-", "").replace(".", "").replace("_", "").isalnum() and self.tag:
-            raise ValueError(
-                f"tag must consist of letters, digits, '-', '_' and '.', got {self.tag!r}"
-            )
+        if self.tag:
+            arguments.directory_name("tag", self.tag)
         _ = self.protocol
 
     @property
@@ -95,14 +87,15 @@ class Options:
         """The way the network is judged."""
         decision, _, averaged = self.decision.partition(":")
         arguments.choice("decision", decision, DECISIONS)
-        count = 1 if decision == "single" else 10
-        if averaged:
-            if not averaged.isdecimal():
-                raise ValueError(f"decision must be such as vote:8, got {self.decision!r}")
-            count = int(averaged)
-        if self.noise == "frozen":
-            return Protocol("frozen", self.draws or 1, decision, count)
-        return Protocol("fresh", 10 if self.draws is None else self.draws, decision, count)
+        if not averaged:
+            averaged = "1" if decision == "single" else "10"
+        if not averaged.isdecimal():
+            raise ValueError(f"decision must be such as vote:8, got {self.decision!r}")
+        kind = "frozen" if self.noise == "frozen" else "fresh"
+        draws = self.draws
+        if draws is None:
+            draws = 1 if kind == "frozen" else 10
+        return Protocol(kind, draws, decision, int(averaged))
 
 
 def plan(network: Network, options: Options, command: str = "") -> list[tuple[Job, Condition]]:
@@ -132,9 +125,7 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
         norm=options.norm,
         attack_noise=_attack_noise(options, network, trained),
         layers=options.layers,
-        references=options.references,
-        textures=options.textures,
-        recordings=options.recordings,
+        neurons=options.neurons,
         other=other,
     )
     conditions = suites.conditions(options.suite, setting)
@@ -142,27 +133,30 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
         raise ValueError(f"suite {' '.join(options.suite)} has no conditions")
     for condition in conditions:
         condition.check(network)
-    source = _images(network, options, conditions)
-    directory = options.results or (network.run_dir or Path("runs", network.name)) / "results"
     mesh = meshes.data_mesh()
-    job = Job(
-        network=network,
-        source=source,
-        directory=Path(directory),
-        examples=min(_EXAMPLES, len(source)) if options.examples is None else options.examples,
-        protocol=options.protocol,
-        seed=options.seed,
-        tag=options.tag,
-        mesh=mesh,
-        batch_size=options.batch_size,
-        other=other,
-        provenance={"versions": versions(), "command": command},
-        trained_on=_of_its_own(network, options),
-        keep_images=len(conditions) > 1,
-    )
-    if options.corrupted_files is not None:
-        return list(_from_files(job, conditions, options))
-    return [(job, condition) for condition in conditions]
+
+    def job(source: data.Source, network: Network = network, **fields: bool) -> Job:
+        directory = options.results or (network.run_dir or Path("runs", network.name)) / "results"
+        return Job(
+            network=network,
+            source=source,
+            directory=Path(directory),
+            examples=min(_EXAMPLES, len(source)) if options.examples is None else options.examples,
+            protocol=options.protocol,
+            seed=options.seed,
+            tag=options.tag,
+            mesh=mesh,
+            batch_size=options.batch_size,
+            other=other,
+            provenance={"versions": versions(), "command": command},
+            **fields,
+        )
+
+    if options.source is not None and holds_corruptions(options.source):
+        return list(_published(job, network, conditions, options.source))
+    images, of_its_own = _images(network, options, conditions)
+    whole = job(images, trained_on=of_its_own, keep_images=len(conditions) > 1)
+    return [(whole, condition) for condition in conditions]
 
 
 def parse_noise(name: str, text: str, trained: Noise) -> Noise:
@@ -204,86 +198,62 @@ def _attack_noise(options: Options, network: Network, trained: Noise) -> AttackN
     return "none" if noise is None else noise
 
 
-def _images(network: Network, options: Options, conditions: list[Condition]) -> data.Source:
-    """The images to evaluate on."""
-    known, source, split = network.validation, options.source, options.split
-    if known is not None and _of_its_own(network, options):
-        # In a folder without splits, these are the images that the network was not trained on.
-        data_dir = known.data_dir if known.source.startswith("tfds:") else None
-        return data.load(source or known.source, split or known.split, data_dir=data_dir)
-    if source is not None:
-        return data.load(source, split or data.evaluation_split(source))
-    if all(not each.by_example for each in conditions):
-        # A black image takes the place of a data set for what is shown other images anyway.
-        black = np.zeros((1, *network.image_shape), np.uint8)
-        return data.ArraySource(black, np.zeros(1, int), class_names=("0",))
-    first = next((each for each in conditions if isinstance(each, Corrupted)), None)
-    if options.corrupted_files is not None and first is not None:
-        # The first corrupted set takes the place of clean images. All sets have as many images.
-        if all(isinstance(each, Corrupted) for each in conditions):
-            return _published(options.corrupted_files, first)
-    raise ValueError(
-        f"source must name the images, since {network.name} is not a run of train.py: for "
-        f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
-    )
-
-
-def _of_its_own(network: Network, options: Options) -> bool:
-    """True if the images are of the data set that the network was trained on."""
+def _images(
+    network: Network, options: Options, conditions: list[Condition]
+) -> tuple[data.Source, bool]:
+    """The images to evaluate on, and whether the network was trained on their data set."""
 
     def location(source: str) -> str:
         kind, _, path = source.partition(":")
         files = kind in ("folder", "npz")
         return f"{kind}:{Path(os.path.expanduser(path)).resolve()}" if files else source
 
-    known, source = network.validation, options.source
-    return known is not None and (source is None or location(source) == location(known.source))
+    known, source, split = network.validation, options.source, options.split
+    if known is not None and (source is None or location(source) == location(known.source)):
+        # In a folder without splits, these are the images that the network was not trained on.
+        data_dir = known.data_dir if known.source.startswith("tfds:") else None
+        return data.load(source or known.source, split or known.split, data_dir=data_dir), True
+    if source is not None:
+        return data.load(source, split or data.evaluation_split(source)), False
+    if all(not each.by_example for each in conditions):
+        # A black image takes the place of a data set for what is shown other images anyway.
+        black = np.zeros((1, *network.image_shape), np.uint8)
+        return data.ArraySource(black, np.zeros(1, int), class_names=("0",)), False
+    raise ValueError(
+        f"source must name the images, since {network.name} is not a run of train.py: for "
+        f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
+    )
 
 
-def _from_files(
-    job: Job, conditions: list[Condition], options: Options
+def _published(
+    job: Callable[..., Job], network: Network, conditions: list[Condition], files: str
 ) -> Iterator[tuple[Job, Condition]]:
-    """The conditions, with the same number of corrupted images from files, which are not cropped.
-
-    The extra corruptions may be missing there.
-    """
-    assert options.corrupted_files is not None
-    network = dataclasses.replace(job.network, preprocessing=data.Preprocessing(1.0))
+    """The corruptions on published images, which are not cropped. Extra ones may be missing."""
+    whole = dataclasses.replace(network, preprocessing=data.Preprocessing(1.0))
     missing: list[str] = []
+    sides: set[int] = set()
     for condition in conditions:
         if not isinstance(condition, Corrupted):
-            yield job, condition
-            continue
+            raise ValueError(
+                f"source {files} has corrupted images, and {condition.name} needs others; "
+                "evaluate it by a command of its own"
+            )
+        # Published frost is made of photographs.
+        name = condition.corruption.replace(names.PROCEDURAL_FROST, "frost")
         try:
-            source = _published(options.corrupted_files, condition)
+            source = data.load_corrupted(files, name, condition.severity)
         except MissingCorruptionError:
             if condition.corruption not in names.EXTRA_CORRUPTIONS:
                 raise
             missing.append(condition.name)
             continue
-        side = source[0]["image"].shape[0]
-        if side != network.image_size and condition is conditions[0]:
-            warnings.warn(
-                f"corrupted_files {options.corrupted_files}: its images of {side} pixels are "
-                f"resized to {network.image_size}, which softens some corruptions",
-                stacklevel=2,
-            )
-        changed = dataclasses.replace(
-            job,
-            network=network,
-            source=source,
-            examples=min(job.examples, len(source)),
-            keep_images=False,
-        )
-        name = condition.corruption.replace(names.PROCEDURAL_FROST, "frost")
-        yield changed, Corrupted(name, condition.severity, "published")
-    if missing:
+        sides.add(source[0]["image"].shape[0])
+        yield job(source, whole), Corrupted(name, condition.severity, "published")
+    if sides - {network.image_size}:
         warnings.warn(
-            f"left out: {options.corrupted_files} has no {', '.join(missing)}", stacklevel=2
+            f"source {files}: its images of {min(sides)} pixels are resized to "
+            f"{network.image_size}, which softens some corruptions",
+            stacklevel=2,
         )
-
-
-def _published(files: str, condition: Corrupted) -> data.Source:
-    """The published images of a corruption, whose frost is made of photographs."""
-    name = condition.corruption.replace(names.PROCEDURAL_FROST, "frost")
-    return load_corrupted(files, name, condition.severity)
+    if missing:
+        warnings.warn(f"left out: {files} has no {', '.join(missing)}", stacklevel=2)

@@ -1,6 +1,5 @@
 """The evaluation of a condition over a data set. It continues after a kill and writes results."""
 
-import contextlib
 import dataclasses
 import datetime
 import shutil
@@ -15,9 +14,14 @@ import numpy as np
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Clean, Condition, Judged
-from vone_jax.evaluation.job import Job, batches, place
+from vone_jax.evaluation.job import Job
 from vone_jax.results import ResultError
 from vone_jax.results.result import read_json
+
+# A condition with fewer passes per image is not timed before it starts.
+_MANY_PASSES = 100
+# Reports progress: examples that were finished since the last call, and whether they were found.
+Report = Callable[[int, bool], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +33,8 @@ class Store:
         NAME.json, NAME.npz          the finished result
 
     Every file appears under its name complete, so a process may be killed at any moment and loses
-    at most the chunk it was working on. Of several processes, only process 0 uses it.
+    at most the chunk it was working on. Of several processes, only process 0 uses it. A
+    ``ResultError`` tells of files that cannot be read, or are of another evaluation.
     """
 
     directory: Path
@@ -46,23 +51,15 @@ class Store:
         return self.directory / f"{self.name}.partial"
 
     def is_finished(self) -> bool:
-        """True if there is a finished result of this evaluation.
-
-        Raises:
-          ResultError: if a result of its name cannot be read, or is of another evaluation.
-        """
+        """True if there is a finished result of this evaluation."""
         if not self.path.exists():
             return False
         self._check(self.path, results.read(self.path).identity)
-        self.discard()  # A process that was killed just after it had published leaves chunks.
+        self._discard()  # A process that was killed just after it had published leaves chunks.
         return True
 
     def chunks(self) -> list[dict[str, np.ndarray]]:
-        """The chunks that were written so far, in order and without a gap from the first example.
-
-        Raises:
-          ResultError: if they cannot be read, or are of another evaluation.
-        """
+        """The chunks that were written so far, without a gap from the first example on."""
         described = self._partial / "identity.json"
         if described.exists():
             self._check(described, read_json(described))
@@ -70,25 +67,24 @@ class Store:
             self._partial.mkdir(parents=True, exist_ok=True)
             files.replace_json(described, self.identity)
         chunks: list[dict[str, np.ndarray]] = []
-        position = 0
-        while (path := self._partial / f"{position:08d}.npz").exists():
+        while (path := self._chunk(chunks)).exists():
             with np.load(path) as archive:
                 chunks.append(dict(archive))
-            position += len(chunks[-1]["index"])
         return chunks
 
-    def add_chunk(self, position: int, arrays: dict[str, Any]) -> None:
-        """Write the chunk that begins at a position."""
-        path = self._partial / f"{position:08d}.npz"
-        files.replace(path, lambda file: np.savez(file, **arrays))
+    def add(self, chunk: dict[str, np.ndarray], before: list[dict[str, np.ndarray]]) -> None:
+        """Write a chunk that follows others."""
+        files.replace(self._chunk(before), lambda file: np.savez(file, **chunk))
+
+    def _chunk(self, before: list[dict[str, np.ndarray]]) -> Path:
+        return self._partial / f"{_examples(before):08d}.npz"
 
     def publish(self, result: results.Result) -> None:
         """Write the finished result and remove its chunks."""
         results.write(result, self.directory)
-        self.discard()
+        self._discard()
 
-    def discard(self) -> None:
-        """Remove the chunks."""
+    def _discard(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def _check(self, path: Path, found: dict[str, Any]) -> None:
@@ -102,10 +98,8 @@ class Store:
             )
 
 
-# A condition with fewer passes per image is not timed before it starts.
-_MANY_PASSES = 100
-# Reports progress: examples that were finished since the last call, and whether they were found.
-Report = Callable[[int, bool], Any]
+def _examples(chunks: list[dict[str, np.ndarray]]) -> int:
+    return sum(len(chunk["index"]) for chunk in chunks)
 
 
 def evaluate(
@@ -125,44 +119,44 @@ def evaluate(
       FloatingPointError: if gradients or logits are not finite.
     """
     condition.check(job.network)
-    job = job.of(condition)
     identity = job.identity(condition)
-    of_process_0 = mesh.agree(lambda: [identity, job.batch_size])
-    if of_process_0 != [identity, job.batch_size]:
+    described = [identity, job.batch_size_of(condition)]
+    if mesh.agree(lambda: described) != described:
         raise ResultError(
             "the processes evaluate different things; start all of them with the same options, on "
             "the same files"
         )
     store = Store(job.directory, job.name(condition), identity)
     if mesh.agree(store.is_finished):
-        progress(job.examples, True)
+        progress(len(job.examples_of(condition)), True)
         return results.read(store.path)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    # Process 0 has all chunks, the others those of this call.
+    chunks: list[dict[str, np.ndarray]] = []
+
+    def find() -> int:
+        chunks.extend(store.chunks())
+        return _examples(chunks)
+
+    done = mesh.agree(find) if condition.by_example else 0
+    progress(done, True)
     with jax.default_matmul_precision(identity["matmul_precision"]):
         try:
-            measure = _by_example if condition.by_example else _at_once
-            chunks = measure(job, condition, store, progress)
+            for chunk in _new_chunks(job, condition, done):
+                if jax.process_index() == 0 and condition.by_example:
+                    store.add(chunk, chunks)
+                chunks.append(chunk)
+                progress(len(chunk["index"]), False)
         except FloatingPointError as error:
             error.args = (f"{job.network.name}, {condition.name}: {error}",)
             raise
 
     def publish() -> None:
-        arrays = chunks[0]
-        if condition.by_example:
-            arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in arrays}
+        arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         seconds = float(arrays.pop("seconds").sum())
+        if not condition.by_example:
+            arrays = {name: array[0] for name, array in arrays.items() if name != "index"}
         summary = condition.summary(arrays)
-        warnings = [*summary.warnings, *_few_classes(arrays, job)]
-        provenance = {
-            **job.provenance,
-            "device": mesh.describe(job.mesh),
-            "started": started,
-            "wall_seconds": round(seconds, 3),
-            "checkpoint_step": job.network.checkpoint_step,
-            "parameters": job.network.parameters,
-            "notes": list(job.network.notes),
-            "class_names": list(job.class_names),
-        }
         store.publish(
             results.Result(
                 name=store.name,
@@ -170,8 +164,17 @@ def evaluate(
                 measured=summary.measured,
                 label=condition.label,
                 details=summary.details,
-                warnings=warnings,
-                provenance=provenance,
+                warnings=[*summary.warnings, *_few_classes(arrays, job)],
+                provenance=job.provenance
+                | {
+                    "device": mesh.describe(job.mesh),
+                    "started": started,
+                    "wall_seconds": round(seconds, 3),
+                    "checkpoint_step": job.network.checkpoint_step,
+                    "parameters": job.network.parameters,
+                    "notes": list(job.network.notes),
+                    "class_names": list(job.class_names),
+                },
                 arrays={name: array for name, array in arrays.items() if array.dtype.kind != "U"},
             )
         )
@@ -186,20 +189,17 @@ def expected_seconds(job: Job, condition: Condition) -> float:
     It is 0 for few passes, and for a finished result. The program that judges is compiled for the
     condition anyway.
     """
-    job = job.of(condition)
     finished = job.directory / f"{job.name(condition)}.json"
     passes = job.passes(condition)
     if not condition.by_example or passes < _MANY_PASSES or finished.exists():
         return 0.0
-    assert job.batch_size is not None
     with jax.default_matmul_precision(job.matmul_precision):
-        with contextlib.closing(batches(job)) as parts:
-            _, trial = place(job, next(parts))
+        _, trial = next(job.trials(condition))
         jax.block_until_ready(trial.judge(trial.images))
         since = time.perf_counter()
         jax.block_until_ready(trial.judge(trial.images))
-    each = (time.perf_counter() - since) / (job.passes(Clean()) * job.batch_size)
-    return each * passes * job.examples
+    each = (time.perf_counter() - since) / (job.passes(Clean()) * len(trial.images))
+    return each * passes * len(job.examples_of(condition))
 
 
 def _few_classes(arrays: dict[str, np.ndarray], job: Job) -> list[str]:
@@ -211,66 +211,36 @@ def _few_classes(arrays: dict[str, np.ndarray], job: Job) -> list[str]:
     return [f"All images are of the class {name!r}, so the numbers say little."]
 
 
-def _at_once(
-    job: Job, condition: Condition, store: Store, progress: Report
-) -> list[dict[str, np.ndarray]]:
-    """The arrays of a condition that is not measured by example, as one chunk."""
-    since = time.perf_counter()
-    with contextlib.closing(batches(job)) as parts:
-        _, trial = place(job, next(parts))
-    arrays = {name: np.asarray(a) for name, a in mesh.fetch(condition.measure(trial)).items()}
-    progress(job.examples, False)
-    return [arrays | {"seconds": np.array([time.perf_counter() - since])}]
-
-
-def _by_example(
-    job: Job, condition: Condition, store: Store, progress: Report
-) -> list[dict[str, np.ndarray]]:
-    """The chunks of a condition, which are written on the way. Process 0 has all of them."""
-    chunks: list[dict[str, np.ndarray]] = []
-
-    def find() -> int:
-        chunks[:] = store.chunks()
-        return sum(len(chunk["index"]) for chunk in chunks)
-
-    done = mesh.agree(find)
-    progress(done, True)
-    for chunk in _new_chunks(job, condition, done):
-        if jax.process_index() == 0:
-            store.add_chunk(done, chunk)
-        chunks.append(chunk)
-        done += len(chunk["index"])
-        progress(len(chunk["index"]), False)
-    return chunks
-
-
 def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str, np.ndarray]]:
-    """A chunk of arrays for each batch from the position ``start`` on."""
+    """A chunk of arrays for each batch from the position ``start`` on.
+
+    That of a condition that is not measured by example is one row of all its arrays.
+    """
     kept = min(getattr(condition, "kept", 0), job.examples)
     shown = job.subset.indices[np.arange(kept) * job.examples // max(kept, 1)]
     since = time.perf_counter()
-    with contextlib.closing(batches(job, start=start)) as parts:
-        for part in parts:
-            placed, trial = place(job, part)
-            batch = mesh.fetch(placed)
-            try:
-                arrays = condition.measure(trial)
-            except FloatingPointError as error:
-                begin = f"the batch begins at example {batch['index'][0]} of the split"
-                error.args = (f"{error}; {begin}",)
-                raise
-            arrays |= {"key": jax.random.key_data(trial.example_keys)}
-            mask = batch["mask"]
-            index = batch["index"][mask].astype(np.int64)
-            arrays = {name: value[mask] for name, value in mesh.fetch(arrays).items()}
-            if isinstance(condition, Judged):
-                judging.check_finite(arrays["loss"], index)
-                arrays["probability_correct"] = judging.probability_correct(arrays["right"])
-            if kept:
-                rows = np.isin(index, shown)
-                arrays |= {name: arrays[name][rows] for name in ("adversarial", "original")}
-                arrays["kept"] = index[rows]
-            chunk = {"index": index, "label": batch["label"][mask], **arrays}
-            now = time.perf_counter()
-            yield chunk | {"seconds": np.array([now - since])}
-            since = now
+    for placed, trial in job.trials(condition, start):
+        batch = mesh.fetch(placed)
+        mask = batch["mask"]
+        index = batch["index"][mask].astype(np.int64)
+        try:
+            arrays = mesh.fetch(condition.measure(trial))
+        except FloatingPointError as error:
+            error.args = (f"{error}; the batch begins at example {index[0]} of the split",)
+            raise
+        if not condition.by_example:
+            chunk = {name: np.asarray(value)[None] for name, value in arrays.items()}
+        else:
+            arrays |= mesh.fetch({"key": jax.random.key_data(trial.example_keys)})
+            chunk = {"label": batch["label"][mask]}
+            chunk |= {name: value[mask] for name, value in arrays.items()}
+        if isinstance(condition, Judged):
+            judging.check_finite(chunk["loss"], index)
+            chunk["probability_correct"] = judging.probability_correct(chunk["right"])
+        if kept:
+            rows = np.isin(index, shown)
+            chunk |= {name: chunk[name][rows] for name in ("adversarial", "original")}
+            chunk["kept"] = index[rows]
+        now = time.perf_counter()
+        yield {"index": index, **chunk, "seconds": np.array([now - since])}
+        since = now

@@ -5,9 +5,7 @@ own is given as ``FILE.py:NAME``.
 """
 
 import dataclasses
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +30,8 @@ from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.network import Network
+from vone_jax.network.opening import import_module
+from vone_jax.neurophysiology.explained_variance import holds_recordings
 
 # The radii of the VOneNet authors: nine per norm, each twice the one before, for images of
 # 224 x 224 x 3 values in [0, 1].
@@ -57,8 +57,7 @@ class Setting:
       norm: the norm of suites that are not named after one.
       attack_noise: the noise of the network while it is attacked.
       layers: the layers to record, if some were asked for.
-      references, textures, recordings: tables of neurons, a folder of images, and recorded
-        responses for physiology.
+      neurons: tables of neurons, a folder of textures, and recorded responses for physiology.
       other: a network whose adversarial images the masking checks carry over.
     """
 
@@ -68,9 +67,7 @@ class Setting:
     norm: str = "linf"
     attack_noise: AttackNoise = "same"
     layers: tuple[str, ...] = ()
-    references: tuple[Path, ...] = ()
-    textures: Path | None = None
-    recordings: Path | None = None
+    neurons: tuple[Path, ...] = ()
     other: Network | None = None
 
     def radii(self, norm: str, points: int) -> tuple[float, ...]:
@@ -199,12 +196,15 @@ def _minimal(setting: Setting) -> list[Condition]:
 
 
 def _physiology(setting: Setting) -> list[Condition]:
+    """The tuning of each layer, and the variance that it explains in each file of recordings."""
     chosen = layers(setting.network, setting.layers)
-    files = {"references": setting.references, "textures": setting.textures}
-    made: list[Condition] = [Physiology(layer, **files) for layer in chosen]
-    if setting.recordings is not None:
-        made += [ExplainedVariance(layer, setting.recordings) for layer in chosen]
-    return made
+    textures = [path for path in setting.neurons if path.is_dir()]
+    recorded = [path for path in setting.neurons if holds_recordings(path)]
+    if len(textures) > 1:
+        raise ValueError(f"neurons must have at most one folder of textures, got {textures}")
+    tables = tuple(path for path in setting.neurons if path not in textures + recorded)
+    made: list[Condition] = [Physiology(layer, 1, tables, *textures) for layer in chosen]
+    return made + [ExplainedVariance(layer, path) for layer in chosen for path in recorded]
 
 
 def _certified(setting: Setting) -> list[Condition]:
@@ -315,9 +315,7 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
         ("eps", bool(setting.eps), attacked),
         ("attack_noise", setting.attack_noise != "same", attacked),
         ("layers", bool(setting.layers), seen),
-        ("references", bool(setting.references), recorded),
-        ("textures", setting.textures is not None, recorded),
-        ("recordings", setting.recordings is not None, recorded),
+        ("neurons", bool(setting.neurons), recorded),
         ("transfer_from", setting.other is not None, [e for e in made if isinstance(e, Masking)]),
     ):
         if given and not used:
@@ -335,15 +333,7 @@ def _load(name: str) -> Suite:
     file, _, attribute = name.rpartition(":")
     # The configs are part of the package, wherever the command is started.
     inside = Path(__file__).parents[1] / file
-    path = inside if file.startswith("configs/") and not Path(file).exists() else Path(file)
-    if path.suffix != ".py" or not path.is_file():
-        raise ValueError(f"suite {name}: there is no file {file}")
-    module_spec = importlib.util.spec_from_file_location(f"suite_in_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    # Dataclasses look their module up by name.
-    sys.modules[module_spec.name] = module
-    module_spec.loader.exec_module(module)
+    module = import_module(str(inside) if inside.is_file() and not Path(file).exists() else file)
     if not hasattr(module, attribute):
         raise ValueError(f"suite {name}: {file} has no {attribute!r}")
     return getattr(module, attribute)

@@ -262,7 +262,7 @@ def _converted(
 
 def _open_function(spec: str, module: str, function: str) -> Network:
     """The network that a user's function makes."""
-    imported = _import(module)
+    imported = import_module(module)
     make = getattr(imported, function, None)
     if not callable(make):
         raise NetworkError(f"{spec}: {module} has no function {function!r}")
@@ -301,7 +301,7 @@ def network():
 """
 
 
-def _import(module: str) -> ModuleType:
+def import_module(module: str) -> ModuleType:
     """Import a module by name, from the working directory also, or a file by its path."""
     if not module.endswith(".py"):
         before = list(sys.path)

@@ -69,6 +69,13 @@ class Recordings:
             raise ValueError(f"images must be {shape[0]}, got {len(self.images)}")
 
 
+def holds_recordings(path: str | os.PathLike) -> bool:
+    """Return True if a file has the form that ``load_recordings`` reads."""
+    path = Path(path).expanduser()
+    netcdf = path.suffix == ".nc" and path.is_file()
+    return path.suffix == ".npz" or (netcdf and "responses" in open_netcdf(path))
+
+
 def load_recordings(path: str | os.PathLike) -> Recordings:
     """Read recordings of neurons in an NPZ or NetCDF (``*.nc``) file.
 
