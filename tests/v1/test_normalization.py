@@ -76,7 +76,7 @@ def test_responses_equal_a_direct_computation(images, platform):
     own = squares.copy()
     own[..., 12:] = blurred(squares[..., 12:], 0.1 * 14.0)
     own /= np.square(pools.amplitude)
-    divisor = SETTINGS.c50**2 + pools.own * own + (1.0 - pools.own) * around
+    divisor = SETTINGS.c50**2 + pools.own * own + around
     expected = SETTINGS.gain * pools.amplitude * own / divisor
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
@@ -85,7 +85,8 @@ def test_responses_equal_a_direct_computation(images, platform):
 def test_weights_are_those_of_the_formula_and_never_negative(orientation_tuning):
     config = with_settings(orientation_tuning=orientation_tuning, frequency_tuning=0.7)
     bank = config.gabor_parameters()
-    to_maps, weights = normalization._tuning(config.normalization, bank)
+    to_maps, weights, untuned = normalization._tuning(config.normalization, bank)
+    np.testing.assert_allclose(untuned @ to_maps.T, 1.0)
     between = weights @ to_maps.T
     angle = np.deg2rad(bank.theta[:, None] - bank.theta)
     expected = 1.0 + orientation_tuning * np.cos(2.0 * angle)
@@ -143,7 +144,7 @@ def responses_to(pools, squares):
 
 
 def test_the_exponent_is_2_and_half_saturation_that_of_the_formula():
-    """A large optimal grating has S = 1 and e = 1/2, or 1/4 on average in simple cells."""
+    """A large optimal grating has L = S = 1 and e = 1/2, or 1/4 on average in simple cells."""
     pools, squares = gratings(SMALL)
     drive = pools.own * np.where(IS_COMPLEX, 0.5, 0.25) + 1.0 - pools.own
     half = SETTINGS.c50 / np.sqrt(drive)
@@ -177,7 +178,8 @@ def test_a_mask_of_the_orthogonal_orientation_suppresses_as_the_formula_says(tun
         alone = responses_to(pools, test**2 * squares[:1])[0, 0]
         both = responses_to(pools, test**2 * squares[:1] + mask**2 * squares[1:])[0, 0]
         divisor = SETTINGS.c50**2 + (1.0 - 0.5 * pools.own[0]) * test**2
-        expected = divisor / (divisor + (1.0 - pools.own[0]) * orthogonal * mask**2)
+        tuned = 1.0 - pools.own[0] - SETTINGS.local
+        expected = divisor / (divisor + (SETTINGS.local + tuned * orthogonal) * mask**2)
         assert both / alone == pytest.approx(expected, rel=0.02)
 
 
@@ -263,6 +265,7 @@ def test_an_image_smaller_than_the_pools_is_refused():
         {"c50": 0.0},
         {"gain": -1.0},
         {"own": 0.6},
+        {"local": 0.5},
         {"position_pooling": float("nan")},
         {"orientation_tuning": 1.5},
         {"frequency_tuning": 0.1},

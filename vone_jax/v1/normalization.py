@@ -3,18 +3,20 @@
 The response r of a cell, relative to the amplitude A of the linear response of its filter to its
 best grating of full contrast, becomes
 
-    gain A e / (c50^2 + own e + (1 - own) S),   e = (r / A)^2.
+    gain A e / (c50^2 + own e + local L + (1 - own - local) S),   e = (r / A)^2.
 
 Complex cells average r^2 over neighbouring positions, so their fields are larger than those of
-simple cells. S is the mean of r^2 over all cells around the cell, with a Gaussian weight of
-position. Cells of similar orientation and frequency have larger weights. S is 1 for a large
-optimal grating of full contrast.
+simple cells. L and S are means of r^2 over all cells around the cell, with a Gaussian weight of
+position. L is narrow, and all orientations and frequencies have the same weight. S is wide, and
+cells of similar orientation and frequency have larger weights. L and S are 1 for a large optimal
+grating of full contrast.
 
-This is the standard model of normalisation (Heeger 1992) with an exponent of 2. Since e and S are
-proportional to the square of contrast c, a response to a grating is proportional to
+This is the standard model of normalisation (Heeger 1992) with an exponent of 2. Since e, L and S
+are proportional to the square of contrast c, a response to a grating is proportional to
 c^2 / (s^2 + c^2). The term with the cell itself is "tuned" normalisation. A grating that grows
 beyond the receptive field adds to S alone, and suppresses. So does a mask of the orthogonal
-orientation, to which the cell itself does not respond.
+orientation, to which the cell itself does not respond: it adds to L and S. A surround of the
+orthogonal orientation does not reach L, and adds less to S than one of the cell's orientation.
 
 All cells have the same constants. They differ in suppression and size because their filters differ:
 the surround grows more slowly than the receptive field. Two numbers scatter among cells: the share
@@ -59,14 +61,18 @@ _STEP = 0.8
 class SurroundNormalization:
     """The constants of a normalising surround.
 
-    Eight constants were fitted to macaque V1, on the banks of the seeds 0, 2, 4 and 6: all but
+    Ten constants were fitted to macaque V1, on the banks of the seeds 0, 2, 4 and 6: all but
     ``largest_extent`` and ``gain``. ``docs/neurophysiology.md`` has the properties that the fit
     used, and measurements on other banks.
 
     Attributes:
       c50: contrast at which the term of the image equals the constant term, > 0, see above.
-      own: mean share of the cell itself in the divisor, in [0, 0.5]; the rest is that of the
-        surround. Among cells the share is uniform from 0 to twice this number.
+      own: mean share of the cell itself in the divisor, in [0, 0.5]. Among cells the share is
+        uniform from 0 to twice this number.
+      local: share of the local pool L, which all orientations and frequencies enter alike, from 0
+        to 1 - 2 own. The rest is that of the surround.
+      local_extent: standard deviation of the local pool in degrees, > 0; ``largest_extent`` bounds
+        this one, too.
       orientation_tuning: in [0, 1]. In the surround, a cell at an angle d to the preferred
         orientation has the weight 1 + orientation_tuning cos(2 d).
       frequency_tuning: standard deviation, in octaves, of the Gaussian by which weights in the
@@ -89,19 +95,26 @@ class SurroundNormalization:
     """
 
     c50: Positive = 0.11
-    own: Annotated[float, Range(most=0.5)] = 0.4
-    orientation_tuning: Share = 0.45
+    own: Annotated[float, Range(most=0.5)] = 0.385
+    local: Share = 0.07
+    local_extent: Positive = 0.31
+    orientation_tuning: Share = 0.7
     # Frequencies are read at nodes one octave apart.
-    frequency_tuning: Annotated[float, Range(0.5)] = 0.65
-    position_pooling: NotNegative = 0.52
-    extent: Positive = 0.44
-    growth: Share = 0.65
-    scatter: NotNegative = 0.3
+    frequency_tuning: Annotated[float, Range(0.5)] = 0.52
+    position_pooling: NotNegative = 0.41
+    extent: Positive = 0.45
+    growth: Share = 0.75
+    scatter: NotNegative = 0.28
     largest_extent: Positive = 1.0
     gain: Positive = 0.8
 
     def __post_init__(self):
         arguments.fields(self, "normalization.")
+        if 2.0 * self.own + self.local > 1.0:
+            raise ValueError(
+                f"normalization.local must be at most 1 - 2 normalization.own, "
+                f"{1.0 - 2.0 * self.own:.3g}, got {self.local}"
+            )
 
     @property
     def pooling(self) -> float:
@@ -142,7 +155,8 @@ class SurroundPools:
       own: share of each cell in its divisor.
       deviations: standard deviations of pools in positions, ascending.
       to_maps: contribution of the squared response of each cell to the maps that are pooled.
-      weights: contribution of each pooled map to S of each cell.
+      weights: contribution of each pooled map to the pools of each cell, L and S times their
+        shares.
     """
 
     settings: SurroundNormalization
@@ -175,7 +189,7 @@ class SurroundPools:
         pooled = pooled.reshape(*pooled.shape[:3], -1)
         simple, complex_ = jnp.split(squares, [self.num_simple], axis=-1)
         blurred = _blurred(complex_, self.settings.pooling * self.density)
-        of_surround = ((1.0 - self.own) * self.weights).reshape(-1, len(self.own))
+        of_pools = self.weights.reshape(-1, len(self.own))
         inverse, scale, share = (
             factor.reshape(1, 1, 1, -1)
             for factor in (
@@ -187,7 +201,7 @@ class SurroundPools:
 
         def normalised(squares: Array, pooled: Array) -> Array:
             own = squares * inverse
-            around = jnp.matmul(pooled, of_surround)
+            around = jnp.matmul(pooled, of_pools)
             return own * scale / (self.settings.c50**2 + share * own + around)
 
         return fast.by_rows(normalised, jnp.concatenate([simple, blurred], axis=-1), pooled)
@@ -219,8 +233,12 @@ def pools_of_bank(
     is_complex = np.arange(len(parameters)) >= num_simple
     amplitude, squares = _drive(parameters, kernels, is_complex, pixels_per_degree)
 
-    to_maps, weights = _tuning(settings, parameters)
-    weights /= ((weights @ to_maps.T) * (gain**2 * squares)).sum(axis=1)[:, None]
+    to_maps, tuned, untuned = _tuning(settings, parameters)
+    # Both pools are 1 for the best grating of full contrast.
+    tuned, untuned = (
+        weights / ((weights @ to_maps.T) * (gain**2 * squares)).sum(axis=1)[:, None]
+        for weights in (tuned, untuned)
+    )
 
     envelope = _envelopes(kernels) / pixels_per_degree
     field = np.where(is_complex, np.hypot(envelope, settings.pooling), envelope)
@@ -228,17 +246,21 @@ def pools_of_bank(
     extent *= np.exp(
         settings.scatter * scipy.special.ndtri(_quantiles(len(field), seed, "surround"))
     )
-    deviation = np.maximum(np.minimum(extent, settings.largest_extent) * density, _NARROWEST)
+    deviation = np.append(extent, settings.local_extent)
+    deviation = np.maximum(np.minimum(deviation, settings.largest_extent) * density, _NARROWEST)
     used, shares = _between(np.log2(deviation))
+    own = 2.0 * settings.own * _quantiles(len(field), seed, "own")
+    around = (1.0 - own - settings.local) * shares[:, None, :-1] * tuned.T
+    around += settings.local * shares[:, None, -1:] * untuned.T
     return SurroundPools(
         settings=settings,
         density=density,
         num_simple=num_simple,
         amplitude=(gain * amplitude).astype(np.float32),
-        own=(2.0 * settings.own * _quantiles(len(field), seed, "own")).astype(np.float32),
+        own=own.astype(np.float32),
         deviations=tuple((2.0**used).tolist()),
         to_maps=to_maps.astype(np.float32),
-        weights=(shares[:, None] * weights.T).astype(np.float32),
+        weights=around.astype(np.float32),
     )
 
 
@@ -267,11 +289,15 @@ def _between(
 
 def _tuning(
     settings: SurroundNormalization, parameters: GaborParameters
-) -> tuple[Float[np.ndarray, "cells maps"], Float[np.ndarray, "cells maps"]]:
+) -> tuple[Float[np.ndarray, "cells maps"], ...]:
     """Weights of cells in surrounds, by way of few maps: they are ``weights @ to_maps.T``.
 
     The maps cross frequencies, at nodes one octave apart, with 1, cos and sin of twice the
     orientation.
+
+    Returns:
+      The contributions to the maps, the weights in the surround, and those in the local pool, in
+      which all cells weigh the same.
     """
     angle = 2.0 * np.deg2rad(parameters.theta)
     orientation = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
@@ -284,7 +310,11 @@ def _tuning(
     def crossed(frequency: np.ndarray, orientation: np.ndarray) -> np.ndarray:
         return (frequency[:, :, None] * orientation[:, None, :]).reshape(len(octaves), -1)
 
-    return crossed(near, orientation), crossed(fall, depth * orientation)
+    return (
+        crossed(near, orientation),
+        crossed(fall, depth * orientation),
+        crossed(np.ones_like(fall), orientation * [1.0, 0.0, 0.0]),
+    )
 
 
 def _envelopes(kernels: GaborKernels) -> PerCell:
