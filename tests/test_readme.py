@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import vone_jax
-from vone_jax import attacks, cli, convert, evaluation, models, results, v1
+from tests.results import built
+from vone_jax import attacks, cli, convert, corruptions, evaluation, models, results, v1
 from vone_jax.cli import evaluate, train
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,21 @@ def test_the_code_of_the_attacks_page_runs():
     assert names["voted"].protocol.averaged > 1 and names["frozen"].draws == 1
     assert names["worst"].winner.shape == (4,) and names["sevens"].shape == (4, 28, 28, 1)
     assert (names["distance"](names["delta"]) > names["distance"](names["start"])).all()
+
+
+@pytest.mark.slow
+def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
+    built.write(tmp_path / "runs", built.measure(), "vone")
+    monkeypatch.chdir(tmp_path)
+    # The benchmark's photographs are not ours to ship.
+    grey = corruptions.FrostImages((np.full((64, 64, 3), 128, np.uint8),))
+    monkeypatch.setattr(corruptions, "load_frost", lambda folder: grey)
+    names = names_of("docs/guide.md")
+    assert names["madry"].perturbation.steps == 7 and names["like_v1"].similarity.alpha == 20
+    assert [condition.severity for condition in names["frost"]] == [1, 3, 5]
+    assert len(names["table"]) == 1 and len(names["result"].arrays["label"]) == 100
+    change = abs(names["adversarial"] - names["images"]).max()
+    assert 0 < float(change) <= 1 / 255 + 1e-6 and names["layers"]["v1"].shape == (2, 56, 56, 512)
 
 
 @pytest.mark.slow
