@@ -115,6 +115,15 @@ def reads_within_the_clone(request):
         assert not read_outside, f"files outside the clone were read: {sorted(set(read_outside))}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_away_from_home(tmp_path_factory):
+    """Commands that tests start as processes keep no compiled programs in the home directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """Processes that tests of a module start compile each program once between them."""

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -102,6 +103,53 @@ def test_commands_that_compute_import_slow_libraries_when_they_need_them():
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+COMPILES = """
+import sys, types
+from vone_jax import cli
+
+def run():
+    import jax, jax.numpy as jnp
+    jax.jit(lambda x: jnp.sum(jnp.sin(x)))(jnp.ones(8))
+
+cli.importlib = types.SimpleNamespace(import_module=lambda name: types.SimpleNamespace(run=run))
+cli.start_train()
+"""
+
+
+@pytest.fixture
+def compiling(tmp_path):
+    """Run a command with this cache directory, and return the names and times of what it keeps."""
+
+    def start(**variables):
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
+        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        environment |= {"XDG_CACHE_HOME": str(tmp_path), **variables}
+        subprocess.run([sys.executable, "-c", COMPILES], check=True, env=environment)
+        kept = (tmp_path / "vone_jax" / platform.node()).glob("*-cache")
+        return {path.name: path.stat().st_mtime_ns for path in kept}
+
+    return start
+
+
+def test_a_command_keeps_what_it_compiles_and_a_second_one_compiles_nothing(compiling):
+    first = compiling()
+    assert any("lambda" in name for name in first)
+    assert compiling() == first
+
+
+def test_the_users_own_place_of_compiled_programs_stays(compiling, tmp_path):
+    assert not compiling(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))
+    assert list((tmp_path / "own").glob("*-cache"))
+
+
+def test_a_home_that_cannot_be_written_keeps_nothing(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    cli.keep_compiled()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 def test_a_command_is_imported_without_the_garbage_collector_and_runs_with_it():
