@@ -124,8 +124,8 @@ def test_other_networks_decide_among_their_own_classes_in_any_batches(tmp_path, 
     images, labels = tiny_images()
     root = prng.stream(jax.random.key(0), "evaluation")
     keys = prng.stream(prng.index_keys(root, np.arange(10)), "corruption")
-    for size in (4, 10):
-        job = tiny_job(network, tmp_path / str(size), batch_size=size)
+    for size, devices in ((4, 2), (10, 1)):
+        job = tiny_job(network, tmp_path / str(size), batch_size=size, devices=devices)
         result = evaluation.evaluate(job, condition)
         assert list(result.measured) == [f"accuracy at {level:g}" for level in levels]
         assert "own classes" in result.warnings[0]

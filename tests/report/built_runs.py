@@ -54,6 +54,25 @@ def kept(result, predicted):
     return dataclasses.replace(result, arrays=arrays)
 
 
+def psychophysics(of=None):
+    """Results of a network beside human observers, three levels and four bands."""
+    of = of or built.network()
+    entries = {"1": 0.9, "0.1": 0.6, "0.02": 0.2}
+    measured = {
+        f"accuracy at {level}": {"value": v, "low": v - 0.1, "high": v + 0.1}
+        for level, v in entries.items()
+    }
+    condition = {"type": "Psychophysics", "distortion": "contrast", "levels": []}
+    distorted = built.result(condition, "psychophysics-contrast", measured, network=of)
+    masked = {"bandwidth": {"value": 2.0}}
+    masked = built.result({"type": "CriticalBands"}, "critical-bands", masked, network=of)
+    bands = {"centres": [1.75, 3.5, 7, 14], "steps": [0, 2, 4, 1], "channel": [2.0, 6.0, 4.0]}
+    return [
+        dataclasses.replace(distorted, details={"levels": list(entries)}),
+        dataclasses.replace(masked, details=bands),
+    ]
+
+
 def everything(model):
     """Results of all kinds of a network."""
     made = built.measure(model, corruptions=("fog", "gaussian_noise"))
@@ -75,6 +94,7 @@ def everything(model):
         "accuracy at 4/255": entry,
     }  # fmt: skip
     made.append(built.result(minimal, "minimal-fmn-linf", measured, network=of))
+    made += psychophysics(of)
     if model.startswith("vone_"):
         made.append(built.result({"type": "FrontEnd"}, "v1", arrays=bank(), network=of))
         for name, score, units in (("v1", 0.9, 120), ("bottleneck", 0.95, 20)):

@@ -118,27 +118,16 @@ def all_rows(chart):
 
 
 def test_networks_are_drawn_beside_human_observers(tmp_path):
-    entries = {"1": 0.9, "0.1": 0.6, "0.02": 0.2}
-    measured = {
-        f"accuracy at {level}": {"value": v, "low": v - 0.1, "high": v + 0.1}
-        for level, v in entries.items()
-    }
-    condition = {"type": "Psychophysics", "distortion": "contrast", "levels": []}
-    distorted = built.result(condition, "psychophysics-contrast", measured)
-    distorted = dataclasses.replace(distorted, details={"levels": list(entries)})
-    bands = {"centres": [1.75, 3.5, 7, 14], "steps": [0, 2, 4, 1], "channel": [2.0, 6.0, 4.0]}
-    masked = built.result(
-        {"type": "CriticalBands"}, "critical-bands", {"bandwidth": {"value": 2.0}}
-    )
-    masked = dataclasses.replace(masked, details=bands)
-    runs = built_runs.load([built.write(tmp_path, [distorted, masked])])
+    runs = built_runs.load([built.write(tmp_path, built_runs.psychophysics())])
     (chart,) = charts.psychophysics(runs)
     # Published levels and those of the network on one axis, from the easiest.
     first = chart.to_dict()["layer"][0]
     assert first["encoding"]["x"]["sort"] == "1 0.5 0.3 0.15 0.1 0.05 0.03 0.02 0.01".split()
     observed = {row["level"]: row["accuracy"] for row in rows_of(chart)}
     assert observed["1"] == 0.856 and observed["0.01"] == 0.062 and len(observed) == 8
-    assert {r["level"]: r["accuracy"] for r in all_rows(chart) if "low" in r} == entries
+    assert {r["level"]: r["accuracy"] for r in all_rows(chart) if "low" in r} == {
+        "1": 0.9, "0.1": 0.6, "0.02": 0.2,
+    }  # fmt: skip
     channel = charts.critical_bands(runs)
     observers = {row["frequency"]: row["sensitivity"] for row in rows_of(channel)}
     assert max(observers, key=observers.get) == pytest.approx(39.1, rel=0.05)
