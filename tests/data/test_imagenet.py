@@ -54,7 +54,7 @@ def test_the_packages_of_the_photographs_and_of_the_names_are_not_imported():
 def test_without_foolbox_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     data.imagenet_class_names.cache_clear()
-    message = 'no package tensorflow_datasets; install it with: pip install "vone-jax"'
+    message = r'no package tensorflow_datasets; install it with: pip install "vone-jax\[tfds\]"'
     with pytest.raises(FileNotFoundError, match=message):
         data.load("demo", "validation")
     monkeypatch.setattr("vone_jax.data.images.imagenet_class_names", lambda: ("n01440764",))

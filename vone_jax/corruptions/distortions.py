@@ -140,7 +140,8 @@ def _grey(images: jax.Array) -> jax.Array:
     images = images.astype(jnp.float32)
     if images.shape[-1] == 1:
         return images
-    return sum(w * x for w, x in zip(_GREY, channels(images), strict=True))
+    red, green, blue = channels(images)
+    return _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
 
 
 def _as_given(grey: jax.Array, images: jax.Array) -> jax.Array:

@@ -219,7 +219,7 @@ def imagenet_class_names() -> tuple[str, ...]:
     of TensorFlow Datasets. Without that package, the function raises a FileNotFoundError.
     """
     path = "datasets/imagenet2012/labels.txt"
-    file = files.in_package("tensorflow_datasets", path, "vone-jax")
+    file = files.in_package("tensorflow_datasets", path, "vone-jax[tfds]")
     return tuple(file.read_text().split())
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import scipy
@@ -37,16 +37,13 @@ class CriticalBands(Condition):
 
     deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
 
-    name = "critical-bands"
+    name: ClassVar[str] = "critical-bands"
+    label: ClassVar[str] = "critical-band masking"
 
     def __post_init__(self):
         arguments.fields(self)
         if not self.deviations or list(self.deviations) != sorted(set(self.deviations)):
             raise ValueError(f"deviations must rise, got {self.deviations}")
-
-    @property
-    def label(self) -> str:
-        return "critical-band masking"
 
     def passes(self, draws: int) -> int:
         return (1 + 7 * len(self.deviations)) * draws
@@ -65,7 +62,7 @@ class CriticalBands(Condition):
         levels = [(0, 0.0)]
         levels += [(band, each) for band in range(len(centres)) for each in self.deviations]
         masked = (corruptions.mask(trial.keys("corruption"), trial.images, *x) for x in levels)
-        shown = np.tile(np.float32(centres), (len(trial.images), 1))
+        shown = np.tile(np.asarray(centres, np.float32), (len(trial.images), 1))
         return judge_each(trial, masked) | {"centres": shown}
 
     def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:

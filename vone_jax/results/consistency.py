@@ -120,7 +120,7 @@ def decisions(result: Result, files: Sequence[str]) -> "pd.DataFrame":
     import pandas as pd
 
     classes = result.provenance["class_names"]
-    names = [Path(files[index]).name for index in result.arrays["index"]]
+    names = [Path(files[int(index)]).name for index in result.arrays["index"]]
     parts = [name.split("_") for name in names]
     return pd.DataFrame(
         {
