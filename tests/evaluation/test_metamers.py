@@ -1,12 +1,17 @@
 """The condition ``Metamers``: images with the same responses of a layer."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from tests.evaluation.tiny import tiny_images, tiny_job, tiny_trained
+from tests.evaluation.tiny import tiny_images, tiny_job, tiny_network, tiny_trained
+from tests.report.test_charts import rows_of
 from vone_jax import dataclass_json, evaluation, prng, report, synthesis
 from vone_jax.evaluation import suites
+from vone_jax.report import charts
+from vone_jax.results import Run, Runs, humans
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,45 @@ def test_the_numbers_are_those_of_synthesis_in_any_batches(network, tmp_path):
         assert result.value("accuracy on metamers") == arrays["right"].mean()
     page = report.write([tmp_path / "3"], tmp_path / "page.html").read_text()
     assert '<section id="metamers">' in page and page.count(" dB</figcaption>") == 4
+
+
+BRIGHT = """
+import jax.numpy as jnp
+
+def logits_fn(keys, images):
+    mean = images.mean(axis=(1, 2, 3))
+    return jnp.stack([mean, 0.5 + 0 * mean, 0 * mean], axis=1)
+
+def bright():
+    return logits_fn, (12, 12, 1), ("a", "b", "c")
+"""
+
+
+def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network, tmp_path):
+    (tmp_path / "bright.py").write_text(BRIGHT)
+    condition = evaluation.Metamers(
+        "v1", rounds=1, steps=5, images=4, others=(f"{tmp_path}/bright.py:bright",)
+    )
+    (name,) = condition.networks
+    made = []
+    for layer in ("v1", "logits"):
+        each = dataclasses.replace(condition, layer=layer)
+        each.check(network)
+        made.append(evaluation.evaluate(tiny_job(network, tmp_path / "results"), each))
+        arrays = made[-1].arrays
+        for kind, images in (("metamers", "metamers"), ("originals", "original")):
+            decided = np.where(arrays[images].mean(axis=(1, 2, 3)) > 0.5, 0, 1)
+            expected = np.mean(decided == arrays["label"])
+            assert made[-1].value(f"accuracy on {kind}, {name}") == expected
+    assert condition.networks[name].checksum in made[0].condition["others"][0]
+    ours, published = charts.metamers(Runs([Run(tmp_path, "tiny", made)]))
+    rows = {(row["layer"], row["asked"]): row["value"] for row in rows_of(ours)}
+    assert len(rows) == 6 and rows["originals", "itself"] == made[0].value("accuracy on originals")
+    assert rows["logits", name] == made[1].value(f"accuracy on metamers, {name}")
+    shown = [row["accuracy"] for row in rows_of(published) if row["metamers of"] == "VOneAlexNet"]
+    assert tuple(shown) == humans.METAMERS["VOneAlexNet"].accuracy
+    with pytest.raises(ValueError, match="must take images"):
+        condition.check(tiny_trained(module=tiny_network(classes=4), class_names=tuple("abcd")))
 
 
 def test_the_suite_has_all_layers_or_those_that_are_named(network):

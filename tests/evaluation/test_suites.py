@@ -160,6 +160,7 @@ def test_a_suite_of_ones_own_is_a_list_or_a_function_in_a_file(tmp_path, monkeyp
         (["clean"], {"attack_noise": "none"}, "attack_noise has no effect"),
         (["linf"], {"layers": ("v1",)}, "layers has no effect"),
         (["linf"], {"other": uncalled()}, "transfer_from has no effect"),
+        (["linf"], {"others": ("runs/base",)}, "others has no effect"),
         (["linf"], {"eps": (0.0156861, 0.0156862)}, "two conditions of .*'attack-linf-0.01569'"),
         (["linf"], {"eps": (4.0,)}, "eps must be at most 1 .* did you mean 4/255"),
     ],

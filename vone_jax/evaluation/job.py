@@ -250,6 +250,7 @@ class Job:
             other=None if other is None else other.logits_fn,
             network=network,
             root=jax.random.key(self.seed),
+            place=functools.partial(meshes.replicate, self.mesh),
         )
 
     def example_keys(self, indices: jax.Array) -> jax.Array:

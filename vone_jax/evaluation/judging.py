@@ -137,6 +137,8 @@ class Trial:
       other: another network, whose adversarial images are carried over.
       network: the network of the classifier, for conditions that record its layers.
       root: the key of the whole evaluation, for conditions that draw nothing for single examples.
+      place: function that puts a pytree on the devices of the batch, for networks that a condition
+        opens itself.
     """
 
     protocol: Protocol
@@ -148,6 +150,7 @@ class Trial:
     other: LogitsFn | None = None
     network: Any = None
     root: Any = None
+    place: Callable[[Any], Any] = jax.device_put
 
     def classifier(self, noise: AttackNoise = "same") -> LogitsFn:
         """The classifier with its noise under the protocol, or with the noise at an attack.

@@ -1,6 +1,7 @@
 """The condition ``Metamers``: other images to which a layer responds as to the originals."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -8,25 +9,29 @@ import numpy as np
 
 from vone_jax import arguments, prng, results, synthesis
 from vone_jax.arguments import Range
+from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Condition, Summary
 from vone_jax.evaluation.geometry import check_layer, reduced_responses
-from vone_jax.evaluation.judging import Trial
-from vone_jax.network import Network
+from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax.network import Network, open_network
 
 
 @dataclasses.dataclass(frozen=True)
 class Metamers(Condition):
-    """Metamers of a layer, see ``synthesis.metamers``, and the decisions of the network about them.
+    """Metamers of a layer, see ``synthesis.metamers``, and what networks take them for.
 
     The network's noise is frozen while a metamer is made, and fresh when it is judged. A metamer
     shows what the layer keeps: if a human does not recognise it, the layer's invariances are not
-    those of humans.
+    those of humans. If another network does not recognise it, they are not shared by that one.
 
     Attributes:
       layer: a name of ``Network.layers``.
       rounds, steps: rounds of gradient steps, and steps in each; the step is halved after a round.
         The authors take 8 rounds of 3000. Fewer steps match less well, which the numbers say.
       images: number of images.
+      others: networks that are asked as well, in the form that ``open_network`` takes. They need
+        images of the same size, and the same classes in the same order. Each has the noise that it
+        was trained with, and decides ten times about an image if it has noise.
 
     Raises:
       ValueError: if a field is out of range.
@@ -36,6 +41,7 @@ class Metamers(Condition):
     rounds: Annotated[int, Range(1)] = 8
     steps: Annotated[int, Range(1)] = 250
     images: Annotated[int, Range(2)] = 8
+    others: tuple[str, ...] = ()
 
     def __post_init__(self):
         arguments.fields(self)
@@ -56,9 +62,29 @@ class Metamers(Condition):
     def passes(self, draws: int) -> int:
         return 3 * self.rounds * self.steps + 2 * draws
 
+    @functools.cached_property
+    def networks(self) -> dict[str, Network]:
+        """The other networks by name."""
+        opened = map(open_network, self.others)
+        return {network.name: network for network in opened}
+
+    def identity(self) -> dict[str, Any]:
+        told = [f"{name}, weights {each.checksum}" for name, each in self.networks.items()]
+        return super().identity() | {"others": told}
+
     def check(self, network: Network) -> None:
         super().check(network)
         check_layer(network, self.layer)
+        if len(self.networks) < len(self.others):
+            raise ValueError(f"others must have different names, got {', '.join(self.others)}")
+        for name, other in self.networks.items():
+            sizes = [(each.image_shape, each.num_classes) for each in (network, other)]
+            named = {each.class_names for each in (network, other)} - {()}
+            if sizes[0] != sizes[1] or len(named) > 1:
+                raise ValueError(
+                    f"{name} must take images of the size and have the classes of {network.name}, "
+                    "to be asked about its metamers"
+                )
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         response_fn = trial.network.response_fn(self.layer)
@@ -67,6 +93,15 @@ class Metamers(Condition):
             keys, response_fn, trial.images, rounds=self.rounds, steps=self.steps
         )
         made, clean = trial.judge(found.images[0]), trial.judge(trial.images)
+        asked: dict[str, Any] = {}
+        for name, other in self.networks.items():
+            protocol = Protocol() if other.stochastic else Protocol("none", 1)
+            logits_fn = other.placed(trial.place).logits_fn
+            for kind, images in (("metamers", found.images[0]), ("originals", trial.images)):
+                judged = judging.judge(
+                    logits_fn, trial.keys("judge"), images, trial.labels, protocol
+                )
+                asked[f"right on {kind}, {name}"] = judged["right"]
         # The same draws as in ``synthesis.metamers``.
         noise, project = prng.stream(keys, "noise"), prng.stream(trial.root, "projection")
         place = trial.network.layers.index(self.layer)
@@ -77,9 +112,11 @@ class Metamers(Condition):
             "decibel": found.decibel[0],
             "responses": reduced_responses(response_fn, noise, trial.images, project),
             "right": made["right"],
+            "right clean": clean["right"],
             "predicted": made["predicted"],
             "predicted clean": clean["predicted"],
             "place": np.full(len(trial.images), place, np.int32),
+            **asked,
         }
 
     def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
@@ -94,5 +131,13 @@ class Metamers(Condition):
             "same decision": {"value": float(same.mean())},
             "matched and same decision": {"value": float((matched & same).mean())},
             "accuracy on metamers": dataclasses.asdict(results.accuracy(arrays["right"])),
+            "accuracy on originals": dataclasses.asdict(results.accuracy(arrays["right clean"])),
+        }
+        measured |= {
+            f"accuracy on {kind}, {name}": dataclasses.asdict(
+                results.accuracy(arrays[f"right on {kind}, {name}"])
+            )
+            for name in self.networks
+            for kind in ("metamers", "originals")
         }
         return Summary(measured, {"place": int(arrays["place"][0])})

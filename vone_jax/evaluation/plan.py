@@ -67,6 +67,8 @@ class Options:
     neurons: tuple[Path, ...] = ()
     # Another network: the masking checks carry its adversarial images over.
     transfer_from: str | None = None
+    # Other networks: the suite metamers asks them what they take the network's metamers for.
+    others: tuple[str, ...] = ()
     # Root of all randomness.
     seed: Seed = 0
     # Text at the end of the names of the results, to keep them beside other results.
@@ -127,6 +129,7 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
         layers=options.layers,
         neurons=options.neurons,
         other=other,
+        others=options.others,
     )
     conditions = suites.conditions(options.suite, setting)
     if not conditions:

@@ -59,6 +59,7 @@ class Setting:
       layers: the layers to record, if some were asked for.
       neurons: tables of neurons, a folder of textures, and recorded responses for physiology.
       other: a network whose adversarial images the masking checks carry over.
+      others: networks that are asked about metamers.
     """
 
     network: Network
@@ -69,6 +70,7 @@ class Setting:
     layers: tuple[str, ...] = ()
     neurons: tuple[Path, ...] = ()
     other: Network | None = None
+    others: tuple[str, ...] = ()
 
     def radii(self, norm: str, points: int) -> tuple[float, ...]:
         """The radii that were asked for, or those of ``ladder``."""
@@ -236,7 +238,8 @@ def _geometry(setting: Setting) -> list[Condition]:
 
 
 def _metamers(setting: Setting) -> list[Condition]:
-    return [Metamers(layer) for layer in setting.layers or setting.network.layers]
+    chosen = setting.layers or setting.network.layers
+    return [Metamers(layer, others=setting.others) for layer in chosen]
 
 
 def _front_end(setting: Setting) -> list[Condition]:
@@ -317,6 +320,7 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
         ("layers", bool(setting.layers), seen),
         ("neurons", bool(setting.neurons), recorded),
         ("transfer_from", setting.other is not None, [e for e in made if isinstance(e, Masking)]),
+        ("others", bool(setting.others), [e for e in made if isinstance(e, Metamers)]),
     ):
         if given and not used:
             raise ValueError(f"{option} has no effect on the suites {', '.join(suite)}")

@@ -240,6 +240,70 @@ def fourier(result: results.Result) -> alt.Chart:
     )
 
 
+def metamers(runs: Runs) -> list[alt.LayerChart | alt.Chart]:
+    """How often metamers are recognised over the layers: by networks here, by humans in print.
+
+    A line for each network whose metamers they are, and for each network that was asked.
+    """
+    rows, order = [], ["originals"]
+    for run in runs:
+        made = sorted(run.of_type("Metamers"), key=lambda result: result.details["place"])
+        for result in made:
+            order.append(result.condition["layer"])
+            for number, entry in result.measured.items():
+                kind, _, asked = number.removeprefix("accuracy on ").partition(", ")
+                layer = order[-1] if kind == "metamers" else kind
+                if number.startswith("accuracy on ") and (layer == order[-1] or result is made[0]):
+                    asked = asked or "itself"
+                    rows.append({"network": run.label, "layer": layer, "asked": asked, **entry})
+    if not rows:
+        return []
+    axis = alt.Axis(labelAngle=-40)
+    base = _chart(rows).encode(
+        x=alt.X("layer:O", sort=list(dict.fromkeys(order)), title="metamers of a layer", axis=axis),
+        detail="asked:N",
+    )
+    labels = [run.label for run in runs]
+    color, scale = _networks(labels)["color"], alt.Scale(domain=[0, 1])
+    legend = alt.Legend(title="asked", orient="bottom", columns=3)
+    told = [f"{name}:N" for name in ("network", "layer", "asked")]
+    lines = base.mark_line(strokeWidth=2).encode(
+        y=alt.Y("value:Q", scale=scale, axis=_PERCENT, title="accuracy"),
+        color=color, strokeDash=alt.StrokeDash("asked:N", sort=None, legend=legend),
+    )  # fmt: skip
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y="value:Q",
+        tooltip=[*told, *(alt.Tooltip(f"{n}:Q", format=".1%") for n in ("value", "low", "high"))],
+        **_networks(labels),
+    )
+    return [_selected(lines, points).properties(height=260), _human_metamers(axis, scale)]
+
+
+def _human_metamers(axis: alt.Axis, scale: alt.Scale) -> alt.Chart:
+    """The published recognition by humans of the metamers of three networks."""
+    curves = {name: curve for name, curve in humans.METAMERS.items() if len(curve.levels) > 1}
+    rows = [
+        {"metamers of": name, "layer": str(layer), "accuracy": accuracy}
+        for name, curve in curves.items()
+        for layer, accuracy in zip(curve.levels, curve.accuracy, strict=True)
+    ]
+    legend = alt.Legend(title=None, orient="top", columns=2)
+    return (
+        _chart(rows)
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            x=alt.X("layer:O", sort=None, title="metamers of a layer", axis=axis),
+            y=alt.Y("accuracy:Q", scale=scale, axis=_PERCENT, title="accuracy of humans"),
+            color=alt.Color(
+                "metamers of:N", scale=alt.Scale(domain=list(curves), range=COLORS[2:5]),
+                legend=legend,
+            ),
+            tooltip=["metamers of:N", "layer:N", alt.Tooltip("accuracy:Q", format=".0%")],
+        )
+        .properties(height=260)
+    )  # fmt: skip
+
+
 def geometry(runs: Runs) -> list[alt.LayerChart]:
     """Capacity, radius and dimension over the layers, a line for each network and manifold."""
     measured = [

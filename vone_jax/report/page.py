@@ -116,6 +116,8 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
             for run, result in _numbers(runs, "FourierMap")
         ],
         "metamers": images.metamers(runs),
+        "recognised": charts.metamers(runs),
+        "observers": f"{humans.METAMERS['AlexNet'].source}; chance is {humans.CHANCE:.1%}",
         "geometry": charts.geometry(runs),
         "psychophysics": charts.psychophysics(runs),
         "critical_bands": charts.critical_bands(runs),
