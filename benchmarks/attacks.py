@@ -16,8 +16,7 @@ import optax
 
 from benchmarks import torch_baseline
 from benchmarks.timing import OURS, Contenders, Program
-from vone_jax import attacks, mesh, prng
-from vone_jax.data import embedded
+from vone_jax import attacks, data, mesh, prng
 
 EPS = 8 / 255
 STEP = 2 / 255
@@ -104,7 +103,7 @@ def _keyed_logits(weights: list[jax.Array], keys: jax.Array, images: jax.Array) 
 
 def _data(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return Fashion-MNIST with a black rim, as images of three equal colours, and labels."""
-    source = embedded.embedded_source(split)
+    source = data.load("fashion_mnist_small", split)
     examples = [source[index] for index in range(len(source))]
     images = np.stack([example["image"] for example in examples]).astype(np.float32) / 255
     rim = (SIDE - images.shape[1]) // 2

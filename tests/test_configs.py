@@ -275,27 +275,15 @@ def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must define experiment = Experiment"),
-        ("experiment = 3", "must define experiment = Experiment.*, it has 3"),
-        (
-            "from vone_jax.training import ModelConfig\nModelConfig(\n    name='resnet')",
-            "broken.py:2: name must be one of",
-        ),
-        (
-            "from vone_jax.training import OptimizerConfig\nOptimizerConfig(lerning_rate=1)",
-            "broken.py:2: TypeError: .*unexpected keyword argument 'lerning_rate'",
-        ),
-        (
-            "from vone_jax.training import Constant\nConstant(\n",
-            "broken.py:2: SyntaxError: '.' was never closed$",
-        ),
-        ("import vone_jacks", "broken.py:1: ModuleNotFoundError: .*'vone_jacks'; .*PYTHONPATH="),
-        ("def half(n):\n    return n / 0\n\nhalf(3)\n", "broken.py:2: ZeroDivisionError: division"),
-        ("import json\n\njson.loads('{')", "broken.py:3: JSONDecodeError: Expecting"),
-        ("\nint('x')", "broken.py:2: ValueError: invalid literal for int"),
+        ("", "must define experiment"),
+        ("experiment = 3", "must define experiment"),
+        ("\nfrom vone_jax.training import ModelConfig\nModelConfig(name='x')", ":3:.*name"),
+        ("from vone_jax.training import Constant\nConstant(\n", "SyntaxError.*line 2"),
+        ("import vone_jacks", ":1: ModuleNotFoundError"),
+        ("def half(n):\n    return n / 0\n\nhalf(3)\n", ":2: ZeroDivisionError"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, message):
     (tmp_path / "broken.py").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"broken.py.*{message}"):
         training.load_config(str(tmp_path / "broken.py"), CONFIGS)

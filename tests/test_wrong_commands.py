@@ -38,7 +38,7 @@ TABLE = [
     (f"{NET} --image-size 32", "image_size"),
     ("eval net.py:net --source folder:nowhere", "nowhere"),
     ("sweep nosuch", "nosuch"),
-    ("sweep quickstart/resnet18", "train"),
+    ("sweep quickstart/resnet18", "sweep"),
     ("sweep laboratory/headline --shard 9/8", "shard"),
     ("sweep laboratory/headline --only trian", "--only"),
     ("sweep benchmark/published", "weights"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from tests.convert.conftest import equal, filled, folder_keeps, random_variables, refused, small
+from tests.convert.conftest import equal, filled, folder_keeps, random_variables, small
 from vone_jax import convert, models, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe
@@ -137,36 +137,6 @@ def test_files_keep_the_form_of_base_networks(name, image_size, stem_size, tmp_p
     assert folder_keeps(tmp_path, model, variables)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("name", "image_size", "told"),
-    [
-        ("resnet18", 64, "stem.stride 1 in place of 2"),
-        ("resnet18", 28, "stem.pool False in place of True"),
-        ("efficientnet_b0", 32, "stem.stride 1 in place of 2"),
-        # PyTorch refuses tensors of other shapes by itself.
-        ("resnet18", 32, None),
-        ("resnet18", 224, None),
-        ("vone_resnet18", 64, None),
-    ],
-)
-def test_a_network_that_pytorch_would_take_for_another_is_refused(
-    name, image_size, told, channels, tmp_path
-):
-    """All keys match, and the logits are others."""
-    model = models.create(name, 3, image_size, channels, width=8)
-    variables = random_variables(model)
-    path = tmp_path / "net.safetensors"
-    if told is None:
-        convert.save_torch(path, model, variables)
-        return
-    with pytest.raises(ValueError, match=f"{told}.* gives other logits.*--force"):
-        convert.save_torch(path, model, variables)
-    assert not path.exists()
-    convert.save_torch(path, model, variables, force=True)
-    assert convert.from_torch(path)[0] == model
-
-
 def test_the_strides_of_torchvision_hold_at_any_image_size(tmp_path):
     """A file says neither the size of images nor the strides of the stem."""
     model, variables, tensors = filled("resnet18")
@@ -193,14 +163,6 @@ def test_a_size_that_is_taken_from_a_small_kernel_is_told(tmp_path):
     assert any("the stem has stride 1 and no pool; if" in note for note in notes)
     larger = convert.read(path, image_size=48).model
     assert larger == model.clone(image_size=48)
-
-
-@pytest.mark.parametrize("size", [4, 28.5, "large", True])
-def test_a_wrong_size_of_a_stem_is_refused(size, tmp_path):
-    path = tmp_path / "net.safetensors"
-    flags = {"flags": json.dumps({"vone_jax_stem_size": size})}
-    write_safetensors(path, filled("resnet18")[2], flags)
-    refused(path, None, "vone_jax_stem_size must be an integer", convert.from_torch)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])
@@ -249,11 +211,9 @@ def folder(vone, tmp_path):
 
 def test_the_card_says_what_the_network_is(vone, folder):
     card = (folder / "README.md").read_text()
-    assert "license: mit" in card and "Weights: a test" in card
-    assert "8 simple and 8 complex cells" in card
     trained = sum(leaf.size for leaf in jax.tree.leaves(vone[1]["params"]))
-    assert f"\n{trained:,} trained parameters" in card
-    assert "NeuronalNoise (scale 0.35, level 0.07, strength 1.0)" in card
+    for told in ("license: mit", "a test", "8 simple and 8 complex", f"{trained:,}", "scale 0.35"):
+        assert told in card
 
 
 def test_damaged_folders(folder):
@@ -287,91 +247,57 @@ def test_a_state_dict_fills_every_leaf_from_its_tensor():
     )
 
 
-def test_a_layer_behind_a_flattened_map_of_another_size_is_named():
-    model, _, tensors = filled("alexnet")
-    name = "classifier.1.weight"
-    tensors[name] = tensors[name][:, :-1]
-    with pytest.raises(convert.CheckpointError, match=f"shape: {name} gives"):
-        convert.from_state_dict(model, tensors)
-
-
-def test_all_problems_of_a_state_dict_are_reported_at_once():
-    model, _, broken = filled("resnet18")
-    del broken["layer3.1.bn2.bias"]
-    broken["fc.bias"] = np.zeros(11, np.float32)
-    broken["fc.weight"] = np.full_like(broken["fc.weight"], np.nan)
-    broken["layer9.0.conv1.weight"] = np.zeros(1, np.float32)
-    broken["bn1.running_var"] = broken["bn1.running_var"] - 10
-    with pytest.raises(ValueError) as error:
-        convert.from_state_dict(model, broken)
-    assert set(error.value.problems) == {
-        "missing: layer3.1.bn2.bias for params/back_end/layer3_1/bn2/bias",
-        "shape: fc.bias gives (11,), params/back_end/fc/bias has (5,)",
-        "not finite: fc.weight",
-        "negative variance: bn1.running_var",
-        "unused: layer9.0.conv1.weight",
-    }
-
-
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("name", "image_size", "refused"),
     [
-        (lambda leaf: leaf.astype(jnp.bfloat16), "fc.kernel is bfloat16"),
-        (lambda leaf: np.float32(np.nan) * leaf, "not finite: .*fc.kernel"),
+        ("resnet18", 64, True),
+        ("resnet18", 28, True),
+        ("efficientnet_b0", 32, True),
+        # PyTorch refuses tensors of other shapes by itself.
+        ("resnet18", 32, False),
+        ("resnet18", 224, False),
+        ("vone_resnet18", 64, False),
     ],
 )
-def test_variables_that_are_no_finite_float32_are_not_written(vone, tmp_path, change, told):
-    with pytest.raises(convert.CheckpointError, match=told):
-        convert.save_folder(tmp_path, vone[0], jax.tree.map(change, vone[1]))
+def test_a_network_that_pytorch_would_take_for_another_is_refused(
+    name, image_size, refused, tmp_path
+):
+    """All keys match, and the logits are others."""
+    model = models.create(name, 3, image_size, width=8, dtype=jnp.bfloat16)
+    variables, path = random_variables(model), tmp_path / "net.safetensors"
+    if refused:
+        with pytest.raises(ValueError, match="gives other logits.*--force"):
+            convert.save_torch(path, model, variables)
+        assert not path.exists()
+        convert.save_torch(path, model, variables, force=True)
+        assert convert.from_torch(path)[0] == models.create(name, 3, image_size, width=8)
+    else:
+        convert.save_torch(path, model, variables)
+
+
+def test_what_a_file_cannot_hold_is_not_written(vone, tmp_path):
+    model, variables, _ = vone
+    path = tmp_path / "net.safetensors"
+
+    def with_v1(**fields):
+        return model.clone(v1=dataclasses.replace(model.v1, **fields))
+
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
+    infinite = jax.tree.map(lambda leaf: np.float32(np.inf) * leaf, variables)
+    noisy = models.create("resnet18", 3, 64, width=2, stem_noise=v1.NeuronalNoise())
+    for write in (
+        lambda: convert.save_torch(path, with_v1(noise=v1.NeuronalNoise(strength=2.0)), variables),
+        lambda: convert.save_torch(
+            path, with_v1(normalization=v1.SurroundNormalization(largest_extent=0.1)), variables
+        ),
+        lambda: convert.save_folder(tmp_path, model, low),
+        lambda: convert.save_folder(tmp_path, model, infinite),
+        lambda: convert.save_folder(tmp_path, model, variables, class_names=["a", "b"]),
+        lambda: convert.save_folder(tmp_path, model.clone(bottleneck_features=3), variables),
+        lambda: convert.save_folder(tmp_path, small("resnet18"), variables),
+        lambda: convert.to_torch(small("resnet18"), variables),
+        lambda: describe(noisy),
+    ):
+        with pytest.raises(ValueError):
+            write()
     assert not list(tmp_path.iterdir())
-
-
-def test_names_of_other_classes_are_not_written(vone, tmp_path):
-    with pytest.raises(ValueError, match="class_names must be 5 names"):
-        convert.save_folder(tmp_path, *vone[:2], class_names=["a", "b"])
-    assert not list(tmp_path.iterdir())
-
-
-def test_variables_of_another_network_are_refused(vone, tmp_path):
-    for write in (convert.to_torch, lambda m, v: convert.save_folder(tmp_path, m, v)):
-        with pytest.raises(convert.CheckpointError, match="bottleneck"):
-            write(small("resnet18"), vone[1])
-    with pytest.raises(ValueError, match="not one that models.create builds"):
-        convert.save_folder(tmp_path, vone[0].clone(bottleneck_features=3), vone[1])
-
-
-def test_a_checkpoint_of_pytorch_has_no_strength_of_noise(vone, tmp_path):
-    noise = v1.NeuronalNoise(strength=2.0)
-    strong = vone[0].clone(v1=dataclasses.replace(vone[0].v1, noise=noise))
-    with pytest.raises(ValueError, match="noise.strength must be 1 in a checkpoint of PyTorch"):
-        convert.save_torch(tmp_path / "weights.safetensors", strong, vone[1])
-
-
-def test_a_checkpoint_of_pytorch_has_no_normalisation(vone, tmp_path):
-    settings = v1.SurroundNormalization(largest_extent=0.1)
-    model = vone[0].clone(v1=dataclasses.replace(vone[0].v1, normalization=settings))
-    with pytest.raises(ValueError, match=r"normalization must be None.*use save_folder"):
-        convert.save_torch(tmp_path / "weights.pth", model, vone[1])
-
-
-def test_safetensors_of_every_type(tmp_path):
-    import ml_dtypes
-
-    arrays = {
-        "a": np.arange(6, dtype=np.float32).reshape(2, 3).T,
-        "b": np.array(1.5, np.float64),
-        "c": np.zeros((0, 2), np.int64),
-        "d": np.ones(3, ml_dtypes.bfloat16),
-        "e": np.array([True, False]),
-        "f": np.ones(5, np.uint8),
-    }
-    path = tmp_path / "x.safetensors"
-    write_safetensors(path, arrays, {"who": "me"})
-    again, metadata = read_safetensors(path)
-    assert metadata == {"who": "me"} and equal(again, arrays)
-
-
-@pytest.mark.parametrize("field", [{"stem_noise": v1.NeuronalNoise()}, {"stem_gain": 2.0}])
-def test_the_controls_of_noise_are_no_files(field):
-    with pytest.raises(ValueError, match="cannot express stem_noise and stem_gain"):
-        describe(models.create("resnet18", 3, 64, width=2, **field))

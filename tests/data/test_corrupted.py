@@ -35,13 +35,6 @@ def test_folder_of_imagenet_c(imagenet_c):
     assert source[1]["label"] == 1 and (source[1]["image"] == 50).all()
 
 
-def test_one_severity_as_an_ordinary_folder(imagenet_c):
-    """The path itself holds the classes: the split is "."."""
-    source = data.load(f"folder:{imagenet_c}/snow/1", ".")
-    assert [source[i]["label"] for i in range(len(source))] == [0, 1]
-    assert (source[0]["image"] == 80).all()
-
-
 @pytest.mark.parametrize("severity", [1, 5])
 def test_rows_of_cifar_10_c_are_ordered_by_severity(cifar_10_c, severity):
     source = load_corrupted(f"npy:{cifar_10_c}", "fog", severity)
@@ -50,11 +43,6 @@ def test_rows_of_cifar_10_c_are_ordered_by_severity(cifar_10_c, severity):
     assert [int(source[i]["image"].mean()) for i in range(3)] == [
         10 * severity + i for i in range(3)
     ]
-
-
-def test_labels_above_nine_are_numbered_classes(cifar_10_c):
-    np.save(cifar_10_c / "labels.npy", np.array([99, 1, 4] * 5))
-    assert load_corrupted(f"npy:{cifar_10_c}", "fog", 1).num_classes == 100
 
 
 @pytest.mark.parametrize(
@@ -95,58 +83,21 @@ def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
         load_corrupted("tfds:cifar10_corrupted", "fogg", 2, data_dir=tmp_path / "tfds")
 
 
-def test_missing_labels(cifar_10_c):
-    (cifar_10_c / "labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match="no labels.npy, the labels of its images"):
-        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
-
-
 @pytest.mark.parametrize(
-    ("files", "severity", "message"),
+    ("images", "labels", "message"),
     [
-        ("imagenet_c", 1, "accepted are 'folder:<path>', 'npy:<path>'"),
-        ("tfds:cifar10", 1, "accepted are"),
-        ("folder:x", 6, "severity must be an integer >= 1 and <= 5, got 6"),
-        ("folder:x", 0, "severity"),
+        (np.zeros((15, 4, 4, 3), np.uint8), np.zeros(3, int), "5 severities"),
+        (np.zeros((14, 4, 4, 3), np.uint8), np.zeros(14, int), "5 severities"),
+        (np.zeros((15, 4, 4, 3), np.uint8), np.zeros(15), "labels must be integers"),
+        (np.zeros((15, 4, 4, 3), np.uint8), np.full(15, 2 * 10**8), "labels must be from 0"),
+        (np.zeros((15, 4, 4, 3), np.float32), np.zeros(15, int), "images must be uint8"),
     ],
 )
-def test_other_files_and_severities_are_refused(files, severity, message):
+def test_arrays_of_another_layout_are_refused(tmp_path, images, labels, message):
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "labels.npy", labels)
     with pytest.raises(ValueError, match=message):
-        load_corrupted(files, "fog", severity)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.zeros(3, int), r"images \(15, .*\) and labels \(3,\)"),
-        (np.zeros(15), "labels.npy: labels must be integers, got float64"),
-        (np.arange(-1, 14), "labels.npy: labels must be from 0 to 99999, got -1 to 13"),
-        (np.full(15, 2 * 10**8), "labels.npy: labels must be from 0 to 99999, got 200000000 to"),
-    ],
-)
-def test_arrays_of_another_layout_are_refused(cifar_10_c, labels, message):
-    np.save(cifar_10_c / "labels.npy", labels)
-    with pytest.raises(ValueError, match=message):
-        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
-
-
-@pytest.mark.parametrize(
-    "images", [np.zeros((15, 4, 4, 3), np.float32), np.zeros((15, 4, 4), np.uint8)]
-)
-def test_images_of_another_type_are_named(cifar_10_c, images):
-    np.save(cifar_10_c / "fog.npy", images)
-    with pytest.raises(
-        ValueError, match=r"fog.npy must hold images, uint8 of shape \(N, H, W, C\)"
-    ):
-        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
-
-
-def test_images_that_are_no_five_equal_parts_are_refused(cifar_10_c):
-    """Else each severity would have images of another."""
-    for file in ("fog.npy", "labels.npy"):
-        np.save(cifar_10_c / file, np.load(cifar_10_c / file)[:14])
-    with pytest.raises(ValueError, match=r"5 severities .* got images \(14, .*\) and labels \(14,"):
-        load_corrupted(f"npy:{cifar_10_c}", "fog", 1)
+        load_corrupted(f"npy:{tmp_path}", "fog", 1)
 
 
 def test_images_of_a_file_that_was_replaced_have_another_checksum(cifar_10_c):

@@ -2,14 +2,12 @@
 
 import importlib.util
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from vone_jax import data, files
+from vone_jax import data
 
 needs_foolbox = pytest.mark.skipif(
     importlib.util.find_spec("foolbox") is None, reason="foolbox is not installed (extra: demo)"
@@ -40,17 +38,6 @@ def test_photographs_have_their_labels():
     np.testing.assert_array_equal(again[3]["image"], examples[3]["image"])
 
 
-@pytest.mark.extras
-@needs_foolbox
-def test_the_packages_of_the_photographs_and_of_the_names_are_not_imported():
-    program = (
-        "import sys; from vone_jax import data; data.load('demo', 'validation')[0];"
-        "print({'foolbox', 'tensorflow_datasets', 'torch'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "set()", done.stderr
-
-
 def test_without_foolbox_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     data.imagenet_class_names.cache_clear()
@@ -61,13 +48,3 @@ def test_without_foolbox_the_extra_is_named(monkeypatch):
     message = r'there is no package foolbox; install it with: pip install "vone-jax\[demo\]"'
     with pytest.raises(FileNotFoundError, match=message):
         data.load("demo", "validation")
-
-
-def test_a_package_without_the_file_is_named():
-    with pytest.raises(FileNotFoundError, match="the package numpy lacks nothing.txt"):
-        files.in_package("numpy", "nothing.txt", "numpy")
-
-
-def test_wrong_split_names_the_choice():
-    with pytest.raises(ValueError, match="'demo' has no split 'train'; its split is validation"):
-        data.load("demo", "train")

@@ -1,6 +1,5 @@
 """IDX files -> TFDS files -> the reading path that every TFDS set takes."""
 
-import contextlib
 import gzip
 import os
 import pickle
@@ -11,8 +10,8 @@ import pytest
 
 from vone_jax import data
 from vone_jax.cli import prepare
+from vone_jax.cli.prepare import read_idx, read_idx_folder
 from vone_jax.data import embedded, tfds_sets
-from vone_jax.data.embedded import read_idx, read_idx_folder
 
 DEBIAN = Path(prepare.DEBIAN_FASHION_MNIST)
 needs_debian = pytest.mark.skipif(
@@ -79,18 +78,6 @@ class TestIdx:
             prepare.main(["idx", "--source", str(tmp_path)])
         assert "train-images-idx3-ubyte" in capsys.readouterr().err
 
-    def test_fashion_mnist_is_not_taken_for_another_set(self, capsys):
-        with pytest.raises(SystemExit, match="2"):
-            prepare.main(["idx", "--name", "kmnist"])
-        assert "--source must be given" in capsys.readouterr().err
-
-    def test_counts_must_agree(self, tmp_path):
-        for prefix in ("train", "t10k"):
-            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
-            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(2, np.uint8))
-        with pytest.raises(ValueError, match=r"\(3, 28, 28\).*\(2,\)"):
-            read_idx_folder(tmp_path)
-
 
 class TestTfdsLayout:
     @pytest.mark.parametrize("split", ["train", "test"])
@@ -101,12 +88,6 @@ class TestTfdsLayout:
         assert read == contents(*synthetic[1][split])
         assert source.image_shape == examples[0]["image"].shape == (28, 28, 1)
         assert source.class_names == embedded.CLASS_NAMES
-
-    def test_layout_is_the_one_of_tfds(self, prepared):
-        folder = prepared / "fashion_mnist" / "3.0.1"
-        names = sorted(path.name for path in folder.iterdir())
-        assert "dataset_info.json" in names
-        assert "fashion_mnist-train.array_record-00000-of-00001" in names
 
     def test_existing_set_is_left_alone(self, synthetic, prepared, capsys):
         record = prepared / "fashion_mnist/3.0.1/fashion_mnist-test.array_record-00000-of-00001"
@@ -122,23 +103,16 @@ class TestTfdsLayout:
         np.testing.assert_array_equal(example["image"], images[0])
         assert example["label"] == 4
 
-    def test_wrong_split_names_the_choices(self, prepared):
-        with pytest.raises(ValueError, match="'validation'.*train, test"):
-            data.load("tfds:fashion_mnist", "validation", data_dir=prepared)
+    def test_other_images_are_refused(self, tmp_path):
+        for shape, labels in (((1, 32, 32, 1), [0]), ((1, 28, 28, 1), [10]), ((0, 28, 28, 1), [])):
+            arrays = {"train": (np.zeros(shape, np.uint8), np.array(labels, np.uint8))}
+            with pytest.raises(ValueError, match="the train images have the shape"):
+                tfds_sets.prepare_from_arrays("fashion_mnist", arrays, tmp_path)
 
     def test_slices_of_a_split(self, prepared):
         assert len(data.load("tfds:fashion_mnist", "train[:10]", data_dir=prepared)) == 10
         with pytest.raises(ValueError, match=r"cannot open split 'train\[:0\]'"):
             data.load("tfds:fashion_mnist", "train[:0]", data_dir=prepared)
-
-    def test_batches(self, synthetic, prepared):
-        source = data.load("tfds:fashion_mnist", "test", data_dir=prepared)
-        batches = list(data.eval_batches(source, batch_size=5, image_size=28))
-        mask = np.concatenate([batch["mask"] for batch in batches])
-        images = np.concatenate([batch["image"] for batch in batches])[mask]
-        labels = np.concatenate([batch["label"] for batch in batches])[mask]
-        bytes_again = np.round(images * 255).astype(np.uint8)
-        assert contents(bytes_again, labels) == contents(*synthetic[1]["test"])
 
     def test_source_goes_to_workers(self, prepared):
         source = data.load("tfds:fashion_mnist", "test", data_dir=prepared)
@@ -149,21 +123,6 @@ class TestTfdsLayout:
             source.class_names,
         )
         np.testing.assert_array_equal(copy[3]["image"], source[3]["image"])
-
-    def test_a_split_without_images_is_refused(self, tmp_path):
-        empty = {"train": (np.zeros((0, 28, 28, 1), np.uint8), np.zeros(0, np.uint8))}
-        with pytest.raises(ValueError, match="the train labels are missing"):
-            tfds_sets.prepare_from_arrays("fashion_mnist", empty, tmp_path)
-
-    def test_wrong_shape_is_refused(self, tmp_path, capsys):
-        for prefix in ("train", "t10k"):
-            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.zeros((3, 32, 32), np.uint8))
-            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.zeros(3, np.uint8))
-        arguments = ["idx", "--source", str(tmp_path), "--data-dir", str(tmp_path / "out")]
-        with pytest.raises(SystemExit, match="2"):
-            prepare.main(arguments)
-        assert "(28, 28, 1)" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
 
 
 @needs_debian
@@ -177,23 +136,10 @@ class TestDebianPackage:
             monkeypatch.setattr(embedded, "FOLDER", folder)
             for split, (images, labels) in published.items():
                 source = data.load("fashion_mnist_small", split)
-                first = embedded.select(labels, embedded.PER_CLASS[split])
+                first = prepare.select(labels, embedded.PER_CLASS[split])
                 for i, index in enumerate(first):
                     np.testing.assert_array_equal(source[i]["image"], images[index])
                     assert source[i]["label"] == labels[index]
-
-    def test_real_images_through_tfds(self, tmp_path):
-        images, labels = read_idx_folder(DEBIAN)["test"]
-        tfds_sets.prepare_from_arrays("fashion_mnist", {"test": (images, labels)}, tmp_path)
-        source = data.load("tfds:fashion_mnist", "test", data_dir=tmp_path)
-        assert len(source) == 10_000
-        examples = [source[i] for i in range(0, 10_000, 97)]
-        known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
-        assert all(known[e["image"].tobytes()] == e["label"] for e in examples)
-        batches = data.train_batches(source, batch_size=64, seed=0, image_size=28, epochs=1)
-        with contextlib.closing(batches):
-            batch = next(batches)
-        assert batch["image"].shape == (64, 28, 28, 1) and len(set(batch["index"])) == 64
 
     @pytest.mark.slow
     def test_full_set_by_the_command(self, tmp_path):

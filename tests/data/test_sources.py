@@ -1,4 +1,3 @@
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,6 @@ from PIL import Image
 from vone_jax import data
 from vone_jax.data import Source, loading
 from vone_jax.data.images import decode_image
-from vone_jax.data.sources import class_identifier
 
 
 def save(path, colour=(10, 20, 30), size=(8, 6), mode="RGB"):
@@ -42,7 +40,6 @@ class TestArraySource:
         ("images", "labels", "message"),
         [
             (np.zeros((2, 4, 4, 1)), np.zeros(2, int), "uint8"),
-            (np.zeros((2, 4, 4), np.uint8), np.zeros(2, int), "shape"),
             (np.zeros((2, 4, 4, 2), np.uint8), np.zeros(2, int), "C = 1 or 3"),
             (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, int), "one per image"),
             (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "integers"),
@@ -149,11 +146,6 @@ def test_the_split_of_an_evaluation_is_the_first_that_there_is(monkeypatch):
     assert data.evaluation_split("tfds:pets") == "valid"
 
 
-def test_a_wordnet_number_has_eight_digits():
-    assert class_identifier("n01440764_tench") == class_identifier("n01440764 a fish")
-    assert class_identifier("n014407641") == "n014407641"
-
-
 class TestFolder:
     def test_classes_files_and_pixels(self, folder):
         source = data.load(f"folder:{folder}", "train")
@@ -182,11 +174,6 @@ class TestFolder:
         )
         assert [val[place]["label"] for place in range(2)] == [0, 1]
 
-    def test_class_that_train_lacks(self, folder):
-        save(folder / "val/newt/x.png")
-        with pytest.raises(ValueError, match="'newt'"):
-            data.load(f"folder:{folder}", "val")
-
     def test_grey_and_palette_images_become_rgb(self, tmp_path):
         save(tmp_path / "train/a/1.png", 77, mode="L")
         save(tmp_path / "train/a/2.gif", 3, mode="P")
@@ -195,17 +182,6 @@ class TestFolder:
         assert source[0]["image"][0, 0].tolist() == [77, 77, 77]
         assert source[1]["image"].shape == (6, 8, 3)
         assert source[2]["image"][0, 0].tolist() == [1, 2, 3]
-
-    def test_one_channel_wants_grey_files(self, tmp_path):
-        grey = save(tmp_path / "train/a/1.png", 77, mode="L")
-        colour = save(tmp_path / "train/a/2.png")
-        assert decode_image(grey, channels=1).shape == (6, 8, 1)
-        with pytest.raises(ValueError, match=f"{colour}.*1 channel"):
-            decode_image(colour, channels=1)
-
-    def test_wrong_split_names_the_choices(self, folder):
-        with pytest.raises(ValueError, match="'test'.*train, val"):
-            data.load(f"folder:{folder}", "test")
 
     def test_a_directory_of_classes_is_divided(self, tmp_path):
         """Every fifth image of a class is for validation, and none is in both parts."""
@@ -243,29 +219,9 @@ class TestFolder:
             data.load(f"folder:{tmp_path}", split)
         assert data.load(f"folder:{tmp_path}", "Training").class_names == ("cat", "dog")
 
-    def test_validation_is_preferred_to_test(self, tmp_path):
-        for part in ("train", "valid", "test"):
-            save(tmp_path / part / "cat" / "0.png")
-        assert data.evaluation_split(f"folder:{tmp_path}") == "valid"
-
     def test_a_slash_at_the_end_or_a_way_round_changes_no_name(self, folder):
         for typed in (f"{folder}/", f"{folder}/../{folder.name}", f"{folder}/."):
             assert data.load(f"folder:{typed}", "train").name == f"folder:{folder}"
-
-    def test_missing_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            data.load(f"folder:{tmp_path / 'nowhere'}", "train")
-
-    def test_split_without_classes(self, tmp_path):
-        save(tmp_path / "train/image.png")
-        with pytest.raises(ValueError, match=f"{tmp_path / 'train'} has no class folders"):
-            data.load(f"folder:{tmp_path}", "train")
-
-    def test_empty_class_folder(self, folder):
-        (folder / "train/eel").mkdir()
-        (folder / "train/eel/readme.txt").touch()
-        with pytest.raises(ValueError, match=f"{folder / 'train/eel'} holds no image"):
-            data.load(f"folder:{folder}", "train")
 
     def test_hidden_folders_are_no_images(self, folder):
         """Notebooks keep copies in such folders."""
@@ -275,15 +231,6 @@ class TestFolder:
         save(cat / "deeper/.thumbnails/1.png")
         (cat / ".linked").symlink_to("../dog")
         assert len(data.load(f"folder:{folder}", "train")) == before
-
-    def test_photographs_that_are_not_decoded_are_named(self, folder):
-        """Phones write HEIC. Other files, and hidden ones, are no photographs."""
-        for name in ("cat/1.HEIC", "cat/deeper/2.heic", "dog/3.dng", "dog/._4.heic", "dog/5.txt"):
-            (folder / "train" / name).touch()
-        message = "are left out: 1 .dng, 2 .heic; convert them to JPEG"
-        with pytest.warns(UserWarning, match=re.escape(message)):
-            source = data.load(f"folder:{folder}", "train")
-        assert len(source) == 3
 
     def test_a_palette_with_transparency_is_read_without_a_warning(self, tmp_path):
         image = Image.new("P", (4, 4), 1)
@@ -351,10 +298,32 @@ class TestFolder:
         save(tmp_path / "val/cat/c.png", size=(30, 40))
         assert checksum() != first
 
+    @pytest.mark.parametrize(
+        ("files", "split", "message"),
+        [
+            ((), "train", "no class folders"),
+            (("train/image.png",), "train", "no class folders"),
+            (("train/cat/a.txt",), "train", "holds no image"),
+            (("train/cat/a.png",), "test", "'test'.*train"),
+            (("train/cat/a.png", "val/newt/b.png"), "val", "'newt'"),
+        ],
+    )
+    def test_what_is_no_set_is_refused(self, tmp_path, files, split, message):
+        for file in map(tmp_path.joinpath, files):
+            if file.suffix == ".png":
+                save(file)
+            else:
+                file.parent.mkdir(parents=True)
+                file.touch()
+        with pytest.raises(ValueError, match=message):
+            data.load(f"folder:{tmp_path}", split)
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            data.load(f"folder:{tmp_path / 'nowhere'}", split)
+
 
 class TestDecode:
-    @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
     @pytest.mark.parametrize("ending", ["png", "jpg"])
+    @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
     def test_damaged_file_is_named(self, tmp_path, ending, damage):
         path = tmp_path / f"x.{ending}"
         noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
@@ -367,10 +336,8 @@ class TestDecode:
             "flipped": b"\0\0\0\0" + content[4:],
         }[damage]
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{path} cannot be decoded") as raised:
+        with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
             decode_image(path, 3)
-        if damage == "text":
-            assert "(it is in no format that Pillow knows); repair" in str(raised.value)
 
     @pytest.mark.parametrize("mode", ["I;16", "LAB", "F"])
     def test_other_modes_are_refused(self, tmp_path, mode):
@@ -385,26 +352,7 @@ class TestDecode:
         path.write_bytes(b"P6 2 1 65535 " + (257 * pixels).astype(">u2").tobytes())
         np.testing.assert_array_equal(decode_image(path, 3), pixels)
 
-    def test_bytes_and_path_agree(self, tmp_path):
-        path = save(tmp_path / "x.png")
-        np.testing.assert_array_equal(decode_image(path, 3), decode_image(path.read_bytes(), 3))
-
-
-class TestNames:
-    @pytest.mark.parametrize(
-        ("name", "suggestion"),
-        [
-            ("fashion_mnist_smal", "fashion_mnist_small"),
-            ("cifar10", "tfds:cifar10"),
-            ("tdfs:imagenet2012", "tfds:imagenet2012"),
-            ("images/set.npz", "npz:images/set.npz"),
-        ],
-    )
-    def test_nearest_name_is_suggested(self, name, suggestion):
-        with pytest.raises(ValueError, match=f"npz:<path>'; did you mean '{suggestion}'"):
-            data.load(name, "train")
-
-    @pytest.mark.parametrize("name", ["", "tfds:", "folder:", "zzzzzzzzzzzz"])
-    def test_no_such_kind(self, name):
-        with pytest.raises(ValueError, match="accepted are 'fashion_mnist_small'"):
-            data.load(name, "train")
+    def test_the_kind_of_a_set_is_part_of_its_name(self):
+        for name, cure in (("cifar10", "tfds:<name>"), ("a/b.npz", "did you mean 'npz:a/b.npz'")):
+            with pytest.raises(ValueError, match=cure):
+                data.load(name, "train")

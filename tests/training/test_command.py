@@ -9,7 +9,7 @@ import pytest
 
 from vone_jax import training
 from vone_jax.cli import train
-from vone_jax.training.log import RunLog, read_log
+from vone_jax.training.run import RunLog, read_log
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 

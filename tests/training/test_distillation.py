@@ -127,16 +127,3 @@ def test_a_teacher_is_given_for_a_distillation_and_only_then(tiny, tmp_path):
     for experiment, teacher in ((learning, None), (tiny, object())):
         with pytest.raises(ValueError, match="teacher: the network must be given for a distill"):
             training.train(experiment, tmp_path, teacher=teacher)
-
-
-@pytest.mark.slow
-def test_a_teacher_that_does_not_fit_is_refused(tmp_path, capsys):
-    for name, classes, size in (("classes", 7, 28), ("size", 10, 32)):
-        model = models.create("resnet18", classes, image_size=size, in_channels=1, width=2)
-        convert.save_folder(tmp_path / name, model, models.init(model, jax.random.key(0)))
-        assert run(tmp_path, tmp_path / name, 0.5) == 2
-    errors = capsys.readouterr().err
-    assert "--distillation.teacher must have the classes of the data" in errors
-    assert "--distillation.teacher must take images of shape (28, 28, 1)" in errors
-    assert run(tmp_path, tmp_path / "nothing", 0.5) == 2
-    assert "there is no network" in capsys.readouterr().err

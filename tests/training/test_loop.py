@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,9 +10,7 @@ from tiny import final_state, log, tiny_source
 
 from vone_jax import data, training
 from vone_jax.training import inputs, loop
-from vone_jax.training import log as logs
-from vone_jax.training.checkpoint import Checkpoints
-from vone_jax.training.log import RunLog, read_log
+from vone_jax.training.run import Checkpoints, RunLog, read_log
 from vone_jax.training.state import Sums
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
@@ -102,29 +99,6 @@ def test_the_means_of_a_line_are_those_of_the_steps_since_the_last(tiny, whole, 
     each = [record["loss"] for record in log(tmp_path / "each") if record["kind"] == "train"]
     pairs = [record["loss"] for record in log(whole) if record["kind"] == "train"]
     np.testing.assert_allclose(pairs, np.mean(np.reshape(each, (3, 2)), axis=1), rtol=1e-6)
-
-
-def test_the_rate_is_that_of_steps_also_beside_validations(tiny, tmp_path, monkeypatch):
-    """On a clock where a step takes a second and a validation a hundred."""
-    now = 0.0
-
-    def taking(seconds, function):
-        def timed(*args):
-            nonlocal now
-            now += seconds
-            return function(*args)
-
-        return timed
-
-    monkeypatch.setattr(logs, "time", SimpleNamespace(perf_counter=lambda: now))
-    step, validate = loop.make_train_step, loop.validate
-    monkeypatch.setattr(loop, "make_train_step", lambda *args: taking(1.0, step(*args)))
-    monkeypatch.setattr(loop, "validate", taking(100.0, validate))
-    assert train(replace(tiny, log_every=1, checkpoint_every=2 / 3), tmp_path).finished
-    rates = [
-        r["examples_per_second"] for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "train"
-    ]
-    assert rates == [0.0, 8.0, 8.0, 8.0, 8.0, 8.0]
 
 
 def test_a_finished_run_is_left_as_it_is(tiny, whole):
@@ -224,13 +198,6 @@ def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, p
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_run_does_not_save_what_it_would_not_accept(tiny, tmp_path, poison):
-    poison(3)
-    with pytest.raises(training.NonFiniteError, match="at step 3; nothing is saved yet"):
-        train(replace(tiny, log_every=100), tmp_path)
-    assert training.saved_steps(tmp_path) == []
-
-
 def test_a_skipped_step_changes_nothing_but_the_counters(tiny, tmp_path, poison):
     """Step 5 of 6 is skipped, also in a run that is stopped before and after it."""
     poison(5)
@@ -274,7 +241,7 @@ def test_the_best_checkpoint_is_kept_and_loaded_if_it_is_asked_for(tiny, tmp_pat
     accuracies = iter([3, 8, 5, 6, 7, 2])
 
     def validate(*args):
-        return Sums(np.float32(10.0), next(accuracies), 10), np.array([4, 3, 3])
+        return Sums(np.float32(10.0), next(accuracies), 10)
 
     monkeypatch.setattr(loop, "validate", validate)
     experiment = replace(tiny, steps=12, evaluate_every=2 / 3, checkpoint_every=2.0)
@@ -343,42 +310,18 @@ def test_the_host_waits_only_where_it_logs_validates_or_saves(tiny, tmp_path, mo
     assert len(fetched) == 4
 
 
-def test_a_validation_does_not_run_ahead_of_the_devices(tiny, monkeypatch):
-    """Images that wait for a slow network fill the memory."""
-    events = []
-
-    def step(variables, batch, total):
-        events.append("step")
-        return len(events)
-
-    monkeypatch.setattr(inputs, "place", lambda mesh, batch: batch)
-    monkeypatch.setattr(jax, "block_until_ready", lambda total: events.append(f"wait {total}"))
-    loop.validate(step, SimpleNamespace(variables=None), range(4), None)
-    assert events == ["wait None", "step", "wait None", "step", "wait 2", "step", "wait 4", "step"]
-
-
 def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
-    result = Sums(np.float32(np.nan), 0, 10), np.ones(3)
+    result = Sums(np.float32(np.nan), 0, 10)
     monkeypatch.setattr(loop, "validate", lambda *args: result)
     with pytest.raises(training.NonFiniteError, match="validation loss is nan at step 3"):
         train(tiny, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_learning_rate_that_is_too_high_stops_the_run(tiny, tmp_path):
-    wild = replace(tiny, optimizer=replace(tiny.optimizer, learning_rate=1e30, gradient_clip=None))
-    with pytest.raises(training.NonFiniteError, match="NaN or infinite at step [234]"):
-        train(wild, tmp_path)
-
-
-@pytest.mark.slow
 def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
     """The losses never fall, so the rate is halved after every second validation."""
 
-    def validate(*args):
-        return Sums(np.float32(10.0), 0, 10), np.array([4, 3, 3])
-
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(loop, "validate", lambda *args: Sums(np.float32(10.0), 0, 10))
     schedule = training.Plateau(decay=0.5, patience=1)
     experiment = replace(
         tiny,
@@ -413,11 +356,10 @@ def test_splits_with_other_classes_are_refused(tiny, tmp_path, monkeypatch):
         train(tiny, tmp_path)
 
 
-@pytest.mark.parametrize("split", ["train", "train[80%:]"])
-def test_validation_on_training_images_is_told(tiny, tmp_path, monkeypatch, split):
+def test_validation_on_training_images_is_told(tiny, tmp_path, monkeypatch):
     source = tiny_source("train")
     monkeypatch.setattr(data, "load", lambda name, split, data_dir: source)
-    watched = replace(tiny, data=replace(tiny.data, eval_split=split))
+    watched = replace(tiny, data=replace(tiny.data, eval_split="train[80%:]"))
     with pytest.warns(UserWarning, match="validates on images of the training split train; its"):
         train(watched, tmp_path, stop=lambda: True)
 
@@ -444,11 +386,10 @@ def test_what_is_no_trained_run_is_named(tiny, tmp_path):
         training.load_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a[1]/run", "a*", "a?", "a\\b"])
-def test_a_path_in_which_checkpoints_would_be_lost_is_refused(tiny, tmp_path, name):
+def test_a_path_in_which_checkpoints_would_be_lost_is_refused(tiny, tmp_path):
     """In some of these Orbax writes a checkpoint that it cannot read."""
     with pytest.raises(training.RunDirectoryError, match="has one of the characters"):
-        train(tiny, tmp_path / name)
+        train(tiny, tmp_path / "a[1]/run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -457,49 +398,11 @@ def test_a_line_for_each_validation_where_there_is_no_terminal(tiny, tmp_path, c
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
-    assert lines.pop(1) == "warning: a run of 6 steps learns little; give more --steps"
     assert "from the start to step 6, 1 x cpu" in lines[0]
     assert lines[1].startswith("step 3, epoch 1: validation loss ")
     assert lines[2].startswith("step 6, epoch 2: validation loss ")
     assert lines[3] == "finished at step 6"
     assert len(lines) == 4
-
-
-@pytest.mark.parametrize(
-    ("correct", "sizes", "told"),
-    [
-        (34, (40, 30, 30), "34.0 % is near chance, 33.3 %"),
-        (50, (40, 30, 30), None),
-        (50, (50, 25, 25), "50.0 % is no more than the largest class has, 50.0 %"),
-    ],
-)
-def test_a_network_that_has_learned_nothing_is_told(
-    tiny, tmp_path, capsys, monkeypatch, correct, sizes, told
-):
-    """At the end. There are three classes."""
-    measured = Sums(np.float32(100.0), correct, 100), np.array(sizes)
-    monkeypatch.setattr(loop, "validate", lambda *args: measured)
-    train(tiny, tmp_path, progress=True)
-    shown = capsys.readouterr().err
-    assert ("the network has learned little; try a" in shown) == (told is not None)
-    assert told is None or shown.count(f"warning: {told}: the network has learned little") == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"schedule": training.Step(epochs=(1, 2, 4))}, "beyond --optimizer.schedule.epochs 2 4;"),
-        ({"schedule": training.Step(epochs=(1,))}, None),
-        ({"warmup_epochs": 3.0}, "beyond --optimizer.warmup-epochs 3;"),
-    ],
-)
-def test_a_schedule_that_is_longer_than_the_run_is_told(tiny, tmp_path, capsys, settings, told):
-    """The rate would be that of the start, all through a short run with a config for a long one."""
-    optimizer = replace(tiny.optimizer, **settings)
-    train(replace(tiny, optimizer=optimizer), tmp_path, stop=lambda: True, progress=True)
-    shown = capsys.readouterr().err
-    assert ("the run ends at epoch 2 and" in shown) == (told is not None)
-    assert told is None or told in shown
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(

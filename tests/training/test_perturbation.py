@@ -113,10 +113,6 @@ def test_gaussian_image_noise_has_its_scale_and_share():
         prng.index_keys(jax.random.key(0), jnp.arange(400)), None, images, None
     )
     assert clipped.min() == 0 and clipped.max() == 1
-    with pytest.raises(ValueError, match="share must be"):
-        GaussianImageNoise(0.1, share=1.5)
-    with pytest.raises(ValueError, match="scale must be"):
-        GaussianImageNoise(0.0)
     # Rusak et al., 2020: half of the images stay clean.
     assert GaussianImageNoise(0.1).share == 0.5
 

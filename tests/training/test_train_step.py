@@ -126,7 +126,7 @@ def test_a_seed_gives_the_same_losses_as_before(one):
     """Expected are those of the commit fa2ef183, see ``tests/test_reproduction.py``."""
     assert run(one, 3)[1].sums.loss == pytest.approx(8.196278, rel=1e-5)
     batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
-    validated, _ = one.eval_step(one.start().variables, batch)
+    validated = one.eval_step(one.start().variables, batch)
     assert validated.loss == pytest.approx(8.519140, rel=1e-5)
 
 
@@ -136,7 +136,7 @@ def test_noise_belongs_to_examples_not_to_rows(one):
 
     def eval_sums(batch):
         batch |= {"mask": np.ones(8, bool)}
-        return meshes.fetch(one.eval_step(one.start().variables, one.shard(batch))[0])
+        return meshes.fetch(one.eval_step(one.start().variables, one.shard(batch)))
 
     plain, permuted = eval_sums(host_batch()), eval_sums(host_batch(order))
     assert_close(plain, permuted, 1e-6)
@@ -150,27 +150,19 @@ def test_validation_ignores_padded_rows(four):
     poisoned = {name: array.copy() for name, array in batch.items()}
     poisoned["image"][5:] = np.nan
     first, second = (
-        meshes.fetch(four.eval_step(variables, four.shard(b))[0]) for b in (batch, poisoned)
+        meshes.fetch(four.eval_step(variables, four.shard(b))) for b in (batch, poisoned)
     )
     assert int(first.seen) == 5 and np.isfinite(second.loss)
+    both = four.eval_step(variables, four.shard(batch), first)
+    assert int(both.seen) == 10 and float(both.loss) == 2 * float(first.loss)
     jax.tree.map(np.testing.assert_array_equal, first, second)
-
-
-def test_a_validation_counts_the_classes_of_all_processes(four):
-    variables = four.start().variables
-    batch = host_batch() | {"mask": np.arange(8) < 5}
-    total = four.eval_step(variables, four.shard(batch))
-    sums, sizes = four.eval_step(variables, four.shard(batch), total)
-    expected = np.bincount(batch["label"][:5], minlength=3)
-    np.testing.assert_array_equal(sizes, 2 * expected)
-    assert int(sums.seen) == 10 and float(sums.loss) == 2 * float(total[0].loss)
 
 
 def test_the_noise_of_a_validation_is_of_the_seed(one):
     variables = one.start().variables
     batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
     other = make_eval_step(MODEL, EXPERIMENT.seed + 1, one.mesh)
-    assert float(other(variables, batch)[0].loss) != float(one.eval_step(variables, batch)[0].loss)
+    assert float(other(variables, batch).loss) != float(one.eval_step(variables, batch).loss)
 
 
 def test_the_plateau_scales_the_rate(one):

@@ -9,8 +9,7 @@ import numpy as np
 
 from vone_jax import data, prng
 from vone_jax.models.layers import BatchNorm
-from vone_jax.training.checkpoint import Checkpoints
-from vone_jax.training.log import read_log
+from vone_jax.training.run import Checkpoints, read_log
 from vone_jax.training.state import initial_state
 
 

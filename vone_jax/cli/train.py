@@ -115,8 +115,7 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(error, cli.FAILED)
     if not outcome.finished:
         return cli.STOPPED
-    if jax.process_index() == 0 and training.read_run(run_dir).experiment.model.num_classes != 1:
-        # A network of one class cannot be evaluated.
+    if jax.process_index() == 0:
         evaluate = f"{names.command('eval.py')} {shlex.quote(str(run_dir))}"
         print(f"evaluate it: {evaluate}")
     return cli.FINISHED

@@ -2,7 +2,6 @@
 
 # ruff: noqa: F401
 
-from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.folder import (
     Folder,
     describe,
@@ -14,3 +13,4 @@ from vone_jax.convert.folder import (
 from vone_jax.convert.from_file import Conversion, from_torch, read
 from vone_jax.convert.state_dict import from_state_dict, to_torch
 from vone_jax.convert.to_file import save_torch
+from vone_jax.convert.torch_file import CheckpointError

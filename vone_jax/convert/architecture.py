@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
-from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, RECEPTIVE_FIELDS, subcortical_flags
+from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -272,23 +272,9 @@ def normalisation(
 
 
 def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[str]:
-    """List the flags that may change the network and are neither known nor ignored.
-
-    A name in ``ignored`` is listed, too, if the network is built from that flag, or if the file has
-    no such flag.
-    """
+    """List the flags that may change the network and are neither known nor ignored."""
     known = _READ | _TRAINING | {*ignored}
-    made_from = "is a flag that the network is made from; give the front end as v1 to replace it"
     return [
-        f"ignored_flags (--ignore-flag): {name[:40]!r} "
-        + (
-            made_from
-            if name in _READ
-            else f"is not a flag of the file{arguments.nearest(name, flags)}"
-        )
-        for name in ignored
-        if name in _READ or name not in flags
-    ] + [
         f"flag {name[:40]!r} is unknown and may change the network, got {str(value)[:40]!r}; if it "
         f"does not, name it in ignored_flags (--ignore-flag); otherwise give the front end as v1"
         for name, value in flags.items()

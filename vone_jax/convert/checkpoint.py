@@ -12,8 +12,7 @@ from safetensors.numpy import save
 
 from vone_jax import files
 from vone_jax.convert.architecture import Normalisation
-from vone_jax.convert.errors import CheckpointError
-from vone_jax.convert.torch_file import StoredTensor, open_torch_file
+from vone_jax.convert.torch_file import CheckpointError, StoredTensor, open_torch_file
 
 # Names under which training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
 # robustness and EVNet; others.

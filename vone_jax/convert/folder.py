@@ -17,8 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax import dataclass_json, files, models
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
-from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.state_dict import checked_variables
+from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.data.transforms import Preprocessing
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
@@ -224,8 +224,10 @@ tags: [jax, flax, image-classification{tag}]
 # {name}
 
 {parameters:,} trained parameters, {num_classes} classes, images of {image_size}x{image_size} \
-pixels and {in_channels} channels in [0, 1].
-{weights}{front_end}
+pixels and {in_channels} channels in [0, 1]. {front_end}
+
+Weights: {source}
+
 ## Use
 
 ```python
@@ -240,24 +242,20 @@ logits = models.logits_fn(model, variables)(jax.random.key(0), images)
 
 def _card(description: Mapping[str, Any], parameters: int, licence: str, source: str) -> str:
     """The model card of a network, see ``describe`` and ``save_folder``."""
-    front_end, noise = "", "none"
+    front_end = "It has no front end."
     if config := description.get("v1"):
-        before = ""
-        if "subcortical" in description:
-            before = "a subcortical stage (P and M cells), then "
-        if config["noise"] is not None:
-            values = [f"{name} {value}" for name, value in config["noise"].items()]
-            noise = f"{config['noise'][dataclass_json.TYPE]} ({', '.join(values[1:])})"
+        noise = (config["noise"] or {dataclass_json.TYPE: "none"}).items()
         front_end = (
-            f"\nFront end: {before}fixed Gabor filters of {config['simple_channels']} simple and "
-            f"{config['complex_channels']} complex cells at stride {config['stride']}; noise: "
-            f"{noise}. The noise is on in training and in evaluation.\n"
+            f"Front end{', after a subcortical stage' * ('subcortical' in description)}: fixed "
+            f"Gabor filters of {config['simple_channels']} simple and {config['complex_channels']} "
+            f"complex cells at stride {config['stride']}; noise, which is on in training and in "
+            f"evaluation: {', '.join(f'{name} {value}' for name, value in noise)}."
         )
     return _CARD.format(
         **description,
         licence=licence,
         tag=", v1" if config else "",
         parameters=parameters,
-        weights=f"\nWeights: {source}\n" if source else "",
+        source=source or "not stated",
         front_end=front_end,
     )

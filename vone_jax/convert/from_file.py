@@ -20,10 +20,10 @@ from vone_jax.convert.architecture import (
     v1_settings,
 )
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
-from vone_jax.convert.errors import CheckpointError, printable
 from vone_jax.convert.gabor_fit import read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, PREFIX, read_subcortical, with_flags
+from vone_jax.convert.torch_file import CheckpointError, printable
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}
@@ -108,8 +108,8 @@ def read(
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
-      ValueError: for an unknown name, an image size that is not a positive integer, fields that V1
-        does not have, or for ``ignored_flags`` that is a string and not a list of names.
+      ValueError: for an unknown name, an image size that is not a positive integer, or fields that
+        V1 does not have.
       OSError: if the file cannot be read.
     """
     for argument, size in (("image_size", image_size), ("stem_size", stem_size)):
@@ -121,8 +121,6 @@ def read(
         fields = [f.name for f in dataclasses.fields(VOneBlockConfig) if f.name != "bank"]
         for field in v1:
             arguments.choice("a field of v1", field, fields)
-    if isinstance(ignored_flags, str):
-        raise ValueError(f"ignored_flags must be a list of names, such as [{ignored_flags!r}]")
     path = Path(path)
     try:
         checkpoint = read_checkpoint(path)
@@ -203,25 +201,15 @@ def _base_network(
 def _assumed_of(model: models.Model, assumed: Collection[str]) -> list[str]:
     """One note for each kind of thing that the file of a base network does not say."""
     assert isinstance(model, models.BaseNetwork)
-    notes = []
-    if "mean" in assumed:
-        notes.append(
-            f"normalisation that the file does not say: mean {_rounded(model.mean)}, standard "
-            f"deviation {_rounded(model.std)}"
-        )
-    if "image_size" in assumed:
-        notes.append(f"image size that the file does not say: {model.image_size} pixels")
-    if "stem_size" in assumed:
-        pool = "" if getattr(model.stem, "pool", True) else " and no pool"
-        notes.append(
-            f"strides that the file does not say: the stem has stride {model.stem.stride}{pool}; "
-            "if the network had others, its logits are wrong (stem_size, --stem-size)"
-        )
-    return notes
-
-
-def _rounded(values: Collection[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
+    mean, std = (", ".join(f"{value:.4g}" for value in each) for each in (model.mean, model.std))
+    pool = "" if getattr(model.stem, "pool", True) else " and no pool"
+    notes = {
+        "mean": f"normalisation that the file does not say: mean {mean}, standard deviation {std}",
+        "image_size": f"image size that the file does not say: {model.image_size} pixels",
+        "stem_size": f"strides that the file does not say: the stem has stride {model.stem.stride}"
+        f"{pool}; if the network had others, its logits are wrong (stem_size, --stem-size)",
+    }
+    return [note for field, note in notes.items() if field in assumed]
 
 
 def _subcortical(

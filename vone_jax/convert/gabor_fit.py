@@ -48,13 +48,12 @@ def read_bank(
         weights = weights.astype(np.float32)
         strength = np.abs(weights).sum(axis=(2, 3), dtype=np.float64)
         channel = strength.argmax(axis=1)
-        for i in range(len(weights)):
-            read = np.flatnonzero(strength[i])  # NaN counts as non-zero.
-            if not np.isfinite(strength[i]).all():
-                problems.append(f"filter {i} ({phase}) is not finite")
-            elif len(read) != 1:
-                what = f"channels {read.tolist()}" if len(read) else "no channel"
-                problems.append(f"filter {i} ({phase}) reads {what}, not exactly one")
+        # A NaN counts as non-zero, and is no strength.
+        single = (np.count_nonzero(strength, axis=1) == 1) & np.isfinite(strength).all(axis=1)
+        problems += [
+            f"filter {i} ({phase}) must be finite and read exactly one channel"
+            for i in np.flatnonzero(~single)
+        ]
         kernels.append(weights[np.arange(len(weights)), channel])
         channels.append(channel)
     if len(problems) > known:

@@ -14,8 +14,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
-from vone_jax.convert.errors import CheckpointError
 from vone_jax.convert.subcortical import subcortical_tensors
+from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.models import V1_MODULES, Model, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
 from vone_jax.models.cornet import CORnetSBackEnd, CORnetZBackEnd

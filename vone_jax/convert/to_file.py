@@ -1,6 +1,5 @@
 """Files of weights for PyTorch, with the names of its networks."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -71,31 +70,16 @@ def _check_stem(model: models.Model, name: str) -> None:
     """Refuse a base network that would load into PyTorch's without an error and be another one."""
     if isinstance(model, models.VOneNet):
         return
-    usual = models.create(
-        name,
-        model.back_end.num_classes,
-        model.image_size,
-        model.in_channels,
-        width=model.back_end.width,
-        mean=model.mean,
-        std=model.std,
-        stem_size=224,
-    )
-    changed = [
-        f"{part}.{field.name} {getattr(ours, field.name)} in place of {getattr(theirs, field.name)}"
-        for part in ("stem", "back_end")
-        for ours, theirs in [(getattr(model, part), getattr(usual, part))]
-        for field in dataclasses.fields(ours)
-        if field.name not in ("parent", "name", "dtype")
-        and getattr(ours, field.name) != getattr(theirs, field.name)
-    ]
+    kept = {field: getattr(model, field) for field in ("image_size", "in_channels", "mean", "std")}
+    sizes = {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
+    usual = models.create(name, **sizes, **kept, stem_size=224, dtype=model.dtype)
     ours, theirs = (
-        {path: leaf.shape for path, leaf in abstract_variables(each).items()} if changed else None
+        {path: leaf.shape for path, leaf in abstract_variables(each).items()}
         for each in (model, usual)
     )
-    if changed and ours == theirs:
+    if (model.stem, model.back_end) != (usual.stem, usual.back_end) and ours == theirs:
         raise ValueError(
-            f"this {name} has {', '.join(changed)}. PyTorch's network takes its weights without an "
-            "error and gives other logits. Change its stem in PyTorch, such as "
+            f"this {name} has other strides than that for 224 pixels. PyTorch's network takes its "
+            "weights without an error and gives other logits. Change its stem in PyTorch, such as "
             "network.conv1.stride = (1, 1), and write the file with force (--force)"
         )

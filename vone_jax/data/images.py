@@ -4,8 +4,6 @@ import functools
 import hashlib
 import io
 import os
-import warnings
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,6 @@ from vone_jax.names import DEMO
 
 _EXTENSIONS = (
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
-)  # fmt: skip
-# Endings of photographs that Pillow does not decode, or not in every release, or not to 8 bits.
-_OTHER_FORMATS = (
-    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".raw"
 )  # fmt: skip
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -84,9 +78,8 @@ class FolderSource(Source):
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
     may lie deeper inside a class folder. Symbolic links are followed, each real directory once per
-    class. Hidden files and folders, and other types of files, are ignored, with a warning if they
-    are photographs of a format that is not decoded, such as HEIC. Neither a rotation in the
-    metadata of a photograph nor transparency is applied, as in torchvision.
+    class. Hidden files and folders, and other types of files, are left out. Neither a rotation in
+    the metadata of a photograph nor transparency is applied, as in torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
     image in the order of names is in ``"validation"``, the others are in ``"train"``.
@@ -140,16 +133,14 @@ class FolderSource(Source):
         self._root = folder
         self.files: list[str] = []
         self._labels: list[int] = []
-        left_out: Counter[str] = Counter()
         for name in classes:
             if composed(name) not in numbers:
                 raise ValueError(f"{folder} has the class {name!r}, which {root / 'train'} lacks")
-            chosen, others = _images(folder / name)
-            left_out += others
+            chosen = _images(folder / name)
             if divided and len(chosen) < 2:
                 raise ValueError(
                     f"class folder {folder / name} holds {len(chosen)} image; at least 2 are "
-                    f"needed to divide it into {' and '.join(_PARTS)}{_counted(left_out)}"
+                    f"needed to divide it into {' and '.join(_PARTS)}"
                 )
             if divided:
                 validation = chosen[::_EVERY]
@@ -157,9 +148,6 @@ class FolderSource(Source):
                 chosen = validation if split == "validation" else in_train
             self.files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
-        if left_out:
-            message = f"photographs in {folder} are left out{_counted(left_out)}"
-            warnings.warn(message, stacklevel=2)
 
     def checksum_of(self, indices: Iterable[int]) -> str:
         """A hash of the names and sizes of the files of some images."""
@@ -182,33 +170,23 @@ def _subfolders(folder: Path) -> list[str]:
     )
 
 
-def _images(folder: Path) -> tuple[list[str], Counter[str]]:
-    """Return the images of a class in order, and the number of other photographs by ending."""
+def _images(folder: Path) -> list[str]:
+    """Return the images of a class in order."""
     visited: set[str] = set()
-    images, others = [], Counter()
+    images = []
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         # Changed in place, which tells os.walk where to go.
         folders[:] = [] if real in visited else sorted(name for name in folders if name[0] != ".")
         for name in names if real not in visited else ():
-            ending = Path(name).suffix.lower()
-            if name[0] != "." and ending in _EXTENSIONS:
+            if name[0] != "." and Path(name).suffix.lower() in _EXTENSIONS:
                 images.append((place, name))
-            elif name[0] != "." and ending in _OTHER_FORMATS:
-                others[ending] += 1
         visited.add(real)
     if not images:
         raise ValueError(
-            f"class folder {folder} holds no image; "
-            f"accepted endings are {' '.join(_EXTENSIONS)}{_counted(others)}"
+            f"class folder {folder} holds no image; accepted endings are {' '.join(_EXTENSIONS)}"
         )
-    return [os.path.join(place, name) for place, name in sorted(images)], others
-
-
-def _counted(others: Counter[str]) -> str:
-    """The end of a message about photographs that are not decoded; empty if there are none."""
-    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
-    return f": {counts}; convert them to JPEG" if counts else ""
+    return [os.path.join(place, name) for place, name in sorted(images)]
 
 
 @functools.cache

@@ -58,12 +58,7 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
         return _npz(name, Path(os.path.expanduser(rest)), split)
     if kind == "tfds" and rest:
         return _tfds_source(rest, split, data_dir)
-    known = [EMBEDDED, DEMO]
-    with contextlib.suppress(ImportError):
-        from vone_jax.data import tfds_sets
-
-        known += [f"tfds:{registered}" for registered in tfds_sets.registered_names()]
-    meant = arguments.nearest(name, known, cutoff=0.6)
+    meant = arguments.nearest(name, [EMBEDDED, DEMO], cutoff=0.6)
     if os.sep in name or os.path.isdir(os.path.expanduser(name)):
         meant = f"; did you mean '{'npz' if name.endswith('.npz') else 'folder'}:{name}'?"
     raise ValueError(
@@ -216,11 +211,6 @@ def _rows(folder: Path, name: str, severity: int) -> ArraySource:
         raise FileNotFoundError(f"{folder} has no labels.npy, the labels of its images")
     images = np.load(folder / f"{name}.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"{folder / name}.npy must hold images, uint8 of shape (N, H, W, C) with C = 1 or 3, "
-            f"got {images.dtype} of shape {images.shape}"
-        )
     if not images.size or len(images) % 5 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{folder / name}.npy must have the same number of images at each of 5 severities and "

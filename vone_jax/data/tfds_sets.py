@@ -61,11 +61,6 @@ class TfdsSource(Source):
         return {"image": image, "label": int(example[self._label_key])}
 
 
-def registered_names() -> list[str]:
-    """Return the names of the sets that this version of TFDS knows."""
-    return sorted(set(tfds.list_builders(with_community_datasets=False)))
-
-
 def prepare_from_arrays(
     name: str,
     splits: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -87,15 +82,10 @@ def prepare_from_arrays(
     features = registered.info.features
     shape, num_classes = features["image"].shape, features["label"].num_classes
     for split, (images, labels) in splits.items():
-        if images.shape[1:] != shape or images.dtype != np.uint8:
+        if images.shape[1:] != shape or not len(labels) or labels.max() >= num_classes:
             raise ValueError(
-                f"images of {name!r} are uint8 of shape {shape}, "
-                f"the {split} images are {images.dtype} of shape {images.shape[1:]}"
-            )
-        if len(labels) == 0 or labels.max() >= num_classes:
-            raise ValueError(
-                f"labels of {name!r} are below {num_classes}, the {split} labels are "
-                + (f"up to {labels.max()}" if len(labels) else "missing")
+                f"{name!r} has images of shape {shape} and labels below {num_classes}, the {split} "
+                f"images have the shape {images.shape} and labels {np.unique(labels)}"
             )
 
     base: Any = type(registered)
@@ -137,7 +127,7 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"TFDS has no set {name!r}, and none of this name is prepared in {place}"
-            f"{arguments.nearest(name, registered_names(), cutoff=0.6)}"
+            f"{arguments.nearest(name, tfds.list_builders(with_community_datasets=False))}"
         ) from None
     except ImportError as error:
         raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
@@ -149,23 +139,18 @@ def _expand(data_dir: DataDir) -> Path | None:
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
     """Return the keys of image and label; raise a ValueError if it is no classification set."""
-    image_key, label_key = "image", "label"
-    if isinstance(info.supervised_keys, tuple) and len(info.supervised_keys) == 2:
-        image_key, label_key = info.supervised_keys
+    keys = info.supervised_keys
+    image_key, label_key = (
+        keys if isinstance(keys, tuple) and len(keys) == 2 else ("image", "label")
+    )
     is_dict = isinstance(info.features, tfds.features.FeaturesDict)
     features: dict[str, Any] = dict(info.features.items()) if is_dict else {}
-    image: Any = features.get(image_key)
-    kinds = tfds.features.Image, tfds.features.ClassLabel
-    if not all(map(isinstance, (image, features.get(label_key)), kinds)):
-        listed = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
+    image, label = features.get(image_key), features.get(label_key)
+    fits = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
+    if not fits or image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
         raise ValueError(
-            f"TFDS set {name!r} is not an image classification set: it must have an Image and a "
-            f"ClassLabel, its features are {listed or info.features}"
-        )
-    if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"TFDS set {name!r} has {np.dtype(image.np_dtype).name} images of shape "
-            f"{image.shape}; accepted are uint8 images with 1 or 3 channels"
+            f"TFDS set {name!r} is not an image classification set: it must have a ClassLabel and "
+            f"an Image of 8 bits with 1 or 3 channels, its features are {info.features}"
         )
     return image_key, label_key
 

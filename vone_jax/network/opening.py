@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
 from vone_jax.training import run as runs
-from vone_jax.training.experiment_files import import_hint
 
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"
@@ -327,7 +327,10 @@ def import_module(module: str) -> ModuleType:
     try:
         described.loader.exec_module(loaded)
     except ModuleNotFoundError as error:
-        error.add_note(import_hint(path))
+        beside = shlex.quote(str(path.parent))
+        error.add_note(
+            f"if the module lies beside {path.name}, start the command with PYTHONPATH={beside}"
+        )
         raise
     return loaded
 

@@ -11,6 +11,7 @@ from vone_jax.training.experiment import (
     Similarity,
 )
 from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
+from vone_jax.training.inputs import resolve
 from vone_jax.training.loop import NonFiniteError, Outcome, train
 from vone_jax.training.optimizer import (
     Constant,
@@ -20,7 +21,6 @@ from vone_jax.training.optimizer import (
     Plateau,
     Step,
 )
-from vone_jax.training.resolve import resolve
 from vone_jax.training.run import (
     Run,
     RunDescription,

@@ -131,12 +131,8 @@ class Similarity:
     # Layers of the network to compare, by their names in features. Li et al. use five convolutions
     # spread over the depth of ResNet-18.
     layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    # Data set of the compared images, see data.load. None is the training set. The file of "neural"
-    # has its own images, all of which are used.
-    source: str | None = None
-    # Split of source. Where source is None, the split is data.train_split.
-    split: str = "train"
-    # Number of images, evenly spread over the split. The matrix is images x images.
+    # Number of training images, evenly spread over the split. The matrix is images x images. The
+    # file of "neural" has its own images, all of which are used.
     images: Annotated[int, Range(2)] = 1000
     # Images in a training step; all their pairs are compared.
     batch: Annotated[int, Range(2)] = 32
@@ -144,8 +140,6 @@ class Similarity:
     threshold: Share = 0.8
     # Permute the images of the target: a control that keeps only its distribution.
     shuffled: bool = False
-    # The block for "v1". None is models.v1_config.
-    v1: VOneBlockConfig | None = None
 
     def __post_init__(self):
         arguments.fields(self)
@@ -154,23 +148,13 @@ class Similarity:
                 f"path must be given for target 'neural' and for no other; got target "
                 f"{self.target!r} and path {self.path!r}"
             )
-        layers = self.layers if isinstance(self.layers, tuple) else ()
-        if not layers or len(set(layers)) != len(layers):
-            raise ValueError(
-                f"layers must be a tuple of different names, at least one, got {self.layers!r}"
-            )
-        if self.source is not None and self.target == "neural":
-            raise ValueError(
-                f"source must be None for target 'neural', whose file has the images, got "
-                f"{self.source!r}"
-            )
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers must be different names, at least one, got {self.layers!r}")
         if self.batch > self.images and self.target != "neural":
             raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
         if self.target == "v1" and self.images < 3:
             # Units are centred over the images. Two images then always have similarity -1.
             raise ValueError(f"images must be at least 3 for target 'v1', got {self.images}")
-        if self.v1 is not None and self.target != "v1":
-            raise ValueError(f"v1 is for target 'v1', got target {self.target!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import runpy
-import shlex
 import sys
 import traceback
 import types
@@ -92,46 +91,21 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
     try:
         defined = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
-        raise ValueError(_message(error, str(path))) from error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f":{frame.lineno}" for frame in frames if frame.filename == str(path)]
+        where = f"{path}{lines[-1] if lines else ''}"
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     value = defined.get(variable)
     if value is None and hasattr(defined.get("sweep"), "members"):
         raise ValueError(
-            f"{name} is a sweep over several networks: python sweep.py {name} runs all, "
-            f"python train.py {name}:LABEL trains one; its labels are "
-            f"{', '.join(defined['sweep'].members)}"
+            f"{name} is a sweep; {command('sweep.py')} {name} runs all, {command('train.py')} "
+            f"{name}:LABEL trains one of {', '.join(defined['sweep'].members)}"
         )
-    if value is None and defined.get("experiment"):
-        raise ValueError(f"{name} is not a sweep; python train.py {name} trains this network")
     if value is None or (cls is not None and not isinstance(value, cls)):
         raise ValueError(
             f"{name} must define {variable} = {variable.capitalize()}(...), it has {value!r:.80}"
         )
     return value
-
-
-def _message(error: BaseException, path: str) -> str:
-    """Return the message of an error of a config file, after the file and the line.
-
-    The text begins with the type of the error, except for values that this package has refused.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    line = next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
-    message = str(error)
-    if isinstance(error, SyntaxError) and error.filename == path:
-        line, message = error.lineno, error.msg
-    package = Path(__file__).resolve().parents[1]
-    refused = Path(frames[-1].filename).resolve().is_relative_to(package)
-    if not refused or not isinstance(error, ValueError | TypeError):
-        message = f"{type(error).__name__}: {message}"
-    if isinstance(error, ModuleNotFoundError):
-        message += f"; {import_hint(Path(path))}"
-    return f"{path}: {message}" if line is None else f"{path}:{line}: {message}"
-
-
-def import_hint(path: Path) -> str:
-    """The cure for a file of the user that does not find a module."""
-    beside = shlex.quote(str(path.parent))
-    return f"if the module lies beside {path.name}, start the command with PYTHONPATH={beside}"
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -189,12 +163,6 @@ def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = No
     if not isinstance(content, dict):
         raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
     return dataclass_json.decode(Experiment, _with_objects(content, read_bank), "experiment")
-
-
-def imported_banks(experiment: Experiment) -> list[ImportedBank]:
-    """Return the imported banks of an experiment, whose JSON form has only their digests."""
-    blocks = [experiment.model.v1, experiment.similarity and experiment.similarity.v1]
-    return [block.bank for block in blocks if block and isinstance(block.bank, ImportedBank)]
 
 
 def _with_objects(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,14 @@ from vone_jax import arguments, data, files
 from vone_jax import mesh as meshes
 from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
-from vone_jax.training.checkpoint import Checkpoints
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.experiment_files import resumed
 from vone_jax.training.initial import take_weights
-from vone_jax.training.log import RunLog, Speed
-from vone_jax.training.optimizer import Step, after_validation
-from vone_jax.training.resolve import resolve
-from vone_jax.training.state import TrainState, check_patterns, initial_state, split
+from vone_jax.training.optimizer import after_validation
+from vone_jax.training.similarity import similarity_targets
+from vone_jax.training.state import Sums, TrainState, check_patterns, initial_state, split
 from vone_jax.training.step import make_eval_step, make_train_step
 
-# A run gets a warning if it has fewer steps, or if its accuracy is below this multiple of chance.
-_FEW_STEPS = 100
-_NEAR_CHANCE = 1.2
 _CURE = "try a lower optimizer.learning_rate in a new run"
 
 
@@ -111,7 +106,7 @@ def train(
     model = experiment.build()
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
     check_patterns(experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats)
-    targets = inputs.similarity_targets(experiment, model, mesh, shapes)
+    targets = similarity_targets(experiment, model, mesh, shapes)
     teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
     train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
     eval_step = make_eval_step(model, experiment.seed, mesh)
@@ -133,7 +128,7 @@ def train(
 
         # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
-            Checkpoints(
+            run.Checkpoints(
                 directory / run.CHECKPOINTS, experiment.keep_checkpoints, experiment.keep_best
             )
         )
@@ -146,19 +141,17 @@ def train(
         validated = int(state.validated)
 
         curves = directory / "tensorboard" if tensorboard else None
-        log = enter(RunLog(directory / run.LOG, step, validated, curves))
+        log = enter(run.RunLog(directory / run.LOG, step, validated, curves))
         report = enter(Progress(total, step, shown=progress and jax.process_index() == 0))
         report.line(
             f"{experiment.name}: {experiment.model.name}, {parameters:,} parameters, on "
             f"{len(source):,} images of {experiment.data.source}, from "
             f"{f'step {step}' if step else 'the start'} to step {total}, {device}"
         )
-        for warning in _warnings(experiment, names, total, steps_per_epoch):
-            report.line(f"warning: {warning}")
         if weights is not None:
             report.line(weights.table())
         batches = enter(contextlib.closing(inputs.train_batches(experiment, source, step)))
-        speed, running, note = Speed(), None, ""
+        speed, running, note = run.Speed(), None, ""
 
         while True:
             stopping = stop() if jax.process_count() == 1 else meshes.stop_requested(step)
@@ -172,19 +165,13 @@ def train(
                     speed.paused(),
                     contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
                 ):
-                    result = validate(eval_step, state, parts, mesh, stop)
+                    sums = validate(eval_step, state, parts, mesh, stop)
                 report.doing("training")
-                if result is None:
+                if sums is None:
                     stopping = True
                 else:
-                    sums, sizes = result
                     validated, accuracy = step, sums.means()["accuracy"]
                     _log_validation(log, report, step, step / steps_per_epoch, sums)
-                    if last and (guess := _as_good_as(accuracy, sizes)):
-                        report.line(
-                            f"warning: {100 * accuracy:.1f} % is {guess}: the network has learned "
-                            "little; try a longer run or another --optimizer.learning-rate"
-                        )
                     state = _after_validation(experiment, state, sums.means()["loss"], mesh)
 
             # 5. Save.
@@ -227,8 +214,8 @@ def validate(
     batches: Any,
     mesh: meshes.Mesh,
     stop: Callable[[], bool] = lambda: False,
-) -> Any:
-    """Return the sums over validation batches, and the number of examples of each class.
+) -> Sums | None:
+    """Return the sums over validation batches.
 
     They stay on the devices until the end. The result is None if ``stop`` returns True, which a
     program of one process polls before each batch.
@@ -246,7 +233,7 @@ def validate(
 def _resolved(given: Experiment, directory: Path, source: data.Source, initial: Any) -> Experiment:
     """Return the experiment with all fields filled in, as a run in the directory has them."""
     if not meshes.agree(lambda: (directory / run.CONFIG).exists()):
-        return resolve(given, source, initial)
+        return inputs.resolve(given, source, initial)
     before = run.read_run(directory)
     run.check_same(directory, given, before.given)
     if before.class_names != tuple(source.class_names):
@@ -324,7 +311,7 @@ def _train_record(step: int, epoch: float, state: TrainState, metrics: Any) -> d
     return record | ({"skipped": int(skipped)} if skipped else {})
 
 
-def _log_validation(log: RunLog, report: Progress, step: int, epoch: float, sums: Any) -> None:
+def _log_validation(log: run.RunLog, report: Progress, step: int, epoch: float, sums: Any) -> None:
     means = sums.means()
     if not math.isfinite(means["loss"]):
         raise NonFiniteError(f"the validation loss is {means['loss']} at step {step}; {_CURE}")
@@ -343,37 +330,3 @@ def _after_validation(
     plateau = after_validation(experiment.optimizer.schedule, before, loss)
     plateau, validated = meshes.replicate(mesh, (plateau, np.int32(state.step)))
     return dataclasses.replace(state, plateau=plateau, validated=validated)
-
-
-def _warnings(
-    experiment: Experiment, class_names: Sequence[str], total: int, steps_per_epoch: int
-) -> Iterator[str]:
-    """Yield warnings about a run that probably learns little."""
-    if len(class_names) == 1:
-        yield (
-            f"{experiment.data.source} has one class, so there is nothing to learn; each class "
-            "needs a folder of its own"
-        )
-    if total < _FEW_STEPS:
-        cure = "more --epochs or a smaller --data.batch-size give more steps"
-        cure = cure if experiment.steps is None else "give more --steps"
-        yield f"a run of {total} steps learns little; {cure}"
-    optimizer, end = experiment.optimizer, total / steps_per_epoch
-    falls = optimizer.schedule.epochs if isinstance(optimizer.schedule, Step) else ()
-    planned = {"schedule.epochs": falls, "warmup-epochs": (optimizer.warmup_epochs,)}
-    for option, epochs in planned.items():
-        if later := [f"{epoch:g}" for epoch in epochs if epoch >= end]:
-            yield (
-                f"the run ends at epoch {end:.4g} and does not get beyond --optimizer.{option} "
-                f"{' '.join(later)}; choose smaller values"
-            )
-
-
-def _as_good_as(accuracy: float, sizes: np.ndarray) -> str:
-    """The guess that is as good as a network of this accuracy; empty if it has learned more."""
-    chance, largest = 1 / len(sizes), int(sizes.max()) / max(int(sizes.sum()), 1)
-    if len(sizes) > 1 and accuracy <= _NEAR_CHANCE * chance:
-        return f"near chance, {100 * chance:.1f} %"
-    if len(sizes) > 1 and accuracy <= largest:
-        return f"no more than the largest class has, {100 * largest:.1f} %"
-    return ""

@@ -163,8 +163,6 @@ class OptimizerConfig:
     warmup_epochs: float = 0.0
     # Share of the last update that is kept, in [0, 1).
     momentum: _BelowOne = 0.9
-    # Use Nesterov momentum.
-    nesterov: bool = False
     # Factor in [0, 1]. The parameters times this are added to the gradient before momentum, which
     # is coupled weight decay as in PyTorch.
     weight_decay: Share = 1e-4
@@ -181,8 +179,6 @@ class OptimizerConfig:
             if not isinstance(rate, tuple) or len(rate) != 2:
                 raise ValueError(f"rates must be pairs (pattern, factor), got {rate!r}")
             arguments.number(f"rates: the factor of {rate[0]!r}", rate[1], POSITIVE)
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum > 0, got momentum 0")
         if self.warmup_epochs and isinstance(self.schedule, OneCycle):
             raise ValueError("warmup_epochs must be 0 with OneCycle, which has its own warm-up")
 
@@ -190,12 +186,11 @@ class OptimizerConfig:
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return SGD in PyTorch's form, without the learning rate.
 
-    Let g be the gradient of the loss, clipped first, and p a parameter. The update u of p is
-    g' = g + weight_decay p;  v = momentum v + g';  u = g' + momentum v if nesterov, else v.
-    The training step subtracts learning_rate * u, where the learning rate includes the factor of
-    ``rates``. So a change of the rate acts at once on the accumulated momentum, as in
-    ``torch.optim.SGD`` with dampening 0. What is learned within V1 does not decay: 0 is not a
-    neutral value there.
+    Let g be the gradient of the loss, clipped first, and p a parameter. Its update is
+    v = momentum v + g + weight_decay p, from v = 0 on. The training step subtracts learning_rate *
+    v, where the learning rate includes the factor of ``rates``. So a change of the rate acts at
+    once on the accumulated momentum, as in ``torch.optim.SGD`` with dampening 0. What is learned
+    within V1 does not decay: 0 is not a neutral value there.
     """
     parts = []
     if config.gradient_clip is not None:
@@ -209,7 +204,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
         mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
-    return optax.chain(*parts, optax.trace(config.momentum, config.nesterov))
+    return optax.chain(*parts, optax.trace(config.momentum))
 
 
 def learning_rate(

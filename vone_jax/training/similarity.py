@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, files, models, prng
+from vone_jax import arguments, data, files, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.experiment import Experiment, Similarity
-from vone_jax.training.state import WEIGHTS, merge, split, training_apply, variables_of
+from vone_jax.training.state import WEIGHTS, TrainState, merge, split, training_apply, variables_of
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 # The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.
@@ -143,6 +143,23 @@ def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
     return {"images": images, "similarity": similarity}
 
 
+def similarity_targets(
+    experiment: Experiment, model: nn.Module, mesh: meshes.Mesh, shapes: TrainState
+) -> Any:
+    """Return images and similarities of the regularisation on every device, or None."""
+    config = experiment.similarity
+    if config is None:
+        return None
+    meshes.check_batch_size(mesh, config.batch, "similarity.batch")
+    size, channels = experiment.model.image_size, experiment.model.in_channels
+    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    features = partial(model.apply, noise_key=jax.random.key(0), method="features")
+    layers: Any = jax.eval_shape(features, shapes.variables, image)
+    for layer in config.layers:
+        arguments.choice("each of similarity.layers", layer, layers)
+    return meshes.replicate(mesh, make_targets(experiment))
+
+
 def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read measured similarities from an NPZ file.
 
@@ -162,62 +179,41 @@ def load_matrix(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of similarities {path}")
     arrays = files.read_npz(path)
-    for name in ("images", "similarity"):
-        if name not in arrays:
-            raise ValueError(f"{path} lacks the array {name}; it has {', '.join(arrays)}")
-        if arrays[name].dtype.kind not in "uif":
-            raise ValueError(f"{path}: {name} must be real numbers, got {arrays[name].dtype}")
-    images, similarity = arrays["images"], arrays["similarity"]
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"{path}: images must be (n, H, W) or (n, H, W, C), got {images.shape}")
-    if images.dtype == np.uint8:
-        images = images.astype(np.float32) / 255
-    images = images.astype(np.float32)
-    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"{path}: images must be bytes, or floats in [0, 1]")
-    n = len(images)
-    if similarity.shape != (n, n):
-        raise ValueError(
-            f"{path}: similarity must have shape ({n}, {n}) for {n} images, got {similarity.shape}"
-        )
-    similarity = similarity.astype(np.float64)
-    for holds, requirement in (
-        (np.isfinite(similarity).all(), "be finite"),
-        (np.abs(similarity).max() <= 1 + 1e-4, "lie in [-1, 1]"),
-        (np.allclose(similarity, similarity.T, atol=1e-4), "be symmetric"),
-        (np.allclose(np.diag(similarity), 1.0, atol=1e-4), "have 1 on its diagonal"),
-    ):
-        if not holds:
-            raise ValueError(f"{path}: similarity must {requirement}")
+    if absent := {"images", "similarity"} - arrays.keys():
+        raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(arrays)}")
+    images, similarity = arrays["images"], arrays["similarity"].astype(np.float64)
+    images = images[..., None] if images.ndim == 3 else images
+    images = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
+    n, diagonal = len(images), np.eye(len(images), dtype=bool)
+    checks: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("images must be (n, H, W) or (n, H, W, C)", lambda: images.ndim == 4 and images.size),
+        ("images must be bytes, or floats in [0, 1]",
+         lambda: ((images >= 0) & (images <= 1)).all()),
+        (f"similarity must have shape ({n}, {n})", lambda: similarity.shape == (n, n)),
+        ("similarity must lie in [-1, 1]", lambda: (np.abs(similarity) <= 1 + 1e-4).all()),
+        ("similarity must be symmetric", lambda: np.allclose(similarity, similarity.T, atol=1e-4)),
+        ("similarity must be 1 on its diagonal",
+         lambda: np.allclose(similarity[diagonal], 1.0, atol=1e-4)),
+    )  # fmt: skip
+    for requirement, holds in checks:
+        if not holds():
+            raise ValueError(f"{path}: {requirement}")
     return images, np.clip(similarity, -1, 1).astype(np.float32)
 
 
 def _images(experiment: Experiment, config: Similarity) -> np.ndarray:
-    source, channels = experiment.data.source, experiment.model.in_channels
-    split = config.split
-    if config.source is None:
-        split = experiment.data.train_split
-        if config.split not in ("train", split):
-            raise ValueError(
-                f"similarity.split must be data.train_split, {split!r}, where similarity.source is "
-                f"None, got {config.split!r}; name the source to take another split"
-            )
-    images = data.load(config.source or source, split, data_dir=experiment.data.data_dir)
-    if images.image_shape[-1] != channels:
+    """Return images of the training split as the network takes them."""
+    config_data, size = experiment.data, experiment.model.image_size
+    source = data.load(config_data.source, config_data.train_split, data_dir=config_data.data_dir)
+    if len(source) < config.images:
         raise ValueError(
-            f"similarity.source must have images of {channels} channel(s), as the network, got "
-            f"{images.name!r} with {images.image_shape[-1]}"
+            f"similarity.images must be at most {len(source)}, the training images, got "
+            f"{config.images}"
         )
-    if len(images) < config.images:
-        raise ValueError(
-            f"similarity.images must be at most {len(images)}, the images of {images.name!r} "
-            f"{split!r}, got {config.images}"
-        )
-    subset, size = data.Subset(images, config.images), experiment.model.image_size
-    crop = data.Preprocessing(experiment.data.center_crop)
-    batches: Any = data.eval_batches(subset, batch_size=_BATCH, image_size=size, preprocessing=crop)
+    crop = data.Preprocessing(config_data.center_crop)
+    batches: Any = data.eval_batches(
+        data.Subset(source, config.images), batch_size=_BATCH, image_size=size, preprocessing=crop
+    )
     with contextlib.closing(batches):
         return np.concatenate([batch["image"][batch["mask"]] for batch in batches])
 
@@ -228,7 +224,7 @@ def _similarity(config: Similarity, images: np.ndarray) -> np.ndarray:
         small = np.abs(similarity) < config.threshold
         return np.where(small, 0, similarity).astype(np.float32)
     # Cosines of population responses (n, units), each unit centred over the images.
-    responses = _responses(config.v1 or models.v1_config(*images.shape[2:]), images)
+    responses = _responses(models.v1_config(*images.shape[2:]), images)
     centred = responses - responses.mean(axis=0, dtype=np.float64)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = centred / np.where(length > 0, length, 1)

@@ -7,7 +7,6 @@ everything in it: ``back_end/layer1*`` is the first stage of a ResNet, ``stem`` 
 running values of a batch norm have paths, too: ``back_end/layer1_0/bn1/mean``.
 """
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
-from vone_jax import prng
+from vone_jax import arguments, prng
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.optimizer import PlateauState, Rates, make_optimizer
 
@@ -172,12 +171,10 @@ def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_sta
 
 
 def _check_pattern(field: str, pattern: str, paths: Sequence[str]) -> None:
-    if any(matches(pattern, path) for path in paths):
-        return
-    modules = {path.rsplit("/", depth)[0] for path in paths for depth in range(path.count("/") + 1)}
-    near = difflib.get_close_matches(pattern.rstrip("*/"), sorted(modules), n=3, cutoff=0.4)
-    names = near or sorted(module for module in modules if module.count("/") < 2)
-    raise ValueError(
-        f"{field}: nothing in the network has the name {pattern!r}; near names are "
-        f"{', '.join(names)}"
-    )
+    if not any(matches(pattern, path) for path in paths):
+        modules = {path.rpartition("/")[0] for path in paths}
+        raise ValueError(
+            f"{field}: nothing in the network has the name {pattern!r}"
+            f"{arguments.nearest(pattern.rstrip('*/'), sorted(modules))}; there are "
+            f"{', '.join(sorted({'/'.join(path.split('/')[:2]) for path in modules}))}"
+        )

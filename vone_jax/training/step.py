@@ -288,25 +288,22 @@ def _accumulated(
 
 def make_eval_step(
     model: nn.Module, seed: int, mesh: meshes.Mesh
-) -> Callable[[Any, Batch, Any], tuple[Sums, jax.Array]]:
+) -> Callable[[Any, Batch, Any], Sums]:
     """Return the compiled function ``(variables, batch, total) -> total`` of a validation batch.
 
-    ``total`` is the sums so far, and the number of examples of each class, int32 (classes,). None
-    begins. The batch has ``image``, ``label``, ``index`` and ``mask``, bool (N,), False for
-    padding. The noise of an example depends only on the seed and the example's index. It is the
-    same in every validation of a run, so changes of the curve over steps are changes of the
-    network.
+    ``total`` is the sums so far; None begins. The batch has ``image``, ``label``, ``index`` and
+    ``mask``, bool (N,), False for padding. The noise of an example depends only on the seed and the
+    example's index. It is the same in every validation of a run, so changes of the curve over steps
+    are changes of the network.
     """
 
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
-    def eval_step(variables: Any, batch: Batch, total: Any = None) -> tuple[Sums, jax.Array]:
+    def eval_step(variables: Any, batch: Batch, total: Any = None) -> Sums:
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
         keys = prng.index_keys(noise_key, batch["index"])
         logits: Any = model.apply(variables, batch["image"], train=False, noise_key=keys)
         losses = cross_entropy(logits, batch["label"])
-        classes = jnp.arange(logits.shape[-1])[None] == batch["label"][:, None]
-        sizes = jnp.sum(classes & batch["mask"][:, None], axis=0, dtype=jnp.int32)
         sums = batch_sums(losses, logits, batch["label"], batch["mask"])
-        return (sums, sizes) if total is None else jax.tree.map(jnp.add, total, (sums, sizes))
+        return sums if total is None else jax.tree.map(jnp.add, total, sums)
 
     return eval_step
