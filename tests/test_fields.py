@@ -12,16 +12,18 @@ import typing
 import numpy as np
 import pytest
 
-from vone_jax import attacks, data, evaluation, sweep, training, v1
+from vone_jax import attacks, corruptions, data, evaluation, sweep, training, v1
 from vone_jax.arguments import Range
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Attacked, Corrupted
+from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import Protocol
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import Physiology
+from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.v1.divisive import GDN, OrientedPools
 
 IN_L2 = ("APGD", "CW", "DDN", "DeepFool", "FAB", "FGSM", "FMN", "MIFGSM", "PGD", "RandomNoise")
@@ -63,12 +65,14 @@ EXAMPLES = [
     Attacked(ATTACKS[0]),
     Corrupted("fog", 3),
     Certified((0.1,)),
+    CriticalBands(),
     FourierMap(),
     Geometry("stem"),
     Masking("linf", 0.1, True),
     Metamers("stem"),
     Physiology("v1"),
     Protocol(),
+    Psychophysics(next(iter(corruptions.DISTORTIONS))),
     evaluation.Options(),
     sweep.Options(),
 ]
