@@ -66,6 +66,12 @@ def test_explicit_values_that_contradict_the_data_are_named(fields, message):
         resolve(experiment("vone_resnet18", **fields), source())
 
 
+def test_images_of_one_class_are_refused():
+    """A folder that is a class, or whose classes lie deeper."""
+    with pytest.raises(ValueError, match="data.source .* has one class"):
+        resolve(experiment("resnet18"), source(classes="a"))
+
+
 def test_the_validation_split_is_the_first_that_there_is(tmp_path):
     resolved = resolve(experiment("resnet18", eval_split=None), source())
     assert resolved.data.eval_split == "test"
