@@ -1,8 +1,9 @@
 """Numbers that keys have given. If one changes, older results cannot be computed again.
 
 The expected numbers were computed with the commit fa2ef183 of 27 November 2026, those of single
-runs of attacks with 41f1894. The choice among several runs draws on its own since 50304a4, so "PGD"
-and "random noise" are of that commit. Whoever has to change one says so in CHANGELOG.md.
+runs of attacks with 41f1894, and those of uniform, phase and band noise with effef19. The choice
+among several runs draws on its own since 50304a4, so "PGD" and "random noise" are of that commit.
+Whoever has to change one says so in CHANGELOG.md.
 """
 
 from functools import partial
@@ -91,6 +92,9 @@ DRAWS = {
     "Gaussian noise in training": lambda: perturbed(training.GaussianImageNoise(0.2)),
     "PRIME": lambda: perturbed(training.PRIME()),
     "score": score,
+    "uniform_noise": lambda: corruptions.distort(KEY, images(), "uniform_noise", 0.2),
+    "phase_noise": lambda: corruptions.distort(KEY, images(), "phase_noise", 30.0),
+    "band noise": lambda: corruptions.mask(KEY, images(), 2, 0.08),
     **{name: partial(corruptions.corrupt, KEY, images(), name, 3) for name in DRAWN},
 }
 
@@ -111,6 +115,9 @@ EXPECTED = {
     "Gaussian noise in training": (0.5270305, 0.9572102, 0.5260223, 0.7676523),
     "PRIME": (0.6452331, 0.9573595, 0.8686515, 0.7180504),
     "score": (0.8045812, 0.8045812, 0.8045812, 0.8045812),
+    "uniform_noise": (0.5000985, 0.4688016, 0.5620742, 0.790652),
+    "phase_noise": (0.4967095, 0.2960321, 0.667161, 0.9528841),
+    "band noise": (0.4498442, 0.5634155, 0.42906, 0.444237),
     "gaussian_noise": (0.499286, 0.8648312, 0.1019922, 0.6056318),
     "shot_noise": (0.4965592, 0.76, 0.15, 0.52),
     "impulse_noise": (0.4974493, 0.7751144, 0.1769044, 0.5579332),
