@@ -200,10 +200,8 @@ def test_features_that_do_not_fit_are_told():
     def of(features):
         return Network("tiny-run", lambda keys, x: x[:, 0, :2, 0], (28, 28, 1), features=features)
 
-    with pytest.raises(TypeError, match="dot_general") as raised:
+    with pytest.raises(TypeError, match="dot_general"):
         physiology.layers(of(features))
-    notes = "\n".join(raised.value.__notes__)
-    assert "The error is from features of tiny-run, which did not take an image of 224 x" in notes
     flat = of(lambda keys, images: {"code": images[:, 0, :, 0]})
     with pytest.raises(ValueError, match="no convolutional stages; layers must be among code"):
         physiology.layers(flat)

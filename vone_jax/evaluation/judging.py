@@ -105,17 +105,6 @@ class Protocol:
         decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
         return "-".join(filter(None, (noise, decision)))
 
-    def __str__(self) -> str:
-        if self.noise == "none":
-            return "no noise"
-        if self.noise == "frozen":
-            return "frozen noise"
-        many = "" if self.draws == 1 else "s"
-        if self.decision == "single":
-            return f"fresh noise, {self.draws} draw{many}"
-        decision = self.decision.replace("_", " ")
-        return f"{decision} of {self.averaged} draws, {self.draws} decision{many}"
-
 
 # The purposes of random numbers: what an attack draws, also to choose among its candidates, the
 # search for a gradient, the judgement, and image corruptions.

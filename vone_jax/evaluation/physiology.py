@@ -282,18 +282,9 @@ def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
         names[:] = activations
         return dict(activations)
 
-    try:
-        adapter = "neurophysiology.per_example"
-        traced = prng.trace(network.features, keys, image, "features", adapter)
-        shapes = jax.eval_shape(features, traced, keys, image)
-    except Exception as error:
-        error.add_note(
-            f"The error is from features of {network.name}, which did not take an image of "
-            f"{side} x {side} pixels. The suite physiology records layers with images of this "
-            "size. Return convolutional or pooled layers only, since a flattened layer fits one "
-            "size only."
-        )
-        raise
+    adapter = "neurophysiology.per_example"
+    traced = prng.trace(network.features, keys, image, "features", adapter)
+    shapes = jax.eval_shape(features, traced, keys, image)
     return {name: shapes[name].shape for name in names}
 
 

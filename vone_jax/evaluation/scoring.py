@@ -4,17 +4,16 @@ The conditions are those that ``run`` measures over a data set.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
-from vone_jax import arguments, prng, results
+from vone_jax import arguments, prng
 from vone_jax.attacks import Attack, Strongest, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, accuracy_numbers
 from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import Check
@@ -137,27 +136,24 @@ def robust_accuracy(
         attack = vonenet_pgd(norm, eps, **fields)
     elif not (norm is None and eps is None and not fields):
         raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
-    for one in attack if isinstance(attack, list | tuple) else [attack]:
-        if not isinstance(one, Attack):
-            raise TypeError(f"attack must be an attack such as PGD(...), got {one!r:.80}")
+    several = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
+    for one in several:
+        arguments.instance("attack", one, Attack)
         if one.targeted:
             raise ValueError(
                 "attack must be untargeted, since the labels are the true classes, got a targeted "
                 f"{type(one).__name__}"
             )
     arguments.choice("noise", noise, ("fresh", "frozen"))
-    if attack_noise == "none":
-        raise ValueError("attack_noise 'none' needs the classifier without noise, as surrogate")
-    arguments.choice("attack_noise", attack_noise, ("same", "frozen"))
-    if surrogate is not None and attack_noise != "same":
-        raise ValueError(f"attack_noise must be 'same' with a surrogate, got {attack_noise!r}")
+    # The classifier without noise is given as surrogate.
+    known = ("same", "frozen") if surrogate is None else ("same",)
+    arguments.choice("attack_noise", attack_noise, known)
     if draws is None:
         draws = 1 if noise == "frozen" else 10
     protocol = Protocol(noise, draws, decision, averaged)
-    one = attack if isinstance(attack, Attack) else Strongest(tuple(attack))
+    one = attack if isinstance(attack, Attack) else Strongest(several)
     condition = Attacked(one, attack_noise if surrogate is None else "none")
-    with_noise = None if surrogate is None else lambda noise: surrogate
-    trial = Trial(protocol, key, logits_fn, images, labels, with_noise)
+    trial = Trial(protocol, key, logits_fn, images, labels, _given(surrogate))
     return _accuracy(protocol, _measured(condition, trial, batch_size))
 
 
@@ -185,18 +181,20 @@ def examine(
     Raises:
       TypeError, ValueError: for input that does not fit.
     """
-    for name, needed, given in (
-        ("surrogate", condition.stochastic and condition.without_noise, surrogate),
-        ("other", bool(condition.transfer), other),
-    ):
-        if needed and given is None:
-            raise ValueError(f"{name} must be given for {condition}")
+    if condition.stochastic and condition.without_noise and surrogate is None:
+        raise ValueError(f"surrogate must be given for {condition}")
+    if condition.transfer and other is None:
+        raise ValueError(f"other must be given for {condition}")
     if draws is None:
         draws = 10 if condition.stochastic else 1
-    with_noise = None if surrogate is None else lambda noise: surrogate
     protocol = Protocol("fresh", draws)
-    trial = Trial(protocol, key, logits_fn, images, labels, with_noise, other)
+    trial = Trial(protocol, key, logits_fn, images, labels, _given(surrogate), other)
     return condition.checks(_measured(condition, trial, batch_size))
+
+
+def _given(surrogate: classifier.LogitsFn | None) -> Callable[..., classifier.LogitsFn] | None:
+    """The ``with_noise`` of a trial whose classifier without noise is given."""
+    return None if surrogate is None else lambda noise: surrogate
 
 
 def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dict[str, np.ndarray]:
@@ -215,44 +213,31 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         trial = dataclasses.replace(
             whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
         )
-        _check_known(trial.images)
         try:
             part = condition.measure(trial)
         except FloatingPointError as error:
             error.args = (f"{error}; the batch begins at example {start}",)
             raise
-        # The images may be known where weights or a radius are traced, as under ``vmap``.
-        _check_known(*part.values())
+        # Within ``jit``, ``grad`` or ``vmap``, JAX raises a TypeError here.
         parts.append({name: np.asarray(value) for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
-
-
-def _check_known(*arrays: jax.Array | np.ndarray) -> None:
-    """Raise a TypeError if the values of an array are not known, since JAX traces it."""
-    if any(isinstance(array, Tracer) for array in arrays):
-        raise TypeError(
-            "accuracy, robust_accuracy and examine return numbers of Python and NumPy, so they "
-            "cannot be called within jit, grad or vmap; call them outside, they compile by "
-            "themselves"
-        )
 
 
 def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
     judging.check_finite(arrays["loss"], np.arange(len(arrays["loss"])))
     right = arrays["right"]
-    measured = results.accuracy(right)
-    each_draw = right.mean(axis=0, dtype=np.float64)
-    several = len(each_draw) > 1
+    measured = accuracy_numbers(right)
+    whole = measured["accuracy"]
     return Accuracy(
-        accuracy=measured.value,
-        interval=(measured.low, measured.high),
+        accuracy=whole["value"],
+        interval=(whole["low"], whole["high"]),
         per_example=judging.probability_correct(right),
         loss=arrays["loss"],
         distance=arrays.get("distance"),
         draws=protocol.draws,
-        each_draw=each_draw,
-        standard_error=float(each_draw.std(ddof=1)) / len(each_draw) ** 0.5 if several else None,
-        right_in_every_draw=float(right.all(axis=1).mean()),
+        each_draw=right.mean(axis=0, dtype=np.float64),
+        standard_error=measured.get("standard error over draws", {}).get("value"),
+        right_in_every_draw=measured["right in every draw"]["value"],
         winner=arrays.get("winner"),
         protocol=protocol,
     )
