@@ -152,22 +152,6 @@ def test_a_home_that_cannot_be_written_keeps_nothing(monkeypatch, tmp_path):
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
-def test_a_command_is_imported_without_the_garbage_collector_and_runs_with_it():
-    program = (
-        "import gc, sys, types\n"
-        "from vone_jax import cli\n"
-        "seen = []\n"
-        "def load(name):\n"
-        "    seen.append((name, gc.isenabled()))\n"
-        "    run = lambda: seen.append((gc.isenabled(), gc.get_freeze_count() > 0))\n"
-        "    return types.SimpleNamespace(run=run)\n"
-        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
-        "cli.start_sweep()\n"
-        "assert seen == [('vone_jax.cli.sweep', False), (True, True)], seen\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 def test_a_warning_is_a_line_and_those_of_other_packages_say_where():
     program = (
         "import types, warnings\n"

@@ -83,10 +83,6 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     refused(capsys, [*arguments, "--seed", "1"], "error: ", "seed is 1, was 0", "--tag")
 
 
-def test_the_name_of_a_suite_in_the_place_of_an_option_is_told(run_dir, capsys):
-    refused(capsys, [run_dir, "clean"], "error: clean is a suite: --suite clean")
-
-
 def test_averaged_decisions_have_a_name_of_their_own(run_dir):
     assert program.main([str(run_dir), "--suite", "clean", "--decision", "vote:3", *FAST]) == 0
     protocol = results.read(run_dir / "results" / "clean-vote-3.json").identity["protocol"]
@@ -278,30 +274,3 @@ def test_a_file_of_names_may_begin_with_the_mark_of_windows(tmp_path, monkeypatc
     argv = ["net", "--suite", "clean", "--class-names", str(names), "--image-size", "64"]
     assert program.main(argv) == 2
     assert given["class_names"] == ["cat", "dog"] and given["image_size"] == 64
-
-
-# Words of a command -> what its message names.
-WRONG = {
-    "quickstart/resnet18": ["is a config: train it first"],
-    "RUN --suite linf l2 --eps 0.1": ["eps is for one norm"],
-    "RUN --suite clean --eps 0.1": ["eps has no effect"],
-    "RUN --suite linf --eps 8/0": ["--eps"],
-    "RUN --norm l3": ["norm must be one of"],
-    "RUN --decision median:3": ["decision must be one of"],
-    "RUN --noise gausian:3": ["noise must be one of", "gaussian"],
-    "RUN --noise frozen --draws 5": ["draws must be 1"],
-    "RUN --suite linf --attack-noise loud": ["attack_noise must be one of"],
-    "RUN --suite linf --noise frozen --attack-noise none": ["attack_noise"],
-    "RUN --suite clean --layers v1": ["layers has no effect"],
-    "RUN --suite clean --transfer-from RUN": ["transfer_from has no effect"],
-    "RUN --suite clean --neurons cells.csv": ["neurons has no effect"],
-    "RUN --tag a/b": ["tag must be"],
-    "RUN --class-names nowhere.txt": ["nowhere.txt"],
-    "RUN --suite mine.py:suite": ["there is no file mine.py"],
-}
-
-
-@pytest.mark.parametrize("words", WRONG)
-def test_wrong_words_end_with_status_2_and_name_the_option(run_dir, capsys, words):
-    argv = [str(run_dir) if word == "RUN" else word for word in words.split()]
-    refused(capsys, argv, *WRONG[words])

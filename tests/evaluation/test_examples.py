@@ -75,64 +75,48 @@ def matched(class_names, known=("a", "b", "c"), trained_on=False):
     return tiny.tiny_job(network, Path(), source=source, trained_on=trained_on).classes
 
 
-def test_labels_are_matched_by_class_name():
-    assert matched(("c", "a", "b")).tolist() == [2, 0, 1]
-    assert matched(("b", "a")).tolist() == [1, 0]
-    assert matched(("a", "b", "c")) is None
+DIGITS = tuple(map(str, range(10)))
+IMAGENET = ("n01440764 tench", "n01443537 goldfish", "n02979186")
+CRANES = ("crane", "maillot", "crane")  # lists of words for the classes of ImageNet have it twice
+
+
+@pytest.mark.parametrize(("given", "known", "expected"), [
+    (("c", "a", "b"), ("a", "b", "c"), [2, 0, 1]),
+    (("b", "a"), ("a", "b", "c"), [1, 0]),
+    (("a", "b", "c"), ("a", "b", "c"), None),
     # Labels without names are the network's classes.
-    assert matched(("0", "1", "2"), known=()) is None
-    assert matched(("0", "1", "2")) is None
+    (("0", "1", "2"), (), None),
+    (("0", "1", "2"), ("a", "b", "c"), None),
+    # Folders are sorted as text, and some of them may be missing.
+    (("1", "3", "7"), DIGITS, [1, 3, 7]),
+    (("0", "1", "2"), ("0", "1", "10", "2"), [0, 1, 3]),
+    (("bar", "caf\u00e9"), ("cafe\u0301", "bar"), [1, 0]),
+    (("bar", "cafe\u0301"), ("caf\u00e9", "bar"), [1, 0]),
+    (("n02979186", "n01440764_tench"), IMAGENET, [2, 0]),
+    (("maillot",), CRANES, [1]),
+    (CRANES, CRANES, None),
+])  # fmt: skip
+def test_labels_are_matched_by_class_name(given, known, expected):
+    found = matched(given, known)
+    assert (None if found is None else found.tolist()) == expected
 
 
-def test_labels_are_matched_in_both_forms_of_unicode():
-    composed, decomposed = "caf\u00e9", "cafe\u0301"
-    assert matched(("bar", composed), known=(decomposed, "bar")).tolist() == [1, 0]
-    assert matched(("bar", decomposed), known=(composed, "bar")).tolist() == [1, 0]
+@pytest.mark.parametrize(("given", "known", "message"), [
+    (("n99999999", "n01440764"), IMAGENET, "does not know 'n99999999'"),
+    (("crane", "goldfish", "maillot"), CRANES, "several classes of the name 'crane'"),
+    (("c", "a", "b"), (), "no names; give class_names"),
+    (("c", "a", "b"), ("0", "1", "2"), "no names; give class_names"),
+    (("0", "1", "2", "3"), ("a", "b", "c"), "there are 4, and tiny-run has 3"),
+])  # fmt: skip
+def test_labels_without_a_match_are_never_scored_by_position(given, known, message):
+    with pytest.raises(ValueError, match=message):
+        matched(given, known)
 
 
-def test_folders_that_are_numbers_are_matched_by_name():
-    """Folders are sorted as text, and some of them may be missing."""
-    digits = tuple(map(str, range(10)))
-    assert matched(("1", "3", "7"), known=digits).tolist() == [1, 3, 7]
-    assert matched(("0", "1", "2"), known=("0", "1", "10", "2")).tolist() == [0, 1, 3]
-    assert matched(digits, known=digits) is None
-
-
-def test_labels_are_matched_by_wordnet_number():
-    known = ("n01440764 tench", "n01443537 goldfish", "n02979186")
-    assert matched(("n02979186", "n01440764_tench"), known).tolist() == [2, 0]
-    with pytest.raises(ValueError, match="does not know 'n99999999'"):
-        matched(("n99999999", "n01440764"), known)
-
-
-def test_a_name_of_several_classes_matches_no_label():
-    """Lists of words for the classes of ImageNet have "crane" twice."""
-    known = ("crane", "maillot", "crane")
-    assert matched(("maillot",), known).tolist() == [1]
-    assert matched(known, known) is None
-    with pytest.raises(ValueError, match="several classes of the name 'crane'"):
-        matched(("crane", "maillot"), known)
-    # It hides another class, which is then not known.
-    with pytest.raises(ValueError, match="several classes of the name 'crane'"):
-        matched(("crane", "goldfish", "maillot"), known)
-
-
-def test_labels_without_a_match_are_never_scored_by_position():
-    """Unless the network was trained on these labels, by a version that kept no names."""
-    for known in ((), ("0", "1", "2")):
-        assert matched(("c", "a", "b"), known=known, trained_on=True) is None
-        with pytest.raises(ValueError, match="no names; give class_names"):
-            matched(("c", "a", "b"), known=known)
-
-
-def test_classes_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not know 'dog'; its classes are 'a', 'b', 'c'"):
-        matched(("b", "a", "dog"))
-    with pytest.raises(ValueError, match="'tiny' .* there are 4, and tiny-run has 3"):
-        matched(("0", "1", "2", "3"))
-    source = tiny.tiny_source(class_names=("a", "b", "c", "d"))
-    with pytest.raises(ValueError, match="'tiny' .* there are 4, and tiny-run has 3"):
-        tiny.tiny_job(tiny.tiny_trained(), tmp_path, source=source)
+def test_labels_of_a_training_without_names_are_the_classes_of_the_network():
+    assert matched(("c", "a", "b"), (), trained_on=True) is None
+    with pytest.raises(ValueError, match="there are 4, and tiny-run has 3"):
+        matched(("a", "b", "c", "d"), (), trained_on=True)
 
 
 def test_classes_in_another_order_are_scored_as_those_of_the_network(tmp_path):

@@ -166,10 +166,6 @@ def test_noise_frozen_at_the_attack_alone():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(noise="warm"), "noise must be one of"),
-        (dict(draws=0), "draws must be"),
-        (dict(decision="median"), "decision must be one of single, mean_logits"),
-        (dict(averaged=0), "averaged must be"),
         (dict(averaged=2), "averaged must be 1 for the decision 'single'"),
         (dict(decision="vote"), "and >= 2 for the others"),
         (dict(noise="frozen"), "draws must be 1"),

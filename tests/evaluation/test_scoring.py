@@ -153,10 +153,8 @@ def test_an_adapted_function_of_a_single_key_equals_one_of_many(batch):
     ("fields", "error", "message"),
     [
         (dict(), ValueError, "needs norm and eps, or attack"),
-        (dict(norm="linf"), ValueError, "needs norm and eps"),
         (dict(norm="linf", eps=0.1, attack=ATTACK), ValueError, "must not be"),
         (dict(attack=ATTACK, steps=3), ValueError, "norm, eps, steps must not be"),
-        (dict(attack="pgd"), ValueError, "attack must be Attack"),
         (dict(attack=[ATTACK, "pgd"]), ValueError, "attack must be Attack"),
         (dict(attack=[ATTACK, FGSM("l2", 0.05)]), ValueError, "norm"),
         (dict(attack=ATTACK, attack_noise="frzen"), ValueError, "did you mean 'frozen'"),
@@ -165,12 +163,9 @@ def test_an_adapted_function_of_a_single_key_equals_one_of_many(batch):
         (dict(attack=FGSM("linf", jnp.array([0.1, 0.2]))), ValueError, "eps must be one number"),
         (dict(attack=ATTACK, surrogate=len, attack_noise="frozen"), ValueError, "one of same; got"),
         (dict(norm="linf", eps=0.1, decision="vote"), ValueError, "and >= 2 for the others"),
-        (dict(norm="linf", eps=0.1, averaged=3), ValueError, "averaged must be 1"),
         (dict(norm="linf", eps=0.1, stps=3), TypeError, "stps"),
         (dict(norm="linf", eps=0.1, noise="frozen", draws=5), ValueError, "draws must be 1"),
-        (dict(norm="linf", eps=0.1, draws=0), ValueError, "draws"),
         (dict(norm="linf", eps=0.1, batch_size=0), ValueError, "batch_size"),
-        (dict(norm="linf", eps=-0.1), ValueError, "eps"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(batch, fields, error, message):
