@@ -37,6 +37,7 @@ TABLE = [
     (f"{NET} --suite linf l2 --eps 0.1", "l2, linf"),
     (f"{NET} --suite clean --eps 0.1", "eps"),
     (f"{NET} --suite clean --attack-noise none", "attack_noise"),
+    (f"{NET} --suite masking --attack-noise none", "attack_noise"),
     (f"{NET} --suite clean --layers v1", "layers"),
     (f"{NET} --suite clean --neurons cells.csv", "neurons"),
     (f"{NET} --suite clean --transfer-from net.py:net", "transfer_from"),

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def read_results(run_dir):
     """Content of all result files, the JSON without clock and command, the NPZ to the byte."""
@@ -14,3 +16,8 @@ def read_results(run_dir):
                 del record["provenance"][field]
             contents[path.name] = record
     return contents
+
+
+def roughly(measured):
+    """Measured numbers to compare with: accuracies differ by more, or are equal."""
+    return {name: pytest.approx(entry, rel=1e-4, abs=1e-6) for name, entry in measured.items()}

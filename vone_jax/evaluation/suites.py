@@ -314,9 +314,10 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
     attacked = [attack.norm for condition in made for attack in condition.attacks]
     recorded = [condition for condition in made if isinstance(condition, Physiology)]
     seen = [each for each in made if isinstance(each, Physiology | Geometry | Metamers)]
+    noisy = [each for each in made if isinstance(each, Attacked)]
     for option, given, used in (
         ("eps", bool(setting.eps), attacked),
-        ("attack_noise", setting.attack_noise != "same", attacked),
+        ("attack_noise", setting.attack_noise != "same", noisy),
         ("layers", bool(setting.layers), seen),
         ("neurons", bool(setting.neurons), recorded),
         ("transfer_from", setting.other is not None, [e for e in made if isinstance(e, Masking)]),
