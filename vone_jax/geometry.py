@@ -24,8 +24,15 @@ Points = Float[Array | np.ndarray, "manifolds points features"]
 
 # A program is solved if its conditions hold to this share of the scale of a normal variable. It is
 # checked every so many steps.
-_TOLERANCE, _STEPS, _MOST_STEPS = 3e-3, 100, 30_000
+_TOLERANCE, _STEPS, _MOST_STEPS = 1e-3, 100, 1000
+# A plane separates manifolds if the vector along it is longer than this share of the direction, and
+# a capacity is defined if planes separate them in nearly all draws.
+_SHORTEST, _SEPARABLE = 0.01, 0.95
 _product = functools.partial(jnp.matmul, precision="highest")
+
+
+class NotSeparableError(ValueError):
+    """An error for too many manifolds in too few features, which no plane separates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +115,13 @@ def glue(
       draws: number of random directions.
       labels: "random", or "one_against_rest" as for a linear classifier.
       features: points of more features are projected at random to this number, as the authors do.
+
+    Raises:
+      NotSeparableError: if no plane separates the manifolds in more than one draw of twenty. The
+        capacity would only count the features. It is never less than manifolds per feature.
+      FloatingPointError: if points are not finite.
     """
-    points = jnp.asarray(points, jnp.float32)
+    points = _finite(points)
     count, size = points.shape[:2]
     project, direct, label = jax.random.split(key, 3)
     points = _project(project, points, features)
@@ -123,7 +135,13 @@ def glue(
         signs = 2 * jax.nn.one_hot(one, count) - 1
     else:
         raise ValueError(f"labels must be random or one_against_rest, got {labels!r}")
-    moved, weights = _nearest(points, directions, signs)
+    moved, left, weights = _nearest(points, directions, signs)
+    apart = jnp.mean(left > _SHORTEST**2 * jnp.sum(directions**2, axis=1))
+    if apart < _SEPARABLE:
+        raise NotSeparableError(
+            f"planes separate {count} manifolds of {size} points in {points.shape[2]} features in "
+            f"{apart:.0%} of the draws only, so the capacity is not defined"
+        )
     total = weights.sum(axis=2)
     active = total > 0
     anchors = jnp.einsum("dpm,pmn->dpn", weights, points, precision="highest")
@@ -131,10 +149,6 @@ def glue(
     centres = _mean(anchors, active)
     sums = _glue_sums(anchors, active, centres, directions)
     values = {"moved": moved, **sums}
-    if not all(bool(jnp.all(jnp.isfinite(each))) for each in values.values()):
-        raise FloatingPointError(
-            "the geometry is not finite: points are not, or too many manifolds share few features"
-        )
     shares = np.asarray(active).mean()
     numbers = {name: np.asarray(value, np.float64) for name, value in values.items()}
 
@@ -177,8 +191,11 @@ def replica(
       features: points of more features are projected at random to this number.
       shared: number of shared directions to project out. Default: the number with which the
         centres are the least correlated.
+
+    Raises:
+      FloatingPointError: if points are not finite.
     """
-    points = jnp.asarray(points, jnp.float32)
+    points = _finite(points)
     project, centre, direct = jax.random.split(key, 3)
     points = _project(project, points, features)
     points = points - points.mean(axis=(0, 1), keepdims=True)
@@ -189,23 +206,74 @@ def replica(
     directions = _shared_directions(centre, centres, shared)
     points = points - (points @ directions) @ directions.T
     keys = jax.random.split(direct, len(points))
-    capacities, radii, dimensions = jax.lax.map(
-        lambda each: _single(each[0], each[1], draws, margin), (keys, points)
-    )
-    found = Replica(
-        capacity=float(1 / np.mean(1 / np.asarray(capacities, np.float64))),
-        capacities=np.asarray(capacities),
-        radii=np.asarray(radii),
-        dimensions=np.asarray(dimensions),
+    each = [_single(*pair, draws, margin) for pair in zip(keys, points, strict=True)]
+    capacities, radii, dimensions = np.array(each).T
+    return Replica(
+        capacity=float(1 / np.mean(1 / capacities)),
+        capacities=capacities,
+        radii=radii,
+        dimensions=dimensions,
         centre_correlation=float(correlation),
         participation_ratio=float(variances.sum() ** 2 / (variances**2).sum()),
         removed=directions.shape[1],
     )
-    if not all(np.all(np.isfinite(each)) for each in (capacities, radii, dimensions)):
-        raise FloatingPointError(
-            "the geometry is not finite: points are not, or too many manifolds share few features"
-        )
-    return found
+
+
+def separability(one: Points, other: Points) -> tuple[np.ndarray, np.ndarray]:
+    """How well a linear reader tells two manifolds apart, pair by pair.
+
+    Two manifolds overlap as far as it fails. The reader is Fisher's discriminant: the difference of
+    the centres, weighted by the inverse of the covariance within both manifolds (Ledoit & Wolf's
+    estimate, 2004), and a threshold half-way. It learns from one half of the points and reads the
+    other half, and the other way round. A better reader may tell more.
+
+    Args:
+      one, other: (P, M, N), P pairs of manifolds with M points each, of independent draws.
+
+    Returns:
+      (P,) shares of points that are told right: 0.5 if manifolds are the same, 1 if they are apart;
+      and (P,) distances of the two centres, relative to the root of the mean squared distance of
+      the points from their own centre (infinite for two single points).
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return tuple(np.array([_told(*pair) for pair in zip(one, other, strict=True)]).T)
+
+
+def _told(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The share of points of two manifolds (M, N) that are told right, and their distance."""
+    shares = []
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        learnt = [each[half] for each in (one, other)]
+        centres = [each.mean(axis=0) for each in learnt]
+        spread = np.concatenate([a - b for a, b in zip(learnt, centres, strict=True)])
+        weights = _uncorrelated(spread, centres[1] - centres[0])
+        threshold = (centres[0] + centres[1]) @ weights / 2
+        rest = slice(1 - half.start, None, 2)
+        read = [(one[rest] @ weights) < threshold, (other[rest] @ weights) >= threshold]
+        shares.append(np.mean(read))
+    squares = np.mean([np.sum((each - each.mean(axis=0)) ** 2, axis=1) for each in (one, other)])
+    distance = np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))
+    return float(np.mean(shares)), float(distance / squares**0.5) if squares > 0 else np.inf
+
+
+def _uncorrelated(spread: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """The inverse of the covariance of deviations (K, N) times a difference (N,).
+
+    The estimate is (1 - share) S + share m I, where S is the sample's and m its mean variance.
+    """
+    count, features = spread.shape
+    inner = spread @ spread.T / count
+    mean, squares = np.trace(inner) / features, np.sum(inner**2)
+    away = squares - features * mean**2
+    if away <= 0:
+        return difference
+    error = (np.sum(np.diag(inner) ** 2) - squares / count) if count > 1 else away
+    share = min(max(error, 0.0) / away, 1.0)
+    ridge = max(share * mean, 1e-12 * mean)
+    # Woodbury: there are fewer points than features.
+    small = ridge * np.eye(count) + (1 - share) * inner
+    along = np.linalg.solve(small, spread @ difference) * (1 - share) / count
+    return (difference - spread.T @ along) / ridge
 
 
 def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float:
@@ -237,6 +305,13 @@ def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float
     return 1 / value
 
 
+def _finite(points: Points) -> Array:
+    points = jnp.asarray(points, jnp.float32)
+    if not bool(jnp.all(jnp.isfinite(points))):
+        raise FloatingPointError("points are not finite")
+    return points
+
+
 def _project(key: Array, points: Array, features: int) -> Array:
     """Points with at most ``features`` features, by a matrix with columns of unit norm."""
     if points.shape[2] <= features:
@@ -255,39 +330,66 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, power: float) -> Estimate:
     return Estimate(*(math.copysign(abs(each) ** power, each) for each in ends))
 
 
-@jax.jit
-def _nearest(points: Array, directions: Array, signs: Array) -> tuple[Array, Array]:
-    """For each direction, the squared way to the nearest plane, and the weights of the points."""
+def _nearest(points: Array, directions: Array, signs: Array) -> tuple[Array, Array, Array]:
+    """For each direction: squared way to the nearest plane, squared rest, weights of points."""
     count, size, features = points.shape
     flat = points.reshape(-1, features)
     # Rows of length 1 make the program well conditioned; the weights are scaled back.
     lengths = jnp.maximum(jnp.linalg.norm(flat, axis=1), jnp.finfo(jnp.float32).tiny)
-    rows = flat / lengths[:, None]
-    weights = _nonnegative(rows, directions, jnp.repeat(signs, size, axis=1), 0.0)
-    way = _product(weights * jnp.repeat(signs, size, axis=1), rows)
-    return jnp.sum(way**2, axis=1), (weights / lengths[None]).reshape(-1, count, size)
+    rows, signs = flat / lengths[:, None], jnp.repeat(signs, size, axis=1)
+    weights = _nonnegative(rows, directions, signs)
+    way = _product(weights * signs, rows)
+    left = jnp.sum((directions + way) ** 2, axis=1)
+    return jnp.sum(way**2, axis=1), left, (weights / lengths[None]).reshape(-1, count, size)
 
 
-def _nonnegative(rows: Array, directions: Array, signs: Array, offset: float) -> Array:
-    """Minimise ``||t + sum_i w_i s_i x_i||^2 / 2 - offset * sum_i w_i`` over weights ``w >= 0``.
+def _nonnegative(rows: Array, directions: Array, signs: Array) -> Array:
+    """Minimise ``||t + sum_i w_i s_i x_i||^2`` over weights ``w >= 0``, for each direction t.
 
-    All directions t at once, by accelerated projected gradients with restarts (O'Donoghue & Candes
-    2015): one product with the matrix of all inner products per step.
+    Gradients solve most programs together. Those that are left, since their points have much in
+    common, are solved one by one by SciPy's active sets.
 
     Args:
       rows: (K, N) points x.
       directions: (T, N).
-      signs: (T, K) or (1, K), each -1 or 1.
+      signs: (T, K), each -1 or 1.
 
     Returns:
-      (T, K) weights; NaN for a direction that was not solved to ``_TOLERANCE``.
+      (T, K) weights.
+    """
+    weights, error = _by_gradients(rows, directions, signs)
+    left = np.flatnonzero(np.asarray(error) > _TOLERANCE)
+    if len(left) == 0:
+        return weights
+    # Imported here, because it takes long and is seldom needed.
+    from scipy import optimize
+
+    solved, points = np.array(weights), np.asarray(rows, np.float64)
+    if points.shape[1] > points.shape[0]:
+        # In the space of the points; the rest of a direction changes no weight.
+        axes = np.linalg.svd(points, full_matrices=False)[2].T
+    else:
+        axes = np.eye(points.shape[1])
+    for draw in left:
+        signed = (points @ axes) * np.asarray(signs[draw])[:, None]
+        target = np.asarray(directions[draw], np.float64) @ axes
+        solved[draw], _ = optimize.nnls(-signed.T, target, maxiter=100 * len(points))
+    return jnp.asarray(solved)
+
+
+@jax.jit
+def _by_gradients(rows: Array, directions: Array, signs: Array) -> tuple[Array, Array]:
+    """The weights of ``_nonnegative``, and how far each program is from solved.
+
+    Accelerated projected gradients with restarts (O'Donoghue & Candes 2015): one product with the
+    matrix of all inner products per step.
     """
     # The largest eigenvalue of all inner products is the step size's limit.
     count, features = rows.shape
     step = 1 / jnp.linalg.norm(rows, ord=2) ** 2
     # Products with few features cost less in two steps.
     gram = _product(rows, rows.T) if 2 * features > count else None
-    linear = _product(directions, rows.T) * signs - offset
+    linear = _product(directions, rows.T) * signs
 
     def slope(weights: Array) -> Array:
         signed = weights * signs
@@ -325,8 +427,7 @@ def _nonnegative(rows: Array, directions: Array, signs: Array, offset: float) ->
     weights = jnp.zeros((len(directions), len(rows)), rows.dtype)
     start = (wrong(weights), 0, weights, weights, jnp.ones((len(directions), 1), rows.dtype))
     error, _, weights, *_ = jax.lax.while_loop(unfinished, further, start)
-    # A direction that was not solved must not pass for one.
-    return jnp.where(error[:, None] > _TOLERANCE, jnp.nan, weights)
+    return weights, error
 
 
 def _mean(values: Array, active: Array) -> Array:
@@ -453,8 +554,10 @@ def _single(key: Array, points: Array, draws: int, margin: float) -> tuple[Array
     inner = _product(spread, basis.T)
     rows = jnp.concatenate([inner, jnp.ones((len(inner), 1))], axis=1)
     directions = jax.random.normal(key, (draws, rows.shape[1]))
-    # v = t - sum of weights * points must have points . v <= -margin.
-    weights = _nonnegative(rows, directions, jnp.full((1, len(rows)), -1.0), margin)
+    # v = t - sum of weights * points must have points . v <= -margin. All points have 1 as their
+    # last coordinate, so this is a margin of 0 for vectors that are longer there by the margin.
+    along = directions.at[:, -1].add(margin)
+    weights = _nonnegative(rows, along, jnp.full((draws, len(rows)), -1.0))
     total = weights.sum(axis=1, keepdims=True)
     touched = _product(weights, rows) / jnp.where(total > 0, total, 1.0)
     farthest = rows[jnp.argmax(_product(directions, rows.T), axis=1)]

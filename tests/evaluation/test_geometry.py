@@ -79,6 +79,59 @@ def test_images_under_noise_and_in_a_ball_are_manifolds(network, tmp_path):
         assert 0 < spread[kind, 0.01] < spread[kind, 0.1]
 
 
+def test_changed_images_are_told_from_clean_ones_under_other_noise(network, tmp_path):
+    """The clean manifold has draws of its own, so no change is told only by chance."""
+    images, keys = tiny_images()[0][::5], example_keys((0, 5), "judge")
+    ball = evaluation.Geometry("v1", "corners", 1e-6, images=2, points=6, draws=40)
+    result = measured(ball, network, tmp_path)
+    clean = [network.response_fn("v1")(prng.fold(keys, 6 + m), images) for m in range(6)]
+    np.testing.assert_allclose(
+        result.arrays["clean"], np.stack(clean, axis=1).reshape(2, 6, -1), rtol=1e-5, atol=1e-5
+    )
+    told, distance = geometry.separability(result.arrays["clean"], result.arrays["points"])
+    assert result.value("told from clean") == told.mean() < 0.9
+    assert result.value("distance from clean") == pytest.approx(distance.mean())
+    # Without noise, all clean points are the same, and so is the distance with any number of them.
+    large = dataclasses.replace(ball, eps=0.2)
+    assert (
+        measured(large, tiny_trained(noise=None), tmp_path / "quiet").value("told from clean") > 0.5
+    )
+
+
+def test_corrupted_images_are_manifolds_that_grow_with_severity(tmp_path):
+    quiet, radius = tiny_trained(noise=None), []
+    for severity in (1, 5):
+        condition = evaluation.Geometry(
+            "v1", "corruption", images=2, points=6, draws=40,
+            corruption="gaussian_noise", severity=severity,
+        )  # fmt: skip
+        result = measured(condition, quiet, tmp_path)
+        assert result.name == f"geometry-corruption-gaussian_noise-{severity}-v1"
+        radius.append(result.value("radius"))
+    assert 0 < radius[0] < radius[1]
+    with pytest.raises(ValueError, match="needs a corruption"):
+        evaluation.Geometry("v1", "noise", corruption="fog", severity=1)
+    with pytest.raises(ValueError, match="needs a corruption"):
+        evaluation.Geometry("v1", "corruption", corruption="fog")
+
+
+def test_the_older_theory_measures_the_same_points(network, tmp_path):
+    condition = evaluation.Geometry("v1", method="replica")
+    result = measured(condition, network, tmp_path)
+    first = prng.index_keys(prng.stream(jax.random.key(0), "evaluation"), np.arange(1))[0]
+    found = geometry.replica(prng.stream(first, "geometry"), condition.manifolds(result.arrays))
+    assert result.name == "geometry-classes-v1-replica"
+    assert result.value("capacity") == pytest.approx(found.capacity, rel=1e-4)
+    assert result.value("dimension") == pytest.approx(found.dimensions.mean(), rel=1e-4)
+
+
+def test_manifolds_that_no_plane_separates_have_no_capacity_but_a_warning(network, tmp_path):
+    condition = evaluation.Geometry("logits", "corners", 0.2, images=8, points=4, draws=40)
+    result = measured(condition, network, tmp_path, examples=10)
+    assert "capacity" not in result.measured and "not defined" in result.warnings[0]
+    assert result.value("told from clean") is not None
+
+
 def test_many_features_are_projected_without_changing_distances():
     points = jax.random.normal(jax.random.key(1), (3, 100, 100, 1))
     keys = jax.random.split(jax.random.key(2), 3)
@@ -95,21 +148,23 @@ def test_many_features_are_projected_without_changing_distances():
 def test_the_suite_has_all_layers_and_the_page_draws_them(network, tmp_path):
     setting = suites.Setting(network, noisy=True)
     made = suites.conditions(["geometry"], setting)
-    assert len(made) == 3 * len(network.layers) and made[0].layer == network.layers[0]
+    assert len(made) == 9 * len(network.layers) and made[0].layer == network.layers[0]
     chosen = dataclasses.replace(setting, layers=("logits",), eps=(0.1, 0.2))
     assert [each.name for each in suites.conditions(["geometry"], chosen)] == [
-        "geometry-classes-logits", "geometry-noise-logits", "geometry-fgsm-0.1-logits",
-        "geometry-fgsm-0.2-logits",
+        "geometry-classes-logits", "geometry-noise-logits",
+        "geometry-corners-0.1-logits", "geometry-corners-0.2-logits",
+        "geometry-fgsm-0.1-logits", "geometry-fgsm-0.2-logits",
+        *(f"geometry-corruption-gaussian_noise-{severity}-logits" for severity in range(1, 6)),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="layers"):
         evaluation.Geometry("v3").check(network)
     results = [
         measured(evaluation.Geometry(layer, draws=40), network, tmp_path / "results")
-        for layer in ("logits", "v1")
+        for layer in reversed(network.layers[:2])
     ]
     capacity, *_ = charts.geometry(Runs([Run(tmp_path, "tiny", results)]))
     rows = rows_of(capacity)
-    assert [row["layer"] for row in rows] == ["v1", "logits"]
+    assert [row["layer"] for row in rows] == list(network.layers[:2])
     assert rows[0]["value"] == results[1].value("capacity")
     page = report.write([tmp_path / "results"], tmp_path / "page.html").read_text()
     assert '<section id="geometry">' in page

@@ -11,11 +11,11 @@ import numpy as np
 from vone_jax import arguments, geometry, names, prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD, Attack, RandomNoise
-from vone_jax.evaluation.conditions import Condition, Summary
+from vone_jax.evaluation.conditions import Condition, Corrupted, Summary
 from vone_jax.evaluation.judging import Trial
 from vone_jax.network import Network
 
-MANIFOLDS = ("classes", "noise", "corners", "fgsm")
+MANIFOLDS = ("classes", "noise", "corners", "fgsm", "corruption")
 # Responses of more features are projected at random to this number, as the authors of GLUE do.
 _FEATURES = 1000
 # Values of a layer that are projected at a time: the whole matrix would not fit into memory.
@@ -32,17 +32,24 @@ _NUMBERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Geometry(Condition):
-    """The geometry of manifolds in a layer, see ``geometry.glue``.
+    """The geometry of manifolds in a layer, see ``vone_jax.geometry``.
 
     A point of a manifold is the response of the layer to one image, under one draw of the network's
     noise. The result keeps all points, so that other measures can be made of them.
 
+    For a manifold of changed images, it is also measured how far it overlaps with that of the
+    unchanged image under the network's noise, which has as many points: see
+    ``geometry.separability``. Without noise, the latter is a single point.
+
     Attributes:
       layer: a name of ``Network.layers``.
       manifold: "classes": the images of a class. The others have a manifold for each image: "noise"
-        (draws of the network's noise), "corners" (random corners of an L-infinity ball) or "fgsm"
-        (one step of the fast gradient sign method from random points of the ball).
+        (draws of the network's noise), "corners" (random corners of an L-infinity ball), "fgsm"
+        (one step of the fast gradient sign method from random points of the ball) or "corruption"
+        (draws of a corruption).
       eps: radius of the ball, in pixel units; 0 for the manifolds without one.
+      corruption, severity: a corruption that draws random numbers, and its severity, 1 to 5.
+      method: "glue", or "replica" for the theory of single manifolds.
       images: number of images with a manifold of their own.
       points: number of points in a manifold, at most. All manifolds have as many points as the
         smallest class.
@@ -55,6 +62,9 @@ class Geometry(Condition):
     layer: str
     manifold: Annotated[str, MANIFOLDS] = "classes"
     eps: Annotated[float, Range(0.0, 1.0)] = 0.0
+    corruption: str = ""
+    severity: Annotated[int, Range(0, 5)] = 0
+    method: Annotated[str, ("glue", "replica")] = "glue"
     images: Annotated[int, Range(2)] = 10
     points: Annotated[int, Range(2)] = 50
     draws: Annotated[int, Range(2)] = 300
@@ -66,6 +76,11 @@ class Geometry(Condition):
                 f"eps must be above 0 for the manifolds corners and fgsm and 0 for others, got "
                 f"{self.eps} for {self.manifold!r}"
             )
+        if {bool(self.corruption), self.severity > 0} != {self.manifold == "corruption"}:
+            raise ValueError(
+                f"the manifold corruption, and no other, needs a corruption and a severity, got "
+                f"{self.corruption!r} and {self.severity} for {self.manifold!r}"
+            )
 
     @property
     def limit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -75,12 +90,21 @@ class Geometry(Condition):
     @property
     def name(self) -> str:
         size = f"-{self.eps:.4g}" if self.eps else ""
-        return f"geometry-{self.manifold}{size}-{self.layer}"
+        if self.corruption:
+            size = f"-{self.corruption}-{self.severity}"
+        method = "" if self.method == "glue" else f"-{self.method}"
+        return f"geometry-{self.manifold}{size}-{self.layer}{method}"
 
     @property
     def label(self) -> str:
         size = f" {names.eps_label('linf', self.eps)}" if self.eps else ""
-        return f"geometry of {self.manifold}{size} in {self.layer}"
+        kind = self._corrupted.label if self.corruption else self.manifold
+        method = "" if self.method == "glue" else f", {self.method}"
+        return f"geometry of {kind}{size} in {self.layer}{method}"
+
+    @property
+    def _corrupted(self) -> Corrupted:
+        return Corrupted(self.corruption, self.severity)
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -93,28 +117,38 @@ class Geometry(Condition):
     def passes(self, draws: int) -> int:
         if self.manifold == "classes":
             return 1
-        return self.points * (4 if self.manifold == "fgsm" else 1)
+        return self.points * {"noise": 1, "fgsm": 5}.get(self.manifold, 2)
 
     def check(self, network: Network) -> None:
         super().check(network)
         check_layer(network, self.layer)
+        if self.corruption:
+            self._corrupted.check(network)
         if self.manifold == "noise" and not network.stochastic:
             raise ValueError(f"{network.name} has no noise, so its images have no noise manifolds")
 
     def measure(self, trial: Trial) -> dict[str, Any]:
         response_fn = trial.network.response_fn(self.layer)
         project = prng.stream(trial.root, "projection")
-        found = []
+        found: dict[str, list[jax.Array]] = {"points": []}
         for point in range(1 if self.manifold == "classes" else self.points):
             images = trial.images
+            if self.corruption:
+                keys = prng.fold(trial.keys("corruption"), point)
+                images = self._corrupted.corrupt(keys, images)
             for attack in self.attacks:
                 keys = prng.fold(trial.keys("attack"), point)
                 images = attack(keys, trial.classifier(), images, trial.labels)
-            keys = prng.fold(trial.keys("judge"), point)
-            found.append(reduced_responses(response_fn, keys, images, project))
+            drawn = {"points": (point, images)}
+            if self.manifold not in ("classes", "noise"):
+                drawn["clean"] = (self.points + point, trial.images)
+            for kind, (number, shown) in drawn.items():
+                keys = prng.fold(trial.keys("judge"), number)
+                responses = reduced_responses(response_fn, keys, shown, project)
+                found.setdefault(kind, []).append(responses)
         place = trial.network.layers.index(self.layer)
         return {
-            "points": jnp.stack(found, axis=1),
+            **{kind: jnp.stack(responses, axis=1) for kind, responses in found.items()},
             "place": np.full(len(trial.images), place, np.int32),
         }
 
@@ -139,20 +173,47 @@ class Geometry(Condition):
         if len(manifolds) < 2:
             few = f"{self.layer} has fewer than two manifolds of several images; take more examples"
             return Summary({}, details, (f"{few}.",))
-        if manifolds.shape[2] < len(manifolds):
-            few = f"{self.layer} has {manifolds.shape[2]} features for {len(manifolds)} manifolds"
-            return Summary({}, details, (f"{few}, too few to separate them.",))
-        key = jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32")
-        found = geometry.glue(prng.stream(key, "geometry"), manifolds, draws=self.draws)
-        measured = {
-            name: dataclasses.asdict(getattr(found, field)) for name, field in _NUMBERS.items()
-        }
+        measured, warnings = {}, []
+        key = prng.stream(
+            jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32"), "geometry"
+        )
+        if self.method == "replica":
+            single = geometry.replica(key, manifolds)
+            measured = {
+                "capacity": {"value": single.capacity},
+                "radius": {"value": float(single.radii.mean())},
+                "dimension": {"value": float(single.dimensions.mean())},
+                "centre correlation": {"value": single.centre_correlation},
+                "participation ratio": {"value": single.participation_ratio},
+                "shared directions": {"value": single.removed},
+            }
+        else:
+            try:
+                found = geometry.glue(key, manifolds, draws=self.draws)
+                measured = {
+                    name: dataclasses.asdict(getattr(found, field))
+                    for name, field in _NUMBERS.items()
+                }
+                measured["share of active manifolds"] = {"value": found.active}
+            except geometry.NotSeparableError as error:
+                warnings.append(f"{self.layer}: {error}.")
+        if "clean" in arrays:
+            told, distance = geometry.separability(arrays["clean"], manifolds)
+            measured["told from clean"] = _over_images(told)
+            measured["distance from clean"] = _over_images(distance)
         measured |= {
-            "share of active manifolds": {"value": found.active},
             "manifolds": {"value": manifolds.shape[0]},
             "points": {"value": manifolds.shape[1]},
         }
-        return Summary(measured, details)
+        return Summary(measured, details, tuple(warnings))
+
+
+def _over_images(values: np.ndarray) -> dict[str, float | None]:
+    """The mean over images with its 95 % interval; no value if one is infinite."""
+    if not np.all(np.isfinite(values)):
+        return {"value": None}
+    mean, half = values.mean(), 1.959964 * values.std(ddof=1) / len(values) ** 0.5
+    return {"value": float(mean), "low": float(mean - half), "high": float(mean + half)}
 
 
 def check_layer(network: Network, layer: str) -> None:

@@ -226,14 +226,18 @@ def _fourier(setting: Setting) -> list[Condition]:
 
 
 def _geometry(setting: Setting) -> list[Condition]:
-    """Manifolds of classes, of noise, and of FGSM at each radius, in each layer."""
+    """Manifolds of classes, of noise, of a ball at each radius and of corrupted images."""
     radii = setting.eps or ladder("linf", 4, setting.network.image_shape)[2:3]
     made: list[Condition] = []
     for layer in setting.layers or setting.network.layers:
         made.append(Geometry(layer))
         if setting.noisy:
             made.append(Geometry(layer, "noise"))
-        made += [Geometry(layer, "fgsm", eps) for eps in radii]
+        made += [Geometry(layer, kind, eps) for kind in ("corners", "fgsm") for eps in radii]
+        made += [
+            Geometry(layer, "corruption", corruption="gaussian_noise", severity=severity)
+            for severity in corruptions.SEVERITIES
+        ]
     return made
 
 

@@ -305,26 +305,24 @@ def _human_metamers(axis: alt.Axis, scale: alt.Scale) -> alt.Chart:
 
 
 def geometry(runs: Runs) -> list[alt.LayerChart]:
-    """Capacity, radius and dimension over the layers, a line for each network and manifold."""
-    measured = [
-        (run, result)
-        for run in runs
-        for result in run.of_type("Geometry")
-        if "capacity" in result.measured
-    ]
+    """The numbers of manifolds over the layers, a line for each network and manifold."""
+    measured = [(run, result) for run in runs for result in run.of_type("Geometry")]
     measured.sort(key=lambda pair: pair[1].details["place"])
     order = list(dict.fromkeys(result.condition["layer"] for _, result in measured))
     labels = [run.label for run in runs]
     legend = alt.Legend(title=None, orient="bottom", columns=3)
     drawn = []
-    for number in ("capacity", "radius", "dimension") if measured else ():
+    for number in ("capacity", "radius", "dimension", "told from clean", "distance from clean"):
         rows = [
             {
                 "network": run.label, "layer": result.condition["layer"],
                 "manifold": _manifold(result.condition), **result.measured[number],
             }
             for run, result in measured
+            if result.measured.get(number, {}).get("value") is not None
         ]  # fmt: skip
+        if not rows:
+            continue
         told = [f"{name}:N" for name in ("network", "layer", "manifold")] + [
             alt.Tooltip(f"{name}:Q", format=".3g") for name in ("value", "low", "high")
         ]
@@ -332,10 +330,12 @@ def geometry(runs: Runs) -> list[alt.LayerChart]:
             x=alt.X("layer:O", sort=order, title=None, axis=alt.Axis(labelAngle=-40)),
             detail="manifold:N",
         )
+        # A share of points that are told right is one half by chance.
+        scale = alt.Scale(domain=[0.4, 1.0]) if number == "told from clean" else alt.Undefined
         color = _networks(labels)["color"]
-        dashes = alt.StrokeDash("manifold:N", legend=legend)
+        dashes = alt.StrokeDash("manifold:N", sort=None, legend=legend)
         lines = base.mark_line(strokeWidth=2).encode(
-            y=alt.Y("value:Q", title=number), color=color, strokeDash=dashes
+            y=alt.Y("value:Q", title=number, scale=scale), color=color, strokeDash=dashes
         )
         whiskers = base.mark_rule().encode(y="low:Q", y2="high:Q", color=color)
         points = base.mark_point(filled=True, size=50, opacity=1).encode(
@@ -346,8 +346,12 @@ def geometry(runs: Runs) -> list[alt.LayerChart]:
 
 
 def _manifold(condition: Mapping[str, Any]) -> str:
-    eps = condition["eps"]
-    return condition["manifold"] + (f" {names.eps_label('linf', eps)}" if eps else "")
+    kind, eps = condition["manifold"], condition["eps"]
+    if kind == "corruption":
+        kind = f"{condition['corruption'].replace('_', ' ')} {condition['severity']}"
+    elif eps:
+        kind = f"{kind} {names.eps_label('linf', eps)}"
+    return kind if condition["method"] == "glue" else f"{kind}, {condition['method']}"
 
 
 def psychophysics(runs: Runs) -> list[alt.LayerChart]:
