@@ -8,9 +8,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import vone_jax
-from tests.convert.conftest import random_variables
 from tests.convert.test_from_torch import robustness
 from tests.convert.torch_writer import archive
+from tests.networks import random_variables
 from vone_jax import convert, data, models, training, v1
 from vone_jax.cli import train
 

@@ -1,4 +1,4 @@
-"""Files that appear whole, locks, and checksums of values.
+"""Files that appear whole, locks, files of code, and checksums of values.
 
 A process can be killed at any moment, and a disk can be full. These functions write a file
 completely or not at all. Their errors name the file.
@@ -8,10 +8,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
 import platform
+import shlex
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +41,48 @@ def in_package(package: str, path: str, requirement: str) -> Path:
             return Path(folder) / path
     lacks = f"the package {package} lacks {path}" if folders else f"there is no package {package}"
     raise FileNotFoundError(f'{lacks}; install it with: pip install "{requirement}"')
+
+
+def imported(spec: str) -> Any:
+    """The object NAME of "module:NAME", also in the working directory, or of "path/FILE.py:NAME".
+
+    Raises:
+      ValueError: if there is no such module, file or name.
+      Exception: what the module raises.
+    """
+    module, _, name = spec.rpartition(":")
+    path = Path(os.path.expanduser(module))
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise ValueError(f"there is no file {module}")
+        # A name of its own: a file random.py must not take the place of Python's module.
+        described = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
+        assert described is not None and described.loader is not None
+        loaded = importlib.util.module_from_spec(described)
+        # Dataclasses look their module up by name.
+        sys.modules[loaded.__name__] = loaded
+        try:
+            described.loader.exec_module(loaded)
+        except ModuleNotFoundError as error:
+            beside = shlex.quote(str(path.parent))
+            error.add_note(
+                f"if the module lies beside {path.name}, start the command with PYTHONPATH={beside}"
+            )
+            raise
+    else:
+        before = list(sys.path)
+        sys.path.insert(0, "")
+        try:
+            loaded = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise ValueError(f"there is no module {module!r}; {error}") from error
+        finally:
+            sys.path[:] = before
+    if not hasattr(loaded, name):
+        raise ValueError(f"{module} has no {name!r}")
+    return getattr(loaded, name)
 
 
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -1,36 +1,13 @@
 """Small networks with random weights, and the state dicts of such."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from vone_jax import convert, models, v1
+from tests.networks import random_variables, small
+from vone_jax import convert
 from vone_jax.convert.checkpoint import read_checkpoint
-from vone_jax.convert.state_dict import abstract_variables
-
-
-def random_variables(model, seed=0):
-    """Random values for every variable; nothing is compiled."""
-    rng = np.random.default_rng(seed)
-    return unflatten_dict(
-        {
-            path: (0.5 + rng.random(leaf.shape)).astype(np.float32)
-            for path, leaf in abstract_variables(model).items()
-        }
-    )
-
-
-def small(name, **arguments):
-    """A narrow network in the 224-pixel form; VOneNets and EVNets have 8 + 8 filters."""
-    if name.startswith("vone_"):
-        arguments["v1"] = v1.VOneBlockConfig(simple_channels=8, complex_channels=8)
-    if name.startswith("ev_"):
-        published = models.v1_config(224, 4, name)
-        arguments["v1"] = dataclasses.replace(published, simple_channels=8, complex_channels=8)
-    return models.create(name, 5, width=2, **arguments)
 
 
 def filled(name, **arguments):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.convert.conftest import equal, random_variables
+from tests.convert.conftest import equal
 from tests.convert.torch_writer import archive
+from tests.networks import random_variables
 from vone_jax import convert, models
 from vone_jax.cli.convert import main
 

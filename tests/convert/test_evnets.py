@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.convert.conftest import equal, filled, folder_keeps, random_variables
+from tests.convert.conftest import equal, filled, folder_keeps
 from tests.convert.torch_writer import archive
 from tests.golden import formula_weights
 from tests.models.test_evnet import golden_images
+from tests.networks import random_variables
 from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import write_safetensors
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from tests.convert.conftest import equal, filled, folder_keeps, random_variables, small
+from tests.convert.conftest import equal, filled, folder_keeps
+from tests.networks import random_variables, small
 from vone_jax import convert, models, training, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation import tiny
+from tests.networks import MeanBackEnd
 from vone_jax import evaluation, models, neurophysiology, prng, results, v1
 from vone_jax.evaluation import physiology
 from vone_jax.models.network import VOneNet
@@ -37,7 +38,7 @@ def base_network(name="resnet18", image_size=28, in_channels=1):
 
 @pytest.fixture(scope="module")
 def network():
-    model = VOneNet(v1=CONFIG, back_end=tiny.TinyBackEnd(), bottleneck_features=2)
+    model = VOneNet(v1=CONFIG, back_end=MeanBackEnd(), bottleneck_features=2)
     return Network.of_model("tiny-run", model, models.init(model, jax.random.key(0)))
 
 

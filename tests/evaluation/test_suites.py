@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.network import user_networks
+from tests import networks
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, v1
 from vone_jax.attacks import AutoAttack
@@ -229,8 +229,8 @@ def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (user_networks.unstated, "network unstated: the logits depend on the keys"),
-        (user_networks.wrong_names, "2 names of classes for its 10 logits"),
+        (networks.unstated, "network unstated: the logits depend on the keys"),
+        (networks.wrong_names, "2 names of classes for its 10 logits"),
     ],
 )
 def test_a_network_that_was_not_opened_keeps_the_contract_too(make, message):

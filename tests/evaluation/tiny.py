@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.networks import MeanBackEnd
 from vone_jax import data, evaluation, mesh, training, v1
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network
@@ -30,16 +30,6 @@ EXPERIMENT = training.Experiment(
     ),
     data=training.DataConfig(source="fashion_mnist_small", eval_split="test"),
 )
-
-
-class TinyBackEnd(nn.Module):
-    """The mean over the map and a linear layer."""
-
-    classes: int = 3
-
-    @nn.compact
-    def __call__(self, x, train):
-        return {"logits": nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))}
 
 
 def tiny_source(count=10, channels=1, class_names=("a", "b", "c")):
@@ -66,7 +56,7 @@ def run_of(experiment, model, variables):
 def tiny_network(noise=CONFIG.noise, seed=0, classes=3):
     """The network and its variables."""
     config = dataclasses.replace(CONFIG, noise=noise)
-    model = VOneNet(v1=config, back_end=TinyBackEnd(classes), bottleneck_features=4)
+    model = VOneNet(v1=config, back_end=MeanBackEnd(classes), bottleneck_features=4)
     keys = {"params": jax.random.key(seed), "noise": jax.random.key(1)}
     return model, model.init(keys, jnp.zeros((1, 12, 12, 1)))
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 
 import jax
+import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-import vone_jax
-from tests.convert.conftest import random_variables, small
-from tests.network import user_networks
+from tests import networks
+from tests.networks import random_variables, small
 from vone_jax import data, models, v1
 from vone_jax.network import Network, ensemble
 from vone_jax.network.network import describe
@@ -77,13 +78,43 @@ def test_functions_are_identified_by_their_program_and_their_arrays():
     assert first.checksum == other.checksum and first.description != other.description
     doubled = make(jnp.tanh, 2 * weights)
     assert first.checksum != doubled.checksum and first.description == doubled.description
+    # Physiology records the features, so its results are of another network.
     features = make(jnp.tanh, features=lambda keys, images: {"image": images})
     assert first.description != features.description
     assert first.parameters == features.parameters == 7840
 
 
+def test_weights_that_are_replaced_in_place_have_another_checksum():
+    """Otherwise a second evaluation would find the results of the first."""
+    module = networks.Cnn(networks.nnx.Rngs(0))
+    logits = lambda keys, images: module.features(images)["logits"]  # noqa: E731
+    network = Network("trained", logits, (28, 28, 1))
+    first, kernel = network.checksum, module.head.kernel[...]
+    module.head.kernel[...] = 2 * kernel
+    assert network.checksum == dataclasses.replace(network).checksum != first
+    module.head.kernel[...] = kernel
+    assert network.checksum == first
+
+
+def test_exported_programs_with_other_weights_have_other_checksums():
+    """An artefact holds its weights in the text of its program."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+
+    def artefact(scale):
+        weights = scale * np.ones((784, 10), np.float32)
+        logits = jax.jit(lambda keys, images: images.reshape(len(images), -1) @ weights)
+        return jax.export.export(logits, platforms=["cpu"])(keys, images).serialize()
+
+    def checksum(artefact):
+        return Network("artefact", jax.export.deserialize(artefact).call, (28, 28, 1)).checksum
+
+    first, second = map(artefact, (1, 2))
+    assert checksum(first) == checksum(first) != checksum(second)
+
+
 def test_an_ensemble_is_identified_by_its_members():
-    one, two = user_networks.cnn(), dataclasses.replace(user_networks.cnn(), name="two")
+    one, two = networks.cnn(), dataclasses.replace(networks.cnn(), name="two")
     scaled = dataclasses.replace(two, logits_fn=jax.tree.map(lambda x: 2 * x, two.logits_fn))
     assert ensemble([one, two]).checksum != ensemble([one, scaled]).checksum
     assert ensemble([one, two]).description == ensemble([one, scaled]).description
@@ -98,11 +129,3 @@ def test_what_follows_from_a_module_cannot_be_replaced(vone):
     zeros = dataclasses.replace(network, variables=jax.tree.map(jnp.zeros_like, variables))
     keys = jax.random.split(jax.random.key(0), 2)
     assert not zeros.logits_fn(keys, jnp.ones((2, *network.image_shape))).any()
-
-
-def test_labels_and_layers():
-    cnn = vone_jax.open_network(user_networks.cnn())
-    assert (cnn.label, cnn.layers) == ("cnn", ("first", "second", "logits"))
-    model = models.create("vone_resnet18", 3, image_size=28, width=2)
-    network = Network.of_model("run", model, {"params": {}}, architecture="vone_resnet18")
-    assert network.label == "VOneResNet-18"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vone_jax
-from tests.network import user_networks
+from tests import networks
 from vone_jax import models
 
 
@@ -35,7 +35,7 @@ def test_v1_keeps_its_kernels_at_another_size():
 
 
 def test_functions_have_the_size_that_they_state():
-    network = user_networks.cnn()
+    network = networks.cnn()
     assert vone_jax.open_network(network, image_size=28).image_size == 28
     with pytest.raises(ValueError, match="image_size must be left out for cnn: .* 28 pixels"):
         vone_jax.open_network(network, image_size=32)

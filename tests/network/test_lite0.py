@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vone_jax
-from tests.convert.conftest import random_variables
+from tests.networks import random_variables
 from vone_jax import convert, data, models
 from vone_jax.convert.checkpoint import read_checkpoint
 from vone_jax.network import opening
@@ -65,9 +65,9 @@ def test_the_file_of_lite0_goes_out_as_it_came_in(tmp_path):
 
 
 def test_images_are_prepared_as_for_the_published_accuracy(monkeypatch):
-    network = vone_jax.open_network("tests.network.user_networks:cnn")
+    network = vone_jax.open_network("tests.networks:cnn")
     monkeypatch.setattr(opening, "lite0_checkpoint", lambda: "lite0.pth")
-    monkeypatch.setattr(opening, "_open_checkpoint", lambda path, fields: network)
+    monkeypatch.setattr(opening, "_open_checkpoint", lambda path: network)
     opened = vone_jax.open_network("efficientnet_lite0")
     squash = data.Preprocessing(squash=True, interpolation="bicubic")
     assert (opened.name, opened.preprocessing) == ("efficientnet_lite0", squash)
@@ -81,7 +81,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 
 def test_a_similar_name_is_suggested():
-    with pytest.raises(ValueError, match="did you mean 'efficientnet_lite0'"):
+    with pytest.raises(ValueError, match="did you mean efficientnet_lite0"):
         vone_jax.open_network("efficientnet_lite")
 
 

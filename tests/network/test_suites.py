@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.convert.conftest import random_variables
 from tests.convert.torch_writer import archive
+from tests.networks import random_variables
 from tests.photographs import write_photographs
 from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
@@ -29,7 +29,7 @@ def vone():
 @pytest.fixture
 def names(tmp_path):
     """A file with the names of Fashion-MNIST's classes."""
-    from tests.network.user_networks import CLASS_NAMES
+    from tests.networks import CLASS_NAMES
 
     path = tmp_path / "names.txt"
     path.write_text("\n".join(CLASS_NAMES) + "\n")
@@ -44,7 +44,7 @@ def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatc
     convert.save_folder("folder", model, variables)
     named = ("--class-names", names)
     for spec, options, suites in (
-        ("tests.network.user_networks:cnn", (), (*SUITES, f"{QUICK}:masking", "physiology")),
+        ("tests.networks:cnn", (), (*SUITES, f"{QUICK}:masking", "physiology")),
         ("folder", named, (*SUITES, "v1")),
     ):
         assert evaluate.main([spec, "--suite", *suites, *SMALL, *options]) == 0
@@ -60,7 +60,7 @@ def test_every_source_goes_through_every_suite(vone, names, tmp_path, monkeypatc
 
 def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    spec = "tests.network.user_networks:without_names"
+    spec = "tests.networks:without_names"
     assert evaluate.main([spec, *CLEAN, "--class-names", names]) == 0
     assert {path.name for path in (tmp_path / "runs/without_names/results").iterdir()} == {
         *("clean.json", "clean.npz"),
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     options, message, names, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    spec = "tests.network.user_networks:without_names"
+    spec = "tests.networks:without_names"
     named = options and "--class-names" not in options
     # A suite may be there only once.
     usual = SMALL if "--suite" in options else CLEAN

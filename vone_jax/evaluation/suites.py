@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from vone_jax import arguments, corruptions, names
+from vone_jax import arguments, corruptions, files, names
 from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square, Strongest
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import (
@@ -30,7 +30,6 @@ from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.network import Network
-from vone_jax.network.opening import import_module
 from vone_jax.neurophysiology.explained_variance import holds_recordings
 
 # The radii of the VOneNet authors: nine per norm, each twice the one before, for images of
@@ -339,10 +338,11 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
 
 def _load(name: str) -> Suite:
     """The suite NAME of FILE.py:NAME."""
-    file, _, attribute = name.rpartition(":")
     # The configs are part of the package, wherever the command is started.
-    inside = Path(__file__).parents[1] / file
-    module = import_module(str(inside) if inside.is_file() and not Path(file).exists() else file)
-    if not hasattr(module, attribute):
-        raise ValueError(f"suite {name}: {file} has no {attribute!r}")
-    return getattr(module, attribute)
+    inside = Path(__file__).parents[1] / name.rpartition(":")[0]
+    if inside.is_file() and not Path(name.rpartition(":")[0]).exists():
+        name = str(Path(__file__).parents[1] / name)
+    try:
+        return files.imported(name)
+    except ValueError as error:
+        raise ValueError(f"suite {name}: {error}") from error

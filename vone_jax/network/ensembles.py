@@ -47,23 +47,14 @@ class _MeanOfVariants:
         return jnp.mean(lax.map(logits, (variables, responses)), axis=0)
 
 
-def _mean(members: Sequence[Network]) -> Partial:
-    """The function of an ensemble, with all weights as leaves."""
-    variants = [member.model for member in members if isinstance(member.model, VOneNet)]
-    # Members share the part behind V1 if all of these are equal.
-    back_ends = [
-        (
-            member.model.clone(v1=variants[0].v1, subcortical=None),
-            member.model.v1.stride,
-            jax.tree.map(jnp.shape, member.variables),
-        )
-        for member in members
-        if isinstance(member.model, VOneNet)
-    ]
-    if len(back_ends) == len(members) and all(each == back_ends[0] for each in back_ends):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
-        return Partial(_MeanOfVariants(tuple(variants)), stacked)
-    return Partial(_mean_of_each, tuple(member.traced_logits_fn() for member in members))
+def _behind_v1(member: Network) -> Any:
+    """What two VOneNets share that have the same part behind V1; the network itself for others."""
+    model = member.model
+    if not isinstance(model, VOneNet):
+        return member
+    # The maps of V1 have its stride, and its cells are the inputs of the bottleneck.
+    shared = {field: getattr(model, field) for field in ("back_end", "learned_normalization")}
+    return shared, model.dtype, model.v1.stride, jax.tree.map(jnp.shape, member.variables)
 
 
 def ensemble(members: Sequence[Network]) -> Network:
@@ -83,24 +74,29 @@ def ensemble(members: Sequence[Network]) -> Network:
         raise ValueError(f"an ensemble must have at least 2 members, got {len(members)}")
     first = members[0]
     for name in ("image_shape", "num_classes", "class_names", "preprocessing"):
-        ours = getattr(first, name)
         for number, other in enumerate(members[1:], start=2):
-            if (theirs := getattr(other, name)) != ours:
+            ours, theirs = getattr(first, name), getattr(other, name)
+            if theirs != ours:
                 raise ValueError(
                     f"members of an ensemble must have the same {name}: {ours} in member 1, "
                     f"{first.name}, and {theirs} in member {number}, {other.name}"
                 )
+    models = tuple(m.model for m in members if isinstance(m.model, VOneNet))
+    if models and all(_behind_v1(member) == _behind_v1(first) for member in members):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
+        logits_fn = Partial(_MeanOfVariants(models), stacked)
+    else:
+        logits_fn = Partial(_mean_of_each, tuple(member.traced_logits_fn() for member in members))
     names = [member.name for member in members]
-    validations = {member.validation for member in members}
     return Network(
         "+".join(names),
-        _mean(members),
+        logits_fn,
         first.image_shape,
         first.class_names,
         stochastic=any(member.stochastic for member in members),
         preprocessing=first.preprocessing,
         source=f"the mean of the logits of {', '.join(names)}",
-        validation=first.validation if len(validations) == 1 else None,
+        validation=first.validation if len({each.validation for each in members}) == 1 else None,
         notes=tuple(note for member in members for note in member.notes),
         members=tuple(members),
     )

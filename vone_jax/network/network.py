@@ -1,4 +1,4 @@
-"""The ``Network`` class: a trained network of any origin, for evaluation and sweeps."""
+"""``Network``: a trained network of any origin, a module with variables or functions."""
 
 import dataclasses
 import functools
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -35,8 +34,6 @@ class Split:
 class Network:
     """A trained network, made of functions. ``Network.of_model`` makes one of a module.
 
-    It prints without its functions and weights.
-
     Attributes:
       name: its name among results: that of a run directory, a file or a function.
       logits_fn: the classifier ``(keys, images) -> logits``, with one typed key per example and
@@ -53,17 +50,12 @@ class Network:
       origin: its origin as JSON values, part of ``description``.
       validation: the images on which a run was validated.
       notes: what was assumed when it was opened, one line each.
-      assumed: fields of V1, or of a base network, whose values its file does not state.
       members: the networks of an ensemble.
-      model: its module, see ``of_model``; None for functions.
+      model: its module; None for functions.
       variables: of the module, ``{"params": ..., "batch_stats": ...}``.
       trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
       checkpoint_step: the training step of a run's checkpoint.
       run_dir: the directory of a run.
-
-    Raises:
-      ValueError: for a name that cannot name a directory, an image shape that is not (H, H, C), or
-        class names in one text.
     """
 
     name: str
@@ -78,7 +70,6 @@ class Network:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     validation: Split | None = None
     notes: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
     members: tuple["Network", ...] = ()
     model: models.Model | None = dataclasses.field(default=None, init=False, repr=False)
     variables: Any = dataclasses.field(default=None, init=False, repr=False)
@@ -87,15 +78,13 @@ class Network:
     run_dir: Path | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self):
-        given: Any = self.image_shape if np.ndim(self.image_shape) == 1 else ()
-        shape = tuple(side.item() if isinstance(side, np.integer) else side for side in given)
+        arguments.directory_name("name", self.name)
         if isinstance(self.class_names, str):
             raise ValueError(f"class_names must be a tuple of names, got {self.class_names!r}")
-        object.__setattr__(self, "class_names", tuple(self.class_names))
-        arguments.directory_name("name", self.name)
-        whole = all(isinstance(side, int) and side > 0 for side in shape)
-        if len(shape) != 3 or not whole or shape[0] != shape[1]:
+        shape = tuple(map(int, self.image_shape)) if np.ndim(self.image_shape) == 1 else ()
+        if len(shape) != 3 or min(shape) < 1 or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
+        object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "image_shape", shape)
 
     @staticmethod
@@ -108,9 +97,9 @@ class Network:
     ) -> "Network":
         """A network of ``vone_jax.models``, with further fields.
 
-        Its functions and whether it is stochastic follow from the module and its variables. A tuned
-        bank becomes the fixed bank that it has learned, see ``models.with_fixed_bank``. The images
-        have sides of ``image_size`` pixels; default: those of the module.
+        Its functions follow from the module and its variables. A tuned bank becomes the fixed bank
+        that it has learned, see ``models.with_fixed_bank``. The images have sides of ``image_size``
+        pixels; default: those of the module.
         """
         model, variables = models.with_fixed_bank(model, variables)
         size = model.image_size if image_size is None else image_size
@@ -126,11 +115,6 @@ class Network:
     def image_size(self) -> int:
         """The side of its images in pixels."""
         return self.image_shape[0]
-
-    @property
-    def in_channels(self) -> int:
-        """The number of channels of its images."""
-        return self.image_shape[2]
 
     @property
     def v1(self) -> v1.VOneBlockConfig | None:
@@ -151,18 +135,15 @@ class Network:
     def num_classes(self) -> int:
         """The number of logits."""
         traced = self.traced_logits_fn()
-        logits = jax.eval_shape(lambda call, *inputs: call(*inputs), traced, *self._inputs())
-        return logits.shape[-1]
+        return jax.eval_shape(lambda call, *x: call(*x), traced, *self._inputs()).shape[-1]
 
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
         """The names of its layers in the order of processing; empty if they cannot be seen."""
-        if self.features is None:
-            return ()
         found: list[str] = []
-        # JAX would sort the names.
-        features = self.features
-        jax.eval_shape(lambda *inputs: found.extend(features(*inputs)), *self._inputs())
+        if (features := self.features) is not None:
+            # JAX would sort the names.
+            jax.eval_shape(lambda *inputs: found.extend(features(*inputs)), *self._inputs())
         return tuple(found)
 
     @property
@@ -177,12 +158,11 @@ class Network:
         if self.members:
             what["members"] = [member.description for member in self.members]
         elif self.model is not None:
-            what = {"model": describe(self.model)}
+            what["model"] = describe(self.model)
         if self._is_foreign:
-            texts = (program.text for program in self._programs(*self._functions))
-            what["program"] = f"{zlib.crc32(''.join(texts).encode()):08x}"
-        preprocessing = dataclasses.asdict(self.preprocessing)
-        return {**self.origin, **what, "preprocessing": preprocessing}
+            text = "".join(program.text for program in self._programs())
+            what["program"] = f"{zlib.crc32(text.encode()):08x}"
+        return {**self.origin, **what, "preprocessing": dataclasses.asdict(self.preprocessing)}
 
     @property
     def checksum(self) -> str:
@@ -192,17 +172,8 @@ class Network:
         """
         if self.members:
             return files.json_digest([member.checksum for member in self.members])[:8]
-        leaves = jax.tree.leaves(self.variables)
-        arrays = self._arrays(*self._functions) if self._is_foreign else leaves
+        arrays = _arrays(self._programs()) if self._is_foreign else jax.tree.leaves(self.variables)
         return f"{files.array_checksum(arrays):08x}"
-
-    @property
-    def _is_foreign(self) -> bool:
-        """True if code of a user computes the logits: functions, or a front end."""
-        if self.members:
-            return False
-        stem = getattr(self.model, "stem", None)
-        return self.model is None or not type(stem or self.model).__module__.startswith("vone_jax.")
 
     @property
     def parameters(self) -> int:
@@ -214,8 +185,8 @@ class Network:
             return sum(member.parameters for member in self.members)
         if self.model is not None:
             return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
-        arrays = self._arrays(self.logits_fn)
-        return sum(a.size for a in arrays if jnp.issubdtype(a.dtype, jnp.floating))
+        arrays = _arrays(self._programs()[:1])
+        return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.floating))
 
     def with_noise(self, noise: Noise) -> "Network":
         """The network with other noise in V1, or behind the stem of a base network, or none.
@@ -254,14 +225,14 @@ class Network:
           ValueError: for a network of functions, or a size that is out of range.
         """
         arguments.count("image_size", image_size, least=8)
+        if image_size == self.image_size:
+            return self
         if self.model is None:
-            if image_size == self.image_size:
-                return self
             raise ValueError(
                 f"image_size must be left out for {self.name}: its functions are for images of "
                 f"{self.image_size} pixels"
             )
-        shape = (image_size, image_size, self.in_channels)
+        shape = (image_size, image_size, self.image_shape[2])
         trained = None if self.trained is None else _resized(self.trained, image_size)
         model = _resized(self.model, image_size)
         return dataclasses.replace(self, model=model, trained=trained, image_shape=shape)
@@ -270,10 +241,10 @@ class Network:
         """The network with its weights moved by ``place``, a function of a pytree."""
         if self.model is not None:
             return dataclasses.replace(self, variables=place(self.variables))
-        logits_fn, features = place(self.traced_logits_fn()), self.features
-        if features is not None:
-            features = place(self._traced_features())
-        return dataclasses.replace(self, logits_fn=logits_fn, features=features)
+        features = None if self.features is None else place(self._traced_features())
+        return dataclasses.replace(
+            self, logits_fn=place(self.traced_logits_fn()), features=features
+        )
 
     def response_fn(self, layer: str) -> Partial:
         """The function ``(keys, images) -> responses`` of a layer, a name of ``layers``.
@@ -285,10 +256,6 @@ class Network:
             raise ValueError(f"the layers of {self.name} cannot be seen, it has no features")
         return Partial(_Layer(layer), self._traced_features())
 
-    @property
-    def _functions(self) -> list[Function]:
-        return [function for function in (self.logits_fn, self.features) if function is not None]
-
     def traced_logits_fn(self) -> Any:
         """``logits_fn`` as a pytree, see ``prng.trace``."""
         return prng.trace(self.logits_fn, *self._inputs())
@@ -297,23 +264,20 @@ class Network:
         assert self.features is not None
         return prng.trace(self.features, *self._inputs(), "features", "neurophysiology.per_example")
 
-    def _programs(self, *functions: Function) -> list[tracing.Traced]:
-        """The traced programs of functions now. The leaves of a Partial are constants, too."""
-        return [tracing.trace(lambda *x, f=f: f(*x), *self._inputs()) for f in functions]
-
-    def _arrays(self, *functions: Function) -> list[np.ndarray]:
-        """The arrays that functions close over.
-
-        An exported program holds its weights as text, so its serialised bytes stand for them.
-        """
-        programs = self._programs(*functions)
-        exported = (x for program in programs for x in program.hidden if isinstance(x, bytes))
-        arrays = [np.asarray(_numbers(array)) for each in programs for array in each.constants]
-        return [*arrays, *(np.frombuffer(content, np.uint8) for content in exported)]
-
     def _inputs(self) -> tuple[Any, Any]:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         return keys, jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+
+    def _programs(self) -> list[tracing.Traced]:
+        """The traced programs of its functions now. The leaves of a Partial are constants, too."""
+        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
+        return [tracing.trace(lambda *x, f=f: f(*x), *self._inputs()) for f in functions]
+
+    @property
+    def _is_foreign(self) -> bool:
+        """True if code of a user computes the logits: functions, or a front end."""
+        first = getattr(self.model, "stem", self.model)
+        return not self.members and not type(first).__module__.startswith("vone_jax.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -332,16 +296,14 @@ class _ModelNetwork(Network):
     def __post_init__(self):
         super().__post_init__()
         assert self.model is not None
-        for field, value in (
-            ("logits_fn", models.logits_fn(self.model, self.variables)),
-            ("features", models.features_fn(self.model, self.variables)),
-            ("stochastic", models.is_stochastic(self.model)),
-        ):
-            object.__setattr__(self, field, value)
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("logits_fn", models.logits_fn(self.model, self.variables))
+        set_field("features", models.features_fn(self.model, self.variables))
+        set_field("stochastic", models.is_stochastic(self.model))
 
 
 def describe(value: Any) -> Any:
-    """Describe a module, a configuration, or a value of their fields as JSON values.
+    """A module, a configuration, or a value of their fields as JSON values.
 
     Modules and dataclasses become objects of their fields with their class under ``"type"``, and
     arrays their shape and a checksum.
@@ -356,9 +318,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
-    return np.dtype(value).name
+    return value.item() if isinstance(value, np.generic) else np.dtype(value).name
 
 
 def _resized(model: models.Model, image_size: int) -> models.Model:
@@ -384,6 +344,16 @@ class _Layer:
         layers = features(keys, images)
         arguments.choice("layer", self.layer, layers)
         return layers[self.layer]
+
+
+def _arrays(programs: list[tracing.Traced]) -> list[np.ndarray]:
+    """The arrays that traced functions close over.
+
+    An exported program holds its weights as text, so its serialised bytes stand for them.
+    """
+    arrays = [np.asarray(_numbers(array)) for program in programs for array in program.constants]
+    hidden = [value for program in programs for value in program.hidden]
+    return arrays + [np.frombuffer(x, np.uint8) for x in hidden if isinstance(x, bytes)]
 
 
 def _numbers(array: Any) -> Any:

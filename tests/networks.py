@@ -1,17 +1,54 @@
-"""Networks as a user writes them, for the classes of Fashion-MNIST, and some that are wrong."""
+"""Small networks that several tests use: of this project, and as users write them.
+
+Those of users are for the classes of Fashion-MNIST. Some do not keep the contract of a network.
+"""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 
 import vone_jax
-from vone_jax import attacks, data
+from vone_jax import attacks, data, models, v1
+from vone_jax.convert.state_dict import abstract_variables
 
 SHAPE = (28, 28, 1)
 CLASS_NAMES = data.load("fashion_mnist_small", "test").class_names
+
+
+def small(name, **arguments):
+    """A narrow network in the 224-pixel form; VOneNets and EVNets have 8 + 8 filters."""
+    if name.startswith("vone_"):
+        arguments["v1"] = v1.VOneBlockConfig(simple_channels=8, complex_channels=8)
+    if name.startswith("ev_"):
+        published = models.v1_config(224, 4, name)
+        arguments["v1"] = dataclasses.replace(published, simple_channels=8, complex_channels=8)
+    return models.create(name, 5, width=2, **arguments)
+
+
+def random_variables(model, seed=0):
+    """Random values for every variable; nothing is compiled."""
+    rng = np.random.default_rng(seed)
+    return unflatten_dict(
+        {
+            path: (0.5 + rng.random(leaf.shape)).astype(np.float32)
+            for path, leaf in abstract_variables(model).items()
+        }
+    )
+
+
+class MeanBackEnd(nn.Module):
+    """The mean over the map and a linear layer."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, train):
+        return {"logits": nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))}
 
 
 class Cnn(nnx.Module):
@@ -52,14 +89,6 @@ def closed_over():
     """The same network as functions that close over the module."""
     module = Cnn(nnx.Rngs(0))
     return (lambda keys, images: module.features(images)["logits"]), SHAPE, CLASS_NAMES
-
-
-def equinox_mlp():
-    """A network for one image at a time, in Equinox."""
-    import equinox
-
-    mlp = equinox.nn.MLP(784, 10, 16, 1, key=jax.random.key(0))
-    return (lambda keys, images: jax.vmap(lambda x: mlp(x.reshape(-1)))(images)), SHAPE, CLASS_NAMES
 
 
 def noisy():
@@ -163,10 +192,6 @@ def raising():
 
 def nothing():
     return None
-
-
-def demanding(path, size=3):
-    return path, size
 
 
 def oblong():
