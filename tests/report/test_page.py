@@ -80,6 +80,24 @@ def test_each_kind_of_result_has_its_section(page):
     assert section(page, "training")
 
 
+def test_each_network_has_the_settings_of_its_attack(tmp_path):
+    """A network without noise needs one draw for a gradient, another one several."""
+    paths = []
+    for model, draws in (("resnet18", 1), ("vone_resnet18", 10)):
+        of = built.network(model)
+        made = [
+            built.accuracy(
+                built.attacked("linf", eps, eot_samples=draws), 0.5, f"at-{eps}", network=of
+            )
+            for eps in (0.25, 0.5)
+        ]
+        paths.append(built.write(tmp_path, made, model))
+    shown = section(report.write(paths, tmp_path / "page.html").read_text(), "attacks")
+    settings = "PGD(norm=linf, steps=64, step_size=0.015625, eot_samples="
+    for network in ("ResNet-18: {}1)", "VOneResNet-18: {}10)"):
+        assert f"PGD L∞ on {network.format(settings)}" in shown
+
+
 def test_a_page_shows_only_sections_that_have_something_to_show(tmp_path):
     made = [built.accuracy(built.CLEAN, 0.5, "clean")]
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()

@@ -4,6 +4,7 @@ Each function returns a chart, which a notebook shows and ``chart.save("chart.ht
 legend selects, and the menu of the page exports it.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -581,7 +582,12 @@ def _histogram(
         alt.Tooltip("high:Q", format=".3~g", title="to"), alt.Tooltip("share:Q", format=".0%"),
     ]  # fmt: skip
     base = _chart(rows).encode(
-        x=alt.X("low:Q", scale=scale, title=title, axis=alt.Axis(format=".3~g", tickCount=4)),
+        x=alt.X(
+            "low:Q",
+            scale=scale,
+            title=textwrap.wrap(title, 30),
+            axis=alt.Axis(format=".3~g", tickCount=4),
+        ),
         color=color,
         tooltip=told,
     )

@@ -141,13 +141,22 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
 
 
 def _attacks(table: Sequence[tables.Condition]) -> list[tuple[str, str]]:
-    """(attack in words, its settings) of each ladder, from its largest radius."""
-    settings = {}
+    """(attack in words, its settings at the largest radius), with networks that differ apart."""
+    settings: dict[str, dict[str, str]] = {}
     for each in table:
         if each.norm:
-            shown = each.fields.get("several") or [each.attack]
-            settings[f"{each.series} {names.NORM_LABELS[each.norm]}"] = "; ".join(map(_code, shown))
-    return list(settings.items())
+            ladder = settings.setdefault(f"{each.series} {names.NORM_LABELS[each.norm]}", {})
+            for label, result in each.results.items():
+                shown = result.condition.get("several") or [result.condition["attack"]]
+                codes = ({n: v for n, v in attack.items() if n != "eps"} for attack in shown)
+                ladder[label] = "; ".join(map(_code, codes))
+    rows = []
+    for attack, by_network in settings.items():
+        for code in dict.fromkeys(by_network.values()):
+            of = [label for label, each in by_network.items() if each == code]
+            apart = "" if len(of) == len(by_network) else f" on {', '.join(of)}"
+            rows.append((attack + apart, code))
+    return rows
 
 
 def _code(fields: Mapping[str, Any]) -> str:

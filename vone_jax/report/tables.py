@@ -179,9 +179,10 @@ def baseline(runs: Runs, chosen: str | None = None) -> Run:
 
 
 def has_v1(run: Run) -> bool:
-    """True for a VOneNet or an EVNet, and for networks whose module is not known."""
-    model = run.results[0].identity["network"]["description"].get("model", {})
-    return "v1" in model or not model
+    """True for a VOneNet or an EVNet, and for networks with code of a user."""
+    description = run.results[0].identity["network"]["description"]
+    model = description.get("model", {})
+    return "v1" in model or not model or "program" in description
 
 
 @dataclasses.dataclass(frozen=True)
