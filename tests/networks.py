@@ -13,8 +13,9 @@ from flax import nnx
 from flax.traverse_util import unflatten_dict
 
 import vone_jax
-from vone_jax import attacks, data, models, v1
+from vone_jax import attacks, data, models, prng, v1
 from vone_jax.convert.state_dict import abstract_variables
+from vone_jax.models.layers import BatchNorm
 
 SHAPE = (28, 28, 1)
 CLASS_NAMES = data.load("fashion_mnist_small", "test").class_names
@@ -42,13 +43,34 @@ def random_variables(model, seed=0):
 
 
 class MeanBackEnd(nn.Module):
-    """The mean over the map and a linear layer."""
+    """The mean over the map and a linear layer, with ``norm`` behind batch norm and dropout."""
 
     classes: int = 3
+    norm: bool = False
 
     @nn.compact
     def __call__(self, x, train):
+        if self.norm:
+            x = nn.Dropout(0.2, deterministic=not train)(nn.relu(BatchNorm(name="norm")(x, train)))
         return {"logits": nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))}
+
+
+class TinyNet(nn.Module):
+    """A network with everything the loop must handle: noise per example, batch norm, dropout."""
+
+    num_classes: int = 3
+    norm: bool = True
+    dropout: float = 0.2
+
+    @nn.compact
+    def __call__(self, images, train=False, noise_key=None):
+        keys = prng.example_keys(noise_key, len(images)) if noise_key is not None else None
+        x = nn.Conv(4, (3, 3), use_bias=False, name="conv")(images)
+        if keys is not None:
+            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        x = nn.relu(BatchNorm(name="norm")(x, train) if self.norm else x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
+        return nn.Dense(self.num_classes, name="logits")(x)
 
 
 class Cnn(nnx.Module):

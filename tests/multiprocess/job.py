@@ -11,15 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tests.networks import MeanBackEnd
 from vone_jax import attacks, cli, corruptions, data, evaluation, mesh, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
-from vone_jax.models.layers import BatchNorm
 from vone_jax.models.network import VOneNet
 from vone_jax.training import inputs
 
@@ -47,18 +45,8 @@ EVALUATION = [
 ]  # fmt: skip
 
 
-class BackEnd(nn.Module):
-    """Batch norm, dropout and a linear layer."""
-
-    @nn.compact
-    def __call__(self, x, train):
-        x = nn.relu(BatchNorm(name="norm")(x, train))
-        x = nn.Dropout(0.2, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
-        return {"logits": nn.Dense(3, name="logits")(x)}
-
-
 def network(*_):
-    return VOneNet(v1=V1, back_end=BackEnd(), bottleneck_features=4)
+    return VOneNet(v1=V1, back_end=MeanBackEnd(norm=True), bottleneck_features=4)
 
 
 def open_source(name, split, data_dir=None):

@@ -2,8 +2,9 @@
 
 import jax
 import pytest
-from tiny import TinyNet, tiny_source
+from tiny import tiny_source
 
+from tests.networks import TinyNet
 from vone_jax import data, training
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from test_loop import StopAt, assert_same_run, final_state, train
-from tiny import TinyNet, source_of, tiny_source
+from tiny import source_of, tiny_source
 
+from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import models, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, initial

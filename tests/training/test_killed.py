@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tiny import TinyNet, final_state, log
+from tiny import final_state, log
 from train_tiny import EXPERIMENT, starting_from
+
+from tests.networks import TinyNet
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20

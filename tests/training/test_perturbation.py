@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_train_step import EXPERIMENT, assert_close, steps
-from tiny import TinyNet
 
+from tests.networks import TinyNet
 from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
+from tests.networks import TinyNet
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
 from vone_jax.training.augmentation import make_corruption
@@ -19,25 +19,8 @@ from vone_jax.training.step import make_train_step
 ONE, FOUR = jax.devices()[:1], jax.devices()
 
 
-class PlainNet(nn.Module):
-    """A network with noise per example, but without batch norm and dropout."""
-
-    @nn.compact
-    def __call__(self, images, train=False, noise_key=None):
-        x = nn.relu(nn.Conv(4, (3, 3), name="conv")(images))
-        if noise_key is not None:
-            keys = prng.example_keys(noise_key, len(images))
-            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
-        return nn.Dense(3, name="logits")(jnp.mean(x, axis=(1, 2)))
-
-
-class DroppingNet(nn.Module):
-    """A network with dropout alone."""
-
-    @nn.compact
-    def __call__(self, images, train=False, noise_key=None):
-        x = images.reshape(len(images), -1)
-        return nn.Dense(3, name="logits")(nn.Dropout(0.5, deterministic=not train)(x))
+# With noise per example, but without batch norm and dropout.
+PLAIN = TinyNet(norm=False, dropout=0.0)
 
 
 def run(model, devices=ONE, number=2, **options):
@@ -47,7 +30,7 @@ def run(model, devices=ONE, number=2, **options):
 
 @pytest.fixture(scope="module")
 def plain():
-    return run(PlainNet())
+    return run(PLAIN)
 
 
 @pytest.mark.parametrize(("parts", "devices"), [
@@ -56,7 +39,7 @@ def plain():
     pytest.param(2, FOUR, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, devices):
-    state, metrics = run(PlainNet(), devices, accumulation_steps=parts)
+    state, metrics = run(PLAIN, devices, accumulation_steps=parts)
     assert_close(state, plain[0], 1e-6)
     assert_close(metrics, plain[1], 1e-5)
     assert int(metrics.sums.seen) == 8
@@ -119,14 +102,15 @@ def test_a_step_that_is_not_finite_moves_only_the_counters():
 
 def test_a_change_is_bounded_with_the_factors_of_the_rates():
     optimizer = replace(EXPERIMENT.optimizer, rates=(("logits", 1e33),))
-    state, metrics = run(PlainNet(), number=1, optimizer=optimizer)
+    state, metrics = run(PLAIN, number=1, optimizer=optimizer)
     assert not metrics.finite and np.abs(state.params["logits"]["kernel"]).max() < 10
 
 
 def test_parts_of_a_batch_drop_other_units():
     """Else nothing would change where two parts are exchanged."""
+    dropping = TinyNet(norm=False, dropout=0.5)
     losses = [
-        run(DroppingNet(), number=1, batch=host_batch(order), accumulation_steps=2)[1].sums.loss
+        run(dropping, number=1, batch=host_batch(order), accumulation_steps=2)[1].sums.loss
         for order in (np.arange(8), np.arange(8) ^ 1)
     ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
@@ -202,9 +186,9 @@ def test_no_names_or_no_probability_is_no_corruption():
 @pytest.mark.slow
 def test_a_step_learns_from_corrupted_images_on_any_mesh():
     corrupted = replace(EXPERIMENT.data, corruptions=NAMES)
-    one, four = (run(PlainNet(), devices, data=corrupted) for devices in (ONE, FOUR))
+    one, four = (run(PLAIN, devices, data=corrupted) for devices in (ONE, FOUR))
     assert_close(one, four, 1e-5)
-    clean = run(PlainNet())
+    clean = run(PLAIN)
     assert one[1].sums.loss != pytest.approx(clean[1].sums.loss, rel=1e-4)
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TinyNet, tiny_source
+from tiny import tiny_source
 
+from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
 from vone_jax.training.state import initial_state

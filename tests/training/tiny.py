@@ -1,32 +1,14 @@
-"""A network and a data set of a few bytes, to be used instead of real ones."""
+"""A data set of a few bytes and runs on it, to be used instead of real ones."""
 
 from types import SimpleNamespace
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, prng
-from vone_jax.models.layers import BatchNorm
+from tests.networks import TinyNet
+from vone_jax import data
 from vone_jax.training.run import Checkpoints, read_log
 from vone_jax.training.state import initial_state
-
-
-class TinyNet(nn.Module):
-    """A network with everything the loop must handle: noise per example, batch norm, dropout."""
-
-    num_classes: int = 3
-
-    @nn.compact
-    def __call__(self, images, train=False, noise_key=None):
-        keys = prng.example_keys(noise_key, len(images)) if noise_key is not None else None
-        x = nn.Conv(4, (3, 3), use_bias=False, name="conv")(images)
-        if keys is not None:
-            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
-        x = nn.relu(BatchNorm(name="norm")(x, train))
-        x = nn.Dropout(0.2, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
-        return nn.Dense(self.num_classes, name="logits")(x)
 
 
 def tiny_source(split):

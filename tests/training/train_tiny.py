@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from tiny import TinyNet, source_of, tiny_source
+from tiny import source_of, tiny_source
 
+from tests.networks import TinyNet
 from vone_jax import data, training
 
 EXPERIMENT = training.Experiment(

@@ -339,9 +339,9 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
 def _load(name: str) -> Suite:
     """The suite NAME of FILE.py:NAME."""
     # The configs are part of the package, wherever the command is started.
-    inside = Path(__file__).parents[1] / name.rpartition(":")[0]
-    if inside.is_file() and not Path(name.rpartition(":")[0]).exists():
-        name = str(Path(__file__).parents[1] / name)
+    root, file = Path(__file__).parents[1], name.rpartition(":")[0]
+    if (root / file).is_file() and not Path(file).exists():
+        name = str(root / name)
     try:
         return files.imported(name)
     except ValueError as error:

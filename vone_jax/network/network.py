@@ -117,6 +117,11 @@ class Network:
         return self.image_shape[0]
 
     @property
+    def in_channels(self) -> int:
+        """The number of channels of its images."""
+        return self.image_shape[2]
+
+    @property
     def v1(self) -> v1.VOneBlockConfig | None:
         """The configuration of its V1; None for a network without one."""
         return self.model.v1 if isinstance(self.model, VOneNet) else None
@@ -232,7 +237,7 @@ class Network:
                 f"image_size must be left out for {self.name}: its functions are for images of "
                 f"{self.image_size} pixels"
             )
-        shape = (image_size, image_size, self.image_shape[2])
+        shape = (image_size, image_size, self.in_channels)
         trained = None if self.trained is None else _resized(self.trained, image_size)
         model = _resized(self.model, image_size)
         return dataclasses.replace(self, model=model, trained=trained, image_shape=shape)
