@@ -40,11 +40,6 @@ def test_photographs_have_their_labels():
 
 def test_without_foolbox_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    data.imagenet_class_names.cache_clear()
-    message = r'no package tensorflow_datasets; install it with: pip install "vone-jax\[tfds\]"'
-    with pytest.raises(FileNotFoundError, match=message):
-        data.load("demo", "validation")
-    monkeypatch.setattr("vone_jax.data.images.imagenet_class_names", lambda: ("n01440764",))
     message = r'there is no package foolbox; install it with: pip install "vone-jax\[demo\]"'
     with pytest.raises(FileNotFoundError, match=message):
         data.load("demo", "validation")

@@ -193,12 +193,9 @@ def _images(folder: Path) -> list[str]:
 def imagenet_class_names() -> tuple[str, ...]:
     """The 1000 WordNet ids of ImageNet's classes, such as ``"n01440764"``, in the order of labels.
 
-    The networks of torchvision and TensorFlow have their logits in this order. The list is a file
-    of TensorFlow Datasets. Without that package, the function raises a FileNotFoundError.
+    The networks of torchvision and TensorFlow have their logits in this order.
     """
-    path = "datasets/imagenet2012/labels.txt"
-    file = files.in_package("tensorflow_datasets", path, "vone-jax[tfds]")
-    return tuple(file.read_text().split())
+    return tuple(Path(__file__).with_name("imagenet_classes.txt").read_text().split())
 
 
 class DemoSource(Source):
