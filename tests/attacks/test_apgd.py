@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import APGD, PGD, apgd, losses, norms
+from vone_jax.attacks import APGD, apgd, losses, norms
 from vone_jax.attacks.attack import Attack
 
 KEY = jax.random.key(11)
@@ -156,16 +156,6 @@ def test_linear_model_reaches_the_closed_form(norm):
         np.testing.assert_allclose(after[resists], before[resists] + eps * dual, atol=1e-5 * dual)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("norm", "loss"), [("linf", "targeted_dlr"), ("l2", "dlr"), ("l1", "cross_entropy")]
-)
-def test_a_planted_adversarial_example_is_found(batch, norm, loss):
-    images, labels = batch[0].at[:, 2, 3].set(0.5), jnp.zeros(6, jnp.int32)
-    adversarial = APGD(norm, 0.05, steps=20, loss=loss)(KEY, toy.planted, images, labels)
-    assert np.all(jnp.argmax(toy.planted(KEY, adversarial), axis=-1) == 1)
-
-
 def test_targets_are_the_likeliest_other_classes():
     """Only the third likeliest class can be reached; one target does not find it."""
     images = jnp.full((2, 2, 2, 1), 0.5)
@@ -186,32 +176,6 @@ def test_targets_are_the_likeliest_other_classes():
 
 
 # Relations between runs.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_it_is_no_weaker_than_projected_gradient_descent(batch, still, norm):
-    """With as many steps, in the number of images that resist."""
-    images, (network, labels) = batch[0], still
-    plain = PGD(norm, EPS[norm] / 2, steps=20)
-    fewest = resisting(plain, network, images, labels)
-    ours = resisting(APGD(norm, EPS[norm] / 2, steps=20), network, images, labels)
-    assert ours.sum() <= fewest.sum()
-
-
-@pytest.mark.slow
-def test_restarts_do_not_weaken_it(batch, still):
-    images, (network, labels) = batch[0], still
-    once, often = (
-        resisting(APGD("linf", 0.01, steps=3, restarts=number), network, images, labels)
-        for number in (1, 4)
-    )
-    assert not np.any(often & ~once)
-
-
-def resisting(attack, network, images, labels):
-    logits = network(KEY, attack(KEY, network, images, labels))
-    return np.asarray(jnp.argmax(logits, axis=-1) == labels)
 
 
 # Noise.
@@ -248,18 +212,6 @@ def test_no_attack_moves_the_coin():
 # Errors.
 
 
-def test_a_gradient_that_is_not_finite_is_reported():
-    """The square root of zero, at the second image only."""
-
-    def rooted(key, images):
-        root = jnp.sqrt(jnp.sum(jnp.square(images - 0.5), axis=(1, 2, 3)) * 0.0)
-        return jnp.stack([root, images.reshape(2, -1)[:, 0]], axis=-1)
-
-    images = jnp.full((2, 4, 4, 1), 0.5)
-    with pytest.raises(FloatingPointError, match=r"positions \[0, 1\]"):
-        APGD("linf", 0.1, steps=3)(KEY, rooted, images, jnp.zeros(2, jnp.int32))
-
-
 def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():
     """Further runs, which only another image needs, may find a larger margin."""
 
@@ -279,11 +231,3 @@ def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():
     )
     assert np.all(np.argmax(logits_fn(keys, among_easy), axis=1) == 1)
     np.testing.assert_array_equal(beside_hard[0], among_easy[0])
-
-
-def test_dlr_losses_refuse_too_few_classes():
-    images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
-    for loss, least in (("dlr", 3), ("targeted_dlr", 4)):
-        few = Partial(toy.linear, jnp.ones((16, least - 1)))
-        with pytest.raises(ValueError, match=f"at least {least} classes, got {least - 1}"):
-            APGD("linf", 0.1, loss=loss)(KEY, few, images, labels)

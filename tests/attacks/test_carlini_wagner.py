@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
@@ -62,25 +61,6 @@ def test_black_and_white_pixels_come_back():
         away = np.sign(slope) * (1 if label == 0 else -1)
         free = slope[(away > 0) == (flat < 0.5)]
         assert gap / np.linalg.norm(free) * 0.999 < distance < 1.02 * gap / np.linalg.norm(free)
-
-
-@pytest.mark.slow
-def test_an_image_that_has_stopped_takes_no_more_draws():
-    """Under noise, further draws would find it a closer image only because others go on."""
-    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
-
-    def noisy(keys, images):
-        draws = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
-        return problem.TWO_CLASSES(keys, images) + 0.2 * draws
-
-    attack = CW("l2", 1.0, 60, 3, learning_rate=0.01, initial_const=0.1, eot_samples=4)
-    keys = jax.random.split(jax.random.key(1), len(images))
-    together = attack.minimal(keys, noisy, images, labels)
-    alone = [
-        attack.minimal(keys[i : i + 1], noisy, images[i : i + 1], labels[i : i + 1]).distance[0]
-        for i in range(len(images))
-    ]
-    np.testing.assert_allclose(alone, together.distance, rtol=1e-4)
 
 
 def test_adam_equals_optax():

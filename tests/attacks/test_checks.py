@@ -1,5 +1,4 @@
 import dataclasses
-import re
 import warnings
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks, prng
-from vone_jax.attacks import FGSM, PGD, classifier, per_example
+from vone_jax.attacks import FGSM, PGD, per_example
 
 KEY = jax.random.key(0)
 
@@ -23,118 +22,75 @@ IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
 
 @pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("attack", "fields", "message"),
+    ("attack", "field", "value"),
     [
-        (attacks.FAB, dict(eps=float("inf")), "eps must be a finite number"),
-        (attacks.FAB, dict(targets=2, targeted=True), "targets must be None with targeted=True"),
-        (attacks.FAB, dict(eta=0.5), "eta must be a finite number >= 1, got 0.5"),
-        (attacks.DeepFool, dict(norm="l1"), "norm must be one of l2, linf; got 'l1'"),
-        (attacks.CW, dict(abort_early=1), "abort_early must be True or False"),
-        (attacks.DDN, dict(gamma=1.0), "gamma must be a finite number >= 0 and < 1, got 1.0"),
-        (attacks.MIFGSM, dict(loss="dlr", targeted=True), "untargeted"),
-        (attacks.APGD, dict(loss="targeted_dlr", targeted=True), "is for untargeted attacks"),
-        (attacks.APGD, dict(large_eps_schedule=True, steps=4), "or 5 and more, got 4"),
-        (attacks.Square, dict(p_init=0.0), "p_init must be a finite number > 0 and <= 1, got 0.0"),
-        (attacks.SPSA, dict(norm="l2"), "norm must be one of linf; got 'l2'"),
-        (attacks.RandomNoise, dict(noise="pink"), "noise must be one of uniform, gaussian, signs"),
+        (PGD, "norm", "l3"), (PGD, "eps", -0.1), (PGD, "eps", jnp.float32(-0.1)),
+        (PGD, "eps", np.asarray([0.1, 2.0])), (PGD, "eps", "8/255"), (PGD, "eps", True),
+        (PGD, "steps", 0), (PGD, "random_start", 1), (PGD, "loss", "hinge"),
+        (attacks.FAB, "eps", float("inf")), (attacks.FAB, "eta", 0.5),
+        (attacks.Square, "p_init", 0.0), (attacks.RandomNoise, "noise", "pink"),
     ],
-)
-def test_fields_of_each_attack_out_of_range_are_refused(attack, fields, message):
-    error = TypeError if "abort_early" in fields else ValueError
-    norm = "linf" if attack is attacks.SPSA else "l2"
-    with pytest.raises(error, match=re.escape(message)):
-        attack(**{"norm": norm, "eps": 0.1, **fields})
+)  # fmt: skip
+def test_fields_out_of_range_are_refused_by_name(attack, field, value):
+    with pytest.raises((ValueError, TypeError), match=f"^{field} must"):
+        attack(**{"norm": "linf", "eps": 0.1, field: value})
+
+
+def test_a_radius_in_levels_of_grey_is_told_apart():
+    with pytest.raises(ValueError, match="did you mean 8/255"):
+        PGD("linf", 8)
+
+
+def test_fields_that_contradict_each_other_are_refused():
+    for make in (
+        lambda: PGD("linf", 0.1, loss="dlr", targeted=True),
+        lambda: attacks.FAB("l2", 0.1, targets=2, targeted=True),
+        lambda: attacks.APGD("l2", 0.1, loss="targeted_dlr", targeted=True),
+        lambda: attacks.APGD("l2", 0.1, large_eps_schedule=True, steps=4),
+        lambda: attacks.DeepFool("l1", 0.1),
+        lambda: attacks.SPSA("l2", 0.1),
+    ):
+        with pytest.raises(ValueError):
+            make()
+
+
+@pytest.mark.parametrize("images", [IMAGES * 2, IMAGES - 0.5 - 3e-8])
+def test_one_and_the_rounding_of_a_resized_image_are_inside(images):
+    assert PGD("linf", 0.1, steps=1)(KEY, logits_fn, images, LABELS * 0).shape == images.shape
 
 
 @pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("fields", "error", "message"),
+    ("images", "labels", "error", "named"),
     [
-        (dict(norm="l3"), ValueError, "norm must be one of linf, l2, l1; got 'l3'"),
-        (dict(eps=-0.1), ValueError, "eps must be a finite number >= 0.*-0.1"),
-        (dict(eps=jnp.float32(-0.1)), ValueError, "eps must be a finite number >= 0.*-0.1"),
-        (dict(eps=np.asarray([0.1, -0.2])), ValueError, "eps must be a finite number >= 0.*-0.2"),
-        (dict(eps=8), ValueError, r"eps must be at most 1 in norm linf.*did you mean 8/255\?"),
-        (dict(eps=np.asarray([0.1, 2.0])), ValueError, "got 2; did you mean 2/255"),
-        (dict(eps="8/255"), TypeError, "eps must be a number"),
-        (dict(eps=None), TypeError, "eps must be a number"),
-        (dict(eps=True), ValueError, "eps must be a finite number >= 0, got True"),
-        (dict(steps=0), ValueError, "steps must be an integer >= 1, got 0"),
-        (dict(step_size=-1.0), ValueError, "step_size"),
-        (dict(step_rule="eps/5"), ValueError, "step_rule must be one of"),
-        (dict(random_start=1), TypeError, "random_start must be True or False"),
-        (dict(loss="hinge"), ValueError, "loss must be one of cross_entropy, margin, dlr"),
-        (dict(loss="dlr", targeted=True), ValueError, "untargeted"),
-    ],
-)
-def test_fields_out_of_range_are_refused(fields, error, message):
-    with pytest.raises(error, match=message):
-        PGD(**{"norm": "linf", "eps": 0.1, **fields})
-    shared = {field.name for field in dataclasses.fields(FGSM)}
-    if set(fields) <= shared:
-        with pytest.raises(error, match=message):
-            FGSM(**{"norm": "linf", "eps": 0.1, **fields})
-
-
-def test_one_nan_in_a_large_image_is_seen():
-    """XLA's minimum and maximum pass over it on CPUs."""
-    images = jnp.full((1, 64, 64, 3), 0.5).at[0, 30, 30, 1].set(jnp.nan)
-    with pytest.raises(ValueError, match="NaN"):
-        classifier.check_batch(KEY, logits_fn, images, jnp.zeros(1, jnp.int32))
-
-
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("images", "labels", "error", "message"),
-    [
-        (np.zeros((2, 4, 4, 1), np.uint8), LABELS, TypeError, "uint8; divide by 255"),
-        (IMAGES.astype(jnp.float16), LABELS, TypeError, "float16"),
-        (IMAGES * 2, LABELS * 0, None, None),  # exactly 1 is inside
-        (IMAGES * 510, LABELS, ValueError, r"\[0, 1\], got values from 255 to 255"),
-        (IMAGES - 0.6, LABELS, ValueError, "values from -0.1"),
-        (IMAGES - 0.5 - 3e-8, LABELS, None, None),  # the rounding of a resized image is accepted
-        (IMAGES.at[0, 0, 0, 0].set(jnp.nan), LABELS, ValueError, "NaN"),
-        (IMAGES[0], LABELS, ValueError, r"shape \(N, H, W, C\), got \(4, 4, 1\)"),
-        (IMAGES[:0], LABELS[:0], ValueError, r"got \(0, 4, 4, 1\), which is empty"),
+        (np.zeros((2, 4, 4, 1), np.uint8), LABELS, TypeError, "images.*divide by 255"),
+        (IMAGES.astype(jnp.float16), LABELS, TypeError, "images"),
+        (IMAGES * 510, LABELS, ValueError, "images"),
+        (IMAGES - 0.6, LABELS, ValueError, "images"),
+        # XLA's minimum and maximum pass over one NaN in a large image on CPUs.
+        (jnp.full((2, 64, 64, 3), 0.5).at[0, 30, 30, 1].set(jnp.nan), LABELS, ValueError, "NaN"),
+        (IMAGES[0], LABELS, ValueError, "images"),
+        (IMAGES[:0], LABELS[:0], ValueError, "images.*empty"),
         (jnp.zeros((2, 3, 8, 8)), LABELS, ValueError, "NCHW"),
-        (
-            IMAGES,
-            jnp.asarray([0, 3]),
-            ValueError,
-            r"\[0, 2\] for 3 classes, got values from 0 to 3",
-        ),
-        (IMAGES, jnp.asarray([-1, 0]), ValueError, "from -1"),
+        (IMAGES, jnp.asarray([0, 3]), ValueError, "labels"),
+        (IMAGES, jnp.asarray([-1, 0]), ValueError, "labels"),
         # In 32 bits these are 0 and 1.
-        (IMAGES, np.array([2**32, 2**32 + 1]), ValueError, r"\[0, 2\] for 3 classes"),
-        (IMAGES, jnp.asarray([0.0, 1.0]), TypeError, "labels must be integers"),
-        (IMAGES, jax.nn.one_hot(LABELS, 3), TypeError, "one-hot labels are not accepted"),
-        (IMAGES, None, TypeError, "labels must be an array of numbers, got None"),
-        (IMAGES, ["cat", "dog"], TypeError, "labels .* of numbers, got list of dtype"),
-        (IMAGES, np.array([0, 1], object), TypeError, "numbers, got ndarray of dtype object"),
-        (jax.random.key(1), LABELS, TypeError, r"images .* numbers, got PRNGKeyArray of dtype"),
-        ([np.zeros((4, 4)), np.zeros(4)], LABELS, TypeError, "images must be .* inhomogeneous"),
-        (IMAGES, jnp.zeros((2, 3), jnp.int32), ValueError, "one-hot"),
-        (IMAGES, jnp.zeros(3, jnp.int32), ValueError, r"shape \(2,\), got \(3,\)"),
+        (IMAGES, np.array([2**32, 2**32 + 1]), ValueError, "labels"),
+        (IMAGES, jax.nn.one_hot(LABELS, 3), TypeError, "labels.*one-hot"),
+        (IMAGES, None, TypeError, "labels"),
+        (IMAGES, jnp.zeros(3, jnp.int32), ValueError, "labels"),
     ],
 )
-def test_batches_that_do_not_fit_are_refused(images, labels, error, message):
-    attack = PGD("linf", 0.1, steps=1)
-    if error is None:
-        assert attack(KEY, logits_fn, images, labels).shape == images.shape
-        return
-    with pytest.raises(error, match=message):
-        attack(KEY, logits_fn, images, labels)
+def test_batches_that_do_not_fit_are_refused(images, labels, error, named):
+    with pytest.raises(error, match=named):
+        PGD("linf", 0.1, steps=1)(KEY, logits_fn, images, labels)
 
 
 @pytest.mark.untyped
-def test_arguments_in_another_order_are_named():
-    with pytest.raises(TypeError, match="logits_fn must be a function of .keys, images., got Arr"):
-        FGSM("linf", 0.1)(KEY, IMAGES, logits_fn, LABELS)
-
-
-@pytest.mark.untyped
-def test_keys_that_do_not_fit_are_refused():
+def test_arguments_in_another_order_and_keys_that_do_not_fit_are_refused():
     attack = FGSM("linf", 0.1)
+    with pytest.raises(TypeError, match="logits_fn"):
+        attack(KEY, IMAGES, logits_fn, LABELS)
     with pytest.raises(TypeError, match="typed key"):
         attack(jnp.zeros(2, jnp.uint32), logits_fn, IMAGES, LABELS)
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
@@ -143,18 +99,17 @@ def test_keys_that_do_not_fit_are_refused():
 
 @pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("bad", "error", "message"),
+    ("bad", "error"),
     [
-        (lambda key, x: jnp.argmax(x.reshape(2, -1), axis=-1), ValueError, "shape"),
-        (lambda key, x: jnp.zeros((2, 1)), ValueError, "at least 2 classes"),
-        (lambda key, x: jnp.zeros((2, 3), jnp.int32), TypeError, "floating-point logits"),
-        (lambda key, x: {"logits": x}, ValueError, "got dict"),
-        ("resnet18", TypeError, "logits_fn must be a function"),
-        (lambda key, x: logits_fn(key, x) / 0.0, FloatingPointError, r"positions \[0, 1\]"),
+        (lambda key, x: jnp.argmax(x.reshape(2, -1), axis=-1), ValueError),
+        (lambda key, x: jnp.zeros((2, 1)), ValueError),
+        (lambda key, x: jnp.zeros((2, 3), jnp.int32), TypeError),
+        (lambda key, x: {"logits": x}, ValueError),
+        ("resnet18", TypeError),
     ],
 )
-def test_classifiers_that_do_not_fit_are_refused(bad, error, message):
-    with pytest.raises(error, match=message):
+def test_classifiers_that_do_not_fit_are_refused(bad, error):
+    with pytest.raises(error, match="logits_fn must"):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
 
 
@@ -324,54 +279,37 @@ def test_an_attack_prints_as_code_and_hashes():
         attack.eps = 0.2
 
 
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("change", "got"),
-    [
-        (lambda images: images[:1], r"float32 \(1, 4, 4, 1\)"),
-        (lambda images: images.astype(jnp.bfloat16), r"bfloat16 \(2, 4, 4, 1\)"),
-        (lambda images: None, "NoneType"),
-    ],
-)
-def test_an_attack_of_ones_own_returns_images_like_those_it_gets(change, got):
-    class Other(attacks.Attack):
-        eps: float
-        norm: str = "linf"
+class Own(attacks.Attack):
+    """Adds ``shift``, and forgets to project."""
 
-        def perturb(self, keys, logits_fn, images, labels):
-            return change(images)
+    norm: str
+    eps: float
+    shift: float = 0.0
+    dtype: str = "float32"
 
-    images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, int)
-    with pytest.raises(TypeError, match=f"perturb of Other .* float32 .*, got {got}"):
-        Other(0.1)(jax.random.key(0), lambda keys, x: x.reshape(2, -1), images, labels)
+    def perturb(self, keys, logits_fn, images, labels):
+        return (images + self.shift).astype(self.dtype)
 
 
 @pytest.mark.parametrize(
-    ("norm", "shift", "wrong"),
+    ("norm", "shift", "refused"),
     [
-        ("linf", 0.0, None),
-        ("linf", 0.1, None),
-        ("linf", 0.15, "from 0.65 to 0.65 and changes of norm up to 0.15;"),
-        ("linf", 0.7, "from 1.2 to 1.2 and changes of norm up to 0.7;"),
-        ("of one's own", 0.15, None),
-        ("of one's own", 0.7, "from 1.2 to 1.2 and"),
+        ("linf", 0.1, False), ("linf", 0.15, True), ("linf", 0.7, True),
+        # The ball of another measure is not known, the box is.
+        ("of one's own", 0.15, False), ("of one's own", 0.7, True),
     ],
-)
-def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, wrong):
+)  # fmt: skip
+def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, refused):
     """It would break any network."""
-
-    class Shift(attacks.Attack):
-        norm: str
-        eps: float
-
-        def perturb(self, keys, logits_fn, images, labels):
-            return images + shift
-
-    images, labels = np.full((2, 4, 4, 1), 0.5, np.float32), np.zeros(2, int)
-    arguments = jax.random.key(0), lambda keys, images: images.reshape(2, -1), images, labels
-    attack = Shift(norm, 0.1)
-    if wrong is None:
-        np.testing.assert_allclose(attack(*arguments), images + shift, atol=1e-6)
+    attack = Own(norm, 0.1, shift)
+    if refused:
+        with pytest.raises(ValueError, match="images of Own must lie in"):
+            attack(KEY, logits_fn, IMAGES, LABELS)
     else:
-        with pytest.raises(ValueError, match=f"images of Shift must lie in .* got values {wrong}"):
-            attack(*arguments)
+        adversarial = attack(KEY, logits_fn, IMAGES, LABELS)
+        np.testing.assert_allclose(adversarial, IMAGES + shift, atol=1e-6)
+
+
+def test_an_attack_of_ones_own_returns_images_like_those_it_gets():
+    with pytest.raises(TypeError, match="perturb of Own"):
+        Own("linf", 0.1, dtype="bfloat16")(KEY, logits_fn, IMAGES, LABELS)

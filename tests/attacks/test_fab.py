@@ -139,8 +139,3 @@ def test_restarts_begin_elsewhere():
     result = attack.minimal(problem.KEY, ditch, images, labels)
     assert np.all(result.found)
     np.testing.assert_allclose(result.distance, 0.03, rtol=0.02)
-
-
-def test_more_targets_than_other_classes_are_refused():
-    with pytest.raises(ValueError, match="targets must be at most 2, got 9"):
-        FAB("l2", 0.5, targets=9)(problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels())

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import fast, mesh, prng
+from vone_jax import fast, prng
 from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
 
 KEY = jax.random.key(11)
@@ -63,27 +63,6 @@ def test_linear_model_reaches_the_closed_form(norm):
         assert bool(jnp.any(wrong)) == broken
 
 
-@pytest.mark.slow
-def test_targeted_attack_moves_the_other_way():
-    weights = jax.random.normal(jax.random.key(3), (12, 3))
-    images = jax.random.uniform(jax.random.key(4), (2, 2, 6, 1))
-    logits_fn = Partial(toy.linear, weights)
-    target = jnp.argmin(logits_fn(KEY, images), axis=-1)
-    for loss in ("cross_entropy", "margin"):
-        attack = PGD("linf", 0.05, steps=5, targeted=True, loss=loss)
-        adversarial = attack(KEY, logits_fn, images, target)
-        assert np.all(
-            loss_of(logits_fn, adversarial, target) < loss_of(logits_fn, images, target) - 0.1
-        )
-
-
-def test_a_planted_adversarial_example_is_found(batch):
-    images, labels = batch[0].at[:, 2, 3].set(0.5), jnp.zeros(6, jnp.int32)
-    for norm in norms.NORMS:
-        adversarial = PGD(norm, 0.05, steps=20)(KEY, toy.planted, images, labels)
-        assert np.all(jnp.argmax(toy.planted(KEY, adversarial), axis=-1) == 1), norm
-
-
 # Relations between runs.
 
 
@@ -95,52 +74,6 @@ def test_one_step_equals_fgsm_and_zero_radius_returns_the_images(batch, noisy, n
         fast = FGSM(norm, eps, eot_samples=2)(KEY, noisy, images, labels)
         np.testing.assert_array_equal(one, fast)
         assert bool(jnp.all(fast == images)) == (eps == 0)
-
-
-def test_attack_raises_the_loss_and_more_steps_do_not_hurt(batch, still):
-    images, labels = batch
-    clean = loss_of(still, images, labels)
-    results = [
-        loss_of(still, PGD("l2", 0.3, steps=n, step_size=0.05)(KEY, still, images, labels), labels)
-        for n in (1, 4, 12)
-    ]
-    assert np.all(results[0] > clean)
-    assert results[0].sum() < results[1].sum() < results[2].sum()
-
-
-def test_more_restarts_never_lower_the_margin(batch, still):
-    images, labels = batch
-    worst = -np.inf * np.ones(6)
-    for restarts in (1, 3):
-        attack = PGD("linf", 0.02, steps=2, random_start=True, restarts=restarts)
-        adversarial = attack(KEY, still, images, labels)
-        now = np.asarray(losses.margin(still(KEY, adversarial), labels))
-        # An image that has fallen stays as it is.
-        assert np.all(now >= np.where(worst > 0, 0, worst) - 1e-6)
-        worst = now
-
-
-@pytest.mark.slow
-def test_four_devices_equal_one(batch, noisy):
-    images, labels = (jnp.concatenate([part, part])[:8] for part in batch)
-    keys = prng.example_keys(KEY, 8)
-    attack = PGD("linf", 0.05, steps=4, eot_samples=2, random_start=True)
-    alone = attack(keys, noisy, images, labels)
-    four = mesh.data_mesh(jax.devices()[:4])
-    spread = jax.device_put((keys, images, labels), mesh.sharded(four))
-    together = attack(spread[0], mesh.replicate(four, noisy), *spread[1:])
-    assert len(together.sharding.device_set) == 4
-    np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_vmap_over_keys(batch, noisy):
-    images, labels = batch
-    keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    attack = PGD("linf", 0.05, steps=2)
-    several = jax.vmap(lambda key: attack(key, noisy, images, labels))(keys)
-    for key, result in zip(keys, several, strict=True):
-        np.testing.assert_allclose(attack(key, noisy, images, labels), result, atol=1e-6)
 
 
 # Choices.
@@ -170,13 +103,6 @@ def test_the_start_is_kept_where_each_step_lowers_the_loss():
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
     adversarial = PGD("l2", 0.1, steps=2, keep="best")(problem.KEY, detour, images, labels)
     np.testing.assert_array_equal(adversarial, images)
-
-
-@pytest.mark.slow
-def test_the_best_iterate_of_a_coin_is_not_the_luckiest():
-    """Every image starts where the coin is fair; keeping the best must not choose by luck."""
-    attack = PGD("linf", 0.1, steps=4, keep="best", restarts=2, random_start=True)
-    toy.assert_coin_resists(KEY, attack, 0.5, jnp.full((200, 4, 4, 1), 0.5))
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
@@ -314,15 +240,6 @@ def test_momentum_equals_its_definition():
     np.testing.assert_allclose(ours.reshape(3, 16), adversarial, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_one_step_without_noise_is_the_fast_gradient_method(batch, still, norm):
-    images, labels = batch
-    one = MIFGSM(norm, EPS[norm], steps=1)(KEY, still, images, labels)
-    fast = FGSM(norm, EPS[norm])(KEY, still, images, labels)
-    np.testing.assert_allclose(one, fast, atol=1e-6)
-
-
 # An early stop: for each image alone, and to save time.
 
 KEYS = prng.example_keys(problem.KEY, 16)
@@ -372,15 +289,6 @@ def test_a_run_ends_when_all_images_have_stopped():
     assert longest < len(calls) <= longest + 3 < ATTACK.steps
 
 
-def test_an_image_that_has_stopped_does_not_go_on():
-    """The coin is wrong at every second step, so an image makes one step on average, and not 10."""
-    images = jax.random.uniform(jax.random.key(1), (50, 4, 4, 1))
-    attack = PGD("linf", 0.1, steps=20, step_size=0.005, early_stop=True)
-    coin = Partial(toy.coin, jnp.float32(0.5))
-    moved = attack(problem.KEY, coin, images, jnp.zeros(50, jnp.int32)) - images
-    assert 0.002 < np.mean(norms.size(moved, "linf")) < 0.01
-
-
 @pytest.mark.parametrize("lost", [np.nan, -np.inf])
 def test_an_image_without_finite_logits_is_not_taken_for_misclassified(lost):
     """It is NaN, so that a call reports it. Its loss is finite where a logit is -infinity."""
@@ -391,13 +299,3 @@ def test_an_image_without_finite_logits_is_not_taken_for_misclassified(lost):
     labels = jnp.zeros(16, jnp.int32)
     adversarial = dataclasses.replace(ATTACK, steps=2).perturb(KEYS, broken, problem.IMAGES, labels)
     np.testing.assert_array_equal(np.isnan(adversarial).any(axis=(1, 2, 3)), np.arange(16) == 1)
-
-
-@pytest.mark.slow
-def test_a_lucky_draw_among_several_stops_nothing():
-    images = jax.random.uniform(jax.random.key(1), (50, 4, 4, 1))
-    labels = jnp.zeros(50, jnp.int32)
-    coin = Partial(toy.coin, jnp.float32(0.5))
-    attack = PGD("linf", 0.1, steps=3, step_size=0.05, early_stop=True, eot_samples=20)
-    moved = norms.size(attack(problem.KEY, coin, images, labels) - images, "linf")
-    np.testing.assert_allclose(moved, 0.1, rtol=1e-5)

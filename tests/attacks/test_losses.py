@@ -68,19 +68,6 @@ def test_averages_equal_their_definitions(logits):
         np.testing.assert_allclose(ours, value, rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", losses.LOSSES)
-@pytest.mark.parametrize("estimator", losses.ESTIMATORS)
-def test_one_draw_makes_all_averages_equal(logits, loss, estimator):
-    function = losses.LOSSES[loss]
-    ours = losses.averaged(function, estimator, logits[:1], LABELS)
-    np.testing.assert_allclose(ours, function(logits[0], LABELS), rtol=1e-5, atol=1e-6)
-
-
-def test_dlr_refuses_two_classes(logits):
-    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
-        losses.dlr(logits[..., :2], LABELS)
-
-
 def test_targeted_dlr_equals_its_definition(logits):
     targets = jnp.asarray([2, 1, 3])
     ours = losses.targeted_dlr(logits, LABELS, targets)

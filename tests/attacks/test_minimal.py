@@ -125,26 +125,6 @@ def test_values_that_are_not_finite_raise(attack, images, weights, labels):
         run(attack, bad, images, labels)
 
 
-@pytest.mark.slow
-def test_a_call_keeps_to_its_radius(images, weights, labels):
-    """One search serves all radii; the radius is a leaf and compiles once."""
-    attack = ATTACKS[4]
-    logits_fn = Partial(toy.noisy_network, weights, jnp.float32(0.0))
-    result = run(attack, weights, images, labels, scale=0.0)
-    keys = prng.index_keys(KEY, INDICES)
-    middle = float(np.sort(result.distance)[3])
-    for eps in (0.0, middle, 1.0):
-        attack = dataclasses.replace(attack, eps=eps)
-        adversarial = attack(keys, logits_fn, images, labels)
-        length = norms.size(adversarial - images, attack.norm)
-        assert np.all(length <= eps * (1 + 1e-6))
-        fooled = jnp.argmax(toy.noisy_network(weights, 0.0, KEY, adversarial), -1) != labels
-        if eps == 0:
-            np.testing.assert_array_equal(adversarial, images)
-            assert np.sum(fooled) == 1
-    assert np.sum(fooled) == np.sum(result.found)
-
-
 def test_an_image_at_the_radius_of_a_call_is_within_it():
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
     attack = FMN("l2", 1.0, steps=5)

@@ -85,17 +85,6 @@ def test_results_are_those_of_the_plain_program(name, network):
     np.testing.assert_allclose(quick, plain, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_minimal_perturbations_are_those_of_the_plain_program():
-    attack = attacks.FMN("l2", 1.0, steps=5)
-    quick = attack.minimal(KEY, flax_network(), IMAGES, LABELS)
-    with fast.plain():
-        plain = attack.minimal(KEY, flax_network(), IMAGES, LABELS)
-    assert bool(quick.found.any())
-    np.testing.assert_array_equal(quick.found, plain.found)
-    np.testing.assert_allclose(quick.images, plain.images, rtol=0, atol=1e-5)
-
-
 def test_under_the_users_own_transformations():
     """A ladder of radii, and a gradient with respect to the weights of adversarial training."""
     numbers = ("NHWC", "HWIO", "NHWC")

@@ -88,16 +88,6 @@ def test_radii_of_64_bits_on_images_of_32(attack):
         np.testing.assert_allclose(result, alone, atol=1e-6)
 
 
-def test_a_setting_of_64_bits_on_images_of_32():
-    def distance(gamma):
-        attack = DDN("l2", 1.0, steps=2, gamma=gamma)
-        return attack.minimal(KEY, problem.LOGITS_FN, IMAGES, LABELS).distance
-
-    alone = distance(0.05)
-    with jax.enable_x64(True):
-        np.testing.assert_allclose(distance(np.float64(0.05)), alone, atol=1e-6)
-
-
 def test_an_outer_gradient_stops_at_the_images_and_not_at_the_search():
     labels = problem.labels(problem.TWO_CLASSES)
     keys = prng.example_keys(KEY, len(IMAGES))

@@ -15,13 +15,6 @@ def linear(weights, key, images):
     return images.reshape(images.shape[0], -1) @ weights
 
 
-def planted(key, images):
-    """One pixel decides: class 1 of four is the likeliest where pixel (2, 3) is above 0.54."""
-    evidence = 50.0 * (jnp.mean(images[:, 2, 3], axis=-1) - 0.54)
-    zero = jnp.zeros_like(evidence)
-    return jnp.stack([zero, evidence, zero - 20, zero - 30], axis=-1)
-
-
 def with_noise(logits_fn, scale, keys, images):
     """The logits of a classifier with normal noise added to them."""
     logits = logits_fn(keys, images)

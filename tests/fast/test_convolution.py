@@ -2,7 +2,6 @@
 
 import re
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,17 +151,6 @@ def test_small_kernels_on_few_channels_are_products_of_matrices():
     program = jax.jit(both).lower(x, k).as_text()
     assert program.count("stablehlo.dot_general") == 3
     assert "stablehlo.convolution" not in program
-
-
-@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
-def test_a_layer_of_flax_has_its_usual_padding(padding):
-    x, _ = arguments(8, 3)
-    ours, theirs = (
-        nn.Conv(7, (3, 3), strides=2, padding=padding, **options)
-        for options in ({"conv_general_dilated": convolve}, {})
-    )
-    variables = theirs.init(jax.random.key(1), x)
-    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=ATOL)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,8 @@ from vone_jax import fast, models, v1
 
 RNG = np.random.default_rng(0)
 ORDER = RNG.permutation(6)
-KERNELS = RNG.standard_normal((9, 9, 1, 4)).astype(np.float32)
 IMAGES = RNG.standard_normal((3, 16, 14, 6)).astype(np.float32)
 BLOCKS = 0.3 * RNG.standard_normal((9, 9, 6, 4)).astype(np.float32)
-SMALL_KERNEL = RNG.standard_normal((3, 3, 6, 5)).astype(np.float32)
 
 
 def smooth(images):
@@ -25,23 +22,6 @@ def smooth(images):
 
 
 FUNCTIONS = {
-    "convolve": lambda x: fast.convolve(x, jnp.asarray(SMALL_KERNEL), (2, 2), [(1, 1)] * 2),
-    "convolve 1x1": lambda x: fast.convolve(x, jnp.ones((1, 1, 6, 2)), (1, 1), [(0, 0)] * 2),
-    "convolve 1x1, padded": lambda x: fast.convolve(
-        x[:, :2, :2], jnp.ones((1, 1, 6, 2)), (2, 2), [(1, 1)] * 2
-    ),
-    "convolve one channel": lambda x: fast.convolve(
-        x[..., :1], jnp.asarray(SMALL_KERNEL)[:, :, :1], (1, 1), [(1, 1)] * 2
-    ),
-    "convolve few channels": lambda x: fast.convolve(
-        x[..., :1], jnp.asarray(KERNELS), (2, 2), [(4, 4)] * 2
-    ),
-    "convolve small images": lambda x: fast.convolve(
-        x[:, :2, :2], jnp.asarray(SMALL_KERNEL), (1, 1), [(1, 1)] * 2
-    ),
-    "convolve_depthwise": lambda x: fast.convolve_depthwise(
-        x, jnp.asarray(SMALL_KERNEL[..., :1]).swapaxes(2, 3), (2, 2), [(0, 1)] * 2
-    ),
     "correlate_blocks": lambda x: jnp.concatenate(
         fast.correlate_blocks(x, [jnp.asarray(BLOCKS)[..., :2], jnp.asarray(BLOCKS)[..., 2:]], 3),
         axis=-1,
@@ -86,13 +66,6 @@ def test_values_and_gradients_agree(name):
         )
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_random_words_are_equal_bit_by_bit(impl):
-    key = jax.random.key(3, impl=impl)
-    quick, plain = both_forms(lambda key: fast.random_words(key, (5, 7)), key)
-    np.testing.assert_array_equal(quick, plain)
-
-
 @pytest.mark.slow
 def test_a_whole_network_agrees():
     """A VOneNet with noise of a fixed key, and the gradient of its images."""
@@ -129,26 +102,6 @@ def test_one_compiled_function_follows_the_switch():
         assert not fast.enabled()
     function(x)
     assert traced == [True, False]
-
-
-def test_the_switch_acts_on_its_thread_alone():
-    answers = []
-    with fast.plain():
-        thread = threading.Thread(target=lambda: answers.append(fast.enabled()))
-        thread.start()
-        thread.join()
-    assert answers == [True]
-
-
-def test_plain_programs_are_convolutions():
-    config = v1.VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=15, stride=2)
-    with fast.plain():
-        lowered = jax.jit(lambda x: v1.noise_free_responses(config, x)).lower(
-            jnp.ones((2, 32, 32, 3))
-        )
-    program = lowered.as_text()
-    assert "stablehlo.convolution" in program
-    assert "dot_general" not in program and "custom_linear_solve" not in program
 
 
 @pytest.mark.parametrize(("value", "enabled"), [("0", False), ("1", True)])

@@ -5,13 +5,9 @@ import platform
 import resource
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import jax
 import pytest
-
-from vone_jax import fast
-from vone_jax.fast import process
 
 CONVOLUTION = """
 import jax, numpy as np
@@ -35,9 +31,6 @@ print("ynn_fusion" in jax.jit(convolution).lower(images, kernel).compile().as_te
     ("variables", "by_library"),
     [
         ({}, False),
-        pytest.param(
-            {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=true"}, False, marks=pytest.mark.slow
-        ),
         ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=individual_convolution"}, True),
         pytest.param({"JAX_NUM_CPU_DEVICES": "2"}, True, marks=pytest.mark.slow),
     ],
@@ -51,33 +44,6 @@ def test_convolutions_are_kept_from_the_library_that_takes_one_core(variables, b
         check=True,
     )  # fmt: skip
     assert result.stdout.strip() == str(by_library)
-
-
-@pytest.mark.parametrize(
-    ("version", "system", "machine", "devices", "chosen"),
-    [
-        ("0.10.2", "linux", "x86_64", 1, True),
-        ("0.12.0", "linux", "x86_64", 1, False),
-        ("0.10.2", "darwin", "x86_64", 1, False),
-        ("0.10.2", "linux", "aarch64", 1, False),
-        ("0.10.2", "linux", "x86_64", 2, False),
-    ],
-)
-def test_where_the_flag_was_not_tried_nothing_is_changed(
-    monkeypatch, version, system, machine, devices, chosen
-):
-    """XLA would not start with a flag that it does not know."""
-    monkeypatch.setenv("XLA_FLAGS", "--given")
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    config = SimpleNamespace(jax_num_cpu_devices=devices)
-    monkeypatch.setattr(process, "jax", SimpleNamespace(__version__=version, config=config))
-    with fast.plain():
-        fast.use_all_cores()
-    assert os.environ["XLA_FLAGS"] == "--given"
-    fast.use_all_cores()
-    assert (os.environ["XLA_FLAGS"] != "--given") == chosen
-    assert os.environ["XLA_FLAGS"].startswith("--given")
 
 
 KEEPING = """
@@ -125,21 +91,3 @@ def test_memory_is_kept_for_the_next_use():
     first, *later = faults("keep")
     assert first > pages // 2 and max(later) < pages // 100
     assert min(faults("leave")) > pages // 2
-
-
-@pytest.mark.parametrize(
-    ("system", "library", "kept"),
-    [("linux", "glibc", True), ("linux", "", False), ("darwin", "glibc", False)],
-)
-def test_memory_is_kept_with_the_gnu_library_on_linux_only(monkeypatch, system, library, kept):
-    calls = []
-    libc = SimpleNamespace(mallopt=lambda *pair: calls.append(pair))
-    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: libc)
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(platform, "libc_ver", lambda: (library, "2.39"))
-    with fast.plain():
-        fast.keep_memory()
-    assert not calls
-    fast.keep_memory()
-    # Never trim, never map a block, one arena, by the numbers of malloc.h.
-    assert calls == ([(-1, -1), (-4, 0), (-8, 1)] if kept else [])

@@ -132,16 +132,3 @@ def test_a_step_of_training_reaches_every_parameter(name):
     assert min(jax.tree.leaves(moved)) > 0
     changed = jax.tree.map(lambda p, g: p - 0.01 * g, variables["params"], gradient)
     assert step(changed)[0][0] < before
-
-
-def test_v1_takes_the_place_of_the_stem():
-    """Stride 2 and half of the cells, as in EVNet; for small images the usual block."""
-    block = models.create("vone_efficientnet_b0").v1
-    assert (block.stride, block.simple_channels, block.complex_channels) == (2, 128, 128)
-    assert block.pixels_per_degree == 28
-    for size in (28, 32, 64):
-        assert models.create("vone_efficientnet_b0", image_size=size).v1 == models.v1_config(
-            size, in_channels=3
-        )
-    given = v1.VOneBlockConfig()
-    assert models.create("vone_efficientnet_b0", v1=given).v1 == given

@@ -128,15 +128,6 @@ def test_noise_before_v1_alone_makes_a_network_stochastic(model, images):
     assert not models.is_stochastic(models.without_noise(alone))
 
 
-@pytest.mark.slow
-def test_a_new_bottleneck_has_the_initialisation_of_pytorch():
-    model = models.create("ev_resnet18", 3, image_size=32)
-    key = jax.random.key(0)
-    variables = jax.jit(lambda k: model.init(k, jnp.ones((1, 32, 32, 3)), noise_key=key))(key)
-    kernel = variables["params"]["bottleneck"]["kernel"]
-    assert float(jnp.abs(kernel).max()) == pytest.approx(1 / 512**0.5, rel=1e-3)
-
-
 @pytest.mark.parametrize(
     ("image_size", "kernel_size", "stride"), [(224, 31, 4), (64, 25, 2), (32, 21, 1), (28, 21, 2)]
 )
@@ -157,22 +148,19 @@ def test_grey_images_have_one_kind_of_p_cells():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("named", "arguments"),
     [
+        ("'ev_resnet18'", {"name": "vone_resnet18", "subcortical": STAGE}),
+        ("v1.in_channels", {"v1": dataclasses.replace(BLOCK, in_channels=3)}),
+        ("in_channels is 1", {"in_channels": 1, "subcortical": STAGE}),
+        ("image_size is 32", {"image_size": 32, "subcortical": STAGE}),
         (
-            {"name": "vone_resnet18", "subcortical": STAGE},
-            "is for EVNets.*'ev_resnet18'",
-        ),
-        ({"v1": dataclasses.replace(BLOCK, in_channels=3)}, "v1.in_channels must be .* 4, got 3"),
-        ({"in_channels": 1, "subcortical": STAGE}, "in_channels is 1, but subcortical.in_channels"),
-        ({"image_size": 32, "subcortical": STAGE}, "image_size is 32, but subcortical.image_size"),
-        (
+            "visual_degrees must be equal",
             {"v1": dataclasses.replace(BLOCK, visual_degrees=0.25), "subcortical": STAGE},
-            "v1.visual_degrees and subcortical.visual_degrees must be equal, got 0.25 and 0.5",
         ),
-        ({"stem_gain": 2.0}, "stem_noise and stem_gain are for base networks"),
+        ("stem_noise", {"stem_gain": 2.0}),
     ],
 )
-def test_contradictions_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+def test_contradictions_are_refused(named, arguments):
+    with pytest.raises(ValueError, match=named):
         models.create(**({"name": "ev_resnet18"} | arguments))

@@ -1,7 +1,5 @@
 """Whole networks: noise wiring, training mode, precision, devices."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,11 +47,6 @@ def test_rngs_noise_key_and_logits_fn_agree(model, variables, images, call):
     keys = prng.example_keys(key, 8)
     by_example = call(models.logits_fn(model, variables), keys, images)
     np.testing.assert_allclose(by_example, logits, rtol=1e-4, atol=1e-4)
-
-
-def test_a_layer_that_is_not_there_is_named(variables, model, images):
-    with pytest.raises(ValueError, match="layer must be one of .*logits; got 'layer9'; did you"):
-        jax.eval_shape(models.response_fn(model, variables, "layer9"), jax.random.key(0), images)
 
 
 def test_an_example_has_the_same_logits_in_any_batch(model, variables, images, call):
@@ -153,37 +146,6 @@ def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(model, im
     )
     assert features["v1"].dtype == features["logits"].dtype == jnp.float32
     assert features["layer1"].dtype == jnp.bfloat16
-
-
-@pytest.mark.slow
-def test_dropout_needs_and_uses_its_own_stream(images):
-    model = models.create("alexnet", 10, 16, width=2)
-    variables = model.init(jax.random.key(0), images)
-
-    def logits(train, key):
-        return model.apply(variables, images, train=train, rngs={"dropout": key})
-
-    assert not np.allclose(logits(True, jax.random.key(0)), logits(True, jax.random.key(1)))
-    np.testing.assert_array_equal(
-        logits(False, jax.random.key(0)), logits(False, jax.random.key(1))
-    )
-
-
-@pytest.mark.untyped
-def test_wrong_images_are_refused(model, variables, images):
-    base = models.create("resnet18", 10, 16, width=4)
-    for network in (model, base):
-        with pytest.raises(ValueError, match=r"\(N, H, W, 3\), got \(8, 16, 16, 1\)"):
-            network.init(jax.random.key(0), images[..., :1], noise_key=jax.random.key(0))
-        with pytest.raises(TypeError, match="floating point"):
-            network.init(
-                jax.random.key(0), (255 * images).astype(np.uint8), noise_key=jax.random.key(0)
-            )
-
-
-def test_models_are_hashable_descriptions(model):
-    again = models.create("vone_resnet18", 10, v1=dataclasses.replace(model.v1), width=4)
-    assert again == model and hash(again) == hash(model)
 
 
 # Noise behind the stem of a base network: the control "noise alone".

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vone_jax import prng, v1
 
@@ -73,17 +72,6 @@ def test_responses_equal_the_original(original, golden, noise, reference):
     if reference != "gaussian05":
         mean = golden[f"vone_block_{reference}_mean"]
         np.testing.assert_allclose(responses.mean((2, 3)), mean, rtol=0, atol=1e-5 * mean.max())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("height", "width"), [(24, 24), (25, 31), (17, 40), (1, 3)])
-def test_any_image_size(height, width):
-    responses = v1.noise_free_responses(QUIET, jnp.ones((1, height, width, 3)))
-    assert responses.shape == (1, -(-height // 3), -(-width // 3), 12)
-
-
-def test_no_image_has_no_response(noisy):
-    assert noisy(jax.random.key(0), jnp.zeros((0, 24, 24, 3))).shape == (0, 8, 8, 12)
 
 
 @pytest.mark.slow
@@ -187,30 +175,6 @@ def test_noise_draws_are_bit_identical_in_any_batch():
     np.testing.assert_array_equal(last, draws[6:])
 
 
-def test_noise_draws_are_bit_identical_on_four_devices():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    key = jax.random.key(3)
-    index = jax.device_put(jnp.arange(8), NamedSharding(mesh, PartitionSpec("data")))
-    draw = jax.jit(lambda index: v1.standard_normal(prng.index_keys(key, index), (4, 5)))
-    on_four = draw(index)
-    assert len(on_four.sharding.device_set) == 4
-    np.testing.assert_array_equal(on_four, draw(jnp.arange(8)))
-
-
-def test_keys_decide_the_noise(noisy, images):
-    one, again, other = (noisy(jax.random.key(k), images) for k in (0, 0, 1))
-    np.testing.assert_array_equal(one, again)
-    assert not np.allclose(one, other)
-    assert not np.allclose(one[0] - one[1], 0)
-
-
-@pytest.mark.slow
-def test_the_block_alone_and_by_rngs_draws_the_same_noise(noisy, images):
-    key = jax.random.key(5)
-    by_rngs = v1.VOneBlock(SMALL).apply({}, images, rngs={"noise": key})
-    np.testing.assert_allclose(by_rngs, noisy(key, images), rtol=1e-5, atol=1e-5)
-
-
 def test_noise_without_a_key_says_what_to_pass(images):
     with pytest.raises(ValueError, match=r"rngs=\{'noise': key\}"):
         v1.VOneBlock(SMALL).apply({}, images)
@@ -223,48 +187,35 @@ def test_untyped_keys_are_refused(images):
 
 
 @pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("bad", "error", "message"),
-    [
-        (np.zeros((1, 24, 24, 1), np.float32), ValueError, r"\(N, H, W, 3\)"),
-        (np.zeros((24, 24, 3), np.float32), ValueError, r"\(N, H, W, 3\)"),
-        (np.zeros((1, 24, 24, 3), np.uint8), TypeError, "floating point.*uint8"),
-    ],
-)
-def test_wrong_images_are_refused(bad, error, message):
-    with pytest.raises(error, match=message):
-        v1.noise_free_responses(QUIET, bad)
+def test_wrong_images_are_refused():
+    for shape in ((1, 24, 24, 1), (24, 24, 3)):
+        with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
+            v1.noise_free_responses(QUIET, np.zeros(shape, np.float32))
+    with pytest.raises(TypeError, match="floating point"):
+        v1.noise_free_responses(QUIET, np.zeros((1, 24, 24, 3), np.uint8))
 
 
 @pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("named", "overrides"),
     [
-        ({"kernel_size": 8}, "kernel_size must be odd"),
-        ({"kernel_size": 3.5}, "kernel_size must be an integer >= 1, got 3.5"),
-        ({"gabor_seed": -1}, "gabor_seed must be an integer >= 0"),
-        (
-            {"distribution": "evnet_published", "in_channels": 2},
-            'distribution "evnet_published" is',
-        ),
-        (
-            {"distribution": "evnet", "sf_max": 1.0},
-            "no neuron .* between sf_min=0.0 and sf_max=1.0",
-        ),
-        ({"image_mean": "0.5"}, "image_mean must be one number or one per channel, 3 numbers"),
-        ({"stride": 0}, "stride must be an integer >= 1, got 0"),
-        ({"visual_degrees": -1.0}, "visual_degrees must be a finite number > 0"),
-        ({"visual_degrees": 8.0}, "Nyquist"),
-        ({"simple_channels": -1}, "simple_channels must be an integer >= 0"),
-        ({"simple_channels": 0, "complex_channels": 0}, "must not both be 0"),
-        ({"noise": 0.35}, "noise must be NeuronalNoise"),
-        ({"bank": v1.sample_gabor_parameters(5)}, "12 filters, got 5"),
-        ({"bank": v1.sample_gabor_parameters(12, in_channels=4)}, "reads channel 3"),
-        ({"k_exc": float("nan")}, "k_exc must be a finite number > 0"),
+        ("kernel_size", {"kernel_size": 8}),
+        ("gabor_seed", {"gabor_seed": -1}),
+        ("distribution", {"distribution": "evnet_published", "in_channels": 2}),
+        ("sf_max=1.0", {"distribution": "evnet", "sf_max": 1.0}),
+        ("image_mean", {"image_mean": "0.5"}),
+        ("stride", {"stride": 0}),
+        ("visual_degrees", {"visual_degrees": -1.0}),
+        ("Nyquist", {"visual_degrees": 8.0}),
+        ("must not both be 0", {"simple_channels": 0, "complex_channels": 0}),
+        ("noise", {"noise": 0.35}),
+        ("12 filters, got 5", {"bank": v1.sample_gabor_parameters(5)}),
+        ("reads channel 3", {"bank": v1.sample_gabor_parameters(12, in_channels=4)}),
+        ("k_exc", {"k_exc": float("nan")}),
     ],
 )
-def test_configurations_are_checked(overrides, message):
-    with pytest.raises(ValueError, match=message):
+def test_configurations_are_checked(named, overrides):
+    with pytest.raises(ValueError, match=named):
         dataclasses.replace(SMALL, **overrides)
 
 
@@ -272,9 +223,3 @@ def test_only_simple_and_only_complex_cells():
     for simple, complex_ in ((4, 0), (0, 4)):
         config = dataclasses.replace(QUIET, simple_channels=simple, complex_channels=complex_)
         assert v1.noise_free_responses(config, jnp.ones((1, 9, 9, 3))).shape == (1, 3, 3, 4)
-
-
-@pytest.mark.untyped
-def test_a_word_is_no_flag():
-    with pytest.raises(TypeError, match="allow_aliasing must be True or False, got 'no'"):
-        v1.VOneBlockConfig(allow_aliasing="no")

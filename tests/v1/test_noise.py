@@ -37,20 +37,6 @@ def test_neuronal_noise_is_the_published_equation():
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_variance_equals_the_mean_count_before_rectification():
-    """Far from zero the Fano factor of the output is 1 / scale."""
-    z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (200_000,))
-    noisy = v1.NeuronalNoise(0.35, 0.0)(jnp.full_like(z, 100.0), z)
-    assert float(noisy.var() / noisy.mean()) == pytest.approx(1 / 0.35, rel=0.02)
-
-
-def test_strength_multiplies_the_deviation_alone():
-    r, z = jnp.full(3, 20.0), jnp.array([-1.0, 0.0, 1.0])
-    once, twice = (v1.NeuronalNoise(strength=strength)(r, z) for strength in (1.0, 2.0))
-    np.testing.assert_allclose(twice - r, 2 * (once - r), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(v1.NeuronalNoise(strength=0.0)(r, z), r, rtol=1e-6)
-
-
 def test_gaussian_noise_rectifies_the_sum():
     r, z = jnp.array([0.0, 1.0, 1.0]), jnp.array([-1.0, 1.0, -4.0])
     np.testing.assert_allclose(v1.GaussianNoise(0.5)(r, z), [0.0, 1.5, 0.0])
@@ -89,21 +75,6 @@ def test_gradients_are_finite_and_pass_through_mean_and_deviation():
     assert float(slope[1]) == pytest.approx(1.0)
     # d/dr of r + z sqrt(s r + 1e-4) / s
     assert float(slope[2]) == pytest.approx(1 + 0.5 / np.sqrt(0.35 + 1e-4), rel=1e-4)
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
-def test_neuronal_scale_must_be_positive(scale):
-    with pytest.raises(ValueError, match="scale must be (a finite number )?> 0, got"):
-        v1.NeuronalNoise(scale=scale)
-
-
-def test_levels_and_gaussian_scales_must_not_be_negative():
-    with pytest.raises(ValueError, match="level must be a finite number >= 0"):
-        v1.NeuronalNoise(level=-0.1)
-    with pytest.raises(ValueError, match="strength must be a finite number >= 0"):
-        v1.NeuronalNoise(strength=-1.0)
-    with pytest.raises(ValueError, match="scale must be a finite number >= 0"):
-        v1.GaussianNoise(float("inf"))
 
 
 @pytest.fixture(
@@ -146,12 +117,6 @@ def test_gradients_of_draws_are_summed_by_a_product_of_matrices(shared):
     assert "stablehlo.reduce" not in program
 
 
-def test_no_images_have_no_noise():
-    nothing = jnp.zeros((0, 4, 4, 5))
-    slope = jax.grad(lambda r: jnp.sum(v1.NeuronalNoise()(r, nothing)))(nothing)
-    assert slope.shape == nothing.shape
-
-
 def test_fano_noise_is_the_published_equation_and_keeps_signs():
     rng = np.random.default_rng(0)
     r, z = rng.standard_normal(100) * 5, rng.standard_normal(100)
@@ -161,18 +126,6 @@ def test_fano_noise_is_the_published_equation_and_keeps_signs():
     assert (expected < 0).any()
 
 
-def test_the_variance_of_fano_noise_is_the_fano_factor_times_the_mean():
-    z = v1.standard_normal(prng.example_keys(jax.random.key(1), 1), (200_000,))
-    noisy = v1.FanoNoise(0.4, 4e-6)(jnp.full_like(z, 100.0), z)
-    assert float(noisy.var() / noisy.mean()) == pytest.approx(0.4, rel=0.02)
-
-
 def test_gradients_of_fano_noise_are_finite_at_zero():
     slope = jax.vmap(jax.grad(lambda r, z: v1.FanoNoise()(r, z)))(jnp.zeros(3), jnp.arange(3.0))
     assert slope[0] == 1.0 and bool(jnp.isfinite(slope).all())
-
-
-@pytest.mark.parametrize(("fields", "name"), [((-1.0,), "fano_factor"), ((0.9, 0.0), "floor")])
-def test_fano_noise_refuses(fields, name):
-    with pytest.raises(ValueError, match=name):
-        v1.FanoNoise(*fields)

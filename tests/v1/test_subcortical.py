@@ -63,10 +63,6 @@ def test_responses_equal_the_original(evnet_golden, noise_pair, respond, name, s
     assert_golden(respond(images).transpose(0, 3, 1, 2), evnet_golden, f"subcortical{name}", share)
 
 
-def test_uniform_images_give_no_response(respond):
-    np.testing.assert_array_equal(respond(image("grey")), 0.0)
-
-
 def test_without_light_adaptation_uniform_images_have_the_response_of_their_brightness():
     """Receptive fields have the sum 1 or -1, pools the sum 1: k y / (|y| + c50)^n with y = 0.5."""
     config = dataclasses.replace(QUIET, light_adaptation=False)
@@ -176,17 +172,6 @@ def test_tuning_equals_the_published_cells(cells, curve, respond):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("cells", "target"), [("p", 85 / 20), ("m", 130 / 20)])
-def test_the_gain_gives_the_published_largest_rate(cells, target, respond):
-    channel = {"p": 0, "m": 3}[cells]
-    most = max(
-        float(respond(gratings(1.0, radius, 0.8))[:, 112, 112, channel].max())
-        for radius in np.arange(1 / 64, 1, 1 / 32)
-    )
-    assert most == pytest.approx(target, rel=1e-4)
-
-
 def test_a_disc_gives_the_published_responses(respond):
     row, col = np.meshgrid(np.arange(224), np.arange(224), indexing="ij")
     disc = np.where((row - 112) ** 2 + (col - 112) ** 2 <= 64, 0.75, 0.25)
@@ -221,14 +206,6 @@ def test_gradient_equals_finite_differences():
     assert float(jax.grad(total)(0.0)) == pytest.approx(float(numeric), rel=5e-3)
 
 
-@pytest.mark.slow
-def test_responses_do_not_depend_on_the_mean_luminance():
-    """Light adaptation: an image and a dimmed one are the same."""
-    images = np.random.default_rng(0).uniform(0.2, 0.8, (2, 24, 24, 3)).astype(np.float32)
-    bright, dim = (v1.subcortical_responses(QUIET, scale * images) for scale in (1.0, 0.5))
-    np.testing.assert_allclose(dim, bright, atol=1e-3)
-
-
 def test_opponent_cells_prefer_the_colour_of_their_centre():
     spot = np.zeros((3, 24, 24, 3), np.float32)
     spot[:, 10:13, 10:13] = np.eye(3)[:, None, None]
@@ -255,14 +232,6 @@ def test_populations_can_be_left_out():
     without_m = v1.subcortical_responses(dataclasses.replace(QUIET, m_cells=None), images)
     without_p = v1.subcortical_responses(dataclasses.replace(QUIET, p_cells=None), images)
     np.testing.assert_array_equal(jnp.concatenate([without_m, without_p], axis=-1), both)
-
-
-@pytest.mark.parametrize(
-    ("height", "width"), [(24, 24), pytest.param(9, 40, marks=pytest.mark.slow), (1, 3)]
-)
-def test_any_image_size(height, width):
-    responses = v1.subcortical_responses(QUIET, jnp.ones((1, height, width, 3)))
-    assert responses.shape == (1, height, width, 4)
 
 
 @pytest.mark.slow
@@ -293,55 +262,23 @@ def test_noise_is_independent_of_that_of_v1():
     assert abs(np.corrcoef(draws(before), draws(behind))[0, 1]) < 0.2
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("named", "fields"),
     [
-        ({"image_size": 0}, "image_size must be an integer >= 1, got 0"),
-        ({"visual_degrees": -1.0}, "visual_degrees must be a finite number > 0"),
-        ({"in_channels": 4}, r"in_channels must be 3 \(RGB\) or 1 \(grey\), got 4"),
-        ({"p_cells": None, "m_cells": None}, "p_cells and m_cells must not both be None"),
-        ({"p_cells": 1.0}, r"p_cells must be LGNCells\(...\) or None, got 1.0"),
-        ({"noise": v1.GaussianNoise(1.0)}, "noise must be FanoNoise"),
-        (
-            {"p_cells": v1.LGNCells(0.1, 0.1, 1.0, 0.4, 1.0, 1.0, 5.0)},
-            "surround_weight must leave a difference.*at 1.0 they cancel",
-        ),
+        ("image_size", {"image_size": 0}),
+        ("visual_degrees", {"visual_degrees": -1.0}),
+        ("in_channels", {"in_channels": 4}),
+        ("must not both be None", {"p_cells": None, "m_cells": None}),
+        ("noise", {"noise": v1.GaussianNoise(1.0)}),
+        ("they cancel", {"p_cells": v1.LGNCells(0.1, 0.1, 1.0, 0.4, 1.0, 1.0, 5.0)}),
     ],
 )
-@pytest.mark.untyped
-def test_configurations_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+def test_configurations_are_refused(named, fields):
+    with pytest.raises(ValueError, match=named):
         v1.SubcorticalConfig(**fields)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("centre_radius", 0.0, "centre_radius must be a finite number > 0"),
-        ("c50", 0.0, "c50"),
-        (
-            "surround_radius",
-            0.01,
-            "surround_radius must be at least centre_radius, 0.04.* got 0.01",
-        ),
-    ],
-)
-def test_constants_are_refused(field, value, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(v1.P_CELLS, **{field: value})
-
-
-@pytest.mark.untyped
-def test_images_are_refused():
-    with pytest.raises(ValueError, match=r"images must have shape \(N, H, W, 3\)"):
-        v1.subcortical_responses(QUIET, jnp.ones((1, 24, 24, 1)))
-    with pytest.raises(ValueError, match="standard_normal must have the shape of the responses"):
-        v1.SubcorticalBlock(SMALL).apply(
-            {}, jnp.ones((1, 24, 24, 3)), standard_normal=jnp.ones((1, 24, 24, 3))
-        )
-
-
-def test_a_configuration_prints_as_code_and_hashes():
-    names = {name: getattr(v1, name) for name in ("SubcorticalConfig", "LGNCells", "FanoNoise")}
-    assert eval(repr(SMALL), names) == SMALL
-    assert hash(SMALL) == hash(v1.SubcorticalConfig(image_size=24, visual_degrees=0.75))
+def test_a_surround_smaller_than_its_centre_is_refused():
+    with pytest.raises(ValueError, match="surround_radius"):
+        dataclasses.replace(v1.P_CELLS, surround_radius=0.01)
