@@ -248,7 +248,7 @@ def auto_attack(sizes: Sizes) -> Contenders:
         attack = attacks.AutoAttack("linf", EPS, batch_size=batch)
         if steps is not None:
             members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
-            attack = dataclasses.replace(attack, version="custom", attacks=members)
+            attack = attacks.Strongest(members, batch_size=batch)
         target = target_of(sizes).first(sizes.ensemble_batch)
         keys = prng.example_keys(jax.random.key(0), sizes.ensemble_batch)
         logits_fn = jax.tree_util.Partial(_keyed_logits, target.weights)

@@ -32,9 +32,6 @@ SETTINGS = [
     attacks.DDN("l2", 0.1),
     attacks.FMN("l1", 0.1, last_gamma=1e-4),
     attacks.AutoAttack("linf", 0.1, version="plus"),
-    attacks.AutoAttack(
-        "linf", 0.1, "custom", (attacks.FGSM("linf", 0.1), attacks.Square("linf", 0.1))
-    ),
     attacks.Strongest((attacks.FGSM("linf", 0.1), attacks.Square("linf", 0.1))),
     attacks.InBatches(attacks.FGSM("linf", 0.1), size=4),
     attacks.Transfer(attacks.FGSM("linf", 0.1), SURROGATE),
@@ -187,7 +184,7 @@ def lost_when_moved(lost, key, images):
         attacks.APGD("linf", 0.1, steps=2),
         attacks.Square("linf", 0.1, queries=2),
         attacks.RandomNoise("linf", 0.1, draws=2),
-        attacks.AutoAttack("linf", 0.1, "custom", (attacks.FGSM("linf", 0.1),)),
+        attacks.Strongest((attacks.FGSM("linf", 0.1),)),
     ],
     ids=lambda attack: type(attack).__name__,
 )

@@ -140,7 +140,6 @@ MEMBERS = (PGD("linf", 0.1, steps=2), attacks.Square("linf", 0.1, queries=3))
     [
         attacks.InBatches(PGD("linf", 0.1, steps=2), 2),
         attacks.InBatches(attacks.Strongest(MEMBERS), 2),
-        attacks.AutoAttack("linf", 0.1, "custom", MEMBERS, batch_size=2),
         attacks.Strongest(MEMBERS, batch_size=2),
     ],
     ids=lambda attack: type(attack).__name__,
@@ -279,7 +278,7 @@ def test_an_attack_prints_as_code_and_hashes():
         attack.eps = 0.2
 
 
-class Own(attacks.Attack):
+class Shift(attacks.Attack):
     """Adds ``shift``, and forgets to project."""
 
     norm: str
@@ -301,9 +300,9 @@ class Own(attacks.Attack):
 )  # fmt: skip
 def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, refused):
     """It would break any network."""
-    attack = Own(norm, 0.1, shift)
+    attack = Shift(norm, 0.1, shift)
     if refused:
-        with pytest.raises(ValueError, match="images of Own must lie in"):
+        with pytest.raises(ValueError, match="images of Shift must lie in"):
             attack(KEY, logits_fn, IMAGES, LABELS)
     else:
         adversarial = attack(KEY, logits_fn, IMAGES, LABELS)
@@ -311,5 +310,5 @@ def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, refu
 
 
 def test_an_attack_of_ones_own_returns_images_like_those_it_gets():
-    with pytest.raises(TypeError, match="perturb of Own"):
-        Own("linf", 0.1, dtype="bfloat16")(KEY, logits_fn, IMAGES, LABELS)
+    with pytest.raises(TypeError, match="perturb of Shift"):
+        Shift("linf", 0.1, dtype="bfloat16")(KEY, logits_fn, IMAGES, LABELS)

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import APGD, DDN, FGSM, FMN, PGD, AutoAttack
+from vone_jax.attacks import APGD, DDN, FGSM, FMN, PGD, Strongest
 
 KEY, IMAGES, LABELS = problem.KEY, problem.IMAGES, problem.labels()
 
@@ -24,13 +24,13 @@ def fmn(eps, logits_fn, key=KEY):
     return FMN("linf", eps, steps=3).minimal(key, logits_fn, IMAGES, LABELS).images
 
 
-def auto_attack(eps, logits_fn, key=KEY):
+def strongest(eps, logits_fn, key=KEY):
     members = (FGSM("linf", eps), PGD("linf", eps, steps=2))
-    ensemble = AutoAttack("linf", eps, version="custom", attacks=members, batch_size=8)
+    ensemble = Strongest(members, batch_size=8)
     return ensemble(key, logits_fn, IMAGES, LABELS)
 
 
-each_attack = pytest.mark.parametrize("attack", [pgd, fmn, auto_attack])
+each_attack = pytest.mark.parametrize("attack", [pgd, fmn, strongest])
 
 
 @each_attack

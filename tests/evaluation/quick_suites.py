@@ -28,15 +28,15 @@ def worst(setting):
 
 
 def _short(condition):
-    return dataclasses.replace(condition, attack=_fewer(condition.attack))
+    variant = "AutoAttack" if isinstance(condition.attack, AutoAttack) else condition.variant
+    return dataclasses.replace(condition, attack=_fewer(condition.attack), variant=variant)
 
 
 def _fewer(attack):
     if isinstance(attack, Strongest):
         return Strongest(tuple(map(_fewer, attack.attacks)), draws=2)
     if isinstance(attack, AutoAttack):
-        member = APGD(attack.norm, attack.eps, steps=2, eot_samples=2)
-        return AutoAttack(attack.norm, attack.eps, "custom", (member,))
+        return Strongest((APGD(attack.norm, attack.eps, steps=2, eot_samples=2),), draws=2)
     few = {"steps": 2, "queries": 10, "eot_samples": 2}
     names = {field.name for field in dataclasses.fields(attack)}
     return dataclasses.replace(attack, **{n: v for n, v in few.items() if n in names})

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from tests.attacks import toy
 from vone_jax import dataclass_json, evaluation, prng, v1
-from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Square, Strongest
+from vone_jax.attacks import APGD, FMN, PGD, InBatches, Square, Strongest
 from vone_jax.evaluation.judging import Trial
 
 KEY = jax.random.key(21)
@@ -131,11 +131,11 @@ def test_attacks_from_random_points_say_where_there_is_no_gradient():
 
     images = images.at[:, 0, 0, 0].set(jnp.array([0.2, 0.8, 0.1, 0.9]))
     apgd = APGD("linf", 0.01, steps=2)
-    custom = AutoAttack("linf", 0.01, "custom", (apgd,))
+    strongest = Strongest((apgd,))
     # PGD begins at the image, so its distance says it.
     pgd = PGD("linf", 0.01, 2)
     started = dataclasses.replace(pgd, random_start=True)
-    conditions = [evaluation.Attacked(attack) for attack in (pgd, apgd, custom, started)]
+    conditions = [evaluation.Attacked(attack) for attack in (pgd, apgd, strongest, started)]
     for condition in (*conditions, evaluation.Attacked(Strongest((pgd, started)))):
         _, arrays = measured(condition, Partial(half, weights), images, labels)
         told = None if condition is conditions[0] else [False, True, False, True]

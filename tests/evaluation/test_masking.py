@@ -208,7 +208,8 @@ def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
     )
     monkeypatch.setattr(masking, "diagnose", lambda *arguments: {})
     monkeypatch.setattr(masking.prng, "trace", lambda network, *_: network)
-    monkeypatch.setattr(masking, "compiled", lambda attack, keys, network, *_: network)
+    run = lambda attack, keys, network, *_: types.SimpleNamespace(images=network)  # noqa: E731
+    monkeypatch.setattr(masking, "at_once", run)
     arrays = condition.measure(trial)
     attacked = {name: arrays[f"right {name}"] for name in names}
     assert attacked == dict.fromkeys(names, "same") | {

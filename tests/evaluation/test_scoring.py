@@ -86,11 +86,11 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
 
 
 def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
-    """AutoAttack leaves images out, and its members are as strong as alone, in any batch."""
+    """An ensemble leaves images out, and its members are as strong as alone, in any batch."""
     images, labels = batch
     pgd = PGD("linf", 0.2, steps=5)
     members = (attacks.RandomNoise("linf", 0.2), pgd)
-    auto = attacks.AutoAttack("linf", 0.2, version="custom", attacks=members)
+    several = attacks.Strongest(members)
 
     def right(attack, **options):
         found = evaluation.robust_accuracy(
@@ -98,12 +98,12 @@ def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
         )
         return found.per_example
 
-    alone, whole = right(pgd), right(auto)
+    alone, whole = right(pgd), right(several)
     assert 0 < whole.sum() < right(members[0]).sum()
     assert np.all(whole <= alone)
-    np.testing.assert_array_equal(right(auto, batch_size=1), whole)
-    np.testing.assert_array_equal(right(auto, batch_size=4), whole)
-    np.testing.assert_array_equal(right(attacks.InBatches(auto, 9)), whole)
+    np.testing.assert_array_equal(right(several, batch_size=1), whole)
+    np.testing.assert_array_equal(right(several, batch_size=4), whole)
+    np.testing.assert_array_equal(right(attacks.InBatches(several, 9)), whole)
     with pytest.raises(ValueError, match="one draw for each of 9 images .* InBatches"):
         right(attacks.InBatches(pgd, 4))
 

@@ -4,7 +4,7 @@ Numbers with a fraction, such as the radius, are leaves, everything else is stat
 function serves a whole ladder of radii, and an attack is passed to a jitted function like an array.
 
 An attack may consist of several runs: restarts, targets, or other attacks. One rule chooses the
-strongest of all images found, with noise draws of its own, see ``losses.Verdict``.
+strongest of all images found, see ``strongest.py``.
 """
 
 import abc
@@ -15,18 +15,17 @@ import numbers
 import typing
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import DTypeLike
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
-from vone_jax import arguments, dataclass_json, fast, prng
+from vone_jax import arguments, dataclass_json, prng
 from vone_jax.arguments import NOT_NEGATIVE, Range
-from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks import classifier, losses, norms, strongest
 from vone_jax.attacks.classifier import (
     AnyImages,
     AnyKey,
@@ -46,21 +45,11 @@ Norm = Annotated[str, NORMS]
 Estimator = Annotated[str, losses.ESTIMATORS]
 Loss = Annotated[str, (*losses.LOSSES,)]
 
-# Noise draws by which the strongest of several runs is chosen.
-CHOICE_DRAWS = 20
 # How far the norm of a change may exceed the radius, as a share of it: sums of many values round.
 BALL_TOLERANCE = 1e-3
 # On CPUs, images that are attacked at once have about this many pixels together, so that their
 # activations stay in the caches; but they are at least and at most so many.
 _PIXELS, _FEWEST, _MOST = 16 * 32 * 32, 4, 32
-
-
-class Best(NamedTuple):
-    """The strongest images so far, the verdicts on them, and the places of their attacks."""
-
-    images: Images
-    verdict: losses.Verdict
-    winner: Int[Array, " n"]
 
 
 def _is_leaf(hint: Any) -> bool:
@@ -137,7 +126,7 @@ class Attack(abc.ABC):
     @property
     def choice_draws(self) -> int:
         """Number of noise draws by which the strongest of several images is chosen."""
-        return CHOICE_DRAWS
+        return strongest.CHOICE_DRAWS
 
     def members(self, classes: int) -> tuple["Attack", ...]:
         """Return the attacks of which the strongest images count, for a number of classes."""
@@ -193,7 +182,7 @@ class Attack(abc.ABC):
         images: AnyImages,
         labels: AnyLabels,
         at_once: bool = False,
-    ) -> Best:
+    ) -> strongest.Best:
         """Return adversarial images, the verdicts that chose them, and which member found each.
 
         The verdicts say nothing where there was no choice. Arguments and errors are those of a
@@ -201,17 +190,17 @@ class Attack(abc.ABC):
         """
         attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
         arguments = keys, logits_fn, images, labels
-        if at_once or _is_traced(attack, arguments) or not images.is_fully_addressable:
-            best = _chosen(attack, *arguments)
+        if at_once or classifier.is_traced(attack, arguments) or not images.is_fully_addressable:
+            best = strongest.at_once(attack, *arguments)
         else:
-            best = _in_parts(attack, *arguments)
+            best = strongest.in_parts(attack, *arguments)
         check_result(attack, images, best.images)
         return best
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple["Attack", Keys, LogitsFn, Images, Labels]:
-        """Return the arguments of ``compiled``, after the checks of a call."""
+        """Return the arguments of ``strongest.at_once``, after the checks of a call."""
         if jnp.ndim(self.eps):
             raise ValueError(
                 f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
@@ -296,7 +285,7 @@ class Repeated(Attack):
         return vars(self).get("restarts", 1)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        return strongest(self, keys, logits_fn, images, labels).images
+        return strongest.strongest(self, keys, logits_fn, images, labels).images
 
     @abc.abstractmethod
     def candidates(
@@ -339,243 +328,6 @@ class GradientAttack(LossAttack):
 
     _: dataclasses.KW_ONLY
     estimator: Estimator = "mean_loss"
-
-
-@jax.jit
-@fast.in_fast_layout
-def compiled(
-    attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
-) -> Images:
-    """Run an attack as one compiled function, on checked input, with one key per example."""
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    adversarial = in_dtype(attack, images.dtype).perturb(keys, logits_fn, images, labels)
-    return _alike(attack, adversarial, images)
-
-
-@jax.jit
-@fast.in_fast_layout
-def _chosen(
-    attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
-) -> Best:
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    best = strongest(in_dtype(attack, images.dtype), keys, logits_fn, images, labels)
-    return best._replace(images=_alike(attack, best.images, images))
-
-
-@jax.jit
-@fast.in_fast_layout
-def _run(
-    attack: Attack, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-) -> tuple[Images, ...]:
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    attack = in_dtype(attack, images.dtype)
-    found = attack.candidates(keys, number, logits_fn, images, labels)
-    return tuple(_alike(attack, each, images) for each in found)
-
-
-def _alike(attack: Attack, adversarial: Any, images: Images) -> Images:
-    expected = f"{images.dtype} {images.shape}"
-    is_array = isinstance(adversarial, jax.Array | np.ndarray)
-    got = f"{adversarial.dtype} {adversarial.shape}" if is_array else type(adversarial).__name__
-    if got != expected:
-        raise TypeError(
-            f"perturb of {type(attack).__name__} must return an array like the images, {expected}, "
-            f"got {got}"
-        )
-    return jax.lax.stop_gradient(adversarial)
-
-
-def in_dtype(attack: AnyAttack, dtype: DTypeLike) -> AnyAttack:
-    """Return an attack whose radius and other single numbers of 64 bits have the images' dtype.
-
-    Where 64 bits are enabled, a radius of NumPy would turn images of 32 bits into 64 within the
-    loop of an attack.
-    """
-
-    def converted(leaf: Any) -> Any:
-        wide = getattr(leaf, "dtype", None) == np.float64 and leaf.ndim == 0
-        return jnp.asarray(leaf, dtype) if wide else leaf
-
-    return jax.tree.map(converted, attack)
-
-
-def _is_traced(*trees: Any) -> bool:
-    # Within ``jit`` or ``scan``, results are traced also where no argument is.
-    leaves = jax.tree.leaves((trees, _nothing()))
-    return any(isinstance(leaf, Tracer) for leaf in leaves)
-
-
-@jax.jit
-def _nothing() -> Array:
-    return jnp.int32(0)
-
-
-# The choice of the strongest image: in one program, and in parts from the host.
-
-
-class _Plan(NamedTuple):
-    """What an attack runs.
-
-    Attributes:
-      parts: members with their keys and numbers of rounds.
-      compares: whether the members are other attacks; then the image itself is a candidate, too.
-      single: whether there is nothing to choose from.
-    """
-
-    parts: list[tuple[Attack, Keys, int]]
-    compares: bool
-    single: bool
-
-    @classmethod
-    def of(cls, attack: Attack, keys: Keys, classes: int) -> "_Plan":
-        members = attack.members(classes)
-        compares = members[0] is not attack
-        parts = [
-            (member, prng.stream(keys, f"member {place}") if compares else keys, rounds)
-            for place, member in enumerate(members)
-            for rounds in (member.rounds(classes),)
-        ]
-        return cls(parts, compares, not compares and parts[0][2] * attack.choices == 1)
-
-    def start(self, images: Images) -> Best:
-        """Return the images with verdicts that any other beats."""
-        winner = 0 if self.single else len(self.parts)
-        winners = jnp.full(images.shape[:1], winner, jnp.int32)
-        return Best(images, losses.nothing_yet(images), winners)
-
-
-def strongest(
-    attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
-) -> Best:
-    """Run all members of an attack, and keep the strongest images: a pure function.
-
-    A round is made while any image is left that is classified right in a judging draw.
-    """
-    plan = _Plan.of(attack, keys, jax.eval_shape(logits_fn, keys, images).shape[-1])
-    best = plan.start(images)
-    if plan.single:
-        (found,) = attack.candidates(keys, jnp.uint32(0), logits_fn, images, labels)
-        return best._replace(images=found)
-    judge_keys = prng.stream(keys, "judge")
-
-    def judge(candidate: Images) -> losses.Verdict:
-        return losses.judge(
-            logits_fn, judge_keys, candidate, labels, attack.choice_draws, attack.targeted
-        )
-
-    if plan.compares:
-        best = stronger(best, images, judge(images), len(plan.parts))
-    for place, (member, own_keys, rounds) in enumerate(plan.parts):
-
-        def unfinished(state: tuple[Array, Best], rounds: int = rounds) -> Array:
-            return (state[0] < rounds) & jnp.any(state[1].verdict.right > 0)
-
-        def attempt(
-            state: tuple[Array, Best],
-            place: int = place,
-            member: Attack = member,
-            own_keys: Keys = own_keys,
-        ) -> tuple[Array, Best]:
-            number, best = state
-            found = member.candidates(own_keys, number, logits_fn, images, labels)
-            # A map and not several calls, so that the classifier is compiled once.
-            verdicts = jax.lax.map(judge, jnp.stack(found))
-            for each, candidate in enumerate(found):
-                verdict = jax.tree.map(lambda array, each=each: array[each], verdicts)
-                best = stronger(best, candidate, verdict, place)
-            return number + 1, best
-
-        best = jax.lax.while_loop(unfinished, attempt, (jnp.uint32(0), best))[1]
-    return best
-
-
-def stronger(best: Best, adversarial: Images, verdict: losses.Verdict, place: Array | int) -> Best:
-    """Return the stronger image of each example.
-
-    An image that all judging draws misclassify stays. A result or logits that are not finite are
-    kept as NaN, so that the failure is reported.
-    """
-    broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3)) | ~jnp.isfinite(verdict.margin)
-    adversarial = select(~broken, adversarial, jnp.nan)
-    verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
-    wins = (best.verdict.right > 0) & (broken | verdict.beats(best.verdict))
-    winner = jnp.full_like(best.winner, 1) * place
-    return select(wins, Best(adversarial, verdict, winner.astype(jnp.int32)), best)
-
-
-def _in_parts(
-    attack: Attack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
-) -> Best:
-    """Do as ``strongest`` does, on few images at a time, and on those that have not fallen."""
-    plan = _Plan.of(attack, keys, classifier.classes(logits_fn, keys, images))
-    best = plan.start(images)
-    split = functools.partial(_split, attack, images)
-    everything = np.arange(len(images))
-    if plan.single:
-        for rows in split(everything):
-            keys_, images_, labels_ = (_take(array, rows) for array in (keys, images, labels))
-            found = compiled(attack, keys_, logits_fn, images_, labels_)
-            best = best._replace(images=_put(best.images, rows, found))
-        return best
-    judge_keys = prng.stream(keys, "judge")
-
-    def judge(best: Best, rows: np.ndarray, candidate: Images, place: int) -> Best:
-        draws, targeted = attack.choice_draws, attack.targeted
-        part = (_take(judge_keys, rows), _take(labels, rows))
-        verdict = _judged(draws, targeted, logits_fn, candidate, *part)
-        return _keep_stronger(best, rows, candidate, verdict, place)
-
-    if plan.compares:
-        for rows in split(everything):
-            best = judge(best, rows, _take(images, rows), len(plan.parts))
-    for place, (member, own_keys, rounds) in enumerate(plan.parts):
-        for number in range(rounds):
-            for rows in split(np.flatnonzero(np.asarray(best.verdict.right) > 0)):
-                keys_, images_, labels_ = (_take(x, rows) for x in (own_keys, images, labels))
-                found = _run(member, keys_, jnp.uint32(number), logits_fn, images_, labels_)
-                for candidate in found:
-                    best = judge(best, rows, candidate, place)
-    return best
-
-
-def _split(attack: Attack, images: Images, rows: np.ndarray) -> list[np.ndarray]:
-    """Split rows into calls of one size. The last call is filled up with the first row."""
-    devices = len(images.sharding.device_set)
-    size = math.ceil(min(attack.images_at_once(images), len(images)) / devices) * devices
-    padded = np.concatenate([rows, np.repeat(rows[:1], -len(rows) % size)])
-    return list(padded.reshape(-1, size))
-
-
-def _take(array: Array, rows: np.ndarray) -> Array:
-    """Return rows of an array with the sharding of the array."""
-    if len(rows) == len(array) and (rows == np.arange(len(rows))).all():
-        return array
-    taken = array[rows]
-    # With one device, nothing is placed: a placed array could not be used with arrays on several.
-    several = len(array.sharding.device_set) > 1
-    return jax.device_put(taken, array.sharding) if several else taken
-
-
-def _put(array: Array, rows: np.ndarray, part: Array) -> Array:
-    return part if len(rows) == len(array) == len(set(rows)) else array.at[rows].set(part)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _judged(
-    draws: int, targeted: bool, logits_fn: LogitsFn, images: Images, keys: Keys, labels: Labels
-) -> losses.Verdict:
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    return losses.judge(logits_fn, keys, images, labels, draws, targeted)
-
-
-@jax.jit
-def _keep_stronger(
-    best: Best, rows: Array, adversarial: Images, verdict: losses.Verdict, place: Array
-) -> Best:
-    """Update some rows of the best candidates; a row may be there twice, as padding."""
-    part = jax.tree.map(lambda array: array[rows], best)
-    update = stronger(part, adversarial, verdict, place)
-    return jax.tree.map(lambda array, values: array.at[rows].set(values), best, update)
 
 
 # Checks of fields and results. Those of the input are in ``classifier``.

@@ -114,6 +114,31 @@ def select(chosen: Mask, ours: Tree, theirs: Any) -> Tree:
     return jax.tree.map(rows, ours, jax.tree.broadcast(theirs, ours))
 
 
+def in_dtype(attack: Tree, dtype: Any) -> Tree:
+    """Return an attack whose radius and other single numbers of 64 bits have the images' dtype.
+
+    Where 64 bits are enabled, a radius of NumPy would turn images of 32 bits into 64 within the
+    loop of an attack.
+    """
+
+    def converted(leaf: Any) -> Any:
+        wide = getattr(leaf, "dtype", None) == np.float64 and leaf.ndim == 0
+        return jnp.asarray(leaf, dtype) if wide else leaf
+
+    return jax.tree.map(converted, attack)
+
+
+def is_traced(*trees: Any) -> bool:
+    """Return whether an array is traced, or any result would be, as within ``jit`` or ``scan``."""
+    leaves = jax.tree.leaves((trees, _nothing()))
+    return any(isinstance(leaf, Tracer) for leaf in leaves)
+
+
+@jax.jit
+def _nothing() -> Array:
+    return jnp.int32(0)
+
+
 def check_batch(
     key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
 ) -> tuple[Images, Labels]:

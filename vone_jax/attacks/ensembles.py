@@ -7,20 +7,41 @@ References:
     2021, arXiv:2103.01208.
 """
 
+import dataclasses
 import functools
 import numbers
-from typing import Annotated, Any
+from typing import Annotated
 
 from vone_jax.attacks.apgd import APGD
-from vone_jax.attacks.attack import CHOICE_DRAWS, Attack, Norm, strongest
+from vone_jax.attacks.attack import Attack, Norm
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
+from vone_jax.attacks.strongest import CHOICE_DRAWS, strongest
 
 _EOT_SAMPLES = 20
 
 
-class Strongest(Attack):
+class Ensemble(Attack):
+    """Base of the attacks that keep the strongest result of their ``members`` for each image.
+
+    Attributes:
+      batch_size: images at a time. None: few on CPUs, and all on other devices. The remaining
+        images are packed into as few calls as possible, so a smaller number saves more work once
+        most images have fallen.
+    """
+
+    _: dataclasses.KW_ONLY
+    batch_size: int | None = None
+
+    def images_at_once(self, images: Images) -> int:
+        return self.batch_size or super().images_at_once(images)
+
+    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        return strongest(self, keys, logits_fn, images, labels).images
+
+
+class Strongest(Ensemble):
     """The strongest of several attacks for each image, and of the image itself.
 
     The members run one after the other, each from the clean image. The image is kept that is
@@ -34,102 +55,68 @@ class Strongest(Attack):
     Attributes:
       attacks: attacks of one norm and radius.
       draws: noise draws by which candidates are compared.
-      batch_size: images at a time. None: few on CPUs, and all on other devices. The remaining
-        images are packed into as few calls as possible, so a smaller number saves more work once
-        most images have fallen.
+      batch_size: images at a time, see ``Ensemble``.
     """
 
     attacks: tuple[Attack, ...]
     draws: int = CHOICE_DRAWS
-    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         # Comes first, because norm and radius are those of the first member.
-        _check_members(self.attacks)
-        if not self.attacks:
+        several = self.attacks
+        if not isinstance(several, tuple) or not all(isinstance(each, Attack) for each in several):
+            raise TypeError(f"attacks must be a tuple of attacks, got {several!r:.80}")
+        if not several:
             raise ValueError("attacks must be one attack or more, got none")
         super().__post_init__()
-        for member in self.attacks:
-            _check_bounds(member, self.norm, self.eps)
+        for member in several:
+            if member.targeted:
+                raise ValueError(
+                    f"attacks must be untargeted, since labels are true classes, got {member!r}"
+                )
+            if member.norm != self.norm:
+                raise ValueError(f"attacks must be of norm {self.norm}, got {member!r}")
+            radii = (member.eps, self.eps)
+            known = all(isinstance(radius, numbers.Real) for radius in radii)
+            if known and radii[0] != radii[1]:
+                raise ValueError(f"attacks must be of radius {self.eps}, got {member!r}")
 
     # Without annotations, so that these are no fields.
     norm = property(lambda self: self.attacks[0].norm)  # pyright: ignore
     eps = property(lambda self: self.attacks[0].eps)  # pyright: ignore
-
-    @property
-    def least_classes(self) -> int:
-        return max(member.least_classes for member in self.attacks)
-
-    @property
-    def choice_draws(self) -> int:
-        return self.draws
+    least_classes = property(lambda self: max(each.least_classes for each in self.attacks))
+    choice_draws = property(lambda self: self.draws)
 
     def members(self, classes: int) -> tuple[Attack, ...]:
         return self.attacks
 
-    def images_at_once(self, images: Images) -> int:
-        return self.batch_size or super().images_at_once(images)
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        return strongest(self, keys, logits_fn, images, labels).images
-
-
-class AutoAttack(Attack):
+class AutoAttack(Ensemble):
     """AutoAttack: the strongest of several parameter-free attacks, see ``Strongest``.
 
     Attributes:
-      version: "standard", "plus", "rand" for classifiers with noise, or "custom".
-      attacks: the members of a "custom" version, of the same norm and radius; else empty.
+      version: "standard", "plus", or "rand" for classifiers with noise.
       judge_draws: noise draws by which candidates are compared.
-      batch_size: images at a time, see ``Strongest``.
+      batch_size: images at a time, see ``Ensemble``.
     """
 
     norm: Norm
     eps: float
-    version: Annotated[str, ("standard", "plus", "rand", "custom")] = "standard"
-    attacks: tuple[Attack, ...] = ()
+    version: Annotated[str, ("standard", "plus", "rand")] = "standard"
     judge_draws: int = CHOICE_DRAWS
-    batch_size: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_members(self.attacks)
-        if (self.version == "custom") != bool(self.attacks):
-            raise ValueError(
-                f'attacks must be given with version "custom" and with no other version, got '
-                f'{len(self.attacks)} attacks with version "{self.version}"'
-            )
-        for member in self.attacks:
-            _check_bounds(member, self.norm, self.eps)
-
-    @property
-    def ignores_noise(self) -> bool:
-        return self.version in ("standard", "plus")
-
-    @property
-    def choice_draws(self) -> int:
-        return self.judge_draws
-
-    def images_at_once(self, images: Images) -> int:
-        return self.batch_size or super().images_at_once(images)
-
-    @property
-    def least_classes(self) -> int:
-        if self.version == "custom":
-            return max(member.least_classes for member in self.attacks)
-        # The loss "dlr" needs 3 classes, "targeted_dlr" needs 4.
-        return {"rand": 3, "standard": 4, "plus": 4}[self.version]
+    ignores_noise = property(lambda self: self.version != "rand")
+    choice_draws = property(lambda self: self.judge_draws)
+    # The loss "dlr" needs 3 classes, "targeted_dlr" needs 4.
+    least_classes = property(lambda self: 3 if self.version == "rand" else 4)
 
     def members(self, classes: int) -> tuple[Attack, ...]:
         if classes < self.least_classes:
             raise ValueError(
                 f'AutoAttack version "{self.version}" needs at least {self.least_classes} classes '
-                f"for its losses and targets, got {classes}; name the members with "
-                f'version="custom", for instance APGD with "cross_entropy" and with "margin", FAB '
-                f"and Square"
+                f"for its losses and targets, got {classes}; take Strongest of other attacks, for "
+                f'instance APGD with "cross_entropy" and with "margin", FAB and Square'
             )
-        if self.version == "custom":
-            return self.attacks
         apgd = functools.partial(APGD, self.norm, self.eps)
         fab = functools.partial(FAB, self.norm, self.eps)
         square = Square(self.norm, self.eps)
@@ -153,23 +140,3 @@ class AutoAttack(Attack):
             fab(targets=targets),
             square,
         )
-
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        return strongest(self, keys, logits_fn, images, labels).images
-
-
-def _check_members(attacks: Any) -> None:
-    if not isinstance(attacks, tuple) or not all(isinstance(each, Attack) for each in attacks):
-        raise TypeError(f"attacks must be a tuple of attacks, got {attacks!r:.80}")
-
-
-def _check_bounds(member: Attack, norm: str, eps: Any) -> None:
-    if member.targeted:
-        raise ValueError(
-            f"attacks must be untargeted, since labels are true classes, got {member!r}"
-        )
-    if member.norm != norm:
-        raise ValueError(f"attacks must be of norm {norm}, got {member!r}")
-    radii = (member.eps, eps)
-    if all(isinstance(radius, numbers.Real) for radius in radii) and radii[0] != radii[1]:
-        raise ValueError(f"attacks must be of radius {eps}, got {member!r}")

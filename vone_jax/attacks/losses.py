@@ -1,21 +1,16 @@
-"""Losses per example, their averages over noise draws, and verdicts on adversarial images."""
+"""Losses per example, and their averages over noise draws."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vone_jax.attacks import classifier
 from vone_jax.attacks.classifier import (
     Draws,
     Images,
-    Keys,
     Labels,
     Logits,
-    LogitsFn,
-    Mask,
     Values,
     select,
 )
@@ -117,46 +112,6 @@ def misled(logits: AnyLogits, labels: Labels, targeted: bool) -> Bool[Array, "*d
     decisions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
     at_label = decisions == jnp.broadcast_to(labels, decisions.shape)
     return at_label if targeted else ~at_label
-
-
-class Verdict(NamedTuple):
-    """The decisions of a classifier on images over several noise draws.
-
-    Attributes:
-      right: number of draws in which an image is classified right. For a targeted attack: number
-        of draws in which the target is not reached.
-      margin: mean over the draws of the largest other logit minus the label's. For a targeted
-        attack: mean of the target's logit minus the largest other.
-    """
-
-    right: Values
-    margin: Values
-
-    def beats(self, other: "Verdict") -> Mask:
-        """Return where this verdict is right less often or, if as often, has the larger margin."""
-        fewer = self.right < other.right
-        return fewer | ((self.right == other.right) & (self.margin > other.margin))
-
-
-def judge(
-    logits_fn: LogitsFn,
-    keys: Keys,
-    images: Images,
-    labels: Labels,
-    count: int,
-    targeted: bool = False,
-) -> Verdict:
-    """Return the verdict of ``count`` noise draws. Compare candidates with the same ``keys``."""
-    logits = classifier.draws(logits_fn, keys, images, count)
-    fooled = misled(logits, labels, targeted)
-    mean = jnp.mean(margin(logits, labels), axis=0)
-    return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -mean if targeted else mean)
-
-
-def nothing_yet(images: Images) -> Verdict:
-    """Return a verdict that every other one beats."""
-    like = images[:, 0, 0, 0]
-    return Verdict(jnp.full_like(like, jnp.inf), jnp.full_like(like, -jnp.inf))
 
 
 def higher(

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from vone_jax import fast, prng
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import Attack, Estimator, Norm, check_finite, in_dtype
+from vone_jax.attacks.attack import Attack, Estimator, Norm, check_finite
 from vone_jax.attacks.classifier import (
     AnyImages,
     AnyKey,
@@ -185,5 +185,5 @@ def _compiled(
     attack: MinimalNormAttack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> MinimalPerturbation:
     logits_fn = classifier.checked(logits_fn, keys, images)
-    attack = in_dtype(attack, images.dtype)
+    attack = classifier.in_dtype(attack, images.dtype)
     return jax.lax.stop_gradient(attack.closest(keys, logits_fn, images, labels))

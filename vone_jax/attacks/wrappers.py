@@ -53,7 +53,7 @@ class Transfer(Wrapper):
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple[Attack, Keys, LogitsFn, Images, Labels]:
-        """Return the arguments of ``compiled``, after checks of the surrogate as well."""
+        """Return the arguments of ``strongest.at_once``, after checks of the surrogate as well."""
         classifier.check_batch(key, self.surrogate, images, labels)
         return super().prepared(key, logits_fn, images, labels)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vone_jax import arguments, names, prng
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
-from vone_jax.attacks.attack import compiled
+from vone_jax.attacks.strongest import at_once
 from vone_jax.evaluation import masking_checks as checks
 from vone_jax.evaluation.conditions import Condition, Summary, attack_passes, radius
 from vone_jax.evaluation.judging import Trial, probability_correct
@@ -214,15 +214,15 @@ class Masking(Condition):
             if name == "transfer":
                 assert trial.other is not None, "a job with a transfer check has another network"
                 attacked = trial.other
-            # ``compiled`` and not a call: a call raises errors for gradients that are not finite
+            # ``at_once`` and not a call: a call raises errors for gradients that are not finite
             # and for outputs that are not logits, but here the checks report them.
-            adversarial = compiled(
+            adversarial = at_once(
                 attack,
                 trial.keys("attack"),
                 prng.trace(attacked, trial.example_keys, trial.images),
                 trial.images,
                 trial.labels,
-            )
+            ).images
             arrays |= _named(name, trial.judge(adversarial))
         return arrays
 
