@@ -22,8 +22,6 @@ from vone_jax.fast import switch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Maps an equation to its replacement, or to None; see ``rewritten``.
-Replace = Callable[[JaxprEqn], JaxprEqn | None]
 # Programs with their rewritten forms, by ``id``. It keeps the programs alive: Python reuses ids.
 _Known = dict[int, tuple[Any, Any]]
 
@@ -42,40 +40,17 @@ def in_fast_layout(function: Function) -> Function:
     """
 
     @functools.wraps(function)
-    def chosen(*arguments: Any) -> Any:
-        return (quick if switch.enabled() else function)(*arguments)
-
-    quick = rewritten(function, _convolution)
-    return cast(Function, chosen)
-
-
-def rewritten(function: Callable[..., Any], replace: Replace) -> Callable[..., Any]:
-    """Return a function that runs ``function`` with equations of its traced program replaced.
-
-    ``replace`` returns the replacement of an equation, with the same operands and results. Where it
-    returns None, the equation stays and the programs that the equation calls are rewritten.
-    """
-
-    def computed(*arguments: Any) -> Any:
+    def rewritten(*arguments: Any) -> Any:
+        if not switch.enabled():
+            return function(*arguments)
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        results = jaxpr_as_fun(_program(program, replace, {}))(*jax.tree.leaves(arguments))
+        results = jaxpr_as_fun(_program(program, {}))(*jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
-    return computed
+    return cast(Function, rewritten)
 
 
-def as_call(function: Callable[..., Any], equation: JaxprEqn) -> JaxprEqn:
-    """Return the equation as a call of the function on its operands."""
-    shapes = [operand.aval for operand in equation.invars]
-    # A user who debugs without ``jit`` needs the call all the same.
-    with jax.disable_jit(False):
-        (call,) = jax.make_jaxpr(jax.jit(function))(*shapes).eqns
-    return call.replace(
-        invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
-    )
-
-
-def _program(program: Any, replace: Replace, known: _Known) -> Any:
+def _program(program: Any, known: _Known) -> Any:
     """Return the rewritten program, or the same object if there is nothing to change.
 
     ``known`` has the programs rewritten before, so a function called several times stays one.
@@ -84,43 +59,40 @@ def _program(program: Any, replace: Replace, known: _Known) -> Any:
         result = program
         # The order matters: from JAX 0.12 on, both names mean one class, with equations.
         if isinstance(program, Jaxpr):
-            equations = [_equation(equation, replace, known) for equation in program.eqns]
+            equations = [_equation(equation, known) for equation in program.eqns]
             if any(new is not old for new, old in zip(equations, program.eqns, strict=True)):
                 result = program.replace(eqns=equations)
         else:
-            inner = _program(program.jaxpr, replace, known)
+            inner = _program(program.jaxpr, known)
             if inner is not program.jaxpr:
                 result = program.replace(jaxpr=inner)
         known[id(program)] = program, result
     return known[id(program)][1]
 
 
-def _equation(equation: JaxprEqn, replace: Replace, known: _Known) -> JaxprEqn:
-    new = replace(equation)
-    if new is not None:
-        return new
-    params = {name: _parameter(value, replace, known) for name, value in equation.params.items()}
+def _equation(equation: JaxprEqn, known: _Known) -> JaxprEqn:
+    if equation.primitive is conv_general_dilated_p:
+        return _convolution(equation)
+    params = {name: _parameter(value, known) for name, value in equation.params.items()}
     if all(params[name] is value for name, value in equation.params.items()):
         return equation
     return equation.replace(params=params)
 
 
-def _parameter(value: Any, replace: Replace, known: _Known) -> Any:
+def _parameter(value: Any, known: _Known) -> Any:
     """Rewrite the program of a call or a loop, or the tuple of programs of a conditional."""
     if isinstance(value, (Jaxpr, ClosedJaxpr)):
-        return _program(value, replace, known)
+        return _program(value, known)
     if not isinstance(value, tuple):
         return value
-    parts = [_parameter(part, replace, known) for part in value]
+    parts = [_parameter(part, known) for part in value]
     if all(new is old for new, old in zip(parts, value, strict=True)):
         return value
     return jax.tree.unflatten(jax.tree.structure(value, is_leaf=lambda x: x is not value), parts)
 
 
-def _convolution(equation: JaxprEqn) -> JaxprEqn | None:
+def _convolution(equation: JaxprEqn) -> JaxprEqn:
     """Return a convolution in the fast layout, as the call of a function."""
-    if equation.primitive is not conv_general_dilated_p:
-        return None
     numbers = equation.params["dimension_numbers"]
     images, kernel = (cast(Any, operand.aval) for operand in equation.invars)
     # The axes in the order of the fast layout. JAX's specifications begin with batch and channels,
@@ -146,4 +118,9 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn | None:
     def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return switch.by_platform(images, kernel, cpu=exchanged, default=convolve)
 
-    return as_call(convolution, equation)
+    # A user who debugs without ``jit`` needs the call all the same.
+    with jax.disable_jit(False):
+        (call,) = jax.make_jaxpr(jax.jit(convolution))(images, kernel).eqns
+    return call.replace(
+        invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
+    )
