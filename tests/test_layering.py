@@ -55,7 +55,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("attacks", {"attacks", "prng", "fast", "mesh"}),
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("geometry.py", set()),
-        ("certification", {"certification", "models", "v1", "prng"}),
+        ("certification", {"certification", "models", "v1", "prng", "fast"}),
         ("synthesis.py", {"prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),

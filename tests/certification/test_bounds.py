@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import certification, v1
+from vone_jax import certification, fast, v1
 from vone_jax.certification import bounds, local, observer
 
 
@@ -88,6 +88,26 @@ def test_the_published_block_has_the_published_sensitivity():
     found = bounds.sensitivities(v1.VOneBlockConfig())
     np.testing.assert_allclose(found.channels, (33.9768, 33.3465, 33.1376), rtol=1e-5)
     assert found.linf == pytest.approx(224 * np.linalg.norm(found.channels))
+
+
+@pytest.mark.slow
+def test_power_iteration_on_the_published_block_stays_just_below_the_bound():
+    config = v1.VOneBlockConfig()
+    linear = lambda image: bounds.linear_responses(config, image)  # noqa: E731
+    start = jax.random.normal(jax.random.key(0), (1, 224, 224, 3))
+    transposed = jax.linear_transpose(linear, start)
+
+    @jax.jit
+    @fast.in_fast_layout
+    def step(image):
+        image = transposed(linear(image / jnp.linalg.norm(image)))[0]
+        return image, jnp.sqrt(jnp.linalg.norm(image))
+
+    image = start
+    for _ in range(40):
+        image, estimate = step(image)
+    bound = certification.sensitivity(config)
+    assert 0.99 * bound < float(estimate) <= bound
 
 
 def test_on_images_larger_than_kernels_the_bound_is_a_few_percent_too_high():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Key
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.certification.bounds import Images, linear_responses, of_cells, reaches
 from vone_jax.certification.observer import bisect, check_noise, weights
 from vone_jax.v1 import VOneBlockConfig
@@ -116,8 +116,12 @@ def _krylov(
         basis = basis.at[i + 1].set(orthogonal(image, basis))
         return basis, images.at[i].set(image)
 
+    @fast.in_fast_layout
+    def iterate(basis: Array) -> tuple[Array, Array]:
+        return jax.lax.fori_loop(0, steps, step, (basis, jnp.zeros((steps, number))))
+
     basis = jnp.zeros((steps + 1, number)).at[0].set(start / jnp.linalg.norm(start))
-    basis, images = jax.lax.fori_loop(0, steps, step, (basis, jnp.zeros((steps, number))))
+    basis, images = iterate(basis)
     projected = jnp.matmul(basis[:-1], images.T)
     return (projected + projected.T) / 2
 
