@@ -11,7 +11,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 SETS = {
     name: pd.read_csv(DOCS / "results" / f"{name}.csv")
-    for name in ("first", "second", "third", "fourth")
+    for name in ("first", "second", "third", "fourth", "certified")
 }
 VALUES = {
     name: {(row.network, row.result, row.number): row.value for row in frame.itertuples()}
@@ -397,6 +397,35 @@ def test_the_table_of_the_checks_of_attacks():
         of, label = MASKING[row["network"]]
         for verdict in ("pass", "warning", "fail"):
             check(row[verdict], [VALUES[of][label, "masking-linf-0.06275", f"checks: {verdict}"]])
+
+
+CERTIFIED = {
+    "published: level .07, two seeds": ["vone-0", "vone-1"],
+    "strength 2": ["vone-noise-2"],
+    "level 2": ["vone-level-2"],
+}
+CERTIFIED_NUMBERS = {
+    "vote": "accuracy",
+    **{f"certified .{d}": f"certified accuracy at 0.{d}" for d in ("01", "05", "2")},
+    **{f"APGD .{d}": f"accuracy under APGD at 0.{d}" for d in ("01", "05", "2")},
+    "median radius": "median certified radius",
+}
+
+
+def test_the_table_of_certificates():
+    of = {(network, number): value for (network, _, number), value in VALUES["certified"].items()}
+    rows = table("Certificates", "noise", "vote")
+    assert [row["noise"] for row in rows] == list(CERTIFIED)
+    for row in rows:
+        for column, number in CERTIFIED_NUMBERS.items():
+            scale = 1 if column == "median radius" else 100
+            values = [scale * of[label, number] for label in CERTIFIED[row["noise"]]]
+            spread = [np.std(values, ddof=1)] if "±" in row[column] else []
+            check(row[column], [np.mean(values), *spread])
+            # What is certified is never above what an attack leaves.
+            if column.startswith("certified"):
+                attacked = CERTIFIED_NUMBERS[column.replace("certified", "APGD")]
+                assert all(of[n, number] <= of[n, attacked] for n in CERTIFIED[row["noise"]])
 
 
 def test_every_number_has_a_command_that_made_it():
