@@ -1,7 +1,5 @@
 """Networks of PyTorch modules that no converter knows: PyTorch computes, JAX calls it."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -37,23 +35,18 @@ def of_torch(
     module = module.eval()
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
-    @contextlib.contextmanager
-    def forward(variables: Any, images: Any, needs_gradient: bool) -> Iterator[Any]:
+    def compute(variables: Any, images: Any, change: Any = None) -> np.ndarray:
+        """The logits, or with a change of them, what it takes back to the images."""
         given = {n: torch.tensor(np.asarray(array)) for n, array in variables.items()}
         pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2).copy())
-        pixels.requires_grad_(needs_gradient)
-        with torch.set_grad_enabled(needs_gradient):
-            yield pixels, torch.func.functional_call(module, given, (pixels,))
-
-    def compute(variables: Any, images: Any) -> np.ndarray:
-        with forward(variables, images, needs_gradient=False) as (_, logits):
-            return logits.numpy()
-
-    def compute_gradient(variables: Any, images: Any, change: Any) -> np.ndarray:
-        with forward(variables, images, needs_gradient=True) as (pixels, logits):
+        pixels.requires_grad_(change is not None)
+        with torch.set_grad_enabled(change is not None):
+            logits = torch.func.functional_call(module, given, (pixels,))
+            if change is None:
+                return logits.numpy()
             weighted = (logits * torch.tensor(np.asarray(change))).sum()
             (gradient,) = torch.autograd.grad(weighted, pixels)
-            return gradient.permute(0, 2, 3, 1).contiguous().numpy()
+        return gradient.permute(0, 2, 3, 1).contiguous().numpy()
 
     variables = {n: tensor.detach().cpu().numpy() for n, tensor in tensors.items()}
     num_classes = compute(variables, np.zeros((1, *image_shape), np.float32)).shape[-1]
@@ -67,7 +60,7 @@ def of_torch(
         variables, images = saved
         shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
         gradient = jax.pure_callback(
-            compute_gradient, shape, variables, images, change, vmap_method="sequential"
+            compute, shape, variables, images, change, vmap_method="sequential"
         )
         return None, gradient
 
