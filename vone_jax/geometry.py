@@ -143,19 +143,17 @@ def glue(
             f"{apart:.0%} of the draws only, so the capacity is not defined"
         )
     total = weights.sum(axis=2)
-    active = total > 0
     anchors = jnp.einsum("dpm,pmn->dpn", weights, points, precision="highest")
-    anchors = anchors / jnp.where(active, total, 1.0)[:, :, None]
-    centres = _mean(anchors, active)
-    sums = _glue_sums(anchors, active, centres, directions)
-    values = {"moved": moved, **sums}
-    shares = np.asarray(active).mean()
-    numbers = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    anchors = anchors / jnp.where(total > 0, total, 1.0)[:, :, None]
+    active = np.asarray(total) > 0
+    numbers = _glue_sums(
+        np.asarray(anchors, np.float64), active, np.asarray(directions, np.float64)
+    )
+    numbers |= {"moved": np.asarray(moved, np.float64), "manifolds": np.full(draws, float(count))}
 
     def ratio(top: str, bottom: str, power: float = 1.0) -> Estimate:
         return _ratio(numbers[top], numbers[bottom], power)
 
-    numbers["manifolds"] = np.full(draws, float(count))
     return Glue(
         capacity=ratio("manifolds", "moved"),
         radius=ratio("inner", "outer", 0.5),
@@ -163,7 +161,7 @@ def glue(
         centre_alignment=ratio("centres", "pairs"),
         axis_alignment=ratio("axes", "pairs"),
         centre_axis_alignment=ratio("both", "pairs"),
-        active=float(shares),
+        active=float(active.mean()),
     )
 
 
@@ -430,51 +428,46 @@ def _by_gradients(rows: Array, directions: Array, signs: Array) -> tuple[Array, 
     return weights, error
 
 
-def _mean(values: Array, active: Array) -> Array:
-    """The mean over draws of what is active; 0 where nothing ever is."""
-    count = jnp.maximum(active.sum(axis=0), 1).astype(values.dtype)
-    return jnp.sum(jnp.where(active[:, :, None], values, 0.0), axis=0) / count[:, None]
+def _glue_sums(anchors: np.ndarray, active: np.ndarray, directions: np.ndarray) -> dict:
+    """The sums of each draw behind the numbers of ``Glue``.
 
+    By NumPy: of two eigenvalue problems at once in one program, those of jaxlib on CPUs wait for
+    each other without end if they are as many as cores.
+    """
+    count = np.maximum(active.sum(axis=0), 1)[:, None]
+    centres = np.sum(np.where(active[:, :, None], anchors, 0.0), axis=0) / count
 
-@jax.jit
-def _glue_sums(anchors: Array, active: Array, centres: Array, directions: Array) -> dict:
-    """The sums of each draw behind the numbers of ``Glue``."""
+    def inverse(matrix: np.ndarray) -> np.ndarray:
+        return np.linalg.pinv(matrix, rcond=1e-5, hermitian=True)
 
-    def inverse(matrix: Array) -> Array:
-        values, vectors = jnp.linalg.eigh(matrix)
-        kept = values > jnp.maximum(1e-5 * values[-1], 1e-10)
-        scaled = vectors * jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)[None]
-        return _product(scaled, vectors.T)
-
-    def cosines(one: Array, two: Array, pairs: Array) -> Array:
-        lengths = [jnp.linalg.norm(each, axis=1, keepdims=True) for each in (one, two)]
+    def cosines(one: np.ndarray, two: np.ndarray) -> float:
+        lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (one, two)]
         one, two = (
-            each / jnp.maximum(length, 1e-12)
+            each / np.maximum(length, 1e-12)
             for each, length in zip((one, two), lengths, strict=True)
         )
-        return jnp.sum(_product(one, two.T) * pairs)
+        return np.sum(one @ two.T * off)
 
-    def sums(each: tuple[Array, Array, Array]) -> dict:
-        anchor, on, direction = each
-        mean = jnp.where(on[:, None], centres, 0.0)
-        varied = jnp.where(on[:, None], anchor, 0.0) - mean
+    sums: dict[str, list[float]] = {}
+    for anchor, on, direction in zip(anchors, active[:, :, None], directions, strict=True):
+        mean = np.where(on, centres, 0.0)
+        varied = np.where(on, anchor, 0.0) - mean
         # Points have length 1 on average; their rounding is no variation.
-        varied = jnp.where(jnp.linalg.norm(varied, axis=1, keepdims=True) > 1e-5, varied, 0.0)
-        along = _product(varied, direction)
-        g0, g1 = _product(mean, mean.T), _product(varied, varied.T)
-        off = jnp.where(on[:, None] & on[None], 1.0 - jnp.eye(len(on)), 0.0)
-        return {
-            "varied": along @ inverse(g1) @ along,
-            "inner": along @ inverse(g0 + g1) @ along,
-            "outer": along @ inverse(g1 + _product(_product(g1, inverse(g0)), g1)) @ along,
-            "active": jnp.sum(on, dtype=jnp.float32),
-            "pairs": jnp.sum(off),
-            "centres": cosines(mean, mean, off),
-            "axes": cosines(varied, varied, off),
-            "both": cosines(mean, varied, off),
-        }
-
-    return jax.lax.map(sums, (anchors, active, directions), batch_size=32)
+        varied = np.where(np.linalg.norm(varied, axis=1, keepdims=True) > 1e-5, varied, 0.0)
+        along, off = varied @ direction, np.where(on & on.T, 1.0 - np.eye(len(on)), 0.0)
+        g0, g1 = mean @ mean.T, varied @ varied.T
+        for name, value in (
+            ("varied", along @ inverse(g1) @ along),
+            ("inner", along @ inverse(g0 + g1) @ along),
+            ("outer", along @ inverse(g1 + g1 @ inverse(g0) @ g1) @ along),
+            ("active", np.sum(on)),
+            ("pairs", np.sum(off)),
+            ("centres", cosines(mean, mean)),
+            ("axes", cosines(varied, varied)),
+            ("both", cosines(mean, varied)),
+        ):
+            sums.setdefault(name, []).append(float(value))
+    return {name: np.array(values) for name, values in sums.items()}
 
 
 def _correlation(centres: Array) -> Array:

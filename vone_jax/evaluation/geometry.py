@@ -130,6 +130,7 @@ class Geometry(Condition):
     def measure(self, trial: Trial) -> dict[str, Any]:
         response_fn = trial.network.response_fn(self.layer)
         project = prng.stream(trial.root, "projection")
+        classifier = trial.classifier() if self.attacks else None
         found: dict[str, list[jax.Array]] = {"points": []}
         for point in range(1 if self.manifold == "classes" else self.points):
             images = trial.images
@@ -138,7 +139,7 @@ class Geometry(Condition):
                 images = self._corrupted.corrupt(keys, images)
             for attack in self.attacks:
                 keys = prng.fold(trial.keys("attack"), point)
-                images = attack(keys, trial.classifier(), images, trial.labels)
+                images = attack(keys, classifier, images, trial.labels)
             drawn = {"points": (point, images)}
             if self.manifold not in ("classes", "noise"):
                 drawn["clean"] = (self.points + point, trial.images)
