@@ -120,6 +120,12 @@ def test_values_and_derivatives_are_those_of_jax(channels, side, kernel, stride,
     compare(pair(stride, padding), *arguments(side, kernel, channels))
 
 
+def test_large_kernels_on_small_images_are_those_of_jax():
+    """In derivatives, sums up to 170 are rounded in float32."""
+    images, kernel = arguments(18, 17, 1)
+    compare(pair(2, (8, 8)), images, kernel / 17, 5e-4)
+
+
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), DEPTHWISE)
 def test_depthwise_values_and_derivatives_are_those_of_jax(side, kernel, stride, padding):
     compare(pair(stride, padding, True), *arguments(side, kernel, 6, True), 3e-5)
