@@ -82,15 +82,6 @@ def test_neurons_without_noise_are_explained_fully_whatever_their_scale():
     assert features.shape == (135, 400)
 
 
-@pytest.mark.slow
-def test_features_of_other_images_explain_nothing():
-    features, _, recordings = synthetic(2.0)
-    shuffled = np.random.default_rng(1).permutation(features)
-    result = engine.explained_variance(shuffled, recordings, STRATA)
-    assert abs(result.raw) < 0.15
-    assert result.score() < 0.03
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_rotation_changes_nothing():
     features, _, recordings = synthetic(2.0)
@@ -129,14 +120,6 @@ def test_reliability_is_spearman_brown_of_the_halves():
     np.testing.assert_allclose(found, np.tile([2 * x / (1 + x) for x in r], (3, 1)), rtol=1e-12)
 
 
-def test_halves_that_are_opposite_have_no_reliability():
-    """Where r is -1, the formula divides by zero."""
-    recordings = np.random.default_rng(0).normal(size=(4, 2, 2))
-    recordings[:, 0, 1], recordings[:, 1, 1] = [-1, 1, -1, 1], [2, -2, 2, -2]
-    found = engine.reliabilities(recordings, half_splits=3)
-    assert np.isnan(found[:, 1]).all() and np.isfinite(found[:, 0]).all()
-
-
 @pytest.mark.slow
 def test_seeds_and_strata():
     features, _, recordings = synthetic(2.0)
@@ -157,26 +140,11 @@ def test_seeds_and_strata():
     np.testing.assert_array_equal(named.correlations, once.correlations)
 
 
-def test_negative_correlation_scores_0():
-    result = engine.ExplainedVariance(np.full((2, 3), -0.5), np.full((2, 3), 0.8))
-    assert result.raw == -0.5
-    assert result.score() == result.score("v1-v2") == 0.0
-
-
 def test_neurons_that_are_constant_on_held_out_images_are_left_out():
     result = engine.ExplainedVariance(
         np.array([[np.nan, 0.4, 0.6], [0.2, 0.2, 0.2]]), np.full((1, 3), 0.5)
     )
     assert result.raw == pytest.approx((0.5 + 0.2) / 2)
-
-
-def test_neurons_that_are_all_constant_on_held_out_images_are_refused():
-    """Their only neuron fires for one image, and no correlation can be told for the others."""
-    recordings = np.zeros((40, 2, 1))
-    recordings[0] = 1.0
-    features = np.random.default_rng(0).standard_normal((40, 5))
-    with pytest.raises(ValueError, match="is constant over the held-out images of a split"):
-        engine.explained_variance(features, recordings, np.arange(40) % 2, components=2)
 
 
 def test_noise_alone_has_no_score():
@@ -196,26 +164,15 @@ def test_noise_alone_has_no_score():
     assert refused >= 9
 
 
-def test_unknown_version_and_unreliable_recordings_are_refused():
-    result = engine.ExplainedVariance(np.ones((1, 1)), np.full((1, 1), -0.1))
-    with pytest.raises(ValueError, match="version must be one of v1-v2, v3; got 'v2'"):
-        result.score("v2")
-    with pytest.raises(ValueError, match="no reliable signal: their ceiling is -0.1"):
-        result.score()
-
-
 @pytest.mark.untyped
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f, r: {"features": np.full_like(f, np.nan)}, "features must be finite"),
-        (lambda f, r: {"features": np.ones_like(f)}, "components must be at most 0"),
         (lambda f, r: {"features": np.tile(f[:, :12], 4)}, "components must be at most 12, the"),
-        (lambda f, r: {"features": f[:28], "recordings": r[:28], "strata": STRATA[:28]}, "most 24"),
         (lambda f, r: {"recordings": r.mean(axis=1)}, "responses must have shape"),
         (lambda f, r: {"recordings": r * np.nan}, "responses must be finite"),
         (lambda f, r: {"recordings": r * (np.arange(60) != 5)}, r"neurons \[5\] are constant"),
-        (lambda f, r: {"strata": STRATA[:-1]}, r"strata must have shape \(135,\)"),
         (lambda f, r: {"train_fraction": 0.99}, "must leave at least 3 of the 135 images"),
     ],
 )
@@ -246,18 +203,6 @@ def test_layer_features_have_the_inner_products_of_the_layer(monkeypatch):
         features = layer_features(noisy_layer, key, images, batch_size=batch_size)
         assert features.shape == (5, 5)
         np.testing.assert_allclose(features @ features.T, centred @ centred.T, atol=1e-5)
-
-
-@pytest.mark.untyped
-def test_bad_images_of_layer_features_are_refused():
-    images = np.zeros((3, 8, 8), np.uint8)
-    key = jax.random.key(0)
-    with pytest.raises(TypeError, match="images must be a uint8 array, got float32"):
-        layer_features(noisy_layer, key, images.astype(np.float32))
-    with pytest.raises(ValueError, match=r"images must have shape \(n, s, s\)"):
-        layer_features(noisy_layer, key, images[0])
-    with pytest.raises(ValueError, match="not finite"):
-        layer_features(lambda k, x: jnp.log(x[:, 0, :, 0] - 1.0), key, images)
 
 
 def test_recordings_with_their_images_are_explained_by_a_layer(tmp_path):

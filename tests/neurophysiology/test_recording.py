@@ -79,14 +79,6 @@ def test_few_units_are_seen_through_a_smaller_crop(small_site):
     assert cropped(small_layer, KEY, apart) is apart
 
 
-def test_layers_that_see_everything_are_not_cropped():
-    def normalised(key, images):
-        responses = small_layer(key, images)
-        return responses / (1.0 + responses.mean((1, 2), keepdims=True))
-
-    assert locate(normalised, KEY, SMALL_DISPLAY).window == SMALL_DISPLAY.whole()
-
-
 def test_layers_of_one_image_size_are_not_cropped():
     class WrongSize(Exception):
         pass
@@ -229,11 +221,6 @@ def test_each_trial_has_noise_of_its_own(small_site):
     assert np.abs(unseen - record_blank(noisy_layer, KEY, site)).max() > 0.1
 
 
-def test_noise_is_noticed():
-    assert is_stochastic(noisy_layer, KEY, SMALL_DISPLAY)
-    assert not is_stochastic(small_layer, KEY, SMALL_DISPLAY)
-
-
 def one_key_layer(key, images):
     return small_layer(key, images) + jax.random.uniform(key)
 
@@ -243,12 +230,6 @@ def test_a_layer_of_a_single_key_is_adapted(small_site):
     shifts = responses - record(small_layer, KEY, FEW, small_site)
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1], shifts.shape), atol=1e-5)
     assert len(np.unique(shifts[:, 0].round(4))) == len(FEW)
-
-
-def test_a_layer_of_a_single_key_is_told_how_to_adapt(small_site):
-    with pytest.raises(Exception) as caught:
-        record(one_key_layer, KEY, FEW, small_site)
-    assert any("neurophysiology.per_example(response_fn)" in n for n in caught.value.__notes__)
 
 
 def test_an_error_in_a_layer_reaches_the_user(small_site):
@@ -271,15 +252,13 @@ def score_small(layer, **options):
     ("layer", "message"),
     [
         (lambda key, images: 0 * small_layer(key, images), "to no grating .* above that to grey"),
-        (lambda key, images: small_layer(key, images) - 99, "to no grating .* all .* are negative"),
         (lambda key, images: small_layer(key, images) * jnp.nan, "not finite"),
         (lambda key, images: small_layer(key, images)[0], "shape"),
-        (lambda key, images: small_layer(key, images).sum((1, 2, 3)), "shape"),
         (lambda key, images: {"v1": small_layer(key, images)}, "got dict"),
         (lambda key, images: small_layer(key, images)[..., :4], "at least 20"),
         (noisy_layer, "selection_response_fn"),
     ],
-    ids=["silent", "negative", "NaN", "no batch", "scalars", "dict", "few units", "noise"],
+    ids=["silent", "NaN", "no batch", "dict", "few units", "noise"],
 )
 def test_layers_that_cannot_be_scored_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
@@ -298,27 +277,12 @@ def test_a_layer_with_an_offset_before_its_nonlinearity_has_no_rates():
     assert scores["max_dc"].median > 1000
 
 
-@pytest.mark.parametrize("image_size", [128, 64])
-def test_a_layer_of_other_images_than_declared_is_refused(image_size):
+def test_a_layer_of_other_images_than_declared_is_refused():
     weights = jnp.zeros((64 * 64 * 3, 30))
 
     def dense(key, images):
         return images.reshape(images.shape[0], -1) @ weights
 
     with pytest.raises(TypeError, match="dot_general") as caught:
-        neurophysiology.score(dense, 8.0, image_size, 1, KEY)
-    shape = f"(2, {image_size}, {image_size}, 1)"
-    assert any(f"images of shape {shape}; image_size" in n for n in caught.value.__notes__)
-
-
-def test_the_selection_must_be_free_of_noise():
-    with pytest.raises(ValueError, match="must not draw noise"):
-        score_small(noisy_layer, selection_response_fn=noisy_layer)
-
-
-def test_nan_in_a_recording_is_an_error(small_site):
-    def bright_fails(key, images):
-        return jnp.where(images.max() > 0.8, jnp.nan, small_layer(key, images))
-
-    with pytest.raises(ValueError, match="not finite"):
-        record(bright_fails, KEY, FEW, small_site)
+        neurophysiology.score(dense, 8.0, 128, 1, KEY)
+    assert any("images of shape (2, 128, 128, 1)" in n for n in caught.value.__notes__)

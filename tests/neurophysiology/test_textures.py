@@ -34,11 +34,6 @@ def test_aperture_is_a_raised_cosine_around_the_stimulus_centre():
     assert np.all(image[np.hypot(y, x) >= 2] == 128)
 
 
-def test_outside_and_zero_contrast_are_grey_128():
-    grey = texture_set(np.full((1, 1, 2, 112, 112), 128, np.uint8))
-    assert np.all(textures.render(grey, np.arange(2), Display(9.5, 200)) == 128)
-
-
 @pytest.mark.parametrize(("degrees", "size"), [(8.0, 224), (7.0, 224), (10.0, 160), (8.0, 64)])
 def test_the_stimulus_lies_at_half_a_degree_for_any_field_of_view(degrees, size):
     display = Display(degrees, size)
@@ -81,20 +76,6 @@ def test_reframing_is_what_gratings_go_through(degrees, size):
     display = Display(degrees, size)
     expected = stimuli.render(table, display)
     np.testing.assert_array_equal(textures.reframe(canvas, 12.0, display), expected)
-
-
-def test_images_of_the_recordings_are_centred_on_grey():
-    images = np.zeros((2, 112, 112), np.uint8)
-    framed = textures.reframe(images, 4.0, Display(8.0, 224))
-    assert np.all(framed[:, 56:168, 56:168] == 0)
-    assert np.sum(framed == 0) == 2 * 112**2
-    assert np.all(framed[framed != 0] == 128)
-
-
-@pytest.mark.parametrize("side", [8, 9])
-def test_the_middle_of_images_that_are_far_too_large_is_kept(side):
-    images = np.full((1, side, side), 7, np.uint8)
-    assert np.all(textures.reframe(images, 1e5, Display()) == 7)
 
 
 @pytest.fixture(scope="module")
@@ -264,15 +245,6 @@ def test_photographs_with_heavy_tails_take_less_contrast(tmp_path):
     np.testing.assert_allclose(values.std(axis=(-1, -2)), 20.0, atol=0.5)
 
 
-def test_a_low_contrast_is_rounded_and_not_too_large():
-    for contrast in (3.0, 5.0):
-        proxy = texture_proxies.procedural_proxy(
-            KEY, 2, 64, contrast, families=("dots-4cpd", "weave-1cpd")
-        )
-        values = proxy.images.astype(np.float64).std(axis=(-1, -2))
-        np.testing.assert_allclose(values, contrast, atol=0.2)
-
-
 def test_load_images(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (6, 7, 3)).astype(np.uint8)
     Image.fromarray(colours).save(tmp_path / "grass.PNG")
@@ -289,9 +261,6 @@ def test_load_images(tmp_path):
     Image.fromarray(colours).save(tmp_path / "grass.png")
     with pytest.raises(ValueError, match="two images for the family 'grass'"):
         texture_proxies.load_images(tmp_path)
-    (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="holds no image"):
-        texture_proxies.load_images(tmp_path / "none")
 
 
 @pytest.mark.untyped
@@ -299,7 +268,6 @@ def test_load_images(tmp_path):
     ("images", "changes", "message"),
     [
         ({"a": np.ones((8, 30))}, {}, r"images\['a'\] must be a grey image .* at least 16 x 16"),
-        ({"a": np.ones((30, 30))}, {}, "a crop of family 'a' has no contrast"),
         ({"a": np.full((30, 30), np.nan)}, {}, "family 'a' holds NaN"),
         ({"a": np.eye(30)}, {"rms_contrast": 100.0}, "rms_contrast is too large for family 'a'"),
         # One pixel in 256 lies 16 deviations from the mean: few are clipped, and carry nearly all.
