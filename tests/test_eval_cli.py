@@ -157,7 +157,7 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     """All suites of attacks end to end, and the checks carry over another run's images."""
     arguments = [
         str(run_dir), "--suite", f"{QUICK}:attacks", f"{QUICK}:masking", "--eps", "0.05",
-        "--transfer-from", str(run_dir), *FAST,
+        "--others", str(run_dir), *FAST,
     ]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out

@@ -40,7 +40,7 @@ TABLE = [
     (f"{NET} --suite masking --attack-noise none", "attack_noise"),
     (f"{NET} --suite clean --layers v1", "layers"),
     (f"{NET} --suite clean --neurons cells.csv", "neurons"),
-    (f"{NET} --suite clean --transfer-from net.py:net", "transfer_from"),
+    (f"{NET} --suite clean --others net.py:net", "others"),
     (f"{NET} --norm l3", "norm"),
     (f"{NET} --decision median:3", "median"),
     (f"{NET} --decision vote:x", "vote:8"),

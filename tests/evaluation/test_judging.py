@@ -101,7 +101,10 @@ def test_decisions_of_several_draws():
     assert judging.decide(logits, "mean_probability") == 1  # .334, .4, .266
     assert judging.decide(logits, "mean_logits") == 1
     # One draw of overwhelming logits decides their mean, not the mean probability.
-    assert judging.decide(logits.at[2].multiply(20.0), "mean_logits") == 2
+    certain = logits.at[2].multiply(20.0)
+    assert judging.decide(certain, "mean_logits") == 2
+    # Nor the vote, although its class is the most probable.
+    assert judging.decide(certain, "vote") == 0 != judging.decide(certain, "mean_probability")
     # Two against two: the more probable wins, not the lower number.
     tied = jnp.log(jnp.asarray([[[0.5, 0.4, 0.1]], [[0.01, 0.39, 0.6]]]))
     assert judging.decide(tied, "vote") == 2

@@ -112,14 +112,14 @@ def test_suites_of_other_attacks():
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     base = uncalled()
-    (condition,) = made("masking", norm="l2", other=base).values()
+    (condition,) = made("masking", norm="l2", others=(base,)).values()
     text = f"base, weights {base.checksum}"
     assert condition == evaluation.Masking("l2", 2.4, True, text, without_noise=False)
     assert condition.by_name()["4 k draws"].eot_samples == 40
     (quiet,) = made("masking", network=base).values()
     assert quiet.by_name()["eps"].eot_samples == 1 and "without noise" not in quiet.by_name()
     # Images through a noisy network average its draws, also where the other network has no noise.
-    (mixed,) = made("masking", network=base, other=uncalled(stochastic=True)).values()
+    (mixed,) = made("masking", network=base, others=(uncalled(stochastic=True),)).values()
     assert mixed.by_name()["transfer"].eot_samples == 10
 
 

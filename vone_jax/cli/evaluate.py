@@ -6,7 +6,7 @@ network, efficientnet_lite0, or NETWORK+NETWORK for the mean of the logits of se
 
   python eval.py runs/quickstart/vone_resnet18
   python eval.py resnet50.pth --source folder:/data/imagenet/val --suite clean linf --examples 500
-  python eval.py runs/vone --suite masking --eps 4/255 --transfer-from runs/base
+  python eval.py runs/vone --suite masking --eps 4/255 --others runs/base
   python eval.py runs/vone --suite my_suites.py:long_attacks
 
 Run the same command again to continue an evaluation that was stopped. Exit status: 0 finished;

@@ -65,9 +65,8 @@ class Options:
     # Files for the suite physiology: tables of neurons (CSV, NetCDF), a folder of textures, and
     # recorded responses with the images that were shown (NPZ, NetCDF), whose variance is explained.
     neurons: tuple[Path, ...] = ()
-    # Another network: the masking checks carry its adversarial images over.
-    transfer_from: str | None = None
-    # Other networks: the suite metamers asks them what they take the network's metamers for.
+    # Other networks: the masking checks carry the adversarial images of one over, and the suite
+    # metamers asks all of them what they take the network's metamers for.
     others: tuple[str, ...] = ()
     # Root of all randomness.
     seed: Seed = 0
@@ -119,7 +118,6 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
     trained = network.noise
     if options.noise not in ("trained", "frozen"):
         network = network.with_noise(parse_noise("noise", options.noise, trained))
-    other = None if options.transfer_from is None else open_network(options.transfer_from)
     setting = suites.Setting(
         network,
         noisy=network.stochastic and options.noise != "frozen",
@@ -128,7 +126,6 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
         attack_noise=_attack_noise(options, network, trained),
         layers=options.layers,
         neurons=options.neurons,
-        other=other,
         others=options.others,
     )
     conditions = suites.conditions(options.suite, setting)
@@ -137,6 +134,7 @@ def plan(network: Network, options: Options, command: str = "") -> list[tuple[Jo
     for condition in conditions:
         condition.check(network)
     mesh = meshes.data_mesh()
+    other = setting.other if any(getattr(each, "transfer", "") for each in conditions) else None
 
     def job(source: data.Source, network: Network = network, **fields: bool) -> Job:
         directory = options.results or (network.run_dir or Path("runs", network.name)) / "results"

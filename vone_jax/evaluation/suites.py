@@ -5,6 +5,7 @@ own is given as ``FILE.py:NAME``.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.evaluation.psychophysics import Psychophysics
-from vone_jax.network import Network
+from vone_jax.network import Network, open_network
 from vone_jax.neurophysiology.explained_variance import holds_recordings
 
 # The radii of the VOneNet authors: nine per norm, each twice the one before, for images of
@@ -57,8 +58,8 @@ class Setting:
       attack_noise: the noise of the network while it is attacked.
       layers: the layers to record, if some were asked for.
       neurons: tables of neurons, a folder of textures, and recorded responses for physiology.
-      other: a network whose adversarial images the masking checks carry over.
-      others: networks that are asked about metamers.
+      others: networks whose adversarial images the masking checks carry over (one), or that are
+        asked about metamers, in the form that ``open_network`` takes.
     """
 
     network: Network
@@ -68,8 +69,14 @@ class Setting:
     attack_noise: AttackNoise = "same"
     layers: tuple[str, ...] = ()
     neurons: tuple[Path, ...] = ()
-    other: Network | None = None
     others: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def other(self) -> Network | None:
+        """The other network of the masking checks."""
+        if len(self.others) > 1:
+            raise ValueError(f"others must be one network for masking, got {len(self.others)}")
+        return open_network(self.others[0]) if self.others else None
 
     def radii(self, norm: str, points: int) -> tuple[float, ...]:
         """The radii that were asked for, or those of ``ladder``."""
@@ -318,13 +325,13 @@ def conditions(suite: Sequence[str], setting: Setting) -> list[Condition]:
     recorded = [condition for condition in made if isinstance(condition, Physiology)]
     seen = [each for each in made if isinstance(each, Physiology | Geometry | Metamers)]
     noisy = [each for each in made if isinstance(each, Attacked)]
+    asked = [each for each in made if isinstance(each, Masking | Metamers)]
     for option, given, used in (
         ("eps", bool(setting.eps), attacked),
         ("attack_noise", setting.attack_noise != "same", noisy),
         ("layers", bool(setting.layers), seen),
         ("neurons", bool(setting.neurons), recorded),
-        ("transfer_from", setting.other is not None, [e for e in made if isinstance(e, Masking)]),
-        ("others", bool(setting.others), [e for e in made if isinstance(e, Metamers)]),
+        ("others", bool(setting.others), asked),
     ):
         if given and not used:
             raise ValueError(f"{option} has no effect on the suites {', '.join(suite)}")
