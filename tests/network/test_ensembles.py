@@ -65,7 +65,8 @@ def test_folders_are_members(tmp_path):
     assert (network.name, network.stochastic, network.model) == ("one+two", True, None)
     keys, images = keys_and_images(network)
     found = network.logits_fn(keys, images)
-    np.testing.assert_allclose(found, mean_of_each(network.members, keys, images), atol=1e-5)
+    expected = mean_of_each(network.members, keys, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     same = vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/one")
     assert network.checksum != same.checksum
 
