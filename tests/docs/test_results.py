@@ -400,9 +400,10 @@ def test_the_table_of_the_checks_of_attacks():
 
 
 CERTIFIED = {
-    "published: level .07, two seeds": ["vone-0", "vone-1"],
+    "published: level .07, three seeds": ["vone-0", "vone-1", "vone-2"],
     "strength 2": ["vone-noise-2"],
     "level 2": ["vone-level-2"],
+    "base, pixel noise 4 / 26.3": ["base-pixels-4"],
 }
 CERTIFIED_NUMBERS = {
     "vote": "accuracy",
