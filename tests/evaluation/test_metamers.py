@@ -80,6 +80,11 @@ def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network,
     rows = {(row["layer"], row["asked"]): row["value"] for row in rows_of(ours)}
     assert len(rows) == 6 and rows["originals", "itself"] == made[0].value("accuracy on originals")
     assert rows["logits", name] == made[1].value(f"accuracy on metamers, {name}")
+    # A network with fewer layers does not change the order.
+    other = dataclasses.replace(made[1], details={"place": 1})
+    two = Runs([Run(tmp_path, "small", [other]), Run(tmp_path, "tiny", made)])
+    first = charts.metamers(two)[0].to_dict()["layer"][0]["encoding"]["x"]
+    assert first["sort"] == ["originals", "v1", "logits"]
     shown = [row["accuracy"] for row in rows_of(published) if row["metamers of"] == "VOneAlexNet"]
     assert tuple(shown) == humans.METAMERS["VOneAlexNet"].accuracy
     with pytest.raises(ValueError, match="must take images"):

@@ -246,22 +246,27 @@ def metamers(runs: Runs) -> list[alt.LayerChart | alt.Chart]:
 
     A line for each network whose metamers they are, and for each network that was asked.
     """
-    rows, order = [], ["originals"]
+    rows = []
     for run in runs:
-        made = sorted(run.of_type("Metamers"), key=lambda result: result.details["place"])
+        made = run.of_type("Metamers")
         for result in made:
-            order.append(result.condition["layer"])
+            own = result.condition["layer"]
             for number, entry in result.measured.items():
                 kind, _, asked = number.removeprefix("accuracy on ").partition(", ")
-                layer = order[-1] if kind == "metamers" else kind
-                if number.startswith("accuracy on ") and (layer == order[-1] or result is made[0]):
+                layer = own if kind == "metamers" else kind
+                if number.startswith("accuracy on ") and (layer == own or result is made[0]):
                     asked = asked or "itself"
                     rows.append({"network": run.label, "layer": layer, "asked": asked, **entry})
     if not rows:
         return []
     axis = alt.Axis(labelAngle=-40)
     base = _chart(rows).encode(
-        x=alt.X("layer:O", sort=list(dict.fromkeys(order)), title="metamers of a layer", axis=axis),
+        x=alt.X(
+            "layer:O",
+            sort=["originals", *_layers(runs, "Metamers")],
+            title="metamers of a layer",
+            axis=axis,
+        ),
         detail="asked:N",
     )
     labels = [run.label for run in runs]
@@ -278,6 +283,15 @@ def metamers(runs: Runs) -> list[alt.LayerChart | alt.Chart]:
         **_networks(labels),
     )
     return [_selected(lines, points).properties(height=260), _human_metamers(axis, scale)]
+
+
+def _layers(runs: Runs, kind: str) -> list[str]:
+    """The layers of all networks in their order; the deepest network decides."""
+    places: dict[str, int] = {}
+    for result in (result for run in runs for result in run.of_type(kind)):
+        layer, place = result.condition["layer"], result.details["place"]
+        places[layer] = max(place, places.get(layer, 0))
+    return sorted(places, key=lambda layer: places[layer])
 
 
 def _human_metamers(axis: alt.Axis, scale: alt.Scale) -> alt.Chart:
@@ -308,8 +322,8 @@ def _human_metamers(axis: alt.Axis, scale: alt.Scale) -> alt.Chart:
 def geometry(runs: Runs) -> list[alt.LayerChart]:
     """The numbers of manifolds over the layers, a line for each network and manifold."""
     measured = [(run, result) for run in runs for result in run.of_type("Geometry")]
-    measured.sort(key=lambda pair: pair[1].details["place"])
-    order = list(dict.fromkeys(result.condition["layer"] for _, result in measured))
+    order = _layers(runs, "Geometry")
+    measured.sort(key=lambda pair: order.index(pair[1].condition["layer"]))
     labels = [run.label for run in runs]
     legend = alt.Legend(title=None, orient="bottom", columns=3)
     drawn = []
