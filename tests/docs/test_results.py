@@ -11,7 +11,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 SETS = {
     name: pd.read_csv(DOCS / "results" / f"{name}.csv")
-    for name in ("first", "second", "third", "fourth", "certified")
+    for name in ("first", "second", "third", "fourth", "fifth", "certified")
 }
 VALUES = {
     name: {(row.network, row.result, row.number): row.value for row in frame.itertuples()}
@@ -151,10 +151,10 @@ FRONT_ENDS = {
     "base": "base",
     "VOneNet": "vone",
     "VOneNet, no noise": "vone-quiet",
-    "with a surround": "vone-surround",
-    "with a surround, no noise": "vone-surround-quiet",
+    "with the earlier surround": "vone-surround",
+    "with the earlier surround, no noise": "vone-surround-quiet",
     "EVNet": "ev",
-    "EVNet with a surround in V1": "ev-surround",
+    "EVNet with the earlier surround": "ev-surround",
     "VOneNet with oriented pools": "vone-oriented-pools",
     "VOneNet with GDN": "vone-gdn",
     "VOneNet, neighbours normalise": "vone-neighbours",
@@ -162,6 +162,7 @@ FRONT_ENDS = {
     "bank tuned from the published one": "vone-tuned",
     "bank tuned from the uniform one": "vone-tuned-uniform",
 }
+SURROUND = {"VOneNet": "vone", "with a surround": "vone-surround"}
 VARIANTS = {
     "VOneNet": "vone-0",
     "low frequencies": "vone-low",
@@ -214,6 +215,13 @@ def test_the_tables_of_front_ends(column):
             values = [measure("fourth", label, "V1 score") for label in known]
             spread = [np.std(values, ddof=1)] if "±" in row["V1 score"] else []
             check(row["V1 score"], [np.mean(values), *spread])
+
+
+def test_the_table_of_the_surround():
+    rows = table("A surround", "network", "clean")
+    assert [row["network"] for row in rows] == list(SURROUND)
+    for row in rows:
+        check_means(row, "fifth", [f"{SURROUND[row['network']]}-{i}" for i in range(2)])
 
 
 def test_the_table_of_ensembles():
