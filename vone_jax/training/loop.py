@@ -106,7 +106,7 @@ def train(
     model = experiment.build()
     shapes = jax.eval_shape(lambda: initial_state(experiment, model))
     check_patterns(experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats)
-    targets = similarity_targets(experiment, model, mesh, shapes)
+    targets = experiment.similarity and similarity_targets(experiment, model, mesh, shapes)
     teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
     train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
     eval_step = make_eval_step(model, experiment.seed, mesh)

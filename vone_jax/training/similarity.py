@@ -146,10 +146,9 @@ def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
 def similarity_targets(
     experiment: Experiment, model: nn.Module, mesh: meshes.Mesh, shapes: TrainState
 ) -> Any:
-    """Return images and similarities of the regularisation on every device, or None."""
+    """Return images and similarities of the regularisation on every device."""
     config = experiment.similarity
-    if config is None:
-        return None
+    assert config is not None
     meshes.check_batch_size(mesh, config.batch, "similarity.batch")
     size, channels = experiment.model.image_size, experiment.model.in_channels
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
