@@ -184,7 +184,7 @@ def test_the_checkpoints_that_process_0_finds_decide(whole, tmp_path):
 def test_an_error_in_one_ends_both_and_leaves_the_checkpoints(whole, tmp_path):
     run_dir = tmp_path / "run"
     ended, said = statuses(start_two(run_dir, fault="unreadable"), run_dir)
-    assert "train.py: image 3 cannot be decoded" in said[1]
+    assert "error: image 3 cannot be decoded" in said[1]
     # JAX ends both, once process 1 has waited for the other at its end.
     assert all(ended), said
     assert content(run_dir)[0].step == 3
