@@ -7,7 +7,7 @@ radius, and the accuracy of the same vote under APGD, which must not be lower.
 
 Paper row: none; docs/certificates.md has the theory.
 Expected: docs/results.md; the level sets the radius, and the strength nearly nothing.
-Hardware: 2 CPU cores. Wall time: about 4 minutes of a core for each network, training included.
+Hardware: 2 CPU cores. Wall time: not measured as a whole; minutes for each network.
 Command: python sweep.py laboratory/certified
 """
 
