@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.geometry import Geometry
+from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.suites import Setting, white_box
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
@@ -44,3 +46,25 @@ def _pixels(deviation: float) -> list[Condition]:
 
 
 certified_pixels_1, certified_pixels_2, certified_pixels_4 = map(_pixels, (1.0, 2.0, 4.0))
+
+
+def _ends(setting: Setting) -> tuple[str, str]:
+    """The front end and the end of a network."""
+    return ("stem" if setting.network.v1 is None else "v1", "logits")
+
+
+def metamers(setting: Setting) -> list[Condition]:
+    """Metamers of the front end and of the logits."""
+    return [Metamers(layer, others=setting.others) for layer in _ends(setting)]
+
+
+def overlap(setting: Setting) -> list[Condition]:
+    """Manifolds of attacked images beside clean ones, and of random changes of the same size."""
+    small = {"images": 10, "points": 30, "draws": 100}
+    made: list[Condition] = []
+    for layer in _ends(setting):
+        if setting.noisy:
+            made.append(Geometry(layer, "noise", **small))
+        made += [Geometry(layer, "fgsm", eps / 255, **small) for eps in (4, 8, 16)]
+        made.append(Geometry(layer, "corners", 16 / 255, **small))
+    return made

@@ -11,7 +11,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 SETS = {
     name: pd.read_csv(DOCS / "results" / f"{name}.csv")
-    for name in ("first", "second", "third", "fourth", "fifth", "certified")
+    for name in ("first", "second", "third", "fourth", "fifth", "certified", "perception")
 }
 VALUES = {
     name: {(row.network, row.result, row.number): row.value for row in frame.itertuples()}
@@ -435,6 +435,48 @@ def test_the_table_of_certificates():
             if column.startswith("certified"):
                 attacked = CERTIFIED_NUMBERS[column.replace("certified", "APGD")]
                 assert all(of[n, number] <= of[n, attacked] for n in CERTIFIED[row["noise"]])
+
+
+PERCEPTION = [("base", "stem"), ("base", "logits"), ("vone", "v1"), ("vone", "logits")]
+
+
+def of_seeds(kind, result, number, scale=100):
+    """The mean of a number over the three seeds; its name may hold {seed} and {next}."""
+    values = VALUES["perception"]
+    names = [number.format(seed=seed, next=(seed + 1) % 3) for seed in range(3)]
+    return scale * np.mean([values[f"{kind}-{s}", result, name] for s, name in enumerate(names)])
+
+
+def test_the_table_of_overlap():
+    rows = table("Does V1's noise make attacked images overlap with clean ones?", "network")
+    columns = {
+        "4/255": "fgsm-0.01569",
+        "8/255": "fgsm-0.03137",
+        "16/255": "fgsm-0.06275",
+        "random corners, 16/255": "corners-0.06275",
+    }
+    assert len(rows) == len(PERCEPTION)
+    for row, (kind, layer) in zip(rows, PERCEPTION, strict=True):
+        assert row["layer"] == layer
+        for column, name in columns.items():
+            result = f"geometry-{name}-{layer}"
+            check(row[column], [of_seeds(kind, result, "told from clean")])
+
+
+def test_the_table_of_metamers():
+    rows = table("Do other networks recognise the metamers?", "network")
+    assert len(rows) == len(PERCEPTION)
+    for row, (kind, layer) in zip(rows, PERCEPTION, strict=True):
+        other, result = {"base": "vone", "vone": "base"}[kind], f"metamers-{layer}"
+        check(row["match, dB"], [of_seeds(kind, result, "mean decibel", 1)])
+        for column, number in {
+            "matched": "matched",
+            "originals": "accuracy on originals",
+            "itself": "accuracy on metamers",
+            "another seed": f"accuracy on metamers, {kind}-{{next}}",
+            "the other kind": f"accuracy on metamers, {other}-{{seed}}",
+        }.items():
+            check(row[column], [of_seeds(kind, result, number)])
 
 
 def test_every_number_has_a_command_that_made_it():
