@@ -221,7 +221,7 @@ def test_the_table_of_the_surround():
     rows = table("A surround", "network", "clean")
     assert [row["network"] for row in rows] == list(SURROUND)
     for row in rows:
-        check_means(row, "fifth", [f"{SURROUND[row['network']]}-{i}" for i in range(2)])
+        check_means(row, "fifth", [f"{SURROUND[row['network']]}-{i}" for i in range(3)])
 
 
 def test_the_table_of_ensembles():
