@@ -37,7 +37,12 @@ def test_orthogonal_points_have_the_capacity_of_cover():
 
 # The capacities of three spheres together come from 600 directions of independent code.
 @pytest.mark.parametrize(
-    ("radius", "dimension", "capacity"), [(1.0, 3, 0.527), (0.5, 5, 0.607), (0.2, 5, 1.139)]
+    ("radius", "dimension", "capacity"),
+    [
+        (1.0, 3, 0.527),
+        pytest.param(0.5, 5, 0.607, marks=pytest.mark.slow),
+        pytest.param(0.2, 5, 1.139, marks=pytest.mark.slow),
+    ],
 )
 def test_spheres_have_their_capacity_radius_and_dimension(radius, dimension, capacity):
     # The hull of fewer points is smaller than the ball.
@@ -190,6 +195,7 @@ def test_published_radii_and_dimensions_give_the_published_capacity(radius, dime
     assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("radius", "dimension"), [(0.5, 5), (1.0, 3), (0.2, 5), (0.54, 3)])
 def test_single_manifolds_have_the_capacity_of_balls(radius, dimension):
     """The last one is about as large as ResNet-18's logits in print, whose capacity is 0.677."""
@@ -209,6 +215,7 @@ def test_single_manifolds_have_the_radius_and_the_dimension_of_balls():
     assert found.capacity == pytest.approx(ball, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_margin_is_that_of_the_ball_formula():
     points = spheres(0.5, 3, manifolds=4, features=40, points=300)
     found = geometry.replica(key(), points, draws=300, shared=0, margin=0.5)

@@ -100,7 +100,7 @@ def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
     config = training.DataConfig("none", eval_split="test")
     ours = training.Experiment("tuned", training.ModelConfig("resnet18", width=2), config)
     images = data.ArraySource(
-        np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, int), class_names=("a",)
+        np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), class_names=("a", "b")
     )
     start = training.resolve(ours, images, source)
     np.testing.assert_allclose(start.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)

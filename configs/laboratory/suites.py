@@ -3,6 +3,7 @@
 python eval.py RUN --suite configs/laboratory/suites.py:long_attacks
 """
 
+import functools
 from dataclasses import replace
 
 from vone_jax.evaluation.certified import Certified
@@ -60,11 +61,11 @@ def metamers(setting: Setting) -> list[Condition]:
 
 def overlap(setting: Setting) -> list[Condition]:
     """Manifolds of attacked images beside clean ones, and of random changes of the same size."""
-    small = {"images": 10, "points": 30, "draws": 100}
+    small = functools.partial(Geometry, images=10, points=30, draws=100)
     made: list[Condition] = []
     for layer in _ends(setting):
         if setting.noisy:
-            made.append(Geometry(layer, "noise", **small))
-        made += [Geometry(layer, "fgsm", eps / 255, **small) for eps in (4, 8, 16)]
-        made.append(Geometry(layer, "corners", 16 / 255, **small))
+            made.append(small(layer, "noise"))
+        made += [small(layer, "fgsm", eps / 255) for eps in (4, 8, 16)]
+        made.append(small(layer, "corners", 16 / 255))
     return made

@@ -12,6 +12,7 @@ import gzip
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -83,7 +84,7 @@ def write_subset(splits: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path 
         files.replace(
             folder / f"{label}.png", lambda file, it=picture: it.save(file, "png", optimize=True)
         )
-    labels = {split: splits[split][1][indices] for split, indices in chosen.items()}
+    labels: dict[str, Any] = {split: splits[split][1][indices] for split, indices in chosen.items()}
     files.replace(folder / "labels.npz", lambda file: np.savez_compressed(file, **labels))
 
 

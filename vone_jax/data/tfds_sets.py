@@ -146,8 +146,10 @@ def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
     is_dict = isinstance(info.features, tfds.features.FeaturesDict)
     features: dict[str, Any] = dict(info.features.items()) if is_dict else {}
     image, label = features.get(image_key), features.get(label_key)
-    fits = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
-    if not fits or image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
+    kinds = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
+    pixels: Any = image
+    fits = kinds and pixels.np_dtype == np.uint8 and pixels.shape[-1] in (1, 3)
+    if not fits:
         raise ValueError(
             f"TFDS set {name!r} is not an image classification set: it must have a ClassLabel and "
             f"an Image of 8 bits with 1 or 3 channels, its features are {info.features}"

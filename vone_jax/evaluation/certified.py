@@ -64,8 +64,10 @@ class Certified(Condition):
 
     @property
     def attacks(self) -> tuple[APGD, ...]:
-        fields = {"steps": self.steps, "eot_samples": self.eot_samples}
-        return tuple(APGD(self.norm, eps, **fields) for eps in self.radii)
+        return tuple(
+            APGD(self.norm, eps, steps=self.steps, eot_samples=self.eot_samples)
+            for eps in self.radii
+        )
 
     def passes(self, draws: int) -> int:
         judged = self.choose * len(self.radii)

@@ -130,7 +130,7 @@ class Geometry(Condition):
     def measure(self, trial: Trial) -> dict[str, Any]:
         response_fn = trial.network.response_fn(self.layer)
         project = prng.stream(trial.root, "projection")
-        classifier = trial.classifier() if self.attacks else None
+        classifier: Any = trial.classifier() if self.attacks else None
         found: dict[str, list[jax.Array]] = {"points": []}
         for point in range(1 if self.manifold == "classes" else self.points):
             images = trial.images

@@ -210,7 +210,7 @@ def judge(
     images: jax.Array,
     labels: jax.Array,
     protocol: Protocol,
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     """Decide about each example R times.
 
     Args:

@@ -72,7 +72,7 @@ class Store:
                 chunks.append(dict(archive))
         return chunks
 
-    def add(self, chunk: dict[str, np.ndarray], before: list[dict[str, np.ndarray]]) -> None:
+    def add(self, chunk: dict[str, Any], before: list[dict[str, np.ndarray]]) -> None:
         """Write a chunk that follows others."""
         files.replace(self._chunk(before), lambda file: np.savez(file, **chunk))
 

@@ -5,7 +5,7 @@ The conditions are those that ``run`` measures over a data set.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -136,7 +136,7 @@ def robust_accuracy(
         attack = vonenet_pgd(norm, eps, **fields)
     elif not (norm is None and eps is None and not fields):
         raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
-    several = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
+    several: Any = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
     for one in several:
         arguments.instance("attack", one, Attack)
         if one.targeted:
