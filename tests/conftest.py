@@ -45,7 +45,7 @@ def watch_reading(event, arguments):
     """Note the name of a file that is opened and not in ``READABLE``."""
     if event == "open" and isinstance(arguments[0], str | bytes):
         name = os.path.realpath(os.fsdecode(arguments[0]))
-        if not name.startswith(READABLE) and os.path.exists(name):
+        if not name.startswith(READABLE) and os.path.isfile(name):
             read_outside.append(name)
 
 

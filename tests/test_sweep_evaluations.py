@@ -24,7 +24,8 @@ def options_of(words):
     given = parsing.parse(
         evaluate.Arguments, ["run", *words], "eval.py", "", markers=evaluate.MARKERS
     )
-    return given.measurement
+    # The other networks of a sweep are not trained here.
+    return dataclasses.replace(given.measurement, others=())
 
 
 def network_of(network, variables):

@@ -50,5 +50,5 @@ sweep = Sweep(
     # Further seeds and amounts are a line each. The labels are those of the other sweeps.
     members={f"vone-{seed}": Member(NETWORKS[f"vone-{seed}"], [_CERTIFIED]) for seed in SEEDS}
     | _NEW,
-    evaluations=[],
+    evaluations=[("--suite", "clean")],
 )
