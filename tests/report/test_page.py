@@ -115,7 +115,7 @@ def test_the_calibration_has_a_row_for_each_number_of_draws(tmp_path):
     made = [built.result(built.CLEAN, "clean", measured)]
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
     shown = section(page, "calibration")
-    assert "ResNet-18 1 0.0625 0.375 ResNet-18 10 0.0625 0.375" in shown
+    assert "ResNet-18 1 0.0625 0.3750 ResNet-18 10 0.0625 0.3750" in shown
 
 
 def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp_path):
