@@ -120,10 +120,12 @@ def test_values_and_derivatives_are_those_of_jax(channels, side, kernel, stride,
     compare(pair(stride, padding), *arguments(side, kernel, channels))
 
 
-def test_large_kernels_on_small_images_are_those_of_jax():
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("stride", "padding"), [(2, (8, 8)), (3, (2, 5)), (2, (0, 0))])
+def test_kernels_as_wide_as_images_are_those_of_jax(channels, stride, padding):
     """In derivatives, sums up to 170 are rounded in float32."""
-    images, kernel = arguments(18, 17, 1)
-    compare(pair(2, (8, 8)), images, kernel / 17, 5e-4)
+    images, kernel = arguments(18, 17, channels)
+    compare(pair(stride, padding), images, kernel / 17, 5e-4)
 
 
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), DEPTHWISE)
