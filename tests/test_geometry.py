@@ -9,6 +9,8 @@ import scipy.stats
 
 from vone_jax import geometry
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def key(seed=0):
     return jax.random.key(seed)
@@ -28,7 +30,7 @@ def spheres(radius, dimension, manifolds=3, features=40, points=60, seed=0):
 
 
 def test_orthogonal_points_have_the_capacity_of_cover():
-    found = geometry.glue(key(), np.eye(6, dtype=np.float32)[:, None], draws=2000)
+    found = geometry.glue(key(), np.eye(6, dtype=np.float32)[:, None], draws=600)
     assert found.capacity.low < 2.0 < found.capacity.high
     assert found.capacity.value == pytest.approx(2.0, rel=0.1)
     assert found.active == pytest.approx(0.5, abs=0.02)
@@ -94,7 +96,7 @@ def test_manifolds_with_common_centres_have_the_numbers_of_independent_code():
     assert found.centre_alignment.value == pytest.approx(alignment, abs=0.03)
 
 
-@pytest.mark.parametrize("common", [0.0, 3.0, 15.0])
+@pytest.mark.parametrize("common", [0.0, 15.0])
 def test_the_nearest_plane_is_that_of_scipy(common):
     """Also for points that have most of their length in common, which gradients do not solve."""
     random = np.random.default_rng(3)
@@ -125,8 +127,7 @@ def test_manifolds_that_no_plane_separates_have_no_capacity():
 def test_a_linear_reader_tells_two_clouds_as_often_as_normal_variables_say(distance):
     """Along a quiet direction, beside one with a hundred times the noise and no difference."""
     random = np.random.default_rng(2)
-    scale = np.array([1.0, 100.0, 1.0, 1.0])
-    one, other = (random.normal(size=(4, 400, 4)) * scale for _ in range(2))
+    one, other = random.normal(size=(2, 4, 400, 4)) * np.array([1.0, 100.0, 1.0, 1.0])
     other[:, :, 0] += distance
     # The reader does not know the covariance, but the quiet direction is told from the loud one.
     rotation = np.linalg.qr(random.normal(size=(4, 4)))[0]
@@ -144,39 +145,27 @@ def test_single_points_are_told_apart_unless_they_are_the_same():
     assert geometry.separability(point, point)[0] == [0.5]
 
 
-def test_scale_and_rotation_change_nothing_and_the_key_decides():
+def test_scale_and_rotation_change_nothing_and_shared_directions_align_the_centres():
     points = spheres(0.5, 4)
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(40, 40)))[0]
-    one = geometry.glue(key(), points, draws=200)
-    scaled = geometry.glue(key(), 7 * points, draws=200)
-    turned = geometry.glue(key(9), (points @ turn).astype(np.float32), draws=200)
+    one = geometry.glue(key(), points, draws=100)
+    scaled = geometry.glue(key(), 7 * points, draws=100)
+    turned = geometry.glue(key(9), (points @ turn).astype(np.float32), draws=100)
     assert scaled.capacity.value == pytest.approx(one.capacity.value, rel=1e-3)
     assert turned.capacity.value == pytest.approx(one.capacity.value, rel=0.2)
-    assert geometry.glue(key(), points, draws=200) == one
-
-
-def test_manifolds_that_share_a_direction_have_aligned_centres():
-    points = spheres(0.5, 4)
+    assert geometry.glue(key(), points, draws=100) == one != turned
     shared = points + np.float32(2.0) * np.eye(40, dtype=np.float32)[-1]
-    apart, together = (geometry.glue(key(), each, draws=200) for each in (points, shared))
-    assert abs(apart.centre_alignment.value) < 1e-5
-    assert together.centre_alignment.value > 0.5
+    together = geometry.glue(key(), shared, draws=100)
+    assert abs(one.centre_alignment.value) < 1e-5 < 0.5 < together.centre_alignment.value
 
 
-@pytest.mark.parametrize(
-    ("radius", "dimension", "capacity"),
-    [
-        (1, 1, 1.0),
-        (1, 3, 0.5),
-        (0.2, 5, 1.0914),
-        (0.5, 5, 0.57651),
-        (1, 10, 0.18182),
+def test_the_capacity_of_balls_is_that_of_the_integral():
+    """Monte Carlo values of an independent derivation agree with these."""
+    for radius, dimension, capacity in (
+        (1, 1, 1.0), (1, 3, 0.5), (0.2, 5, 1.0914), (0.5, 5, 0.57651), (1, 10, 0.18182),
         (1.5, 20, 0.07065),
-    ],
-)
-def test_the_capacity_of_balls_is_that_of_the_integral(radius, dimension, capacity):
-    # Monte Carlo values of an independent derivation agree with these.
-    assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=2e-5)
+    ):  # fmt: skip
+        assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=2e-5)
 
 
 # Dapello, Feather et al. 2021, ResNet-18 and VOneResNet-18 on CIFAR-10: (radius, dimension,
@@ -190,42 +179,39 @@ PUBLISHED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("radius", "dimension", "capacity"), PUBLISHED)
-def test_published_radii_and_dimensions_give_the_published_capacity(radius, dimension, capacity):
-    assert geometry.ball_capacity(radius, dimension) == pytest.approx(capacity, rel=0.1)
+def test_published_radii_and_dimensions_give_the_published_capacity():
+    radii, dimensions, capacities = zip(*PUBLISHED, strict=True)
+    found = [geometry.ball_capacity(*each) for each in zip(radii, dimensions, strict=True)]
+    np.testing.assert_allclose(found, capacities, rtol=0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("radius", "dimension"), [(0.5, 5), (1.0, 3), (0.2, 5), (0.54, 3)])
-def test_single_manifolds_have_the_capacity_of_balls(radius, dimension):
-    """The last one is about as large as ResNet-18's logits in print, whose capacity is 0.677."""
+# Radius 0.54 is about as large as ResNet-18's logits in print, whose capacity is 0.677.
+@pytest.mark.parametrize(
+    ("radius", "dimension", "margin"),
+    [
+        (0.5, 5, 0.0),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1.0, 3, 0.0), (0.2, 5, 0.0), (0.54, 3, 0.0), (0.5, 3, 0.5))
+        ),
+    ],
+)
+def test_single_manifolds_have_the_capacity_radius_and_dimension_of_balls(
+    radius, dimension, margin
+):
     points = spheres(radius, dimension, manifolds=6, features=60, points=300)
-    found = geometry.replica(key(), points, draws=200, shared=0)
+    found = geometry.replica(key(), points, draws=100, shared=0, margin=margin)
     assert found.removed == 0
-    assert found.capacity == pytest.approx(geometry.ball_capacity(radius, dimension), rel=0.1)
-
-
-def test_single_manifolds_have_the_radius_and_the_dimension_of_balls():
-    found = geometry.replica(
-        key(), spheres(0.5, 5, manifolds=6, features=60, points=200), draws=200, shared=0
-    )
-    assert found.radii.mean() == pytest.approx(0.5, rel=0.15)
-    assert found.dimensions.mean() == pytest.approx(5, rel=0.15)
-    ball = geometry.ball_capacity(float(found.radii.mean()), float(found.dimensions.mean()))
+    ball = geometry.ball_capacity(radius, dimension, margin)
     assert found.capacity == pytest.approx(ball, rel=0.1)
-
-
-@pytest.mark.slow
-def test_a_margin_is_that_of_the_ball_formula():
-    points = spheres(0.5, 3, manifolds=4, features=40, points=300)
-    found = geometry.replica(key(), points, draws=300, shared=0, margin=0.5)
-    assert found.capacity == pytest.approx(geometry.ball_capacity(0.5, 3, 0.5), rel=0.1)
+    if margin == 0.0:
+        assert found.radii.mean() == pytest.approx(radius, rel=0.15)
+        assert found.dimensions.mean() == pytest.approx(dimension, rel=0.15)
 
 
 def test_a_direction_that_all_centres_share_is_removed():
-    random = np.random.default_rng(2)
-    points = spheres(0.3, 3, manifolds=6, features=60)
-    common = np.outer(random.choice([-1.0, 1.0], 6) * 2, np.eye(60)[-1])[:, None]
+    points = spheres(0.3, 3, manifolds=4, features=60)
+    common = np.outer([2.0, -2.0, 2.0, -2.0], np.eye(60)[-1])[:, None]
     found = geometry.replica(key(), (points + common).astype(np.float32), draws=50)
     assert found.centre_correlation > 0.5
     assert found.removed >= 1
@@ -236,7 +222,6 @@ def test_a_direction_that_all_centres_share_is_removed():
 def test_points_that_are_not_finite_are_an_error():
     points = spheres(0.5, 4)
     points[1, 2, 3] = np.nan
-    with pytest.raises(FloatingPointError, match="not finite"):
-        geometry.glue(key(), points, draws=20)
-    with pytest.raises(FloatingPointError, match="not finite"):
-        geometry.replica(key(), points, draws=20)
+    for measure in (geometry.glue, geometry.replica):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            measure(key(), points, draws=20)

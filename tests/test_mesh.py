@@ -70,19 +70,19 @@ def test_fetched_arrays_survive_the_donation_of_the_originals(mesh):
     np.testing.assert_array_equal(host, 1)
 
 
-@pytest.mark.parametrize("size", [0, 6, -4])
-def test_a_batch_that_does_not_divide_is_refused_by_name(mesh, size):
-    with pytest.raises(ValueError, match=f"data.batch_size .* number of devices, 4,.* got {size}"):
-        meshes.check_batch_size(mesh, size, "data.batch_size")
+def test_a_batch_that_does_not_divide_is_refused_by_name(mesh):
+    for size in (0, 6, -4):
+        with pytest.raises(ValueError, match=f"^data.batch_size .* got {size}"):
+            meshes.check_batch_size(mesh, size, "data.batch_size")
     with pytest.raises(ValueError, match="got 6"):
         meshes.shard_batch(mesh, np.zeros((6, 2), np.float32))
     meshes.check_batch_size(mesh, 4)
 
 
-@pytest.mark.parametrize("cluster", ["", "localhost:1234,2", "localhost:1234,2,2", "host,2,0"])
-def test_processes_that_are_not_named_as_they_should_be_are_refused(cluster):
-    with pytest.raises(ValueError, match="auto or HOST:PORT,N,I with"):
-        meshes.join_processes(cluster)
+def test_processes_that_are_not_named_as_they_should_be_are_refused():
+    for cluster in ("", "localhost:1234,2", "localhost:1234,2,2", "host,2,0"):
+        with pytest.raises(ValueError, match="auto or HOST:PORT,N,I with"):
+            meshes.join_processes(cluster)
 
 
 def test_one_process_decides_for_itself():

@@ -136,14 +136,11 @@ def test_random_signs_are_those_of_jax():
 
 
 def test_functions_that_do_not_fit_are_refused():
-    with pytest.raises(TypeError, match=r"net must be a function of \(keys, images\), got str"):
-        prng.check_function("resnet18", "net")
-    with pytest.raises(TypeError, match="got Dense without its variables; see models.logits_fn"):
+    for wrong in (
+        "resnet18", nn.Dense(10), nn.Dense(10).bind({}), lambda images: images,
+        Partial(lambda weights, keys, images, *, train: images, 1.0),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"^net must be a function of \(keys, images\)"):
+            prng.check_function(wrong, "net")
+    with pytest.raises(TypeError, match="without its variables; see models.logits_fn"):
         prng.check_function(nn.Dense(10), "net")
-    bound = nn.Dense(10).bind({})
-    with pytest.raises(TypeError, match="too many positional arguments"):
-        prng.check_function(bound, "net")
-    with pytest.raises(TypeError, match="arguments \\(images\\): too many positional arguments"):
-        prng.check_function(lambda images: images, "net")
-    with pytest.raises(TypeError, match="missing a required.* argument: 'train'"):
-        prng.check_function(Partial(lambda weights, keys, images, *, train: images, 1.0), "net")
