@@ -75,14 +75,11 @@ def test_responses_equal_the_original(original, golden, noise, reference):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_gradient_is_finite_on_constant_images(level):
+def test_gradient_is_finite_on_constant_images():
     block = v1.VOneBlock(dataclasses.replace(SMALL, noise=v1.NeuronalNoise(0.35, 0.0)))
-
-    def total(x):
-        return block.apply({}, x, rngs={"noise": jax.random.key(0)}).sum()
-
-    assert bool(jnp.isfinite(jax.grad(total)(jnp.full((1, 24, 24, 3), level))).all())
+    total = lambda x: block.apply({}, x, rngs={"noise": jax.random.key(0)}).sum()  # noqa: E731
+    levels = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None] * jnp.ones((1, 24, 24, 3))
+    assert bool(jnp.isfinite(jax.grad(total)(levels)).all())
 
 
 @pytest.mark.slow
@@ -168,26 +165,13 @@ def test_noise_does_not_depend_on_the_batch(noisy, images):
     np.testing.assert_allclose(last, whole[5:], rtol=1e-5, atol=1e-5)
 
 
-def test_noise_draws_are_bit_identical_in_any_batch():
-    key = jax.random.key(3)
-    draws = v1.standard_normal(prng.example_keys(key, 8), (4, 5))
-    last = v1.standard_normal(prng.index_keys(key, jnp.array([6, 7])), (4, 5))
-    np.testing.assert_array_equal(last, draws[6:])
-
-
-def test_noise_without_a_key_says_what_to_pass(images):
+@pytest.mark.untyped
+def test_wrong_keys_and_images_are_refused(images):
+    block = v1.VOneBlock(SMALL)
     with pytest.raises(ValueError, match=r"rngs=\{'noise': key\}"):
-        v1.VOneBlock(SMALL).apply({}, images)
-
-
-@pytest.mark.untyped
-def test_untyped_keys_are_refused(images):
+        block.apply({}, images)
     with pytest.raises(TypeError, match="typed key"):
-        v1.VOneBlock(SMALL).apply({}, images, noise_key=jax.random.PRNGKey(0))
-
-
-@pytest.mark.untyped
-def test_wrong_images_are_refused():
+        block.apply({}, images, noise_key=jax.random.PRNGKey(0))
     for shape in ((1, 24, 24, 1), (24, 24, 3)):
         with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
             v1.noise_free_responses(QUIET, np.zeros(shape, np.float32))
@@ -200,26 +184,15 @@ def test_wrong_images_are_refused():
     ("named", "overrides"),
     [
         ("kernel_size", {"kernel_size": 8}),
-        ("gabor_seed", {"gabor_seed": -1}),
         ("distribution", {"distribution": "evnet_published", "in_channels": 2}),
         ("sf_max=1.0", {"distribution": "evnet", "sf_max": 1.0}),
         ("image_mean", {"image_mean": "0.5"}),
-        ("stride", {"stride": 0}),
-        ("visual_degrees", {"visual_degrees": -1.0}),
         ("Nyquist", {"visual_degrees": 8.0}),
         ("must not both be 0", {"simple_channels": 0, "complex_channels": 0}),
-        ("noise", {"noise": 0.35}),
         ("12 filters, got 5", {"bank": v1.sample_gabor_parameters(5)}),
         ("reads channel 3", {"bank": v1.sample_gabor_parameters(12, in_channels=4)}),
-        ("k_exc", {"k_exc": float("nan")}),
     ],
 )
-def test_configurations_are_checked(named, overrides):
+def test_fields_that_do_not_fit_each_other_are_refused(named, overrides):
     with pytest.raises(ValueError, match=named):
         dataclasses.replace(SMALL, **overrides)
-
-
-def test_only_simple_and_only_complex_cells():
-    for simple, complex_ in ((4, 0), (0, 4)):
-        config = dataclasses.replace(QUIET, simple_channels=simple, complex_channels=complex_)
-        assert v1.noise_free_responses(config, jnp.ones((1, 9, 9, 3))).shape == (1, 3, 3, 4)

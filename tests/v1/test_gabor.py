@@ -16,11 +16,11 @@ def one_filter(**overrides):
 
 @pytest.mark.parametrize("sf_max", [6, 9])
 @pytest.mark.parametrize("distribution", ["physiological", "uniform"])
-@pytest.mark.parametrize("parameter", ["sf", "theta", "phase", "nx", "ny"])
-def test_parameters_equal_the_original(golden, sf_max, distribution, parameter):
+def test_parameters_equal_the_original(golden, sf_max, distribution):
     bank = v1.sample_gabor_parameters(512, seed=0, sf_max=sf_max, distribution=distribution)
-    reference = golden[f"gabor_sfmax{sf_max}_{distribution}_{parameter}"]
-    np.testing.assert_allclose(getattr(bank, parameter), reference, rtol=1e-13)
+    for name in ("sf", "theta", "phase", "nx", "ny"):
+        reference = golden[f"gabor_sfmax{sf_max}_{distribution}_{name}"]
+        np.testing.assert_allclose(getattr(bank, name), reference, rtol=1e-13)
 
 
 def test_extended_bank_equals_published_values():
@@ -53,19 +53,6 @@ def test_other_seeds_sample_numpys_multivariate_normal(seed):
     frequency = v1.spatial_frequency_histogram("physiological", 0.0, 9.0)
     np.testing.assert_allclose(bank.nx, v1.distributions.SIZE_X.inverse_cdf(ndtr(pairs[:, 0])))
     np.testing.assert_allclose(bank.sf, frequency.inverse_cdf(ndtr(pairs[:, 1])))
-
-
-def test_copula_correlates_size_and_frequency():
-    correlated = v1.sample_gabor_parameters(4000)
-    independent = v1.sample_gabor_parameters(4000, correlation=0.0)
-    uniform = v1.sample_gabor_parameters(4000, distribution="uniform")
-
-    def correlation(bank):
-        return np.corrcoef(np.log(bank.nx), np.log(bank.sf))[0, 1]
-
-    assert correlation(correlated) == pytest.approx(0.75, abs=0.03)
-    assert abs(correlation(independent)) < 0.05
-    assert abs(correlation(uniform)) < 0.05
 
 
 def test_kernels_equal_the_original(golden):
@@ -106,10 +93,9 @@ def test_parameters_are_checked_read_only_and_compared_by_value():
     assert bank != v1.sample_gabor_parameters(4, seed=1)
     with pytest.raises(ValueError, match="read-only"):
         bank.sf[0] = 1.0
-    with pytest.raises(ValueError, match="nx must be > 0"):
-        one_filter(nx=0.0)
-    with pytest.raises(ValueError, match="theta must be finite"):
-        one_filter(theta=np.nan)
+    for field, value in (("nx", 0.0), ("theta", np.nan)):
+        with pytest.raises(ValueError, match=f"{field} must be"):
+            one_filter(**{field: value})
     for channel in (np.full(2, 0.5), np.array([0, -1])):
         with pytest.raises(ValueError, match="channel must be integers >= 0"):
             GaborParameters(*[np.ones(2)] * 5, channel=channel)

@@ -49,16 +49,18 @@ def test_a_block_applies_its_kernels():
 
 
 @pytest.mark.untyped
-def test_it_is_checked():
-    for field, value in (
-        ("in_phase", KERNELS.in_phase[:5]),
-        ("kernel_size", KERNELS.quadrature[:, :8, :8]),
-        ("same shape", KERNELS.quadrature[:, 1:8, 1:8]),
-        ("finite", np.full_like(KERNELS.in_phase, np.nan)),
-    ):
-        name = "in_phase" if field in ("in_phase", "finite") else "quadrature"
-        with pytest.raises(ValueError, match=field):
-            bank(**{name: value})
+@pytest.mark.parametrize(
+    ("named", "kernels"),
+    [
+        ("in_phase", {"in_phase": KERNELS.in_phase[:5]}),
+        ("finite", {"in_phase": np.full_like(KERNELS.in_phase, np.nan)}),
+        ("kernel_size", {"quadrature": KERNELS.quadrature[:, :8, :8]}),
+        ("same shape", {"quadrature": KERNELS.quadrature[:, 1:8, 1:8]}),
+    ],
+)
+def test_it_is_checked(named, kernels):
+    with pytest.raises(ValueError, match=named):
+        bank(**kernels)
 
 
 def test_a_block_checks_that_it_fits():
