@@ -51,7 +51,8 @@ def test_parameter_counts_are_the_published_ones(name, parameters):
 
 
 @pytest.mark.parametrize(
-    "name", ["vone_resnet18", *models.list_models(exclude_filters=["vone_*", "ev_*"])]
+    "name",
+    ["vone_resnet18", "resnet50", "alexnet", "cornet_s", "cornet_z", "efficientnet_b0"],
 )
 def test_every_layer_of_a_network_is_computed_in_bfloat16(name):
     """The modules of Flax are all but V1 and the last cast of the logits."""
@@ -139,21 +140,26 @@ def test_layers_have_stable_names_and_published_map_sizes(name, expected):
     assert {k: features[k].shape[1:] for k in expected} == expected
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+# A name for each kind of network; the base network is built beside it.
+@pytest.mark.parametrize(
+    "name",
+    ["vone_resnet18", "vone_alexnet", "vone_cornet_s", "vone_cornet_z", "vone_efficientnet_b0"]
+    + ["ev_resnet18"],
+)
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
 def test_small_images_keep_their_resolution(name, size, channels):
-    model = models.create(name, 10, size, channels, width=8)
+    model, base = (
+        models.create(each, 10, size, channels, width=8)
+        for each in (name, names.base_network(name))
+    )
+    assert 28 <= model.v1.pixels_per_degree <= 32
     _, features = abstract(model, size, channels)
     assert features["logits"].shape == (2, 10)
-    if names.prefix(name):
-        assert 28 <= model.v1.pixels_per_degree <= 32
-        _, plain = abstract(
-            models.create(names.base_network(name), 10, size, channels, width=8), size, channels
-        )
-        # AlexNet's stem ends with a pool, VOneAlexNet's second convolution strides instead.
-        for stage in {"stem", "V1", "conv2"} & set(plain):
-            replaced = features["conv2" if stage == "conv2" else "bottleneck"]
-            assert replaced.shape == plain[stage].shape
+    _, plain = abstract(base, size, channels)
+    # AlexNet's stem ends with a pool, VOneAlexNet's second convolution strides instead.
+    for stage in {"stem", "V1", "conv2"} & set(plain):
+        replaced = features["conv2" if stage == "conv2" else "bottleneck"]
+        assert replaced.shape == plain[stage].shape
 
 
 def test_the_default_front_ends_are_the_published_ones():
@@ -209,16 +215,8 @@ def test_a_given_v1_decides_image_size_and_channels():
     ("named", "arguments"),
     [
         ("did you mean 'vone_resnet50'", {"name": "vone_resnet5"}),
-        ("num_classes", {"num_classes": 0}),
-        ("image_size", {"image_size": 4}),
-        ("in_channels", {"in_channels": 0}),
-        ("stem_noise", {"stem_noise": "neuronal"}),
         ("dtype", {"dtype": jnp.int32}),
         ("learned_normalization", {"name": "vone_resnet18", "learned_normalization": v1.GDN}),
-        (
-            "v1.normalization",
-            {"name": "vone_resnet18", "learned_normalization": v1.SurroundNormalization()},
-        ),
         ("mean and std", {"name": "vone_resnet18", "mean": 0.5}),
         ("mean must", {"mean": (0.25, 0.5)}),
         ("std must be > 0", {"mean": 0.5, "std": (0.0, 1.0, 1.0)}),
@@ -232,26 +230,19 @@ def test_wrong_arguments_are_named(named, arguments):
 def test_models_are_listed_by_pattern():
     assert models.list_models() == sorted(models.NAMES)
     assert models.list_models("*resnet50") == ["ev_resnet50", "resnet50", "vone_resnet50"]
-    cornets = ["vone_cornet_s", "vone_cornet_z"]
-    assert models.list_models("vone_cornet*", exclude_filters=["*18", "*50"]) == cornets
-    assert models.list_models("vone_cornet*", exclude_filters=["*18", "*_z"]) == cornets[:1]
+    assert models.list_models("vone_cornet*", exclude_filters=["*18", "*_z"]) == ["vone_cornet_s"]
     assert models.list_models(exclude_filters="*18") == models.list_models("*[!8]")
     assert models.list_models("nothing") == []
 
 
-@pytest.mark.untyped  # A list is accepted and made a tuple.
 def test_the_normalisation_is_per_channel():
     """In V1 as in a base network: (images - mean) / std, one number for each channel."""
     mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.4)
     images = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
     plain = (images - np.float32(mean)) / np.float32(std)
-    fields = {
-        "simple_channels": 4,
-        "complex_channels": 4,
-        "image_size": 16,
-        "visual_degrees": 0.5,
-        "kernel_size": 7,
-    }
+    fields = dict(
+        simple_channels=4, complex_channels=4, image_size=16, visual_degrees=0.5, kernel_size=7
+    )
     ours = v1.VOneBlockConfig(**fields, image_mean=mean, image_std=std)
     unscaled = v1.VOneBlockConfig(**fields, image_mean=0.0, image_std=1.0)
     assert ours.image_mean == mean and hash(ours) != hash(unscaled)

@@ -55,8 +55,8 @@ def block_in_numpy(params, stats, x, lite, size, stride, padding):
         pytest.param(False, 6, 3, 1, (1, 1), marks=pytest.mark.slow),
         pytest.param(False, 8, 5, 2, (2, 2), marks=pytest.mark.slow),
         (False, 7, 3, 2, (1, 1)),
-        (True, 6, 5, 1, (2, 2)), (True, 8, 5, 2, (1, 2)), (True, 8, 3, 2, (0, 1)),
-        (True, 7, 5, 2, (2, 2)),
+        (True, 6, 5, 1, (2, 2)), (True, 8, 5, 2, (1, 2)),
+        pytest.param(True, 7, 5, 2, (2, 2), marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_block_is_the_published_one(lite, side, size, stride, padding):

@@ -150,7 +150,6 @@ def test_grey_images_have_one_kind_of_p_cells():
 @pytest.mark.parametrize(
     ("named", "arguments"),
     [
-        ("'ev_resnet18'", {"name": "vone_resnet18", "subcortical": STAGE}),
         ("v1.in_channels", {"v1": dataclasses.replace(BLOCK, in_channels=3)}),
         ("in_channels is 1", {"in_channels": 1, "subcortical": STAGE}),
         ("image_size is 32", {"image_size": 32, "subcortical": STAGE}),
@@ -158,7 +157,6 @@ def test_grey_images_have_one_kind_of_p_cells():
             "visual_degrees must be equal",
             {"v1": dataclasses.replace(BLOCK, visual_degrees=0.25), "subcortical": STAGE},
         ),
-        ("stem_noise", {"stem_gain": 2.0}),
     ],
 )
 def test_contradictions_are_refused(named, arguments):
