@@ -11,8 +11,7 @@ from vone_jax import fast
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("size", [5, 9])
+@pytest.mark.parametrize(("channels", "size"), [(1, 9), (3, 5), (5, 9)])
 def test_values_and_gradients_are_those_of_convolutions(stride, channels, size):
     """The reference is JAX's convolution with its own gradient. Sides divide by no stride."""
     random = np.random.default_rng(0)

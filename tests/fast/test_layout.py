@@ -20,16 +20,10 @@ CASES = {
     "plain": ("NHWC", "HWIO", "NHWC", {}),
     "NCHW": ("NCHW", "OIHW", "NCHW", {}),
     "mixed": ("CHWN", "IHOW", "HNCW", {}),
-    "axes exchanged": ("NHWC", "WHIO", "NWHC", {}),
-    "strides": ("NHWC", "HWIO", "NHWC", {"window_strides": (2, 3)}),
     "padding": ("NCHW", "OIHW", "NHWC", {"padding": [(2, 0), (-1, 3)]}),
-    "dilated": ("NHWC", "HWIO", "NHWC", {"rhs_dilation": (2, 1)}),
     "transposed": ("NHWC", "HWIO", "NHWC", {"lhs_dilation": (2, 2), "padding": [(2, 3), (2, 2)]}),
-    "groups": ("NHWC", "HWIO", "NHWC", {"feature_group_count": 3}),
     "depthwise": ("NCHW", "OIHW", "NCHW", {"feature_group_count": 6, "window_strides": (2, 2)}),
     "groups of images": ("NCHW", "OIHW", "NCHW", {"batch_group_count": 2}),
-    "precise": ("NCHW", "HWIO", "NCHW", {"precision": "highest"}),
-    "of a type": ("NHWC", "HWIO", "NHWC", {"preferred_element_type": jnp.float32}),
 }
 
 
@@ -81,10 +75,9 @@ def test_gradients_in_a_loop_are_the_same(name):
     assert_close(jax.jit(rewritten)(IMAGES, KERNEL), jax.jit(run)(IMAGES, KERNEL))
 
 
-@pytest.mark.parametrize("name", ["plain", "NCHW"])
-def test_xla_leaves_them_as_they_are(name):
+def test_xla_leaves_them_as_they_are():
     """The reason for all this."""
-    run = gradients_in_a_loop(*CASES[name])
+    run = gradients_in_a_loop(*CASES["plain"])
     assert set(layouts(run, IMAGES, KERNEL)) - {FAST}, "JAX has the fast layout by itself now"
 
 
@@ -95,24 +88,20 @@ def test_other_devices_get_the_same_convolutions(platform):
     assert layouts(fast.in_fast_layout(run), IMAGES, KERNEL, platform=platform) == expected
 
 
-@pytest.mark.parametrize("shape", [(4, 9, 6), (2, 5, 4, 3, 6)])
-def test_one_and_three_axes_of_space(shape):
-    space = "DHW"[-(len(shape) - 2) :]
-    numbers = ("NC" + space, "OI" + space, "NC" + space)
-    rng = np.random.default_rng(2)
-    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
-    k = jnp.asarray(rng.standard_normal((5, shape[1], *(2,) * len(space))), jnp.float32)
+def test_three_axes_of_space():
+    numbers, rng = ("NCDHW", "OIDHW", "NCDHW"), np.random.default_rng(2)
+    x = jnp.asarray(rng.standard_normal((2, 5, 4, 3, 6)), jnp.float32)
+    k = jnp.asarray(rng.standard_normal((5, 5, 2, 2, 2)), jnp.float32)
 
     def run(x):
         def loss(x):
-            y = lax.conv_general_dilated(x, k, (1,) * len(space), "SAME", dimension_numbers=numbers)
+            y = lax.conv_general_dilated(x, k, (1, 1, 1), "SAME", dimension_numbers=numbers)
             return jnp.sum(jnp.sin(y))
 
         return lax.fori_loop(0, 2, lambda _, x: x + 0.1 * jax.grad(loss)(x), x)
 
     rewritten = fast.in_fast_layout(run)
-    axes = ", ".join(str(number) for number in range(len(space)))
-    assert set(layouts(rewritten, x)) == {f"[b, {axes}, f]x[{axes}, i, o]->[b, {axes}, f]"}
+    assert set(layouts(rewritten, x)) == {"[b, 0, 1, 2, f]x[0, 1, 2, i, o]->[b, 0, 1, 2, f]"}
     assert_close(jax.jit(rewritten)(x), jax.jit(run)(x))
 
 
@@ -202,7 +191,7 @@ def test_the_condition_of_a_loop():
     assert_close(jax.jit(rewritten)(IMAGES), jax.jit(repeated)(IMAGES))
 
 
-@pytest.mark.parametrize("transformed", [jax.vmap, jax.grad, jax.jacfwd, jax.hessian])
+@pytest.mark.parametrize("transformed", [jax.vmap, jax.hessian])
 def test_rewritten_functions_are_transformed_like_others(transformed):
     function = (
         (lambda x: jnp.sin(convolve(x[None], KERNEL)))
