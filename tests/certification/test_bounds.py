@@ -27,7 +27,6 @@ def block(cells=(5, 6), size=12, **fields):
 
 CONFIGS = [
     block(size=14, stride=1, in_channels=1),
-    block(stride=3, kernel_size=7),
     block(stride=4, kernel_size=3, image_mean=(0.1, 0.2, 0.3), image_std=(0.2, 0.5, 0.9)),
     block(distribution="evnet", sf_max=8.0),
     block((2, 3), bank=bank([0, 2, 1, 1, 0], 5), image_std=0.7),

@@ -1,7 +1,5 @@
 """Certificates against decoders whose answer is known, and against attacks."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,8 @@ KEY = jax.random.key(0)
 SIDE, GAIN, GREY = 4, 20.0, 0.9
 # Responses of a delta kernel to a uniform image, and their number.
 RESPONSE, CELLS = GAIN * (GREY - 0.5) / 0.5, SIDE**2
-NOISES = [v1.GaussianNoise(0.5), v1.StabilisedNoise(2.0, 3.0), v1.NeuronalNoise(2.0, 3.0)]
+GAUSSIAN, NEURONAL = v1.GaussianNoise(0.5), v1.NeuronalNoise(2.0, 3.0)
+STABILISED = v1.StabilisedNoise(2.0, 3.0)
 
 
 def two(score):
@@ -61,9 +60,8 @@ def certify(classifier, images, draws=20_000, **options):
 
 def share(classifier, images, draws=20_000):
     """The share of other draws that vote for the first class."""
-    other = dataclasses.replace(classifier)
     found = certification.certify(
-        jax.random.key(7), other, images, draws=draws, at_once=1000, progress=False
+        jax.random.key(7), classifier, images, draws=draws, at_once=1000, progress=False
     )
     return np.where(found.prediction == 0, found.votes, draws - found.votes) / draws
 
@@ -76,7 +74,7 @@ def test_the_confidence_bound_is_that_of_clopper_and_pearson():
 
 
 def test_a_half_space_behind_gaussian_noise_meets_its_certificate():
-    classifier = decoder(NOISES[0], margin=2.0)
+    classifier = decoder(GAUSSIAN, margin=2.0)
     found = certify(classifier, uniform())
     probability = scipy.stats.norm.cdf(2.0)
     assert found.votes[0] / 20_000 == pytest.approx(probability, abs=0.005)
@@ -90,22 +88,9 @@ def test_a_half_space_behind_gaussian_noise_meets_its_certificate():
     assert share(classifier, uniform(GREY - 1.1 * exact / SIDE)) < 0.5
 
 
-def test_half_the_sensitivity_fails_the_half_space(monkeypatch):
-    classifier, bounds = decoder(NOISES[0], margin=2.0), certificates.sensitivities
-
-    def halved(config, shape):
-        right = bounds(config, shape)
-        return dataclasses.replace(right, channels=tuple(each / 2 for each in right.channels))
-
-    monkeypatch.setattr(certificates, "sensitivities", halved)
-    found = certify(classifier, uniform())
-    assert share(classifier, uniform(GREY - 0.99 * found.linf[0])) < 0.5
-
-
 def test_a_half_space_behind_stabilised_noise_meets_its_region():
     """A margin of 2 in the units of d' is right with Phi(2), and certified up to d' = 2."""
-    noise = NOISES[1]
-    classifier = decoder(noise, margin=2.0)
+    noise, classifier = STABILISED, decoder(STABILISED, margin=2.0)
     found = certify(classifier, uniform())
     assert found.votes[0] / 20_000 == pytest.approx(scipy.stats.norm.cdf(2.0), abs=0.005)
     limit = scipy.stats.norm.ppf(found.lower[0])
@@ -127,9 +112,8 @@ def test_a_half_space_behind_stabilised_noise_meets_its_region():
     assert 2 * found.l2[0] < 0.7 * change * SIDE < near.l2[0] <= change * SIDE
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: type(noise).__name__)
-def test_no_uniform_change_within_the_radius_changes_the_answer(noise):
-    classifier = decoder(noise, margin=2.0)
+def test_no_uniform_change_within_the_radius_of_neuronal_noise_changes_the_answer():
+    classifier = decoder(NEURONAL, margin=2.0)
     found = certify(classifier, uniform(), local=True)
     assert found.l2[0] > 0 and found.linf[0] >= found.l2[0] / SIDE * (1 - 1e-9)
     assert found.covers(uniform(), uniform(-0.999 * found.linf[0]))[0]
@@ -173,7 +157,7 @@ def test_a_function_gets_the_radius_of_its_sensitivity():
 
 
 def test_an_answer_without_a_majority_is_not_certified():
-    found = certify(decoder(NOISES[0], margin=0.0), uniform(), draws=2000)
+    found = certify(decoder(GAUSSIAN, margin=0.0), uniform(), draws=2000)
     assert found.abstained[0] and found.l2[0] == 0 and found.linf[0] == 0
     assert not found.certified([0], 0.0)[0] and not found.covers(uniform(), uniform(0.0))[0]
 
@@ -200,7 +184,7 @@ def photographs():
 
 @pytest.mark.parametrize(
     "noise",
-    [v1.GaussianNoise(1.0), v1.StabilisedNoise(level=2.0), v1.NeuronalNoise(level=2.0)],
+    [v1.StabilisedNoise(level=2.0), v1.NeuronalNoise(level=2.0)],
     ids=lambda noise: type(noise).__name__,
 )
 def test_no_attack_of_a_certified_radius_changes_the_answer(noise, photographs):
