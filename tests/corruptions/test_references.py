@@ -1,5 +1,7 @@
 """The corruptions against ``references`` with the same draws; errors in grey levels (1/255)."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,16 +28,9 @@ def images():
     return np.round(255 * np.clip(np.stack([smooth, rough]), 0, 1)) / 255
 
 
-def cases(*names):
-    return pytest.mark.parametrize(
-        ("name", "table", "severity"),
-        [
-            (name, table, severity)
-            for name in names
-            for table in corruptions.TABLES
-            for severity in corruptions.SEVERITIES
-        ],
-    )
+def cases(*names, severities=corruptions.SEVERITIES):
+    all_cases = list(itertools.product(names, corruptions.TABLES, severities))
+    return pytest.mark.parametrize(("name", "table", "severity"), all_cases)
 
 
 def run(name, table, severity, images):
@@ -66,7 +61,7 @@ def test_corruptions_without_draws(images, name, table, severity):
     assert errors(np.float64(ours), expected).max() < largest
 
 
-@cases("glass_blur")
+@cases("glass_blur", severities=(1, 3, 5))
 def test_glass_blur(images, name, table, severity):
     parameters, moves, ours = run(name, table, severity, images)
     reach = parameters[1]
@@ -78,7 +73,7 @@ def test_glass_blur(images, name, table, severity):
     assert error.max() < 1.0 and error.mean() < 2e-3
 
 
-@pytest.mark.parametrize("severity", corruptions.SEVERITIES)
+@pytest.mark.parametrize("severity", [1, 4])
 def test_glass_blur_copies_the_same_pixels(severity):
     """The walk over the pixels, one by one, with a ramp that numbers them."""
     shape = (40, 29, 1)
@@ -102,12 +97,7 @@ def test_motion_blur(images, name, table, severity):
 
 
 @pytest.mark.parametrize(
-    ("table", "counts"),
-    [
-        ("imagenet", (12, 16, 11, 13, 11)),
-        ("tiny", (7, 12, 16, 21, 26)),
-        ("cifar", (7, 12, 16, 21, 26)),
-    ],
+    ("table", "counts"), [("imagenet", (12, 16, 11, 13, 11)), ("cifar", (7, 12, 16, 21, 26))]
 )
 def test_numbers_of_zoom_factors(table, counts):
     """The counts that the benchmark's numpy.arange gives, the factor 1 included."""
@@ -126,7 +116,7 @@ def test_snow(images, name, table, severity):
     assert error.max() < 2.01 and (error > 0.01).mean() < 3e-3
 
 
-@cases("fog")
+@cases("fog", severities=(1, 5))
 def test_fog(images, name, table, severity):
     parameters, draws, ours = run(name, table, severity, images)
     draws = np.asarray(draws, np.float64)
@@ -147,7 +137,7 @@ def moves_of_points(move):
     return np.stack(found)
 
 
-@cases("elastic_transform")
+@cases("elastic_transform", severities=(1, 3, 5))
 def test_elastic_transform(images, name, table, severity):
     parameters = tables.PARAMETERS[name][table][severity - 1]
     shape, moves = images.shape[1:], moves_of_points(parameters[2])
@@ -162,20 +152,15 @@ def test_elastic_transform(images, name, table, severity):
     assert errors(np.asarray(ours, np.float64), expected).max() < 0.05
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (33, 21, 3), (40, 50, 3), (17, 16, 3)])
+@pytest.mark.parametrize(
+    "shape", [(28, 28, 1), (33, 21, 3), (17, 16, 3), (9, 1, 3), (9, 4, 3), (9, 5, 3)]
+)
 def test_jpeg_compression_is_exact_at_odd_sizes_and_on_noise(shape):
+    """libjpeg smooths chroma from three columns on, those of images of 5 pixels."""
     noise = np.random.default_rng(2).integers(0, 256, (1, *shape)) / 255
     for severity in (1, 5):
         parameters, _, ours = run("jpeg_compression", "imagenet", severity, noise)
         assert errors(ours, [references.jpeg(noise[0], parameters)]).max() < 1e-3
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
-def test_jpeg_compression_is_exact_on_narrow_images(width):
-    """libjpeg smooths chroma from three columns on, those of images of 5 pixels."""
-    noise = np.random.default_rng(2).integers(0, 256, (1, 9, width, 3)) / 255
-    quality, _, ours = run("jpeg_compression", "imagenet", 3, noise)
-    assert errors(ours, [references.jpeg(noise[0], quality)]).max() < 1e-3
 
 
 @pytest.mark.parametrize("table", corruptions.TABLES)
