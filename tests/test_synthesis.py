@@ -9,6 +9,8 @@ import scipy.ndimage
 
 from vone_jax import synthesis, v1
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SHAPE = (6, 6, 1)
 PIXELS = 36
 

@@ -111,24 +111,26 @@ def test_a_subclass_is_a_dataclass_and_a_pytree_by_itself():
     np.testing.assert_array_equal(adversarial, expected)
 
 
-def runs():
-    """Attacks within a radius on a network with noise; those that take long to compile are slow."""
-    for norm, eps in (("linf", 0.05), ("l2", 0.3), ("l1", 1.0)):
-        restarted = attacks.PGD(
-            norm, eps, steps=4, step_rule="eps/4", random_start=True, restarts=2, eot_samples=2,
-            order="box_then_ball",
-        )  # fmt: skip
-        slow = (
-            attacks.MIFGSM(norm, eps, steps=4, eot_samples=2),
-            attacks.APGD(norm, eps, steps=6, restarts=2, eot_samples=2, large_eps_schedule=True),
+# Within a radius on a network with noise. Those that take long to compile are slow.
+RUNS = [
+    attacks.PGD("linf", 0.05, steps=5, step_rule="eps/4"),
+    attacks.PGD(
+        "l2", 0.3, steps=4, step_rule="eps/4", random_start=True, restarts=2, eot_samples=2,
+        order="box_then_ball",
+    ),
+    attacks.RandomNoise("l2", 0.3),
+    *(
+        pytest.param(attack, marks=pytest.mark.slow)
+        for attack in (
+            attacks.MIFGSM("l1", 1.0, steps=4, eot_samples=2),
+            attacks.APGD("linf", 0.05, steps=6, restarts=2, eot_samples=2),
+            attacks.APGD("l1", 1.0, steps=6, eot_samples=2, large_eps_schedule=True),
         )
-        yield attacks.PGD(norm, eps, steps=5, step_rule="eps/4")
-        yield restarted if norm == "l2" else pytest.param(restarted, marks=pytest.mark.slow)
-        yield from (pytest.param(attack, marks=pytest.mark.slow) for attack in slow)
-    yield attacks.RandomNoise("l2", 0.3)
+    ),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", [*runs()], ids=lambda a: f"{type(a).__name__}-{a.norm}")
+@pytest.mark.parametrize("attack", RUNS, ids=lambda a: f"{type(a).__name__}-{a.norm}")
 def test_relations_between_runs(attack, batch, noisy):
     images, labels = batch
     images = jnp.round(images * 3) / 3  # many values on the border of the box
@@ -151,71 +153,67 @@ def test_relations_between_runs(attack, batch, noisy):
     np.testing.assert_array_equal(nothing(keys, noisy, images, labels), images)
 
 
-@pytest.mark.parametrize("kind", [attacks.PGD, attacks.APGD])
-def test_a_ladder_of_radii_and_other_weights_compile_once(kind, batch, programs):
+def test_a_ladder_of_radii_and_other_weights_compile_once(batch, programs):
     images, labels = batch
     before = programs()
-
     for seed in (0, 1):
         weights = jax.random.normal(jax.random.key(seed), (64, 4))
         for eps in (0.01, 0.02, 0.04):
-            kind("linf", eps, steps=3)(problem.KEY, Partial(toy.linear, weights), images, labels)
+            attack = attacks.APGD("linf", eps, steps=3)
+            attack(problem.KEY, Partial(toy.linear, weights), images, labels)
     assert programs() - before == 1
 
 
-def lost_when_moved(lost, key, images):
-    """Logits of class 0, and others as soon as an image has moved; the gradient of those is 0."""
-    flat = images.reshape(images.shape[0], -1) - 0.5
-    moved = jnp.any(flat != 0, axis=1, keepdims=True)
-    return jnp.where(moved, jnp.array([lost]), flat[:, :3] + jnp.array([[2.0, 0.0, 0.0]]))
+def lost_when_moved(lost, keys, images):
+    """Logits of class 0, and others as soon as a dark image has moved, of gradient 0."""
+    moved = jnp.any(images != 0.25, axis=(1, 2, 3)) & (jnp.mean(images, axis=(1, 2, 3)) < 0.38)
+    logits = images.reshape(len(images), -1)[:, :3] + jnp.array([[2.0, 0.0, 0.0]])
+    return jnp.where(moved[:, None], jnp.array([lost]), logits)
 
 
-@pytest.mark.parametrize("lost", [(math.nan, 0.0, 0.0), (math.inf, 0.0, 0.0)], ids=["nan", "inf"])
 @pytest.mark.parametrize(
-    "attack",
+    ("attack", "lost"),
     [
-        attacks.PGD("linf", 0.1, steps=2),
-        attacks.PGD("linf", 0.1, steps=1, restarts=2),
-        attacks.PGD("linf", 0.1, steps=1, restarts=2, loss="margin"),
-        attacks.PGD("linf", 0.1, steps=1, keep="best", loss="margin"),
-        attacks.PGD("linf", 0.1, steps=2, random_start=True, keep="best", early_stop=True),
-        attacks.PGD("linf", 0.1, steps=2, early_stop=True),
-        attacks.MIFGSM("linf", 0.1, steps=2),
-        attacks.APGD("linf", 0.1, steps=2),
-        attacks.Square("linf", 0.1, queries=2),
-        attacks.RandomNoise("linf", 0.1, draws=2),
-        attacks.Strongest((attacks.FGSM("linf", 0.1),)),
+        (attacks.PGD("linf", 0.1, steps=2), math.nan),
+        (attacks.PGD("linf", 0.1, steps=2), math.inf),
+        (attacks.PGD("linf", 0.1, steps=1, restarts=2, loss="margin"), math.nan),
+        (attacks.PGD("linf", 0.1, steps=1, keep="best", loss="margin"), math.inf),
+        (attacks.PGD("linf", 0.1, steps=2, random_start=True, early_stop=True), math.nan),
+        (attacks.MIFGSM("linf", 0.1, steps=2), math.nan),
+        (attacks.APGD("linf", 0.1, steps=2), math.nan),
+        (attacks.APGD("linf", 0.1, steps=2), math.inf),
+        (attacks.Square("linf", 0.1, queries=2), math.nan),
+        (attacks.SPSA("linf", 0.1, steps=2, samples=2), math.nan),
+        (attacks.RandomNoise("linf", 0.1, draws=2), math.nan),
+        (attacks.Strongest((attacks.FGSM("linf", 0.1),)), math.inf),
     ],
-    ids=lambda attack: type(attack).__name__,
+    ids=lambda value: type(value).__name__,
 )
 def test_logits_that_are_not_finite_never_pass_in_silence(attack, lost):
-    """Class 0 is where argmax finds NaN, so the images would count as right."""
-    images, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
-    with pytest.raises(FloatingPointError, match=r"not finite, at batch positions \[0, 1\]"):
-        attack(jax.random.key(0), Partial(lost_when_moved, lost), images, labels)
+    """Class 0 is where argmax finds NaN, so the image would count as right."""
+    images, labels = jnp.full((2, 4, 4, 1), 0.5).at[1].set(0.25), jnp.zeros(2, jnp.int32)
+    with pytest.raises(FloatingPointError, match=r"not finite, at batch positions \[1\]"):
+        attack(jax.random.key(0), Partial(lost_when_moved, (lost, 0.0, 0.0)), images, labels)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize(
     "attack",
     [
         attacks.PGD("linf", 0.1, steps=2, restarts=2, keep="best"),
         attacks.APGD("linf", 0.1, steps=2, loss="dlr"),
         attacks.APGD("l1", 1.0, steps=2),
-        attacks.DeepFool("l2", 0.5, steps=2),
         attacks.FAB("linf", 0.1, steps=2),
         attacks.FMN("l2", 0.5, steps=2),
         attacks.CW("l2", 0.5, steps=2, binary_search_steps=1),
         attacks.SPSA("linf", 0.1, steps=2, samples=2),
-        attacks.RandomNoise("linf", 0.1, draws=2),
     ],
     ids=lambda attack: type(attack).__name__,
 )
-def test_a_network_may_compute_in_half_precision(attack, dtype):
+def test_a_network_may_compute_in_half_precision(attack):
     images = jax.random.uniform(jax.random.key(1), (2, 4, 4, 1))
 
     def half(key, images):
-        return images.reshape(images.shape[0], -1)[:, :5].astype(dtype) * dtype(8)
+        return images.reshape(images.shape[0], -1)[:, :5].astype(jnp.bfloat16) * jnp.bfloat16(8)
 
     labels = jnp.argmax(half(None, images), axis=-1).astype(jnp.int32)
     adversarial = attack(jax.random.key(0), half, images, labels)

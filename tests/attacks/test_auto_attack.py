@@ -109,6 +109,8 @@ def test_it_is_the_worst_case_of_its_members(batch):
     assert set(best.winner.tolist()) <= {*range(members + 1)}
     assert np.all(dark[best.winner == 0]) and np.all(best.winner[~survivors] < members)
     assert 0 < survivors.sum() < 10
+    # Where no member is stronger, it is the image itself.
+    np.testing.assert_array_equal(small(eps=0.0).choose(KEY, network, images, labels).winner, 2)
     assert np.all(norms.size(adversarial - images, "linf") <= 0.02 * (1 + 1e-6) + 2.0**-24)
     assert np.all(adversarial >= 0) and np.all(adversarial <= 1)
 
@@ -159,13 +161,12 @@ def score(logits_fn, images, draws=5):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("p", [0.7, 0.95])
-def test_the_coin_is_reported_as_it_is(p):
+def test_the_coin_is_reported_as_it_is():
     """Right with probability p whatever the image, so p has to come out, and not p cubed.
 
     The members are those of version "rand", in number and in losses, with fewer steps.
     """
-    images = jax.random.uniform(jax.random.key(1), (500, 4, 4, 1))
+    p, images = 0.7, jax.random.uniform(jax.random.key(1), (500, 4, 4, 1))
     labels = jnp.zeros(500, jnp.int32)
     coin = Partial(toy.coin, jnp.float32(p))
     members = tuple(APGD("linf", 1e-9, steps=2, eot_samples=4, loss=loss)
@@ -199,7 +200,7 @@ def test_the_candidate_that_is_right_least_often_is_kept():
 # Errors.
 
 
-@pytest.mark.parametrize(("version", "least"), [("standard", 4), ("plus", 4), ("rand", 3)])
+@pytest.mark.parametrize(("version", "least"), [("standard", 4), ("rand", 3)])
 def test_classifiers_of_too_few_classes_are_refused_before_any_compute(version, least):
     calls = []
 
@@ -235,20 +236,3 @@ def test_a_result_that_is_not_finite_is_not_replaced_by_a_later_one():
     best = stronger(Best(images, right, jnp.full(1, 2)), images, broken, 0)
     best = stronger(best, images, wrong, 1)
     assert np.isnan(best.images).all() and best.verdict.right[0] == 0 and best.winner[0] == 0
-
-
-@pytest.mark.slow
-def test_the_winner_is_named(batch):
-    """Of two members, and the image itself where no member is stronger."""
-    network, images, labels = batch
-    still, dark = RandomNoise("linf", 0.0), Darken("linf", 0.0)
-    best = Strongest((still, dark)).choose(KEY, network, images, labels)
-    np.testing.assert_array_equal(best.winner, 2)
-    best = Strongest((Darken("linf", 0.02), APGD("linf", 0.02, steps=6))).choose(
-        KEY, network, images, labels
-    )
-    fooled = ~resisting(network, best.images, labels)
-    np.testing.assert_array_equal(best.verdict.right == 0, fooled)
-    dark = resisting(network, jnp.maximum(images - 0.02, 0.0), labels)
-    np.testing.assert_array_equal(best.winner[~dark], 0)
-    assert np.all(best.winner[dark & fooled] == 1)

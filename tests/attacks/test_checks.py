@@ -1,13 +1,12 @@
 import dataclasses
 import warnings
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import attacks, prng
+from vone_jax import attacks
 from vone_jax.attacks import FGSM, PGD, per_example
 
 KEY = jax.random.key(0)
@@ -20,20 +19,10 @@ def logits_fn(key, images):
 IMAGES, LABELS = jnp.full((2, 4, 4, 1), 0.5), jnp.asarray([0, 2])
 
 
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("attack", "field", "value"),
-    [
-        (PGD, "norm", "l3"), (PGD, "eps", -0.1), (PGD, "eps", jnp.float32(-0.1)),
-        (PGD, "eps", np.asarray([0.1, 2.0])), (PGD, "eps", "8/255"), (PGD, "eps", True),
-        (PGD, "steps", 0), (PGD, "random_start", 1), (PGD, "loss", "hinge"),
-        (attacks.FAB, "eps", float("inf")), (attacks.FAB, "eta", 0.5),
-        (attacks.Square, "p_init", 0.0), (attacks.RandomNoise, "noise", "pink"),
-    ],
-)  # fmt: skip
-def test_fields_out_of_range_are_refused_by_name(attack, field, value):
-    with pytest.raises((ValueError, TypeError), match=f"^{field} must"):
-        attack(**{"norm": "linf", "eps": 0.1, field: value})
+@pytest.mark.parametrize("eps", [jnp.float32(-0.1), np.asarray([0.1, 2.0])])
+def test_radii_in_arrays_are_checked(eps):
+    with pytest.raises(ValueError, match="^eps must"):
+        PGD("linf", eps)
 
 
 def test_a_radius_in_levels_of_grey_is_told_apart():
@@ -64,20 +53,16 @@ def test_one_and_the_rounding_of_a_resized_image_are_inside(images):
     ("images", "labels", "error", "named"),
     [
         (np.zeros((2, 4, 4, 1), np.uint8), LABELS, TypeError, "images.*divide by 255"),
-        (IMAGES.astype(jnp.float16), LABELS, TypeError, "images"),
         (IMAGES * 510, LABELS, ValueError, "images"),
-        (IMAGES - 0.6, LABELS, ValueError, "images"),
         # XLA's minimum and maximum pass over one NaN in a large image on CPUs.
         (jnp.full((2, 64, 64, 3), 0.5).at[0, 30, 30, 1].set(jnp.nan), LABELS, ValueError, "NaN"),
         (IMAGES[0], LABELS, ValueError, "images"),
         (IMAGES[:0], LABELS[:0], ValueError, "images.*empty"),
         (jnp.zeros((2, 3, 8, 8)), LABELS, ValueError, "NCHW"),
         (IMAGES, jnp.asarray([0, 3]), ValueError, "labels"),
-        (IMAGES, jnp.asarray([-1, 0]), ValueError, "labels"),
         # In 32 bits these are 0 and 1.
         (IMAGES, np.array([2**32, 2**32 + 1]), ValueError, "labels"),
         (IMAGES, jax.nn.one_hot(LABELS, 3), TypeError, "labels.*one-hot"),
-        (IMAGES, None, TypeError, "labels"),
         (IMAGES, jnp.zeros(3, jnp.int32), ValueError, "labels"),
     ],
 )
@@ -113,14 +98,13 @@ def test_classifiers_that_do_not_fit_are_refused(bad, error):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
 
 
-def images_seen(attack, count, draws_noise=False):
+def images_seen(attack, count):
     """The numbers of images in each pass through a network, in the order of the passes."""
     seen = []
 
     def counted(keys, images):
         jax.debug.callback(lambda images: seen.append(len(images)), images)
-        logits = images.reshape(images.shape[0], -1)[:, :5] * 8
-        return logits + jax.vmap(jax.random.normal)(keys)[:, None] if draws_noise else logits
+        return images.reshape(images.shape[0], -1)[:, :5] * 8
 
     images = jax.random.uniform(jax.random.key(1), (count, 4, 4, 1))
     attack(KEY, counted, images, jnp.argmax(images.reshape(count, -1)[:, :5], axis=1))
@@ -161,25 +145,6 @@ def test_few_images_are_computed_at_once_on_cpus():
 
 
 @pytest.mark.parametrize(
-    "attack",
-    [
-        FGSM("linf", 0.1), attacks.Square("linf", 0.1, queries=2),
-        attacks.RandomNoise("linf", 0.1, draws=2), attacks.SPSA("linf", 0.1, steps=1, samples=2),
-        attacks.Strongest((FGSM("linf", 0.1),)), attacks.APGD("linf", 0.1, steps=2),
-    ],
-    ids=lambda attack: type(attack).__name__,
-)  # fmt: skip
-def test_logits_of_nan_are_reported(attack):
-    def broken(keys, images):
-        bright = jnp.mean(images, axis=(1, 2, 3)) > 0.5
-        return jnp.where(bright[:, None], jnp.nan, logits_fn(keys, images))
-
-    images = IMAGES.at[0].set(0.2).at[1].set(0.8)
-    with pytest.raises(FloatingPointError, match=r"the attack met .* positions \[1\]"):
-        attack(KEY, broken, images, LABELS)
-
-
-@pytest.mark.parametrize(
     ("attack", "warns"),
     [
         (attacks.Square("linf", 0.1, queries=1), True),
@@ -189,10 +154,13 @@ def test_logits_of_nan_are_reported(attack):
     ],
 )
 def test_single_draws_of_noise_are_warned_of(attack, warns):
-    for noise in (True, False):
+    def noisy(keys, images):
+        return logits_fn(keys, images) + jax.vmap(jax.random.normal)(keys)[:, None]
+
+    for noise, function in ((True, noisy), (False, logits_fn)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            images_seen(attack, 2, noise)
+            attack.prepared(KEY, function, IMAGES, LABELS)
         told = [str(warning.message) for warning in caught if "noise" in str(warning.message)]
         assert bool(told) == (warns and noise)
         assert all("eot_samples" in text and "rand" in text for text in told)
@@ -204,23 +172,19 @@ def contract_notes(error):
 
 
 def test_an_error_of_the_classifier_reaches_the_user_with_the_contract():
-    class OwnError(Exception):
-        pass
-
     def broken(key, images):
-        raise OwnError("a bug in the classifier")
+        raise KeyError("a bug in the classifier")
 
-    with pytest.raises(OwnError) as raised:
+    with pytest.raises(KeyError, match="a bug in the classifier") as raised:
         PGD("linf", 0.1, steps=1)(KEY, broken, IMAGES, LABELS)
-    assert raised.value.args == ("a bug in the classifier",)
     (note,) = contract_notes(raised.value)
     assert "one key per example, keys of shape (2,)" in note
-    with pytest.raises(OwnError) as raised:
+    with pytest.raises(KeyError) as raised:
         PGD("linf", 0.1, steps=1)(KEY, per_example(broken), IMAGES, LABELS)
     assert not contract_notes(raised.value)
 
 
-def test_a_function_of_a_single_key_is_not_adapted_in_silence():
+def test_functions_of_a_single_key_or_of_images_alone_are_not_adapted_in_silence():
     def single(key, images):
         return logits_fn(key, images) + jax.random.normal(key, (images.shape[0], 3))
 
@@ -228,16 +192,8 @@ def test_a_function_of_a_single_key_is_not_adapted_in_silence():
         FGSM("linf", 0.1)(KEY, single, IMAGES, LABELS)
     assert contract_notes(raised.value)
     assert FGSM("linf", 0.1)(KEY, per_example(single), IMAGES, LABELS).shape == IMAGES.shape
-
-
-@pytest.mark.parametrize("adapted", [False, True])
-def test_a_function_of_images_alone_is_refused(adapted):
-    def of_images(images):
-        return logits_fn(None, images)
-
     with pytest.raises(TypeError, match=r"must be a function of \(keys, images\).*lambda keys"):
-        bad = per_example(of_images) if adapted else of_images
-        FGSM("linf", 0.1)(KEY, bad, IMAGES, LABELS)
+        FGSM("linf", 0.1)(KEY, lambda images: images, IMAGES, LABELS)
 
 
 def test_several_radii_are_not_broadcast_over_the_channels():
@@ -247,27 +203,6 @@ def test_several_radii_are_not_broadcast_over_the_channels():
         attack(KEY, logits_fn, images, LABELS)
     ladder = jax.vmap(lambda attack: attack(KEY, logits_fn, images, LABELS))(attack)
     np.testing.assert_allclose(jnp.max(ladder, axis=(1, 2, 3, 4)) - 0.5, attack.eps, rtol=1e-5)
-
-
-def test_a_flax_module_with_dropout_takes_the_key_of_each_example():
-    """Flax refuses an array of keys, so the module is adapted."""
-
-    class Dropped(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(3)(nn.Dropout(0.5, deterministic=False)(x.reshape(x.shape[0], -1)))
-
-    module, keys = Dropped(), prng.example_keys(KEY, 2)
-    variables = module.init(dict(zip(("params", "dropout"), keys, strict=True)), IMAGES)
-
-    @per_example
-    def dropped(key, images):
-        return module.apply(variables, images, rngs={"dropout": key})
-
-    attack = PGD("l2", 0.1, steps=1)
-    both = attack(keys, dropped, IMAGES, LABELS)
-    second = attack(keys[1:], dropped, IMAGES[1:], LABELS[1:])
-    np.testing.assert_allclose(both[1:], second, atol=1e-6)
 
 
 def test_an_attack_prints_as_code_and_hashes():
@@ -290,25 +225,13 @@ class Shift(attacks.Attack):
         return (images + self.shift).astype(self.dtype)
 
 
-@pytest.mark.parametrize(
-    ("norm", "shift", "refused"),
-    [
-        ("linf", 0.1, False), ("linf", 0.15, True), ("linf", 0.7, True),
-        # The ball of another measure is not known, the box is.
-        ("of one's own", 0.15, False), ("of one's own", 0.7, True),
-    ],
-)  # fmt: skip
-def test_an_attack_of_ones_own_that_leaves_its_ball_is_refused(norm, shift, refused):
-    """It would break any network."""
-    attack = Shift(norm, 0.1, shift)
-    if refused:
-        with pytest.raises(ValueError, match="images of Shift must lie in"):
-            attack(KEY, logits_fn, IMAGES, LABELS)
-    else:
-        adversarial = attack(KEY, logits_fn, IMAGES, LABELS)
+def test_an_attack_of_ones_own_that_leaves_its_ball_or_its_dtype_is_refused():
+    """It would break any network. The ball of another measure is not known, the box is."""
+    for norm, shift in (("linf", 0.1), ("of one's own", 0.15)):
+        adversarial = Shift(norm, 0.1, shift)(KEY, logits_fn, IMAGES, LABELS)
         np.testing.assert_allclose(adversarial, IMAGES + shift, atol=1e-6)
-
-
-def test_an_attack_of_ones_own_returns_images_like_those_it_gets():
+    for norm, shift in (("linf", 0.15), ("linf", 0.7), ("of one's own", 0.7)):
+        with pytest.raises(ValueError, match="images of Shift must lie in"):
+            Shift(norm, 0.1, shift)(KEY, logits_fn, IMAGES, LABELS)
     with pytest.raises(TypeError, match="perturb of Shift"):
         Shift("linf", 0.1, dtype="bfloat16")(KEY, logits_fn, IMAGES, LABELS)

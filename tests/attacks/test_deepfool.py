@@ -1,22 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks.deepfool import DeepFool
-
-
-@pytest.mark.parametrize(("norm", "steps"), [("l2", 1), ("l2", 3), ("linf", 3)])
-def test_linear_classifier_in_one_step_up_to_the_overshoot(norm, steps):
-    images, labels = problem.IMAGES, problem.labels()
-    # Foolbox's step, too, is 1.02 (|f| / |w| + 1e-4) long; the L-infinity size of the second part
-    # is the same for a step along signs.
-    expected = 1.02 * (problem.distances(norm) + 1e-4)
-    # The first step leads across, so that the others change nothing.
-    attack = DeepFool(norm, 1.0, steps=steps)
-    result = attack.minimal(problem.KEY, problem.LOGITS_FN, images, labels)
-    assert np.all(result.found)
-    np.testing.assert_allclose(result.distance, expected, rtol=1e-5, atol=problem.rounding(norm))
 
 
 def test_only_the_named_number_of_classes_is_considered():

