@@ -9,8 +9,8 @@ import pytest
 
 import vone_jax
 from tests import networks
-from tests.networks import random_variables, small
-from vone_jax import convert, data, models, prng
+from tests.networks import small
+from vone_jax import data, models, prng
 from vone_jax.network import Network, Split, ensemble
 
 
@@ -51,24 +51,6 @@ def test_members_that_do_not_fit_are_named():
     different = r"same image_shape: \(28, .* in member 1, cnn, and \(32, .* in member 2, large"
     with pytest.raises(ValueError, match=different):
         ensemble([network, larger])
-
-
-@pytest.mark.slow
-def test_folders_are_members(tmp_path):
-    """Each member draws noise of its own, and gradients reach both."""
-    model = small("vone_resnet18")
-    variables = random_variables(model)
-    other = jax.tree.map(lambda leaf: 0.9 * leaf, variables)
-    for name, weights in (("one", variables), ("two", other)):
-        convert.save_folder(tmp_path / name, model, weights)
-    network = vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/two")
-    assert (network.name, network.stochastic, network.model) == ("one+two", True, None)
-    keys, images = keys_and_images(network)
-    found = network.logits_fn(keys, images)
-    expected = mean_of_each(network.members, keys, images)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    same = vone_jax.open_network(f"{tmp_path}/one+{tmp_path}/one")
-    assert network.checksum != same.checksum
 
 
 @pytest.mark.slow

@@ -7,16 +7,18 @@ import pytest
 
 import vone_jax
 from tests import networks
+from tests.networks import random_variables
 from vone_jax import models
 
 
 def logits(network, images):
-    return network.logits_fn(jax.random.split(jax.random.key(0), len(images)), images)
+    call = jax.jit(lambda logits_fn, *given: logits_fn(*given))
+    return call(network.logits_fn, jax.random.split(jax.random.key(0), len(images)), images)
 
 
 def test_the_size_of_images_changes_neither_weights_nor_strides():
     base = models.create("resnet18", 3, width=2)
-    network = vone_jax.Network.of_model("base", base, models.init(base, jax.random.key(0)))
+    network = vone_jax.Network.of_model("base", base, random_variables(base))
     small = network.with_image_size(64)
     assert (small.image_shape, small.model.image_size) == ((64, 64, 3), 64)
     assert small.model.stem == base.stem and small.checksum == network.checksum

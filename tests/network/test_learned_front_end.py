@@ -22,13 +22,7 @@ experiment = replace(base, model=model)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "OrientedPools(5)",
-        "GDN()",
-    ],
-)
+@pytest.mark.parametrize("rule", ["OrientedPools(5)", "GDN()"])
 def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config, run_dir = tmp_path / "config.py", tmp_path / "run"
     config.write_text(CONFIG.format(rule=rule))

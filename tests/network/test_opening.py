@@ -113,6 +113,7 @@ def test_functions_that_do_not_keep_the_contract(name, error, message):
         (3, "a network must be a directory of train.py, .* got 3$"),
         (f"{FUNCTIONS}:cnn+", "must stand before and behind each"),
         (f"{FUNCTIONS}:cnn+nowhere", "there is no network nowhere"),
+        ("efficientnet_lite", "did you mean efficientnet_lite0"),
     ],
 )
 def test_what_is_not_there_is_named(spec, message):
@@ -179,7 +180,7 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     )
     description = training.RunDescription(experiment, experiment, tuple("abcdefghij"), 0)
     model = experiment.build()
-    loaded = training.Run(7, description, model, models.init(model, jax.random.key(0)))
+    loaded = training.Run(7, description, model, random_variables(model))
     monkeypatch.setattr(run_dirs, "load_run", lambda path, step: loaded)
     network = vone_jax.open_network(tmp_path, step=7)
     assert network.preprocessing == data.Preprocessing(0.5)
@@ -225,22 +226,9 @@ def test_a_folder_keeps_class_names_and_preprocessing(vone, tmp_path):
 def test_a_tuned_bank_is_opened_as_a_fixed_one(tmp_path):
     config = dataclasses.replace(v1.VOneBlockConfig(4, 4, 28, 1.0, 9, 2), tuned=True)
     model = models.create("vone_cornet_z", 3, 28, v1=config, width=2)
-    convert.save_folder(tmp_path / "tuned", model, models.init(model, jax.random.key(0)))
+    convert.save_folder(tmp_path / "tuned", model, random_variables(model))
     network = vone_jax.open_network(tmp_path / "tuned")
     assert not network.v1.tuned and network.v1.bank is not None
-
-
-@pytest.mark.slow
-def test_a_network_without_its_noise_is_the_same_otherwise(vone):
-    model, variables = vone
-    network = Network.of_model("net", model, variables)
-    quiet = network.quiet()
-    assert not quiet.stochastic and quiet.trained == model and quiet.checksum == network.checksum
-    again = quiet.with_noise(model.v1.noise)
-    assert again.trained is None and again.stochastic
-    keys, images = keys_and_images(network)
-    np.testing.assert_array_equal(again.logits_fn(keys, images), network.logits_fn(keys, images))
-    assert np.abs(quiet.logits_fn(keys, images) - network.logits_fn(keys, images)).max() > 0
 
 
 def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():

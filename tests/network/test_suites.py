@@ -9,7 +9,6 @@ from PIL import Image
 
 from tests.convert.torch_writer import archive
 from tests.networks import random_variables
-from tests.photographs import write_photographs
 from vone_jax import convert, data, models, results, v1
 from vone_jax.cli import evaluate, report, sweep
 
@@ -70,43 +69,6 @@ def test_results_go_where_they_are_sent(names, tmp_path, monkeypatch, capsys):
     assert result.identity["protocol"]["noise"] == "fresh"
     assert result.provenance["parameters"] == 7840
     assert "without_names (without_names), 6 images of" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "the classes of without_names have no names"),
-        (["--class-names", "nowhere.txt"], "nowhere.txt: No such file"),
-        (["--source", "no_such_set"], "no data set 'no_such_set'"),
-        (["--noise", "none"], "the noise of without_names cannot be changed"),
-        (["--suite", "physiology"], "without_names has none to record"),
-        (["--suite", "v1"], "suite v1 is for VOneNets, without_names has no V1"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    options, message, names, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    spec = "tests.networks:without_names"
-    named = options and "--class-names" not in options
-    # A suite may be there only once.
-    usual = SMALL if "--suite" in options else CLEAN
-    arguments = [spec, *usual, *(["--class-names", names] if named else []), *options]
-    assert evaluate.main(arguments) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_published_images_of_named_classes_are_refused_without_names(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_photographs(tmp_path, "published/fog/1/a/0.png", "published/fog/1/b/0.png")
-    text = "def net():\n    return (lambda keys, x: x.mean((1, 2))[:, :2]), (8, 8, 3)\n"
-    (tmp_path / "mine.py").write_text(text)
-    suite = "from vone_jax import evaluation\nfog = evaluation.corrupted(['fog'], (1,))\n"
-    (tmp_path / "suites.py").write_text(suite)
-    chosen = ["--suite", "suites.py:fog"]
-    assert evaluate.main(["mine.py:net", *chosen, "--source", "folder:published"]) == 2
-    assert "the classes of net have no names" in capsys.readouterr().err
 
 
 SWEEP = f"""
