@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from tests.results import built
-from vone_jax import results
 
 EDGES = {"pref_or": [-22.5, 22.5, 67.5, 112.5, 157.5], "peak_sf": [0.5, 1.0, 2.0, 4.0, 8.0]}
 LABELS = {"pref_or": "preferred orientation", "peak_sf": "preferred spatial frequency"}
@@ -112,7 +111,3 @@ def write(directory, models=("resnet18", "vone_resnet18"), results_of=everything
         built.write(directory, results_of(model), model, experiment={"name": model, "seed": 0})
         for model in models
     ]
-
-
-def load(paths):
-    return results.load(paths)

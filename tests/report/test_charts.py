@@ -9,13 +9,13 @@ import vl_convert
 
 from tests.report import built_runs
 from tests.results import built
-from vone_jax import report
+from vone_jax import report, results
 from vone_jax.report import charts, tables
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return built_runs.load(built_runs.write(tmp_path_factory.mktemp("runs")))
+    return results.load(built_runs.write(tmp_path_factory.mktemp("runs")))
 
 
 def rows_of(chart):
@@ -53,7 +53,7 @@ def test_certified_accuracy_and_the_heat_map_are_drawn(tmp_path):
     heat = dataclasses.replace(heat, details={"errors": np.eye(3).tolist()})
     made = [built.accuracy(built.CLEAN, 0.8, "clean"), proof, heat]
     path = built.write(tmp_path, made)
-    runs = built_runs.load([path])
+    runs = results.load([path])
     rows = rows_of(charts.ladder(tables.conditions(runs), runs, "l2"))
     assert [(row["eps"], row["accuracy"]) for row in rows if row["attack"] == proof.label] == [
         (0.0, 0.75), (0.15, 0.5)
@@ -118,7 +118,7 @@ def all_rows(chart):
 
 
 def test_networks_are_drawn_beside_human_observers(tmp_path):
-    runs = built_runs.load([built.write(tmp_path, built_runs.psychophysics())])
+    runs = results.load([built.write(tmp_path, built_runs.psychophysics())])
     (chart,) = charts.psychophysics(runs)
     # Published levels and those of the network on one axis, from the easiest.
     first = chart.to_dict()["layer"][0]

@@ -1,6 +1,7 @@
 """Rows, differences, sentences and scores of the page, from results with known accuracies."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,15 +18,9 @@ def runs_of(*made, labels=None):
     """Runs of lists of results, without files."""
     labels = labels or [each[0].identity["network"]["label"] for each in made]
     return Runs(
-        Run(path=built_path(label), label=label, results=each)
+        Run(path=Path("runs", label), label=label, results=each)
         for label, each in zip(labels, made, strict=True)
     )
-
-
-def built_path(label):
-    from pathlib import Path
-
-    return Path("runs") / label
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +153,17 @@ def test_means_are_over_the_radii_and_corruptions_that_all_networks_have(pair):
     assert first["mean over corruptions"].value == pytest.approx(np.mean(values[-2:]))
 
 
+def test_cautions_are_told_once():
+    """Also that a network is near chance."""
+    made = built.measure("resnet18", {"clean": 0.02, "linf": (0.0, 0.0)})
+    warned = [dataclasses.replace(each, warnings=["Too short."]) for each in made[1:]]
+    runs = runs_of([made[0], *warned])
+    assert tables.cautions(runs, tables.conditions(runs)) == [
+        "ResNet-18, PGD L∞ 1/255; ResNet-18, PGD L∞ 4/255: Too short.",
+        "ResNet-18 is near chance on clean images, so its robustness says little.",
+    ]
+
+
 def test_attacks_of_one_radius_are_never_joined_by_their_minimum(pair):
     """Each has a row and a mean of its own: the lowest of noisy estimates is too low."""
     again = [
@@ -171,20 +177,6 @@ def test_attacks_of_one_radius_are_never_joined_by_their_minimum(pair):
         "PGD L∞, mean over 1/255, 4/255, 16/255",
         "PGD, long L∞, mean over 1/255, 4/255, 16/255",
     } < set(scores)
-
-
-def test_warnings_of_the_evaluation_are_told_once(pair):
-    warned = [dataclasses.replace(r, warnings=["Too short."]) for r in pair[0].results[1:3]]
-    runs = runs_of([pair[0].results[0], *warned])
-    assert tables.cautions(runs, tables.conditions(runs)) == [
-        "ResNet-18, PGD L∞ 1/255; ResNet-18, PGD L∞ 4/255: Too short."
-    ]
-
-
-def test_a_network_near_chance_is_named():
-    runs = runs_of(built.measure("resnet18", {"clean": 0.02}))
-    (told,) = tables.cautions(runs, tables.conditions(runs))
-    assert "near chance on clean images" in told
 
 
 def test_the_mean_over_corruptions_is_one_number_wherever_it_stands():

@@ -37,9 +37,8 @@ def test_arrays_are_read_when_they_are_used(tmp_path):
         _ = read.arrays["right"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_is_not_written(tmp_path, value):
-    made = built.result(built.CLEAN, "clean", {"accuracy": {"value": value}}, {"a": np.zeros(1)})
+def test_a_number_that_is_not_finite_is_not_written(tmp_path):
+    made = built.result(built.CLEAN, "clean", {"x": {"value": np.nan}}, {"a": np.zeros(1)})
     with pytest.raises(ValueError, match="JSON"):
         results.write(made, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -74,15 +73,6 @@ def test_a_field_that_an_identity_lacks_is_a_difference():
     ]
 
 
-def test_slices_of_runs_are_runs(tmp_path):
-    models = ("resnet18", "vone_resnet18", "resnet50")
-    paths = [built.write(tmp_path, built.measure(model), model) for model in models]
-    runs = results.load(paths)
-    assert isinstance(runs[:1], results.Runs) and len(runs[1:]) == 2
-    assert runs[-1].label == "ResNet-50" and [run.label for run in runs[::-1]][0] == "ResNet-50"
-    assert set(runs[:1].to_frame()["network"]) == {"ResNet-18"}
-
-
 def test_the_frame_has_a_row_for_each_number(tmp_path):
     ladder = {
         "median distance": {"value": None},
@@ -112,12 +102,6 @@ def test_the_frame_has_a_row_for_each_number(tmp_path):
     assert set(frame["protocol.draws"]) == {1, 10}
 
 
-def test_a_frame_of_nothing_measured_has_its_columns(tmp_path):
-    run = built.write(tmp_path, [built.result({"type": "FrontEnd"}, "v1", arrays={"k": [1.0]})])
-    frame = results.load([run]).to_frame()
-    assert len(frame) == 0 and "value" in frame and "condition.type" in frame
-
-
 def test_a_run_knows_its_training(tmp_path):
     run = built.write(tmp_path, built.measure(), experiment={"seed": 3})
     log = run / "log.jsonl"
@@ -140,12 +124,9 @@ def test_directories_that_cannot_be_used(tmp_path):
     fails(str(tmp_path / "x*"), "matches no directory with results")
     # A name that could be a pattern is a name.
     assert len(results.load(str(run.rename(tmp_path / "run[1]")))) == 1
-
-
-def test_results_of_two_networks_do_not_mix(tmp_path):
-    clean, *others = built.measure()
     other = built.accuracy(built.CLEAN, 0.5, "other", network=built.network(checksum="1"))
-    fails([built.write(tmp_path, [clean, *others, other])], "different networks", "--results")
+    mixed = built.write(tmp_path, [*built.measure(), other], "mixed")
+    fails([mixed], "different networks", "--results")
 
 
 def test_labels_are_distinct(tmp_path):

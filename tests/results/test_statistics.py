@@ -36,7 +36,7 @@ def covered(truth, probabilities, images, draws=10, repeats=1500, seed=0):
     return count / repeats
 
 
-@pytest.mark.parametrize("images", [20, 100, 500])
+@pytest.mark.parametrize("images", [20, 500])
 @pytest.mark.parametrize(
     ("truth", "probabilities"),
     [
@@ -56,17 +56,10 @@ def test_the_interval_is_no_wider_than_the_noise_makes_it():
     right = np.random.default_rng(0).random((100, 10)) < 0.5
     interval, flips = results.accuracy(right), wilson(right.mean(axis=1).sum(), 100)
     assert interval.high - interval.low < 0.4 * (flips.high - flips.low)
-    # As SciPy's interval of a mean of these values.
-    shares = right.mean(axis=1)
-    expected = stats.t.interval(0.95, 99, shares.mean(), stats.sem(shares))
-    # Four invented images at the ends of the scale widen it.
-    assert interval.low < expected[0] < expected[1] < interval.high
-    assert expected[0] - interval.low < 0.02
-
-
-def test_one_noisy_image_has_a_wide_interval():
-    interval = results.accuracy(np.array([[True, False, True, True]]))
-    assert interval.value == 0.75 and interval.low < 0.3 and interval.high > 0.9
+    # That of a normal mean, with four invented images at the ends of the scale.
+    padded = np.array([*right.mean(axis=1), 0, 0, 1, 1])
+    half = 1.959964 * padded.std() / np.sqrt(104)
+    assert ends(interval) == pytest.approx((padded.mean() - half, padded.mean() + half))
 
 
 def test_a_difference_pairs_images():
@@ -80,7 +73,7 @@ def test_a_difference_pairs_images():
     assert (back.value, back.low) == pytest.approx((-item.value, -item.high))
 
 
-@pytest.mark.parametrize(("images", "disagree"), [(10, 0.4), (30, 0.2), (50, 0.2), (200, 0.05)])
+@pytest.mark.parametrize(("images", "disagree"), [(10, 0.4), (50, 0.2), (200, 0.05)])
 def test_equal_networks_rarely_differ(images, disagree):
     """Two networks that are as often right, and disagree on a share of the images."""
     rng = np.random.default_rng(0)
@@ -141,6 +134,9 @@ def test_a_mean_over_conditions_knows_that_hard_images_are_hard_in_all():
         [accuracy(CLEAN, noisy), accuracy(CLEAN, noisy, index=np.arange(200, 400))]
     )
     assert apart.high - apart.low < 0.75 * (one.high - one.low)
+    never = [accuracy(CLEAN, 0.0, index=np.arange(100) + start) for start in (0, 100)]
+    high = results.accuracy(np.zeros(100)).high
+    assert ends(results.mean_accuracy(never)) == pytest.approx((0, high / np.sqrt(2)))
     weighted = results.mean_accuracy([accuracy(CLEAN, noisy), accuracy(CLEAN, 0.0)], [1.0, 0.0])
     assert weighted.value == one.value
 
@@ -170,13 +166,14 @@ def test_means_over_corruptions_by_both_rules():
 
 
 def test_a_mean_is_over_the_severities_that_all_corruptions_have():
-    more = corruptions({"fog": 1.0}, (1, 3, 5)) + corruptions({"snow": 0.0}, (3,))
-    assert results.corruption_means(more)["mean over corruptions"].value == 0.5
+    more = corruptions({"fog": 1.0}, (1, 5)) + corruptions({"fog": 0.6, "snow": 0.0}, (3,))
+    assert results.corruption_means(more)["mean over corruptions"].value == 0.3
     # The drawn texture stands in for frost only where frost was not measured.
     frost = corruptions({"frost_procedural": 0.8, "snow": 0.0})
     assert results.corruption_means(frost)["mean over corruptions"].value == 0.4
-    both = frost + corruptions({"frost": 0.2})
-    assert results.corruption_means(both)["mean over corruptions"].value == pytest.approx(0.1)
+    photographs = corruptions({"frost": 0.2})
+    for both in (frost + photographs, photographs + frost):
+        assert results.corruption_means(both)["mean over corruptions"].value == pytest.approx(0.1)
 
 
 def test_mce_is_defined_on_imagenet_alone():
