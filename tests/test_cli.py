@@ -30,20 +30,8 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
             super().__init__(self)
             said.append((total, unit, shown))
 
-        def doing(self, what):
-            said.append(what)
-
-        def advance(self, count):
-            said.append(count)
-
-        def found(self, count):
-            said.append(f"{count} found")
-
-        def line(self, text):
-            said.append(text)
-
-        def expect(self, seconds):
-            said.append(seconds)
+        def __getattr__(self, name):
+            return lambda *what: said.append((name, *what))
 
     def measure(job, condition, progress):
         progress(2, True)
@@ -58,11 +46,12 @@ def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
     )
     attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
     assert len(evaluate._run([(job, evaluation.Clean()), (job, attack)], True)) == 2
+    line = ("line", "r: accuracy 49.9 %, 12.5 s")
     assert said == [
         (8 * 4 + 8 * 10, "passes", True),
-        *("clean, 1 of 2", 1 / 32, "8 found", 12, "r: accuracy 49.9 %, 12.5 s"),
-        *("PGD L∞ 0.1, 2 of 2", 1 / 80, "20 found", 30, "r: accuracy 49.9 %, 12.5 s"),
-    ]
+        ("doing", "clean, 1 of 2"), ("expect", 1 / 32), ("found", 8), ("advance", 12), line,
+        ("doing", "PGD L∞ 0.1, 2 of 2"), ("expect", 1 / 80), ("found", 20), ("advance", 30), line,
+    ]  # fmt: skip
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
@@ -90,11 +79,6 @@ def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
     assert (cli.configs() / "quickstart" / "vone_resnet18.py").is_file()
 
 
-def test_commands_without_jax_stay_without_it():
-    program = "import sys; import vone_jax.cli; assert 'jax' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 def test_commands_that_compute_import_slow_libraries_when_they_need_them():
     program = (
         "import sys\n"
@@ -118,38 +102,32 @@ cli.start_train()
 """
 
 
-@pytest.fixture
-def compiling(tmp_path):
-    """Run a command with this cache directory, and return the names and times of what it keeps."""
+def test_a_command_keeps_what_it_compiles_and_a_second_one_compiles_nothing(tmp_path):
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path)}
 
-    def start(**variables):
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
-        environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        environment |= {"XDG_CACHE_HOME": str(tmp_path), **variables}
+    def kept():
         subprocess.run([sys.executable, "-c", COMPILES], check=True, env=environment)
-        kept = (tmp_path / "vone_jax" / platform.node()).glob("*-cache")
-        return {path.name: path.stat().st_mtime_ns for path in kept}
+        files = (tmp_path / "vone_jax" / platform.node()).glob("*-cache")
+        return {path.name: path.stat().st_mtime_ns for path in files}
 
-    return start
-
-
-def test_a_command_keeps_what_it_compiles_and_a_second_one_compiles_nothing(compiling):
-    first = compiling()
+    first = kept()
     assert any("lambda" in name for name in first)
-    assert compiling() == first
+    assert kept() == first
 
 
-def test_the_users_own_place_of_compiled_programs_stays(compiling, tmp_path):
-    assert not compiling(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))
-    assert list((tmp_path / "own").glob("*-cache"))
-
-
-def test_a_home_that_cannot_be_written_keeps_nothing(monkeypatch, tmp_path):
+def test_the_users_own_place_of_compiled_programs_stays(monkeypatch, tmp_path):
+    """And where nothing can be written, nothing is kept."""
     (tmp_path / "file").touch()
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     cli.keep_compiled()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
+    cli.keep_compiled()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "own"
 
 
 def test_a_warning_is_a_line_and_those_of_other_packages_say_where():
@@ -179,29 +157,18 @@ def test_a_clone_that_is_not_installed_says_so(monkeypatch):
     gc.enable()
 
 
-@pytest.mark.parametrize("number", cli.SIGNALS)
-def test_signals_are_passed_to_the_handler_and_restored(number):
-    before = {each: signal.getsignal(each) for each in cli.SIGNALS}
-    received = []
+def test_signals_are_passed_to_the_handler_and_restored():
+    before, received = list(map(signal.getsignal, cli.SIGNALS)), []
     with cli.handling_signals(lambda number, frame: received.append(number)):
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), number)
-    assert received == [number, number]
-    assert {each: signal.getsignal(each) for each in cli.SIGNALS} == before
+        for number in (*cli.SIGNALS, *cli.SIGNALS):
+            os.kill(os.getpid(), number)
+    assert received == [*cli.SIGNALS, *cli.SIGNALS]
+    assert list(map(signal.getsignal, cli.SIGNALS)) == before
 
 
-@pytest.mark.parametrize("number", cli.SIGNALS)
-def test_a_signal_interrupts_a_program_that_can_be_interrupted(number):
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), cli.interrupted_by_signals("eval.py"):
-        os.kill(os.getpid(), number)
-    assert signal.getsignal(signal.SIGTERM) == before
-    # The process was not ended by force afterwards.
-    time.sleep(cli._PATIENCE + 0.2)
-
-
-def test_more_signals_do_not_interrupt_what_the_first_one_lets_end():
+def test_the_first_signal_interrupts_a_program_and_lets_it_end():
     """A cluster and the sweep that it has told may both send one."""
+    before = signal.getsignal(signal.SIGTERM)
     with cli.interrupted_by_signals("eval.py") as interrupted:
         assert not interrupted.is_set()
         with pytest.raises(KeyboardInterrupt):
@@ -209,6 +176,9 @@ def test_more_signals_do_not_interrupt_what_the_first_one_lets_end():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.is_set()
+    assert signal.getsignal(signal.SIGTERM) == before
+    # The process is not ended by force afterwards.
+    time.sleep(cli._PATIENCE + 0.2)
 
 
 def test_a_process_that_ends_at_once_does_nothing_at_its_end():
@@ -224,8 +194,7 @@ def test_a_process_that_ends_at_once_does_nothing_at_its_end():
     assert (result.returncode, result.stdout) == (75, "stopped\n")
 
 
-@pytest.mark.parametrize("number", cli.SIGNALS)
-def test_a_signal_ends_an_evaluation_that_is_busy_outside_python(number):
+def test_a_signal_ends_an_evaluation_that_is_busy_outside_python():
     """No Python runs in a compiled program; here a hash function takes its place."""
     program = (
         "import hashlib\n"
@@ -242,7 +211,7 @@ def test_a_signal_ends_an_evaluation_that_is_busy_outside_python(number):
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe) as busy:
         assert busy.stdout.readline() == b"busy\n"
-        busy.send_signal(number)
+        busy.send_signal(signal.SIGTERM)
         try:
             assert busy.wait(10.0) == cli.STOPPED
         finally:

@@ -159,10 +159,9 @@ def check_shapes_of_a_step(experiment, label=""):
     assert metrics.sums.loss.shape == () and metrics.sums.loss.dtype == np.float32, label
 
 
-@pytest.mark.parametrize("name", ["imagenet/vone_resnet50", "imagenet/resnet50"])
-def test_configs_for_accelerators_compute_in_one_pass(name):
+def test_configs_for_accelerators_compute_in_one_pass():
     """Six passes of the matrix unit took three times as long. The state stays float32."""
-    experiment = training.load_config(name, CONFIGS)
+    experiment = training.load_config("imagenet/vone_resnet50", CONFIGS)
     config = dataclasses.replace(experiment.model, num_classes=2, in_channels=3, width=2)
     experiment = dataclasses.replace(experiment, model=config)
     model = experiment.build()
@@ -253,13 +252,6 @@ def test_noise_behind_a_stem_meets_the_mean_response_that_it_assumes(sweep, labe
     assert float(built.stem_gain * jnp.mean(layers["stem"])) == pytest.approx(1.0, abs=0.1)
 
 
-def test_an_unknown_name_lists_the_names():
-    with pytest.raises(ValueError, match="did you mean 'quickstart/resnet18'") as error:
-        training.load_config("quickstart/resnet19", CONFIGS)
-    for name in NAMES:
-        assert name in str(error.value)
-
-
 def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from dataclasses import replace\n"
@@ -275,11 +267,9 @@ def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must define experiment"),
         ("experiment = 3", "must define experiment"),
         ("\nfrom vone_jax.training import ModelConfig\nModelConfig(name='x')", ":3:.*name"),
         ("from vone_jax.training import Constant\nConstant(\n", "SyntaxError.*line 2"),
-        ("import vone_jacks", ":1: ModuleNotFoundError"),
         ("def half(n):\n    return n / 0\n\nhalf(3)\n", ":2: ZeroDivisionError"),
     ],
 )

@@ -83,12 +83,6 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     refused(capsys, [*arguments, "--seed", "1"], "error: ", "seed is 1, was 0", "--tag")
 
 
-def test_averaged_decisions_have_a_name_of_their_own(run_dir):
-    assert program.main([str(run_dir), "--suite", "clean", "--decision", "vote:3", *FAST]) == 0
-    protocol = results.read(run_dir / "results" / "clean-vote-3.json").identity["protocol"]
-    assert (protocol["decision"], protocol["averaged"], protocol["draws"]) == ("vote", 3, 2)
-
-
 @pytest.mark.slow
 def test_where_the_noise_is_can_be_chosen(run_dir):
     """Removed, at the attack only, and frozen at the attack; each result has its own name."""
@@ -116,19 +110,15 @@ def test_where_the_noise_is_can_be_chosen(run_dir):
     assert draws == [2, 2, 1, 1, 1, 2]
 
 
-def test_warnings_of_results_are_shown(run_dir, capsys, monkeypatch):
-    made = built.accuracy(built.CLEAN, 0.9, "clean")
-    made.warnings.append("All images are of one class.")
-    monkeypatch.setattr(program, "_run", lambda tasks, first: [made])
-    assert program.main([str(run_dir), "--suite", "clean", *FAST]) == 0
-    assert "warning: clean: All images are of one class." in capsys.readouterr().err
-
-
-def test_a_long_attack_says_so_before_it_starts(run_dir, capsys, monkeypatch):
+def test_a_long_attack_says_so_before_it_starts_and_warnings_come_last(
+    run_dir, capsys, monkeypatch
+):
     monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 5400.0)
-    assert program.main([str(run_dir), *LINF]) == 0
+    assert program.main([str(run_dir), *LINF, "--examples", "1"]) == 0
     said = capsys.readouterr().err
-    assert said.index("PGD L∞ 0.05: takes about 1.5 h") < said.index("attack-linf-0.05: accuracy")
+    parts = ("PGD L∞ 0.05: takes about 1.5 h", "attack-linf-0.05: accuracy", "warning: attack-linf")
+    places = list(map(said.index, parts))
+    assert places == sorted(places)
 
 
 def test_numbers_of_every_kind_are_printed():
@@ -235,12 +225,11 @@ def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     assert len(expected) == 8 and read_results(killed) == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_keep_what_is_done(run_dir, capsys, monkeypatch, number):
+def test_a_signal_keeps_what_is_done(run_dir, capsys, monkeypatch):
     arguments = [str(run_dir), "--suite", "clean", *FAST]
 
     def interrupt(*args):
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
     with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_public_packages_are_there_on_first_use():
     program = (
-        "import sys, vone_jax\n"
+        "import sys, vone_jax, vone_jax.cli\n"
         "assert 'jax' not in sys.modules\n"
         "assert {'models', 'attacks', 'open_network', '__version__'} <= set(dir(vone_jax))\n"
         "vone_jax.models.create, vone_jax.open_network\n"

@@ -1,6 +1,5 @@
 """The README tells the truth: its files are there and its code runs."""
 
-import contextlib
 import dataclasses
 import importlib
 import json
@@ -17,8 +16,9 @@ import pytest
 
 import vone_jax
 from tests.results import built
-from vone_jax import attacks, cli, convert, corruptions, evaluation, models, results, v1
+from vone_jax import attacks, convert, corruptions, evaluation, models, results, v1
 from vone_jax.cli import evaluate, train
+from vone_jax.evaluation import physiology
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -246,14 +246,8 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     files_of("docs/front_ends.md", tmp_path)
-    small = ["--model.width", "4", "--steps", "3", "--data.batch-size", "32"]
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            train, "_stop_on_signals", lambda: contextlib.nullcontext(iter((0, 0, 1)).__next__)
-        )
-        assert train.main(["with_energy.py", *small]) == cli.STOPPED
+    small = ["--model.width", "2", "--steps", "2", "--data.batch-size", "8"]
     assert train.main(["with_energy.py", *small]) == 0
-    assert "from step 2 to step 3" in capsys.readouterr().err
     network: Any = vone_jax.open_network("runs/with_energy")
     assert (network.label, network.layers[:3]) == ("with_energy", ("energy", "divided", "layer1"))
     energy = network.model.stem
@@ -264,12 +258,15 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
         network.response_fn("divided")(keys, images), layers["divided"], rtol=1e-5
     )
 
-    few = ["runs/with_energy", "--examples", "8"]
+    # Physiology shows the layer larger images.
+    side = physiology.display(network).image_size
+    shown = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+    responses = jax.eval_shape(network.response_fn("divided"), keys, shown)
+    assert responses.shape == (2, side // 2, side // 2, 32)
+
+    few = ["runs/with_energy", "--examples", "8", "--draws", "1"]
     assert evaluate.main([*few, "--suite", "clean"]) == 0
-    assert evaluate.main(["runs/with_energy", "--suite", "physiology", "--layers", "divided"]) == 0
-    found = results.load("runs/with_energy")[0].results
-    clean, scored = (next(r for r in found if r.name == n) for n in ("clean", "physiology-divided"))
-    assert -1 <= scored.value("mean score") <= 1, scored.warnings
+    (clean,) = results.load("runs/with_energy")[0].results
     described = clean.identity["network"]["description"]
     assert described["model"]["stem"] == {"type": "Energy", "cells": 32, "stride": 2}
 

@@ -12,7 +12,6 @@ import pytest
 
 from vone_jax import cli, training
 from vone_jax import sweep as sweeps
-from vone_jax.cli import sweep as program
 from vone_jax.sweep import Ensemble, Member, Sweep, SweepError, Weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -178,22 +177,6 @@ def test_a_report_without_results_is_a_failure(root):
 def test_wrong_sweeps_are_refused(fields, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make(**fields)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["no/such/sweep"], ["quickstart/resnet18"], ["laboratory/headline", "--shard", "3/2"],
-        ["laboratory/headline", "--only", "everything"], ["--no-option"],
-        ["benchmark/published"],
-    ],
-)  # fmt: skip
-def test_wrong_commands_have_status_2(words, capsys):
-    try:
-        status = program.main(words)
-    except SystemExit as stopped:
-        status = stopped.code
-    assert status == cli.WRONG_ARGUMENTS
 
 
 def test_a_signal_stops_the_sweep_and_the_next_call_goes_on(root):
