@@ -102,20 +102,6 @@ def test_mostly_undefined_populations_have_no_similarity():
     assert similarity(jax.random.key(0), np.array([1, 0]), 9, np.array([2, 1]), 0) == (0.0, 0.0)
 
 
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((np.array([1, 2]), 0, np.array([1, 2, 3]), 0), "one shape"),
-        ((np.array([0, 0]), 0, np.array([1, 2]), 0), "empty"),
-        ((np.array([1, 2]), 0, np.array([1, 2]), 0, 0), "bootstraps"),
-    ],
-)
-def test_populations_that_cannot_be_compared_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        similarity(jax.random.key(0), *arguments)
-
-
 def test_undefined_values_count_among_the_units_and_not_in_the_median():
     values = {"or_bandwidth": np.array([10.0, 20.0, np.nan, 60.0])}
     score = neurophysiology.compare(jax.random.key(0), values)["or_bandwidth"]

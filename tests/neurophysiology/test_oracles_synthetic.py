@@ -29,20 +29,6 @@ def waves(sf, orientation, size=33):
 
 
 @pytest.mark.parametrize(("sf", "orientation"), WAVES)
-def test_a_linear_layer_has_the_amplitude_of_its_kernels_spectrum(sf, orientation):
-    kernels = np.random.default_rng(0).normal(size=(25, 25, 1, 6)).astype(np.float32)
-    images, argument = waves(sf, orientation)
-    linear = jax.lax.conv_general_dilated(
-        images[..., None], kernels, (1, 1), "SAME", dimension_numbers=NUMBERS
-    )
-    middle = argument[4:29, 4:29]
-    spectrum = np.abs(np.einsum("yxk,yx->k", kernels[:, :, 0].astype(float), np.exp(1j * middle)))
-    found = tuning.f1(np.asarray(linear[:, 16, 16]))
-    # Float32 sums of 625 numbers around 1.
-    np.testing.assert_allclose(found, spectrum, atol=1e-4)
-
-
-@pytest.mark.parametrize(("sf", "orientation"), WAVES)
 def test_a_block_has_the_amplitudes_of_its_kernels_spectra(sf, orientation):
     images, argument = waves(sf, orientation)
     responses = np.asarray(block_responses(KEY, jnp.asarray(0.5 + 0.5 * images[..., None])))

@@ -3,16 +3,11 @@
 The bank has seed 7. The tolerances were measured with the published bank.
 """
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
-from tests.neurophysiology.conftest import BLOCK, DISPLAY, block_responses, pixel_of
-from vone_jax import v1
-from vone_jax.neurophysiology import record, stimuli, tuning
-from vone_jax.neurophysiology.tuning import orientation_properties
+from tests.neurophysiology.conftest import BLOCK, DISPLAY, pixel_of
 
 KEY = jax.random.key(0)
 
@@ -32,26 +27,6 @@ def turned(first, second):
     return np.abs((first - second + 90) % 180 - 90)
 
 
-def preferred(block, site):
-    gratings = stimuli.orientation_set()
-    flat = record(lambda key, images: v1.noise_free_responses(block, images), KEY, gratings, site)
-    rates = flat.reshape(*gratings.shape, -1)
-    return orientation_properties(rates, np.zeros(len(site)))["pref_or"]
-
-
-def test_the_linear_stage_has_the_amplitude_of_the_kernels_spectrum(gabors):
-    kernels = BLOCK.gabor_kernels().in_phase[:12].astype(np.float64)
-    offset = np.arange(25) - 12
-    for sf, o in ((1.5, 20.0), (5.0, 110.0)):
-        wave = 2 * np.pi * sf / 28 * (offset * np.cos(np.deg2rad(o)))
-        down = 2 * np.pi * sf / 28 * (offset * np.sin(np.deg2rad(o)))
-        argument = down[:, None] + wave
-        gratings = np.sin(argument + np.deg2rad(stimuli.PHASES)[:, None, None])
-        responses = np.einsum("kyx,pyx->pk", kernels, gratings)
-        spectrum = np.abs(np.einsum("kyx,yx->k", kernels, np.exp(1j * argument)))
-        np.testing.assert_allclose(tuning.f1(responses), spectrum, rtol=1e-10)
-
-
 def test_the_preferred_orientation_is_90_minus_theta(scores, gabors):
     theta = parameter(scores, gabors.theta)
     error = turned(scores.per_unit["pref_or"], 90 - theta)
@@ -59,16 +34,6 @@ def test_the_preferred_orientation_is_90_minus_theta(scores, gabors):
     assert np.median(error) < 1.0
     assert np.mean(error < 7.5) > 0.95 and error.max() < 60
     assert np.median(turned(scores.per_unit["pref_or"], theta)) > 20
-
-
-def test_transposed_kernels_are_exposed(site, gabors):
-    kernels = BLOCK.gabor_kernels()
-    bank = v1.ImportedBank(
-        kernels.in_phase.transpose(0, 2, 1), kernels.quadrature.transpose(0, 2, 1), gabors, 28.0
-    )
-    theta = gabors.theta[site.channel]
-    error = turned(preferred(dataclasses.replace(BLOCK, bank=bank), site), 90 - theta)
-    assert np.median(error) > 20
 
 
 def test_the_preferred_frequency_is_that_of_the_carrier(scores, gabors):
@@ -118,13 +83,3 @@ def test_orientation_and_frequency_bandwidths_follow_the_envelope(scores, gabors
         size = parameter(scores, size)[defined]
         correlation = np.corrcoef(ranks(values[defined]), ranks(size))[0, 1]
         assert sign * correlation > 0.8, name
-
-
-@pytest.mark.slow
-def test_the_responses_are_those_of_the_layer(site):
-    gratings = stimuli.grating_set("one", spatial_frequency=3.0, radius=2.0, orientation=40.0,
-                                   phase=np.array([0.0, 90.0]))  # fmt: skip
-    found = record(block_responses, KEY, gratings, site)
-    pixels = np.asarray(stimuli.render(gratings.table, DISPLAY), np.float32) / 255
-    whole = np.asarray(v1.noise_free_responses(BLOCK, jax.numpy.asarray(pixels[..., None])))
-    np.testing.assert_allclose(found, whole[:, site.row, site.col, site.channel], atol=1e-4)

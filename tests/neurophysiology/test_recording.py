@@ -126,7 +126,6 @@ def noise_of_the_place(keys, images):
 def test_layers_that_mix_the_images_of_a_batch_are_refused(layer):
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
     arrive = [
-        lambda: neurophysiology.score(layer, 8.0, 64, 1),
         lambda: neurophysiology.score(layer, 8.0, 64, 1, selection_response_fn=small_layer),
         lambda: find_units(layer, KEY, SMALL_DISPLAY),
         lambda: neurophysiology.layer_features(layer, KEY, images, in_channels=1),
@@ -221,29 +220,6 @@ def test_each_trial_has_noise_of_its_own(small_site):
     assert np.abs(unseen - record_blank(noisy_layer, KEY, site)).max() > 0.1
 
 
-def one_key_layer(key, images):
-    return small_layer(key, images) + jax.random.uniform(key)
-
-
-def test_a_layer_of_a_single_key_is_adapted(small_site):
-    responses = record(neurophysiology.per_example(one_key_layer), KEY, FEW, small_site)
-    shifts = responses - record(small_layer, KEY, FEW, small_site)
-    np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1], shifts.shape), atol=1e-5)
-    assert len(np.unique(shifts[:, 0].round(4))) == len(FEW)
-
-
-def test_an_error_in_a_layer_reaches_the_user(small_site):
-    calls = []
-
-    def broken(key, images):
-        calls.append(images.shape)
-        return small_layer(key, images) + 1 / len(())
-
-    with pytest.raises(ZeroDivisionError):
-        record(broken, KEY, FEW, small_site)
-    assert len(calls) == 1
-
-
 def score_small(layer, **options):
     return neurophysiology.score(layer, 8.0, 64, 1, KEY, **options)
 
@@ -254,11 +230,10 @@ def score_small(layer, **options):
         (lambda key, images: 0 * small_layer(key, images), "to no grating .* above that to grey"),
         (lambda key, images: small_layer(key, images) * jnp.nan, "not finite"),
         (lambda key, images: small_layer(key, images)[0], "shape"),
-        (lambda key, images: {"v1": small_layer(key, images)}, "got dict"),
         (lambda key, images: small_layer(key, images)[..., :4], "at least 20"),
         (noisy_layer, "selection_response_fn"),
     ],
-    ids=["silent", "NaN", "no batch", "dict", "few units", "noise"],
+    ids=["silent", "NaN", "no batch", "few units", "noise"],
 )
 def test_layers_that_cannot_be_scored_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):

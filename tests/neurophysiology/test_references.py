@@ -1,6 +1,7 @@
 """The published distributions, and comparisons with those of a user."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -32,34 +33,12 @@ MEDIANS = {
 
 def test_a_table_of_too_few_values_is_refused():
     """Half of its populations would have no value, and the ceiling would be 0."""
-    with pytest.raises(
-        ValueError, match=r"references\['max_dc'\] must have more values, .* got 1 values"
-    ):
-        references({"max_dc": np.array([10.0, np.nan, np.nan, np.nan])})
     # Of 7.8 %: at most 10 % may have none, and half of that is room for the bootstrap.
-    with pytest.raises(ValueError, match="must have more values, .* got 2 values and 3 NaN"):
+    with pytest.raises(ValueError, match="max_dc.*got 2 values and 3 NaN"):
         references({"max_dc": np.array([10.0, 20.0, np.nan, np.nan, np.nan])})
     known = references({"max_dc": np.array([10.0, 20.0, 30.0, np.nan])})
     scores = compare(jax.random.key(0), {"max_dc": np.array([5.0, 20.0, 30.0])}, known, 50)
     assert np.isfinite(scores["max_dc"].score)
-
-
-@pytest.mark.parametrize(
-    ("counts", "undefined"), [((0, 0), 3), ((-1, 3), 0), ((1, 2), -1)], ids=str
-)
-def test_counts_that_no_sample_has_are_refused(counts, undefined):
-    with pytest.raises(ValueError, match="counts must be >= 0 with at least one neuron"):
-        neurophysiology.Reference(np.array(counts), undefined, "user table")
-
-
-@pytest.mark.untyped
-def test_counts_may_be_numbers_of_numpy():
-    """Such as a sum of NaNs. A result holds plain integers."""
-    published = PUBLISHED["sf_bandwidth"]
-    reference = dataclasses.replace(published, undefined=np.int64(published.undefined))
-    values = {"sf_bandwidth": np.array([40.0, 50.0, np.nan])}
-    score = compare(jax.random.key(0), values, {"sf_bandwidth": reference}, 50)["sf_bandwidth"]
-    assert type(score.neurons) is int and type(score.reference_undefined) is int
 
 
 def test_the_samples_are_complete_and_seven():
@@ -75,25 +54,14 @@ def test_the_studies_without_counts_have_the_samples_of_brain_score():
     assert (samples["Ringach2002"], samples["FreemanZiemba2013"]) == (304, 102)
 
 
-@pytest.mark.parametrize(
-    ("name", "least", "most"),
-    [
-        ("circular_variance", 0, 1),
-        ("or_bandwidth", 0, 90),
-        ("orth_pref_ratio", 0, 1),
-        ("opr_cv_diff", -1, 1),
-        ("sf_bandwidth", 0, 100),
-        ("modulation_ratio", 0, 2),
-        ("texture_selectivity", 0, 1),
-        ("texture_sparseness", 0, 1),
-        ("texture_modulation_index", -1, 1),
-        ("abs_texture_modulation_index", 0, 1),
-    ],
-)
-def test_the_bins_span_what_rates_can_give(name, least, most):
-    edges = PROPERTIES[name].edges
-    assert (edges[0], edges[-1]) == (least, most)
-    np.testing.assert_allclose(np.diff(edges), (most - least) / (len(edges) - 1))
+def test_the_bins_span_what_rates_can_give():
+    spans = {"or_bandwidth": (0, 90), "sf_bandwidth": (0, 100), "modulation_ratio": (0, 2)}
+    spans |= dict.fromkeys(("opr_cv_diff", "texture_modulation_index"), (-1, 1))
+    spans |= dict.fromkeys(("circular_variance", "orth_pref_ratio", "texture_selectivity"), (0, 1))
+    spans |= dict.fromkeys(("texture_sparseness", "abs_texture_modulation_index"), (0, 1))
+    for name, (least, most) in spans.items():
+        edges = PROPERTIES[name].edges
+        np.testing.assert_allclose(edges, np.linspace(least, most, len(edges)), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", MEDIANS)
@@ -116,18 +84,6 @@ def test_there_are_22_properties_in_seven_groups():
     assert [len(members) for members in neurophysiology.GROUPS.values()] == [7, 3, 4, 2, 1, 2, 3]
     for about in PROPERTIES.values():
         assert np.all(np.diff(about.edges) > 0)
-
-
-def test_properties_without_neurons_need_data():
-    rng = np.random.default_rng(0)
-    values = {"circular_variance": rng.random(50), "peak_sf": 2.0 ** rng.normal(1.5, 1.0, 50)}
-    scores = compare(jax.random.key(0), values)
-    assert list(scores) == list(PROPERTIES)
-    assert scores["circular_variance"].status == "needs data"
-    assert scores["circular_variance"].score is None
-    assert scores["circular_variance"].units == 50
-    assert scores["pref_or"].status == "needs stimuli" and scores["pref_or"].neurons == 385
-    assert scores["peak_sf"].status == "scored"
 
 
 def test_a_users_table_scores_what_needed_data():
@@ -170,27 +126,8 @@ def test_group_scores_are_means_of_complete_groups():
     assert groups["orientation"] is None
 
 
-@pytest.mark.untyped
-@pytest.mark.parametrize(
-    ("name", "values", "message"),
-    [
-        ("circular_varianz", np.zeros(3), "references must be one of"),
-        ("peak_sf", np.zeros((3, 2)), "shape"),
-        ("peak_sf", np.array([1.0, np.inf]), "infinite"),
-        ("peak_sf", np.full(3, np.nan), "not all NaN"),
-    ],
-)
-def test_tables_that_cannot_be_used_are_refused(name, values, message):
-    with pytest.raises(ValueError, match=message):
-        references({name: values})
-
-
-@pytest.mark.untyped
-def test_unknown_values_are_refused():
-    with pytest.raises(ValueError, match="values must be one of"):
-        compare(jax.random.key(0), {"colour": np.zeros(3)})
-    for values in (np.array([np.inf]), np.zeros((3, 2))):
-        with pytest.raises(
-            ValueError, match=r"values\['peak_sf'\] must be finite or NaN, of shape"
-        ):
-            compare(jax.random.key(0), {"peak_sf": values})
+def test_infinite_values_of_neurons_and_units_are_refused():
+    infinite = {"peak_sf": np.array([1.0, np.inf])}
+    for refuse in (references, functools.partial(compare, jax.random.key(0))):
+        with pytest.raises(ValueError, match="peak_sf"):
+            refuse(infinite)

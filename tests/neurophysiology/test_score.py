@@ -12,7 +12,7 @@ import pytest
 
 from tests.neurophysiology.conftest import BLOCK, block_responses, small_layer
 from vone_jax import neurophysiology, v1
-from vone_jax.neurophysiology import GROUPS, PROPERTIES, PUBLISHED, stimuli
+from vone_jax.neurophysiology import PROPERTIES, PUBLISHED, stimuli
 from vone_jax.neurophysiology.score import Recorder
 
 
@@ -30,12 +30,6 @@ def test_seven_properties_are_scored_and_the_others_need_data(scores):
             assert score.status == "needs data" and score.units > 0
 
 
-def test_groups_are_scored_only_if_they_are_complete(scores):
-    complete = {"spatial_frequency", "receptive_field_size", "surround_modulation"}
-    assert {name for name, score in scores.groups.items() if score is not None} == complete
-    assert set(scores.groups) == set(GROUPS)
-
-
 def test_rates_are_those_of_v1(scores):
     assert np.median(scores.per_unit["max_dc"]) == pytest.approx(33.8, rel=1e-3)
     assert scores["max_dc"].median == pytest.approx(33.8, rel=1e-3)
@@ -48,12 +42,6 @@ def test_curves_agree_with_properties(scores):
     np.testing.assert_array_equal(angles, stimuli.ORIENTATIONS)
     np.testing.assert_allclose(curve.max(axis=0)[scores.counted["max_dc"]],
                                scores.per_unit["max_dc"][scores.counted["max_dc"]])  # fmt: skip
-    size = scores.curves["size"].values
-    index = (size.max(axis=0) - size[-1]) / size.max(axis=0)
-    counted = scores.counted["surround_suppression_index"]
-    np.testing.assert_allclose(
-        scores.per_unit["surround_suppression_index"][counted], index[counted], rtol=1e-5
-    )
     assert scores.curves["spatial_frequency"].values.shape[0] == 22
 
 
@@ -118,21 +106,6 @@ def test_the_summary_is_json_and_the_arrays_are_a_file(scores):
         assert arrays["curve/orientation"].shape == (12, len(arrays["unit/channel"]))
 
 
-def test_the_table_says_where_no_unit_has_a_property(scores):
-    absent = {"grating_summation_field": np.full(5, np.nan), "peak_sf": np.ones(5)}
-    compared = neurophysiology.compare(jax.random.key(0), absent, bootstraps=10)
-    table = str(dataclasses.replace(scores, properties=compared)).splitlines()
-    told = [line.split()[0] for line in table if line.endswith("5  no unit has it")]
-    assert told == ["grating_summation_field"]
-    assert compared["grating_summation_field"].score == 0.0
-
-
-def test_one_number_is_the_mean_of_the_seven(scores):
-    seven = [scores[name].score for name in PUBLISHED]
-    assert scores.mean_score == pytest.approx(np.mean(seven))
-    assert scores.summary()["mean_score"] == scores.mean_score
-
-
 def test_receptive_field_maps_are_kept_and_lie_around_the_unit(scores):
     arrays = scores.arrays()
     stored, places = arrays["field/map"], arrays["axis/position"]
@@ -148,7 +121,9 @@ def test_receptive_field_maps_are_kept_and_lie_around_the_unit(scores):
     assert stored[far].max() < 1e-6 and stored[:, far].max() < 1e-6
 
 
-def test_the_table_names_what_is_missing(scores):
+def test_the_table_has_the_scores_and_their_mean(scores):
+    seven = [scores[name].score for name in PUBLISHED]
+    assert scores.mean_score == pytest.approx(np.mean(seven))
     table = str(scores)
     assert "needs data" in table and "needs stimuli" in table
     assert f"{scores['peak_sf'].score:.3f}" in table

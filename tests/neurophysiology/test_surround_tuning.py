@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from tests.neurophysiology.conftest import SMALL_DISPLAY, pixel_of, small_layer, surrounded
-from vone_jax import neurophysiology
 from vone_jax.neurophysiology import Display, stimuli, surround_tuning
 from vone_jax.neurophysiology.experiments import ANGLES, SurroundTuning
 from vone_jax.neurophysiology.selection import locate
@@ -38,16 +37,6 @@ def test_the_centre_covers_the_surround():
     inside, outside = distance < 0.65, distance > 0.85
     np.testing.assert_array_equal(image[inside], centre[inside])
     np.testing.assert_array_equal(image[outside], surround[outside])
-
-
-@pytest.mark.untyped
-def test_gratings_below_are_checked():
-    wrong = CENTRE.copy()
-    wrong[0, 6] = 1.5
-    with pytest.raises(ValueError, match=r"contrast must lie in \[0, 1\]"):
-        neurophysiology.GratingSet("wrong", (1,), CENTRE, wrong)
-    with pytest.raises(ValueError, match="table must have shape"):
-        neurophysiology.GratingSet("wrong", (1,), CENTRE, np.tile(CENTRE, (2, 1)))
 
 
 def test_suppression_is_relative_to_the_centre_alone():

@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 
 from vone_jax.neurophysiology import texture_properties as properties
-from vone_jax.neurophysiology.properties import PROPERTIES
 
 
 def random_rates(seed=0, units=6):
     generator = np.random.default_rng(seed)
     return generator.gamma(2.0, 10.0, (15, 15, 2, units)), generator.gamma(1.0, 2.0, units)
-
-
-def test_names_are_those_of_the_benchmarks():
-    rates, blank = random_rates()
-    measured = properties.texture_properties(rates, blank)
-    expected = {name for name, p in PROPERTIES.items() if p.experiment == "texture"}
-    assert set(measured) == expected
-    assert all(values.shape == (6,) for values in measured.values())
 
 
 def test_every_property_is_its_formula():
@@ -44,14 +35,6 @@ def test_every_property_is_its_formula():
         }
         found = {name: values[unit] for name, values in measured.items()}
         assert found == pytest.approx(expected, rel=1e-10)
-
-
-def test_equal_textures_and_noise_have_no_modulation():
-    rates, blank = random_rates()
-    rates[:, :, 1] = rates[:, :, 0]
-    measured = properties.texture_properties(rates, blank)
-    np.testing.assert_array_equal(measured["texture_modulation_index"], 0)
-    np.testing.assert_array_equal(measured["max_texture"], measured["max_noise"])
 
 
 def test_modulation_index_changes_sign_with_the_roles_and_leaves_silent_families_out():
@@ -86,26 +69,6 @@ def test_variance_ratio_limits():
     assert np.isnan(properties.variance_ratio(np.full((15, 15, 1), 11.3)))
 
 
-def test_variance_ratio_of_independent_samples():
-    # Median and 95 % range of samples without families, by Monte Carlo: .017, -.02 to +.08.
-    rates = np.random.default_rng(0).gamma(4.0, 5.0, (15, 15, 4000))
-    low, median, high = np.quantile(properties.variance_ratio(rates), [0.025, 0.5, 0.975])
-    assert low == pytest.approx(-0.02, abs=0.006)
-    assert median == pytest.approx(0.017, abs=0.004)
-    assert high == pytest.approx(0.08, abs=0.012)
-
-
-def test_properties_do_not_depend_on_the_order_of_families_and_samples():
-    rates, blank = random_rates()
-    generator = np.random.default_rng(1)
-    shuffled = generator.permuted(rates[generator.permutation(15)], axis=1)
-    before = properties.texture_properties(rates, blank)
-    # Samples are shuffled per unit and type: everything but their pairing stays.
-    after = properties.texture_properties(shuffled, blank)
-    for name in before:
-        np.testing.assert_allclose(after[name], before[name], rtol=1e-9)
-
-
 def test_responsive_units_exceed_the_blank_by_more_than_5_spikes_per_second():
     rates = np.full((2, 2, 2, 3), 2.0)
     rates[1, 0, 1] = [7.0, 7.1, 2.0]
@@ -119,15 +82,9 @@ def test_responsive_units_exceed_the_blank_by_more_than_5_spikes_per_second():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r, b: (r[:, :, 0], b), r"rates must have shape \(families, samples, 2, units\)"),
-        (lambda r, b: (r[:1], b), "at least 2 families"),
         (lambda r, b: (r[:, :1], b), "at least 2 families, 2 samples"),
-        (lambda r, b: (r, b[:-1]), r"blank must have shape \(6,\)"),
-        (lambda r, b: (-r, b), "rates must be >= 0"),
-        (lambda r, b: (np.where(r == r.max(), -1.0, r), b), "rates must be >= 0 .* got -1"),
-        (lambda r, b: (r, b - 100), "blank must be >= 0"),
+        (lambda r, b: (np.where(r == r.max(), -1.0, r), b), "rates must be >= 0"),
         (lambda r, b: (np.where(r == r.max(), np.nan, r), b), "rates must be finite"),
-        (lambda r, b: (r, b * np.inf), "blank must be finite"),
     ],
 )
 def test_bad_rates_are_refused(change, message):

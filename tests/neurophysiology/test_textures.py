@@ -114,25 +114,19 @@ def test_images_with_the_aperture_are_not_masked_again(freeman_ziemba, tmp_path)
 
 
 def test_incomplete_and_other_images_are_refused(freeman_ziemba, tmp_path):
-    with pytest.raises(ValueError, match="must hold the 450 images such as tex-320x320-im13-smp1"):
-        textures.load_freeman_ziemba(tmp_path)
     missing = tmp_path / "noise-320x320-im52-smp7.png"
     for path in freeman_ziemba.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     missing.unlink()
-    with pytest.raises(ValueError, match=r"in excess are .* \[\(52, 7, 'noise'\)\]"):
-        textures.load_freeman_ziemba(tmp_path)
-    Image.fromarray(np.zeros((16, 16), np.uint8)).save(missing)
-    with pytest.raises(ValueError, match=r"squares of one size, got \[\(8, 8\), \(16, 16\)\]"):
+    with pytest.raises(ValueError, match=r"\[\(52, 7, 'noise'\)\]"):
         textures.load_freeman_ziemba(tmp_path)
     missing.write_bytes(b"not an image")
     with pytest.raises(ValueError, match="smp7.png cannot be decoded"):
         textures.load_freeman_ziemba(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (15, 24)])
-def test_phase_randomisation_keeps_the_amplitude_spectrum(shape):
-    image = np.random.default_rng(0).gamma(1.0, 9.0, shape) - 5.0
+def test_phase_randomisation_keeps_the_amplitude_spectrum():
+    image = np.random.default_rng(0).gamma(1.0, 9.0, (15, 24)) - 5.0
     noise = texture_proxies.phase_randomised(KEY, image)
     assert noise.dtype == np.float64
     spectra = [np.abs(np.fft.fft2(i)) for i in (image, noise)]
@@ -146,8 +140,6 @@ def test_phase_randomisation_keeps_the_amplitude_spectrum(shape):
         for signed in (image, -image):
             noise = texture_proxies.phase_randomised(jax.random.key(seed), signed)
             assert noise.mean() == pytest.approx(signed.mean())
-    with pytest.raises(ValueError, match="image must be a finite"):
-        texture_proxies.phase_randomised(KEY, image * np.nan)
 
 
 @pytest.fixture(scope="module")
@@ -220,18 +212,6 @@ def test_crops_come_from_the_image():
     assert proxy.families == ("leaves",) and proxy.is_proxy
 
 
-@pytest.mark.extras
-def test_photographs_as_a_proxy():
-    data = pytest.importorskip("skimage.data")
-    images = {name: getattr(data, name)() for name in ("brick", "grass", "gravel")}
-    proxy = texture_proxies.proxy_from_images(KEY, images, samples=4)
-    assert proxy.shape == (3, 4, 2) and proxy.images.shape[-1] == 112
-    values = proxy.images.astype(np.float64)
-    # Clipping takes up to 1 % of a texture's pixels.
-    np.testing.assert_allclose(values.std(axis=(-1, -2)), 40.0, atol=0.8)
-    np.testing.assert_allclose(values.mean(axis=(-1, -2)), 128.0, atol=0.8)
-
-
 def test_photographs_with_heavy_tails_take_less_contrast(tmp_path):
     rng = np.random.default_rng(0)
     even = rng.integers(100, 156, (120, 120)).astype(np.uint8)
@@ -258,22 +238,16 @@ def test_load_images(tmp_path):
     luminance = colours @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(loaded["grass"], luminance, atol=1)
     np.testing.assert_allclose(loaded["ink"], luminance, atol=1)
-    Image.fromarray(colours).save(tmp_path / "grass.png")
-    with pytest.raises(ValueError, match="two images for the family 'grass'"):
-        texture_proxies.load_images(tmp_path)
 
 
-@pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("images", "changes", "message"),
+    ("image", "message"),
     [
-        ({"a": np.ones((8, 30))}, {}, r"images\['a'\] must be a grey image .* at least 16 x 16"),
-        ({"a": np.full((30, 30), np.nan)}, {}, "family 'a' holds NaN"),
-        ({"a": np.eye(30)}, {"rms_contrast": 100.0}, "rms_contrast is too large for family 'a'"),
+        (np.full((30, 30), np.nan), "NaN"),
         # One pixel in 256 lies 16 deviations from the mean: few are clipped, and carry nearly all.
-        ({"a": np.eye(16 * 16)[:1].reshape(16, 16)}, {}, "'a': in .* keep 20.2% of it, at least"),
+        (np.eye(16 * 16)[:1].reshape(16, 16), "keep 20.2%"),
     ],
 )
-def test_bad_images_of_a_proxy_are_refused(images, changes, message):
+def test_bad_images_of_a_proxy_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
-        texture_proxies.proxy_from_images(KEY, images, **({"samples": 2, "pixels": 16} | changes))
+        texture_proxies.proxy_from_images(KEY, {"a": image}, samples=2, pixels=16)

@@ -226,11 +226,3 @@ class TestBaseline:
         raised = tuning.size_properties(rates + 7.0, np.full(1, 7.0))
         for name, values in plain.items():
             np.testing.assert_allclose(raised[name], values, atol=1e-12, err_msg=name)
-
-    def test_of_frequencies(self):
-        octaves = np.log2(SPATIAL_FREQUENCIES)
-        curve = np.exp(-((octaves - octaves[9]) ** 2))
-        rates = np.ones((3, 22, 2, 8, 1)) * curve[:, None, None, None]
-        plain = tuning.spatial_frequency_properties(rates, np.zeros(1))
-        raised = tuning.spatial_frequency_properties(rates + 7.0, np.full(1, 7.0))
-        assert raised["peak_sf"] == pytest.approx(plain["peak_sf"])
