@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.convert.torch_writer import archive, sequence
 from tests.networks import random_variables, small
 from vone_jax import convert
 from vone_jax.convert.checkpoint import read_checkpoint
@@ -38,6 +39,18 @@ def folder_keeps(folder, model, variables):
     convert.save_folder(folder, model, variables)
     again, values = convert.load_folder(folder)
     return again == model and equal(values, variables)
+
+
+@pytest.fixture(params=[archive, sequence])
+def write(request, tmp_path):
+    """Writes content in one of the formats of ``torch.save`` and gives the path."""
+
+    def write(*args, **kwargs):
+        path = tmp_path / "file.pth"
+        path.write_bytes(request.param(*args, **kwargs))
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

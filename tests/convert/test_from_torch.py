@@ -39,8 +39,7 @@ def errors(path, **arguments):
     return str(error.value)
 
 
-@pytest.mark.parametrize("form", [archive, sequence])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("form", "prefix"), [(archive, ""), (sequence, "module.")])
 def test_published_vonenets(vone, write, form, prefix):
     model, variables, state_dict = vone
     conversion = convert.read(write(state_dict, prefix=prefix, form=form))
@@ -54,7 +53,7 @@ def test_published_vonenets(vone, write, form, prefix):
     assert any("physiological one of seed 0, sf_max 9" in note for note in conversion.notes)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "net.", "backbone.module."])
+@pytest.mark.parametrize("prefix", ["_orig_mod.module.", "backbone.module."])
 def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(vone, write, prefix):
     extra = {f"vone_block.div_{x}.weight": np.ones((1, 1, 3, 3), np.float32) for x in "ut"}
     path = write(vone[2] | extra, prefix=prefix)
@@ -66,8 +65,7 @@ def test_the_two_extra_tensors_of_the_adversarially_trained_file_are_dropped(von
 def test_files_of_the_training_script_name_the_architecture_differently(vone, write):
     flags = {k: v for k, v in FLAGS.items() if k != "arch"} | {"model_arch": "resnet18"}
     assert convert.read(write(vone[2], flags)).name == "vone_resnet18"
-    report = errors(write(vone[2], flags | {"model_arch": "cornets"}))
-    assert "the flags say 'cornets', but the tensors are those of vone_resnet18" in report
+    assert "cornets" in errors(write(vone[2], flags | {"model_arch": "cornets"}))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +82,10 @@ def test_noise_comes_from_the_flags(vone, write, flags, noise):
 
 
 def test_flags_that_make_no_sense_are_reported_together(vone, write):
-    flags = FLAGS | {"stride": 2.5, "k_exc": "many", "noise_mode": "pink", "simple_channels": 9}
-    report = errors(write(vone[2], flags | {"rand_param": "yes"}))
-    assert "flag rand_param must be True or False, got 'yes'" in report
-    assert "flag stride must be of type int, got 2.5" in report
-    assert "flag k_exc must be of type float, got 'many'" in report
-    assert "flag noise_mode must be 'neuronal', 'gaussian', 'fano' or None" in report
-    assert "simple_channels + complex_channels = 17 filters, got 16" in report
+    wrong = {"stride": 2.5, "k_exc": "many", "noise_mode": "pink", "rand_param": "yes"}
+    report = errors(write(vone[2], FLAGS | wrong | {"simple_channels": 9}))
+    assert all(f"flag {flag} must be" in report for flag in wrong)
+    assert "17 filters, got 16" in report
 
 
 # Settings of a training run that are stored with its weights and do not change the network.
@@ -123,7 +118,6 @@ TRAINING = {
     ("name", "mean", "std"),
     [
         (None, 0.5, 0.5),
-        ("vonenet", (0.5,) * 3, (0.5,) * 3),
         ("imagenet", models.IMAGENET_MEAN, models.IMAGENET_STD),
     ],
 )
@@ -135,14 +129,9 @@ def test_the_normalisation_comes_from_the_flags(vone, write, name, mean, std):
 
 def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write):
     flags = FLAGS | {"color_mode": "opponent", "ksize": 31, "blocks": [1, 2]}
-    path = write(vone[2], flags | {"antialias": False})
-    report = errors(path)
-    assert "flag 'color_mode' is unknown and may change the network, got 'opponent'" in report
-    assert "flag 'blocks' is unknown and may change the network, got '<list>'" in report
-    assert "flag 'antialias' is unknown and may change the network, got 'False'" in report
-    assert "flag ksize must be the size of the kernels in the file, 25, got 31" in report
-    report = errors(write(vone[2], FLAGS | {"normalization": "imagenets"}))
-    assert "got 'imagenets'; did you mean 'imagenet'?" in report
+    report = errors(write(vone[2], flags | {"antialias": False, "normalization": "imagenets"}))
+    for flag in ("'color_mode'", "'blocks'", "'antialias'", "ksize", "normalization"):
+        assert f"flag {flag} " in report
     path = write(vone[2], FLAGS | {"color_mode": "opponent", "unset": None})
     model, _ = convert.from_torch(path, ignored_flags=["color_mode"])
     assert model.v1.image_mean == 0.5
@@ -153,12 +142,10 @@ def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write
 def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
     conversion = convert.read(write(vone[2], flags=None))
     assert conversion.model.v1.noise == v1.NeuronalNoise()
-    (published,) = (note for note in conversion.notes if note.startswith("published values"))
-    assert published.endswith("stride, k_exc, noise_mode, image_size")
+    assert {"stride", "k_exc", "noise", "image_size", "simple_channels"} <= {*conversion.assumed}
     given = {"stride": 4, "noise": None, "image_size": 64, "visual_degrees": 2.0}
     notes = convert.read(write(vone[2], flags=None), v1=given).notes
     assert "published values for what the file does not say: k_exc" in notes
-    assert any("half of the filters" in note for note in conversion.notes)
 
 
 def test_a_given_configuration_wins_but_for_the_bank(vone, write):
@@ -175,7 +162,6 @@ def test_a_given_configuration_wins_over_the_normalisation_of_the_flags(vone, wr
     model, _, state_dict = vone
     path = write(state_dict, FLAGS | {"normalization": "imagenet"})
     assert convert.read(path, v1=model.v1).model.v1.image_mean == model.v1.image_mean
-    assert convert.read(path, v1={"stride": 2}).model.v1.image_mean == models.IMAGENET_MEAN
     config = convert.read(path, v1={"image_mean": 0.4}).model.v1
     assert (config.image_mean, config.image_std) == (0.4, models.IMAGENET_STD)
     # What is given is not assumed.
@@ -195,6 +181,7 @@ def test_all_problems_of_a_file_are_reported_at_once(vone, write):
     broken["bottleneck.weight"] = np.full_like(broken["bottleneck.weight"], np.nan)
     broken["model.layer9.0.conv1.weight"] = np.zeros(1, np.float32)
     broken["model.layer1.0.bn1.weight"] = np.ones(2, np.int64)
+    broken["model.layer1.0.bn1.running_var"] = np.full(2, -1.0, np.float32)
     q0 = broken["vone_block.simple_conv_q0.weight"].copy()
     q0[4] = 1.0
     broken["vone_block.simple_conv_q0.weight"] = q0
@@ -205,6 +192,7 @@ def test_all_problems_of_a_file_are_reported_at_once(vone, write):
         "not finite: bottleneck.weight",
         "unused: model.layer9.0.conv1.weight",
         "type: model.layer1.0.bn1.weight is int64",
+        "negative variance: model.layer1.0.bn1.running_var",
         "filter 4 (in phase) must be finite and read exactly one channel",
         "flags of the noise: scale must be",
     ):
@@ -242,8 +230,6 @@ def test_unknown_architectures(write):
     assert "ResNet with (4, 4, 4, 4) basic blocks" in errors(write(conv(4), None))
     report = errors(write({"encoder.weight": np.zeros(1, np.float32)}, None))
     assert "no known architecture" in report and "encoder.weight" in report
-    with pytest.raises(ValueError, match="name must be one of .*; got 'resnet34'; did you mean"):
-        convert.read(write(conv(2), None), name="resnet34")
 
 
 def robustness(network, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)):
@@ -291,9 +277,6 @@ def test_a_normalisation_that_is_assumed_is_told(resnet50, write):
     assert sum(note.startswith(words) for note in notes) == 1
     stated = convert.read(write(resnet50[2], {"normalization": "imagenet"})).notes
     assert not [note for note in stated if "normalisation" in note]
-    _, _, grey = filled("resnet18", in_channels=1)
-    told = "normalisation that the file does not say: mean 0.5, standard deviation 0.5"
-    assert told in convert.read(write(grey, None)).notes
 
 
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
@@ -303,13 +286,7 @@ def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
     assert "the flag normalization contradicts the normaliser of the file" in report
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"mean": (0.5, np.nan, 0.3)}, "mean must be finite"),
-        ({"std": (0.2, 0.0, 0.4)}, "std must be > 0"),
-        ({"mean": (0.5, 0.5)}, "one per channel, 3 numbers"),
-    ],
-)
-def test_a_wrong_normaliser_is_refused(resnet50, write, change, message):
-    assert message in errors(write(robustness(resnet50[2], **change), None))
+def test_a_wrong_normaliser_is_refused(resnet50, write):
+    for change in ({"mean": (0.5, np.nan, 0.3)}, {"std": (0.2, 0.0, 0.4)}, {"mean": (0.5, 0.5)}):
+        (field,) = change
+        assert field in errors(write(robustness(resnet50[2], **change), None))

@@ -20,8 +20,9 @@ def bank_weights(bank, kernel_size=25, ppd=28.0):
     return [weights(k, c) for k, c in zip(kernels, channels, strict=True)], channels, kernels
 
 
-@pytest.mark.parametrize("distribution", ["physiological", "uniform"])
-@pytest.mark.parametrize(("seed", "sf_max"), [(0, 6.0), (0, 9.0), (5, 9.0)])
+@pytest.mark.parametrize(
+    ("distribution", "seed", "sf_max"), [("physiological", 0, 9.0), ("uniform", 5, 6.0)]
+)
 def test_parameters_channels_and_kernels_come_back(distribution, seed, sf_max):
     sampled = v1.sample_gabor_parameters(128, seed, sf_max=sf_max, distribution=distribution)
     tensors, channels, kernels = bank_weights(sampled)
@@ -58,15 +59,10 @@ def problems(tensors):
 
 def test_filters_that_are_not_gabors_are_named(tensors):
     tensors[0][3] = np.where(tensors[0][3] != 0, np.random.default_rng(1).random((25, 25)), 0)
-    tensors[1][7] *= -0.5
+    tensors[1][7] *= 0.97
     report = problems(tensors)
     assert "filter 3 is not a Gabor pair" in report and "filter 7 is not a Gabor pair" in report
     assert report.count("\n") == 1
-
-
-def test_phases_of_slightly_different_contrast_are_no_pair(tensors):
-    tensors[1][7] *= 0.97
-    assert problems(tensors).startswith("filter 7 is not a Gabor pair")
 
 
 def test_filters_of_several_channels_are_named(tensors):

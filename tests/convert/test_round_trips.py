@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from tests.convert.conftest import equal, filled, folder_keeps
 from tests.networks import random_variables, small
-from vone_jax import convert, models, training, v1
+from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables
@@ -44,13 +44,8 @@ def test_names_and_shapes_are_the_originals(name, reference):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        "vone_alexnet", "vone_cornet_s", "resnet18", "efficientnet_b0", "efficientnet_lite0",
-        "vone_efficientnet_b0", "vone_efficientnet_lite0", "cornet_z", "ev_resnet18", "ev_cornet_z",
-        "ev_efficientnet_b0",
-    ],
-)  # fmt: skip
+    "name", ["resnet18", "vone_alexnet", "vone_efficientnet_lite0", "ev_cornet_z"]
+)
 @pytest.mark.parametrize("suffix", ["safetensors", "folder"])
 def test_out_and_in_is_the_identity(name, suffix, tmp_path):
     model, variables, _ = filled(name)
@@ -77,19 +72,9 @@ BANK = v1.sample_gabor_parameters(8, sf_max=6.0)
         {"noise": v1.FanoNoise(0.5)},
         {"image_mean": models.IMAGENET_MEAN, "image_std": models.IMAGENET_STD},
         {"bank": v1.ImportedBank(*v1.gabor_kernels(BANK, 25, 28.0), BANK, 28.0)},
-        *(
-            pytest.param(fields, marks=pytest.mark.slow)
-            for fields in (
-                {"noise": None, "distribution": "uniform", "sf_max": 5.0},
-                {
-                    "noise": v1.GaussianNoise(2.0),
-                    "image_size": 32,
-                    "visual_degrees": 1.0,
-                    "stride": 1,
-                },
-                {"bank": BANK, "image_mean": 0.4, "image_std": 0.25},
-                {"normalization": v1.SurroundNormalization(c50=0.4, largest_extent=0.3)},
-            )
+        pytest.param(
+            {"bank": BANK, "normalization": v1.SurroundNormalization(c50=0.4, largest_extent=0.3)},
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -100,14 +85,14 @@ def test_folders_keep_the_front_end(config, tmp_path):
     assert folder_keeps(tmp_path, model, variables)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vone_resnet18"])
-def test_a_network_that_computes_in_bfloat16_is_written(name, tmp_path):
+def test_a_network_that_computes_in_bfloat16_is_written(tmp_path):
     """Its variables are float32. The folder does not keep in what it computes."""
-    model = models.create(name, 3, image_size=28, in_channels=1, width=2, dtype=jnp.bfloat16)
+    form = {"num_classes": 3, "image_size": 28, "in_channels": 1, "width": 2}
+    model = models.create("vone_resnet18", **form, dtype=jnp.bfloat16)
     variables = random_variables(model)
     convert.save_folder(tmp_path, model, variables)
     again, values = convert.load_folder(tmp_path)
-    assert again == models.create(name, 3, image_size=28, in_channels=1, width=2)
+    assert again == models.create("vone_resnet18", **form)
     assert equal(values, variables)
 
 
@@ -124,9 +109,9 @@ def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image_size", "stem_size"), [(28, None), (32, None), (64, None), (224, None), (64, 224)]
+    ("name", "image_size", "stem_size"),
+    [("resnet18", 28, None), ("resnet18", 64, 224), ("alexnet", 64, None)],
 )
-@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
 def test_files_keep_the_form_of_base_networks(name, image_size, stem_size, tmp_path):
     """Tensors of the same shapes belong to stems with other strides."""
     model = models.create(name, 3, image_size, in_channels=1, width=2, stem_size=stem_size)
@@ -145,64 +130,35 @@ def test_the_strides_of_torchvision_hold_at_any_image_size(tmp_path):
     write_safetensors(path, tensors)
     found = convert.read(path, image_size=64)
     assert found.model == model.clone(image_size=64)
-    assert not any("image size" in note for note in found.notes)
-    (note,) = [note for note in found.notes if "strides" in note]
-    assert "the stem has stride 2;" in note and found.assumed == ("mean", "std", "stem_size")
+    assert found.assumed == ("mean", "std", "stem_size")
+    assert any("the stem has stride 2;" in note for note in found.notes)
     assert "image_size" in convert.read(path).assumed
     given = convert.read(path, image_size=64, stem_size=64)
     assert given.model == models.create("resnet18", 5, 64, width=2)
     assert given.assumed == ("mean", "std")
 
 
-def test_a_size_that_is_taken_from_a_small_kernel_is_told(tmp_path):
-    """A file of a network with another stem would have the same shapes."""
-    model = models.create("resnet18", 3, image_size=32, width=2)
-    path = tmp_path / "net.safetensors"
-    write_safetensors(path, convert.to_torch(model, random_variables(model)))
-    notes = convert.read(path).notes
-    assert "image size that the file does not say: 32 pixels" in notes
-    assert any("the stem has stride 1 and no pool; if" in note for note in notes)
-    larger = convert.read(path, image_size=48).model
-    assert larger == model.clone(image_size=48)
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "folder"])
 @pytest.mark.parametrize("name", ["vone_resnet18", "resnet18"])
-def test_the_normalisation_survives(name, suffix, tmp_path):
-    """From the flags of a checkpoint to a folder, a checkpoint and an experiment."""
-    base = name == "resnet18"
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if base else (models.IMAGENET_MEAN, models.IMAGENET_STD)
-
-    def normalised(model, **fields):
-        if base:
-            return model.clone(**fields)
-        fields = {f"image_{field}": values for field, values in fields.items()}
-        return model.clone(v1=dataclasses.replace(model.v1, **fields))
-
+def test_the_normalisation_survives_in_a_file_of_pytorch(name, tmp_path):
     model, variables, _ = filled(name)
-    model = normalised(model, mean=mean, std=std)
-    if suffix == "folder":
-        convert.save_folder(tmp_path, model, variables)
-        again, _ = convert.load_folder(tmp_path)
-        assert again == model
-    else:
-        path = tmp_path / "net.safetensors"
-        convert.save_torch(path, model, variables)
+    path, half = tmp_path / "net.safetensors", (0.5,) * 3
+
+    def normalised(mean, std):
+        if name == "resnet18":
+            return model.clone(mean=mean, std=std)
+        return model.clone(v1=dataclasses.replace(model.v1, image_mean=mean, image_std=std))
+
+    if name == "resnet18":
+        convert.save_torch(path, normalised(half, half), variables)
         again, _ = convert.from_torch(path)
-        odd = normalised(model, mean=(0.1, 0.2, 0.3))
-        with pytest.raises(ValueError, match="have no name in a checkpoint of PyTorch"):
-            convert.save_torch(path, odd, variables)
-    if base:
-        assert (again.mean, again.std) == (mean, std)
-        fields = {"mean": mean, "std": std}
+        assert (again.mean, again.std) == (half, half)
     else:
-        assert (again.v1.image_mean, again.v1.image_std) == (mean, std)
-        fields = {"v1": dataclasses.replace(again.v1, bank=None)}
-    config = training.ModelConfig(name, 5, width=2, **fields)
-    experiment = training.Experiment("x", config, training.DataConfig("fashion_mnist_small"))
-    stored = json.loads(json.dumps(training.to_json(experiment)))
-    trained = training.from_json(stored).build()
-    assert trained == again if base else trained.v1 == fields["v1"]
+        expected = models.IMAGENET_MEAN, models.IMAGENET_STD
+        convert.save_torch(path, normalised(*expected), variables)
+        again, _ = convert.from_torch(path)
+        assert (again.v1.image_mean, again.v1.image_std) == expected
+    with pytest.raises(ValueError, match="have no name in a checkpoint of PyTorch"):
+        convert.save_torch(path, normalised((0.1, 0.2, 0.3), half), variables)
 
 
 @pytest.fixture
@@ -227,8 +183,6 @@ def test_damaged_folders(folder):
             convert.load_folder(folder)
 
     refused("{", "config.json does not describe a network")
-    refused({"format": 1}, "config.json does not describe a network")
-    refused(good | {"network": good["network"] | {"name": "resnet9"}}, "name must be one of")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -252,11 +206,8 @@ def test_a_state_dict_fills_every_leaf_from_its_tensor():
     ("name", "image_size", "refused"),
     [
         ("resnet18", 64, True),
-        ("resnet18", 28, True),
-        ("efficientnet_b0", 32, True),
         # PyTorch refuses tensors of other shapes by itself.
         ("resnet18", 32, False),
-        ("resnet18", 224, False),
         ("vone_resnet18", 64, False),
     ],
 )
