@@ -192,15 +192,16 @@ def test_cpus_multiply_depthwise_and_accelerators_convolve(platform, convolution
     assert program.count("stablehlo.convolution") == convolutions
 
 
+def test_depthwise_sums_in_sixteen_bits_are_left_to_xla():
+    x, k = (argument.astype(jnp.bfloat16) for argument in arguments(9, 5, 6, True))
+    program = jax.jit(pair(1, 2, True)[0]).lower(x, k).as_text()
+    assert "stablehlo.convolution" in program
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_the_gradient_of_a_depthwise_kernel_keeps_no_windows():
     """Stacked over rows, the windows would be 25 times the images."""
     x, k = arguments(40, 5, 16, True)
     compiled = jax.jit(depthwise_loss_and_gradients).lower(x, k).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 5 * x.nbytes
-
-
-def test_depthwise_sums_in_sixteen_bits_are_left_to_xla():
-    x, k = (argument.astype(jnp.bfloat16) for argument in arguments(9, 5, 6, True))
-    program = jax.jit(pair(1, 2, True)[0]).lower(x, k).as_text()
-    assert "stablehlo.convolution" in program

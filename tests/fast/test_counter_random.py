@@ -14,6 +14,9 @@ from scipy import stats
 from vone_jax import prng, v1
 from vone_jax.fast import counter_random
 
+# Tested in what XLA makes of them, with its optimisations.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SEEDS = (0, 1)
 SHAPE = (16, 16, 64)
 EXAMPLES = 64

@@ -10,6 +10,9 @@ import pytest
 
 from vone_jax import fast, models, v1
 
+# Tested in what XLA makes of them, with its optimisations.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 RNG = np.random.default_rng(0)
 ORDER = RNG.permutation(6)
 IMAGES = RNG.standard_normal((3, 16, 14, 6)).astype(np.float32)
