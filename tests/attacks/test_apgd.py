@@ -194,9 +194,12 @@ def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():
     easy, hard = (np.full((1, 1, 3, 1), each, np.float32) for each in (0.55, 1.0))
     keys = jax.random.split(KEY, 2)
     attack = APGD("linf", 0.15, steps=1, restarts=4)
-    among_easy, beside_hard = (
-        attack(keys, logits_fn, np.concatenate([easy, other]), np.zeros(2, int))
-        for other in (easy, hard)
+    among_easy, beside_hard, at_once = (
+        attack.choose(
+            keys, logits_fn, np.concatenate([easy, other]), np.zeros(2, int), whole
+        ).images
+        for other, whole in ((easy, False), (hard, False), (hard, True))
     )
     assert np.all(np.argmax(logits_fn(keys, among_easy), axis=1) == 1)
     np.testing.assert_array_equal(beside_hard[0], among_easy[0])
+    np.testing.assert_array_equal(at_once[0], among_easy[0])

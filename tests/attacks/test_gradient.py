@@ -13,6 +13,7 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import fast, prng
 from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
+from vone_jax.attacks.attack import Attack
 
 KEY = jax.random.key(11)
 
@@ -89,6 +90,22 @@ def test_the_start_is_kept_where_each_step_lowers_the_loss():
     images, labels = problem.IMAGES, problem.labels(problem.TWO_CLASSES)
     adversarial = PGD("l2", 0.1, steps=2, keep="best")(problem.KEY, detour, images, labels)
     np.testing.assert_array_equal(adversarial, images)
+
+
+def test_iterates_are_judged_with_keys_that_no_gradient_has_used(monkeypatch):
+    """The start and three iterates with one key, the gradients of three steps with others."""
+    used = []
+
+    def evaluate(self, keys, *arguments):
+        jax.debug.callback(lambda drawn: used.append(drawn.tobytes()), jax.random.key_data(keys))
+        return Attack.evaluate(self, keys, *arguments)
+
+    monkeypatch.setattr(PGD, "evaluate", evaluate)
+    labels = problem.labels(problem.TWO_CLASSES)
+    attack = PGD("linf", 0.07, steps=3, keep="best")
+    attack(KEY, problem.TWO_CLASSES, problem.IMAGES, labels)
+    jax.effects_barrier()
+    assert len(used) == 4 + 3 and len(set(used)) == 1 + 3
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
