@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.networks import MeanBackEnd, random_variables
 from vone_jax import models, prng, v1
+
+CONFIG = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5, stride=2)
 
 
 @pytest.fixture(scope="module")
 def model():
-    config = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5, stride=2)
-    return models.create("vone_resnet18", 10, v1=config, width=4)
+    """A network whose back end compiles fast."""
+    return models.VOneNet(CONFIG, MeanBackEnd(10, norm=True), bottleneck_features=6)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +107,10 @@ def test_without_noise_the_key_does_not_matter(model, variables, images, call):
     assert not np.allclose(noisy, one)
 
 
-def test_training_moves_batch_statistics_and_every_parameter_has_a_gradient(
-    model, variables, images
-):
+def test_training_moves_batch_statistics_and_every_parameter_has_a_gradient(images):
+    model = models.create("vone_resnet18", 10, v1=CONFIG, width=4)
+    variables = random_variables(model)
+
     def loss(params):
         logits, updates = model.apply(
             {**variables, "params": params},
@@ -126,11 +130,12 @@ def test_training_moves_batch_statistics_and_every_parameter_has_a_gradient(
     assert set(variables) == {"params", "batch_stats"}
 
 
-def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(model, images):
+def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(images):
+    model = models.create("vone_resnet18", 10, v1=CONFIG, width=4)
     mixed = model.clone(
         dtype=jnp.bfloat16, back_end=model.back_end.clone(dtype=jnp.bfloat16, parent=None)
     )
-    assert mixed == models.create("vone_resnet18", 10, v1=model.v1, width=4, dtype=jnp.bfloat16)
+    assert mixed == models.create("vone_resnet18", 10, v1=CONFIG, width=4, dtype=jnp.bfloat16)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda x: mixed.init(key, x, noise_key=key), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
