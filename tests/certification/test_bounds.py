@@ -59,7 +59,8 @@ def matrix(config, height, width):
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_the_bound_is_just_above_the_largest_singular_value(config):
     height, width = config.image_size, config.image_size + 3
-    exact = np.linalg.norm(matrix(config, height, width), 2)
+    dense = matrix(config, height, width)
+    exact = np.linalg.norm(dense, 2)
     bound = certification.sensitivity(config, (height, width))
     # The border of these images is a large part of them.
     assert exact <= bound <= 1.2 * exact
@@ -67,6 +68,14 @@ def test_the_bound_is_just_above_the_largest_singular_value(config):
     linear = bounds.linear_responses(config, rows.reshape(-1, height, width, config.in_channels))
     ours = np.asarray(linear).reshape(len(rows), -1)
     assert np.linalg.norm(ours, 2) == pytest.approx(exact, rel=1e-5)
+    # A cell has one row for each phase and position.
+    simple, pixels = config.simple_channels, dense.shape[1]
+    positions = -(-height // config.stride) * -(-width // config.stride)
+    phases = dense.reshape(-1, positions, pixels)
+    pairs = phases[simple:].reshape(-1, 2, positions, pixels).swapaxes(1, 2)
+    cells = [phases[:simple, :, None], pairs]
+    farthest = [np.linalg.norm(each, 2, axis=(2, 3)).max(axis=1) for each in cells if len(each)]
+    np.testing.assert_allclose(bounds.reaches(config), np.concatenate(farthest), rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
