@@ -138,6 +138,18 @@ def test_a_linear_reader_tells_two_clouds_as_often_as_normal_variables_say(dista
     assert turned.mean() == pytest.approx(told.mean(), abs=0.05)
 
 
+def test_the_reader_has_the_covariance_of_ledoit_and_wolf():
+    random = np.random.default_rng(0)
+    spread = random.normal(size=(7, 5)) * np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    sample, difference = spread.T @ spread / 7, random.normal(size=5)
+    round_ = np.trace(sample) / 5 * np.eye(5)
+    error = sum(np.sum((np.outer(row, row) - sample) ** 2) for row in spread) / 7**2
+    share = error / np.sum((sample - round_) ** 2)
+    assert 0.1 < share < 0.9
+    expected = np.linalg.solve((1 - share) * sample + share * round_, difference)
+    np.testing.assert_allclose(geometry._uncorrelated(spread, difference), expected)
+
+
 def test_single_points_are_told_apart_unless_they_are_the_same():
     point = np.ones((1, 4, 3))
     (told,), (apart,) = geometry.separability(point, 2 * point)
