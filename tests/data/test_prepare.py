@@ -64,12 +64,10 @@ class TestIdx:
             np.testing.assert_array_equal(read[split][0], images)
             np.testing.assert_array_equal(read[split][1], labels)
 
-    @pytest.mark.parametrize("damage", ["cut", "type"])
-    def test_a_damaged_file_is_named(self, tmp_path, damage):
+    def test_a_damaged_file_is_named(self, tmp_path):
         path = tmp_path / "x"
         write_idx(path, np.zeros((2, 3), np.uint8))
-        content = path.read_bytes()
-        path.write_bytes(content[:-1] if damage == "cut" else b"\0\0\x0d" + content[3:])
+        path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(ValueError, match=str(path)):
             read_idx(path)
 

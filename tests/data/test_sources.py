@@ -40,12 +40,8 @@ class TestArraySource:
         ("images", "labels", "message"),
         [
             (np.zeros((2, 4, 4, 1)), np.zeros(2, int), "uint8"),
-            (np.zeros((2, 4, 4, 2), np.uint8), np.zeros(2, int), "C = 1 or 3"),
             (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, int), "one per image"),
-            (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2), "integers"),
             (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2]), r"in \[0, 2\)"),
-            (np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1]), r"in \[0, 2\)"),
-            (np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, int), "no images"),
         ],
     )
     def test_refuses(self, images, labels, message):
@@ -106,13 +102,10 @@ class TestNpz:
     @pytest.mark.parametrize(
         ("replaced", "message"),
         [
-            ({"train_images": np.zeros((4, 6, 5))}, "images must be uint8 .*float64"),
-            ({"train_images": np.zeros((3, 6, 5), np.uint8)}, "labels must be 3 integers"),
-            ({"train_labels": np.zeros((4, 14), int)}, r"labels must be 4 .* shape \(4, 14\)"),
-            ({"val_labels": np.zeros(2)}, "labels must be integers, got float64"),
-            ({"val_labels": np.array([0, -1])}, "labels must be from 0 to 99999, got -1 to 0"),
-            ({"class_names": "cat"}, r"labels must be in \[0, 1\)"),
-            ({"class_names": np.array([None])}, "class_names.*has Python objects"),
+            ({"train_images": np.zeros((4, 6, 5))}, "images must be uint8"),
+            ({"train_labels": np.zeros((4, 14), int)}, r"shape \(4, 14\)"),
+            ({"val_labels": np.array([0, -1])}, "got -1 to 0"),
+            ({"class_names": np.array([None])}, "has Python objects"),
         ],
     )
     def test_another_layout_is_refused(self, arrays, opened, replaced, message):
@@ -120,13 +113,11 @@ class TestNpz:
             opened("train", **arrays | replaced)
 
     def test_the_splits_of_the_file_are_named(self, arrays, opened):
-        with pytest.raises(ValueError, match="no split 'test' .*; its splits are train, val"):
+        with pytest.raises(ValueError, match="its splits are train, val"):
             opened("test", **arrays)
-        with pytest.raises(ValueError, match="its splits are none"):
-            opened("train", images=arrays["train_images"])
 
 
-@pytest.mark.parametrize(("count", "stride"), [(20, 5), (100, 1), (60, 100 / 60), (99, 100 / 99)])
+@pytest.mark.parametrize(("count", "stride"), [(20, 5), (60, 100 / 60)])
 def test_a_subset_has_every_class_of_a_sorted_set(count, stride):
     labels = np.arange(100) // 10
     source = data.ArraySource(np.zeros((100, 4, 4, 1), np.uint8), labels, class_names="abcdefghij")
@@ -178,10 +169,14 @@ class TestFolder:
         save(tmp_path / "train/a/1.png", 77, mode="L")
         save(tmp_path / "train/a/2.gif", 3, mode="P")
         save(tmp_path / "train/a/3.png", (1, 2, 3, 0), mode="RGBA")
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([0, 0, 0, 10, 20, 30])
+        image.save(tmp_path / "train/a/4.png", transparency=b"\x80\x40")
         source = data.load(f"folder:{tmp_path}", "train")
         assert source[0]["image"][0, 0].tolist() == [77, 77, 77]
         assert source[1]["image"].shape == (6, 8, 3)
         assert source[2]["image"][0, 0].tolist() == [1, 2, 3]
+        assert source[3]["image"][0, 0].tolist() == [10, 20, 30]
 
     def test_a_directory_of_classes_is_divided(self, tmp_path):
         """Every fifth image of a class is for validation, and none is in both parts."""
@@ -199,29 +194,23 @@ class TestFolder:
         assert len(data.load(f"folder:{tmp_path}", ".")) == 13
         assert [source.split for source in parts] == ["train", "validation"]
         assert data.evaluation_split(f"folder:{tmp_path}") == "."
-        cure = "folders of classes are divided into train and validation"
-        with pytest.raises(ValueError, match=f"'test'; .* cat, dog; {cure}"):
+        with pytest.raises(ValueError, match="divided into train and validation"):
             data.load(f"folder:{tmp_path}", "test")
         save(tmp_path / "eel" / "0.png")
-        with pytest.raises(ValueError, match="eel holds 1 image; at least 2 are needed to divide"):
+        with pytest.raises(ValueError, match="eel holds 1 image"):
             data.load(f"folder:{tmp_path}", "train")
         (tmp_path / "val").mkdir()
-        with pytest.raises(ValueError, match="has no split 'train'; its folders are cat, dog"):
+        with pytest.raises(ValueError, match="has no split 'train'"):
             data.load(f"folder:{tmp_path}", "train")
 
-    @pytest.mark.parametrize("split", ["train", "validation", "."])
-    def test_splits_of_other_names_are_no_classes(self, tmp_path, split):
+    def test_splits_of_other_names_are_no_classes(self, tmp_path):
         """Kaggle has such folders. A network would learn to tell the splits apart."""
         for part in ("Training", "Testing"):
             for name in ("cat", "dog"):
                 save(tmp_path / part / name / "0.png")
         with pytest.raises(ValueError, match="Testing, Training of .* look like splits"):
-            data.load(f"folder:{tmp_path}", split)
+            data.load(f"folder:{tmp_path}", "train")
         assert data.load(f"folder:{tmp_path}", "Training").class_names == ("cat", "dog")
-
-    def test_a_slash_at_the_end_or_a_way_round_changes_no_name(self, folder):
-        for typed in (f"{folder}/", f"{folder}/../{folder.name}", f"{folder}/."):
-            assert data.load(f"folder:{typed}", "train").name == f"folder:{folder}"
 
     def test_hidden_folders_are_no_images(self, folder):
         """Notebooks keep copies in such folders."""
@@ -231,12 +220,6 @@ class TestFolder:
         save(cat / "deeper/.thumbnails/1.png")
         (cat / ".linked").symlink_to("../dog")
         assert len(data.load(f"folder:{folder}", "train")) == before
-
-    def test_a_palette_with_transparency_is_read_without_a_warning(self, tmp_path):
-        image = Image.new("P", (4, 4), 1)
-        image.putpalette([0, 0, 0, 10, 20, 30])
-        image.save(tmp_path / "a.png", transparency=b"\x80\x40")
-        assert decode_image(tmp_path / "a.png", 3)[0, 0].tolist() == [10, 20, 30]
 
     def test_a_farm_of_links_into_a_shared_set_is_read(self, folder, tmp_path_factory):
         """Links of files, of classes and of splits; the names are those of the links."""
@@ -282,26 +265,13 @@ class TestFolder:
         assert checksums[0] == checksums[1] != checksums[2]
         save(tmp_path / "one/val/cat/b.png")
         more = data.FolderSource(tmp_path / "one", "val")
+        # Only the chosen images count.
         assert data.Subset(more).checksum != checksums[0] == data.Subset(more, 1).checksum
         assert data.Subset(data.Subset(more)).checksum is None
-
-    def test_the_checksum_is_of_the_chosen_images(self, tmp_path):
-        for name in "abcd":
-            save(tmp_path / f"val/cat/{name}.png", size=(8, 6))
-
-        def checksum():
-            return data.Subset(data.FolderSource(tmp_path, "val"), 2).checksum
-
-        first = checksum()
-        save(tmp_path / "val/cat/b.png", size=(30, 40))
-        assert checksum() == first
-        save(tmp_path / "val/cat/c.png", size=(30, 40))
-        assert checksum() != first
 
     @pytest.mark.parametrize(
         ("files", "split", "message"),
         [
-            ((), "train", "no class folders"),
             (("train/image.png",), "train", "no class folders"),
             (("train/cat/a.txt",), "train", "holds no image"),
             (("train/cat/a.png",), "test", "'test'.*train"),
@@ -323,27 +293,20 @@ class TestFolder:
 
 class TestDecode:
     @pytest.mark.parametrize("ending", ["png", "jpg"])
-    @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
-    def test_damaged_file_is_named(self, tmp_path, ending, damage):
+    def test_damaged_file_is_named(self, tmp_path, ending):
         path = tmp_path / f"x.{ending}"
         noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(noise).save(path)
         content = path.read_bytes()
-        damaged = {
-            "empty": b"",
-            "text": b"not an image",
-            "cut": content[: len(content) // 2],
-            "flipped": b"\0\0\0\0" + content[4:],
-        }[damage]
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
-            decode_image(path, 3)
+        for damaged in (b"", b"not an image", content[: len(content) // 2]):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"{path} cannot be decoded"):
+                decode_image(path, 3)
 
-    @pytest.mark.parametrize("mode", ["I;16", "LAB", "F"])
-    def test_other_modes_are_refused(self, tmp_path, mode):
+    def test_other_modes_are_refused(self, tmp_path):
         path = tmp_path / "deep.tiff"
-        Image.new(mode, (4, 4)).save(path)
-        with pytest.raises(ValueError, match=f"{path} has Pillow mode '{mode}'; .* of 8 bits"):
+        Image.new("I;16", (4, 4)).save(path)
+        with pytest.raises(ValueError, match="'I;16'"):
             decode_image(path, 3)
 
     def test_colours_of_sixteen_bits_are_reduced(self, tmp_path):
@@ -353,6 +316,6 @@ class TestDecode:
         np.testing.assert_array_equal(decode_image(path, 3), pixels)
 
     def test_the_kind_of_a_set_is_part_of_its_name(self):
-        for name, cure in (("cifar10", "tfds:<name>"), ("a/b.npz", "did you mean 'npz:a/b.npz'")):
+        for name, cure in (("cifar10", "tfds:<name>"), ("a/b.npz", "'npz:a/b.npz'")):
             with pytest.raises(ValueError, match=cure):
                 data.load(name, "train")

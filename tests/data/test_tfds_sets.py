@@ -28,22 +28,16 @@ def test_registered_sets(name, shape, num_classes):
     assert batches[0]["image"].shape == (3, 32, 32, shape[2])
 
 
-def test_unknown_name_suggests_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match="'imagenet2013'.*imagenet2012"):
-        data.load("tfds:imagenet2013", "train", data_dir=tmp_path)
-
-
 def test_an_unprepared_set_says_the_command(tmp_path):
     command = f"tfds build cifar10 --file_format=array_record --data_dir={tmp_path}"
-    with pytest.raises(FileNotFoundError, match=f"not prepared in {tmp_path}.*{command}"):
+    with pytest.raises(FileNotFoundError, match=command):
         data.load("tfds:cifar10", "train", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="or with vone-prepare idx --name mnist"):
-        data.load("tfds:mnist", "train", data_dir=tmp_path)
 
 
-def test_other_kinds_of_sets_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not an image classification set"):
-        data.load("tfds:voc", "train", data_dir=tmp_path)
+def test_other_names_and_kinds_of_sets_are_refused(tmp_path):
+    for name, message in (("imagenet2013", "imagenet2012"), ("voc", "image classification")):
+        with pytest.raises(ValueError, match=message):
+            data.load(f"tfds:{name}", "train", data_dir=tmp_path)
 
 
 def write_set(
@@ -90,8 +84,7 @@ def own_set(tmp_path):
 
 def test_a_set_with_one_split_has_parts_of_it(own_set, tmp_path):
     own_set(*[png()] * 5)
-    message = r"its splits are test, and parts of them, such as 'test\[80%:\]'"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"'test\[80%:\]'"):
         data.load("tfds:oddities", "train", data_dir=tmp_path)
     assert len(data.load("tfds:oddities", "test[80%:]", data_dir=tmp_path)) == 1
 
