@@ -33,3 +33,20 @@ def programs():
         function.clear_cache()
     gc.collect()
     return lambda: sum(function._cache_size() for function in compiled)
+
+
+@pytest.fixture
+def keys_of(monkeypatch):
+    """A function that watches a method of an attack, and returns a list of the keys it gets."""
+
+    def watch(kind, method):
+        used, original = [], getattr(kind, method)
+
+        def watched(self, keys, *arguments):
+            jax.debug.callback(lambda data: used.append(data.tobytes()), jax.random.key_data(keys))
+            return original(self, keys, *arguments)
+
+        monkeypatch.setattr(kind, method, watched)
+        return used
+
+    return watch

@@ -10,7 +10,6 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import prng
 from vone_jax.attacks import APGD, apgd, losses, norms
-from vone_jax.attacks.attack import Attack
 
 KEY = jax.random.key(11)
 
@@ -34,15 +33,9 @@ def test_checkpoints_are_those_of_the_paper():
     assert gaps[22] == 22 and gaps[41] == 19 and gaps[57] == 16 and gaps.sum() == 99
 
 
-def test_stages_of_larger_radii_end_in_the_ball_and_share_no_draws(monkeypatch):
+def test_stages_of_larger_radii_end_in_the_ball_and_share_no_draws(keys_of):
     """Three stages of 3, 3 and 4 steps, and an evaluation of the last point of each."""
-    used = []
-
-    def gradient(self, keys, *arguments):
-        jax.debug.callback(lambda drawn: used.append(drawn.tobytes()), jax.random.key_data(keys))
-        return Attack.gradient(self, keys, *arguments)
-
-    monkeypatch.setattr(APGD, "gradient", gradient)
+    used = keys_of(APGD, "gradient")
     attack = APGD("l1", 0.05, steps=10, large_eps_schedule=True)
     labels = problem.labels(problem.TWO_CLASSES)
     adversarial = attack(KEY, problem.TWO_CLASSES, problem.IMAGES, labels)

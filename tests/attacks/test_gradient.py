@@ -13,7 +13,6 @@ from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import fast, prng
 from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
-from vone_jax.attacks.attack import Attack
 
 KEY = jax.random.key(11)
 
@@ -92,16 +91,9 @@ def test_the_start_is_kept_where_each_step_lowers_the_loss():
     np.testing.assert_array_equal(adversarial, images)
 
 
-def test_iterates_are_judged_with_keys_that_no_gradient_has_used(monkeypatch):
+def test_iterates_are_judged_with_keys_that_no_gradient_has_used(keys_of):
     """The start and three iterates with one key, the gradients of three steps with others."""
-    used = []
-
-    def evaluate(self, keys, *arguments):
-        jax.debug.callback(lambda drawn: used.append(drawn.tobytes()), jax.random.key_data(keys))
-        return Attack.evaluate(self, keys, *arguments)
-
-    monkeypatch.setattr(PGD, "evaluate", evaluate)
-    labels = problem.labels(problem.TWO_CLASSES)
+    used, labels = keys_of(PGD, "evaluate"), problem.labels(problem.TWO_CLASSES)
     attack = PGD("linf", 0.07, steps=3, keep="best")
     attack(KEY, problem.TWO_CLASSES, problem.IMAGES, labels)
     jax.effects_barrier()

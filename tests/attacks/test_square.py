@@ -168,6 +168,16 @@ def test_linear_classifier_approaches_the_optimum_from_below(norm, share):
     assert np.mean(gain) > share * best
 
 
+def test_both_images_of_a_query_have_draws_that_no_other_query_has(
+    keys_of, weights, images, labels
+):
+    """One evaluation of the clean images, and two for each of four queries."""
+    used = keys_of(Square, "evaluate")
+    run(Square("linf", 0.05, queries=4, eot_samples=2), weights, images, labels)
+    jax.effects_barrier()
+    assert len(used) == 1 + 8 and len(set(used)) == 1 + 4
+
+
 @pytest.mark.slow
 def test_no_lucky_draw_moves_the_coin():
     """The coin is right with probability p whatever the image; searching must not lower it."""
