@@ -50,22 +50,26 @@ def test_averages_of_draws_have_the_scores_of_the_draws_themselves():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def calibration_error(right, confidence):
+    """From the scores of each image, of which the others do not matter."""
+    scores = np.zeros((len(right), 1, 7))
+    scores[:, 0, 1], scores[:, 0, 2] = right, confidence
+    return calibration.summarise(scores).calibration_error[0]
+
+
 def test_labels_drawn_from_the_probabilities_are_calibrated():
     rng = np.random.default_rng(0)
     probability = rng.uniform(0.5, 1.0, 20_000)
-    labels = (rng.random(20_000) > probability).astype(int)
-    both = np.stack([probability, 1 - probability], axis=-1)
-    found = certification.measure_calibration(logits(both)[:, None], labels)
-    assert found.calibration_error[0] < 0.02
-    overconfident = 3 * logits(both)[:, None]
-    assert certification.measure_calibration(overconfident, labels).calibration_error[0] > 0.08
+    right = rng.random(20_000) < probability
+    assert calibration_error(right, probability) < 0.02
+    overconfident = probability**3 / (probability**3 + (1 - probability) ** 3)
+    assert calibration_error(right, overconfident) > 0.08
 
 
 def test_bins_are_weighted_by_their_counts():
     """Confidence .95 (three right of four) and .55 (none right of one)."""
-    answers = [[[0.95, 0.05]]] * 4 + [[[0.55, 0.45]]]
-    found = certification.measure_calibration(logits(answers), np.array([0, 0, 0, 1, 1]))
-    assert found.calibration_error[0] == pytest.approx((4 * 0.2 + 0.55) / 5)
+    found = calibration_error([1, 1, 1, 0, 0], [0.95] * 4 + [0.55])
+    assert found == pytest.approx((4 * 0.2 + 0.55) / 5)
 
 
 def test_logits_that_are_not_finite_are_refused():
