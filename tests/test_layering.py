@@ -56,7 +56,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("corruptions", {"corruptions", "prng", "fast"}),
         ("geometry.py", set()),
         ("certification", {"certification", "models", "v1", "prng", "fast"}),
-        ("synthesis.py", {"prng"}),
+        ("synthesis.py", {"fast", "prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         # Its __main__ is a door to the command.

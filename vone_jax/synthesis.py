@@ -22,7 +22,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Key
 
-from vone_jax import prng
+from vone_jax import fast, prng
 
 Images = Float[Array | np.ndarray, "n h w c"]
 ResponseFn = Callable[[Any, Any], Any]
@@ -305,7 +305,7 @@ def _round(
         return jnp.sum(errors) - weight * apart
 
     def step(_: Any, candidates: Array) -> Array:
-        slope = jax.grad(loss)(candidates)
+        slope = fast.in_fast_layout(jax.grad(loss))(candidates)
         flat = slope.reshape(-1, *slope.shape[2:])
         return jnp.clip(candidates - length * _unit(flat).reshape(slope.shape), 0.0, 1.0)
 
@@ -328,7 +328,7 @@ def _differentiate(
         return _norms(difference) / (difference.size / len(images)) ** 0.5
 
     def slopes(which: int, candidates: Array) -> Array:
-        return jax.grad(lambda x: jnp.sum(distances(which, x)))(candidates)
+        return fast.in_fast_layout(jax.grad(lambda x: jnp.sum(distances(which, x))))(candidates)
 
     def inner(one: Array, two: Array) -> Array:
         return jnp.sum((one * two).reshape(len(one), -1), axis=1).reshape(-1, 1, 1, 1)
@@ -386,7 +386,7 @@ def _excite(
         return jnp.take_along_axis(responses, units[:, None], axis=1)[:, 0]
 
     def step(number: Any, contrast: Array) -> Array:
-        slope = jax.grad(lambda x: jnp.sum(drive(x)))(contrast)
+        slope = fast.in_fast_layout(jax.grad(lambda x: jnp.sum(drive(x))))(contrast)
         share = 0.5 * (1 + jnp.cos(jnp.pi * number.astype(jnp.float32) / steps))
         return limited(contrast + share * rate * norm * _unit(slope))
 

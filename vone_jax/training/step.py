@@ -15,8 +15,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax import prng
 from vone_jax.training.augmentation import make_corruption
 from vone_jax.training.experiment import Experiment
 from vone_jax.training.optimizer import euclidean_norm, learning_rate, make_optimizer
@@ -174,9 +174,11 @@ def make_train_step(
             def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
                 return model.apply(variables, images, train=False, noise_key=keys)
 
-            images, labels = batch["image"], batch["label"]
-            images = perturbation.perturb(attack_keys, logits_fn, images, labels)
-            batch = batch | {"image": images}
+            def perturb(keys: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
+                return perturbation.perturb(keys, logits_fn, images, labels)
+
+            perturb = fast.in_fast_layout(perturb)
+            batch = batch | {"image": perturb(attack_keys, batch["image"], batch["label"])}
         noise_key, dropout_key = keys["train noise"], keys["dropout"]
         return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
 
