@@ -7,7 +7,6 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
-from tests.attacks import toy
 from vone_jax import prng
 from vone_jax.attacks import APGD, apgd, losses, norms
 
@@ -164,14 +163,6 @@ def test_success_has_to_be_borne_out_by_other_draws():
     attack = APGD("linf", 0.1, steps=10, eot_samples=4)
     adversarial = attack(KEY, lucky, images, jnp.zeros(40, jnp.int32))
     assert np.all(jnp.mean(adversarial, axis=(1, 2, 3)) > 0.58)
-
-
-@pytest.mark.slow
-def test_no_attack_moves_the_coin():
-    """The coin is right with probability p; restarts and targets must not lower it."""
-    attack = APGD("linf", 0.1, steps=3, restarts=2, targets=2, loss="targeted_dlr",
-                  eot_samples=2)  # fmt: skip
-    toy.assert_coin_resists(KEY, attack)
 
 
 def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():

@@ -1,7 +1,5 @@
 """Attacks inside of functions that the user transforms, with arrays from outside of them."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,8 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
-from tests.attacks import toy
 from vone_jax import prng
-from vone_jax.attacks import APGD, DDN, FGSM, FMN, PGD, Strongest
+from vone_jax.attacks import APGD, FGSM, FMN, PGD, Strongest
 
 KEY, IMAGES, LABELS = problem.KEY, problem.IMAGES, problem.labels()
 
@@ -52,25 +49,6 @@ def test_over_networks_that_a_function_closes_over(attack):
     for one, result in zip(weights, together, strict=True):
         alone = attack(0.02, Partial(problem.centred, one))
         np.testing.assert_allclose(result, alone, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("attack", [
-    PGD("linf", 0.0, steps=2), APGD("linf", 0.0, steps=4),
-    DDN("l2", 0.0, steps=5, initial_norm=0.1),
-], ids=lambda attack: type(attack).__name__)  # fmt: skip
-def test_over_radii(attack):
-    noisy = Partial(toy.with_noise, problem.TWO_CLASSES, jnp.float32(0.1))
-    labels = problem.labels(problem.TWO_CLASSES)
-
-    def adversarial(eps):
-        return dataclasses.replace(attack, eps=eps)(KEY, noisy, IMAGES, labels)
-
-    radii = (0.0, 0.02, 1.0)
-    ladder = jax.vmap(adversarial)(jnp.asarray(radii))
-    for eps, together in zip(radii, ladder, strict=True):
-        np.testing.assert_allclose(together, adversarial(eps), atol=1e-6)
-    assert np.any(ladder[1] != ladder[2])
 
 
 @pytest.mark.parametrize("attack", [pgd, fmn])

@@ -8,7 +8,6 @@ import scipy
 
 from tests.certification.test_bounds import block, matrix
 from vone_jax import certification, v1
-from vone_jax.certification import observer
 
 
 def test_the_eigendistortions_of_a_linear_layer_are_its_singular_vectors():
@@ -76,13 +75,3 @@ def test_an_observer_cannot_see_a_grating_of_certified_contrast(noise):
         grating = jnp.float32(wave).reshape(1, 16, 1, 1)
         seen = certification.detectability(config, images, images + grating, noise)
         assert 0 < float(seen.max()) < scipy.stats.norm.ppf(0.99) * 1.05
-
-
-def test_noise_with_more_spontaneous_activity_hides_more():
-    config = block(in_channels=1, size=16, k_exc=20.0)
-    quiet, loud = (
-        certification.certified_contrast(config, [4.0], 0.99, v1.NeuronalNoise(level=level))
-        for level in (0.07, 2.0)
-    )
-    assert quiet.amplitude[0] < 0.2 * loud.amplitude[0]
-    assert observer.largest_size(v1.NeuronalNoise(), 0.5, 1.0, 1.0)[0] == 0.0

@@ -128,13 +128,3 @@ def test_draws_under_vmap_are_those_of_their_keys(draw):
     for number in range(2):
         one = draw(prng.fold(prng.example_keys(jax.random.key(7), 3), number))
         np.testing.assert_array_equal(both[number], one)
-
-
-@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
-def test_keys_of_other_generators_draw_as_the_threefry_key_of_their_seed(implementation):
-    def drawn(**kind):
-        keys = [jax.random.key(seed, **kind) for seed in range(4)]
-        return np.stack([counter_random.standard_normal(key, (5,)) for key in keys])
-
-    np.testing.assert_array_equal(drawn(impl=implementation), drawn())
-    assert len(np.unique(drawn())) == 20

@@ -25,28 +25,37 @@ def count(variables):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
 
 
+# Of torchvision, CORnet, TensorFlow and VOneNet, for 1000 classes; without the bank.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "alexnet": 61_100_840,
+    "cornet_s": 53_416_616,
+    "cornet_z": 2_071_656,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_lite0": 4_652_008,
+    "vone_resnet18": 11_712_744,
+    "vone_resnet50": 25_580_264,
+    "vone_alexnet": 74_741_800,
+    "vone_cornet_s": 53_402_856,
+    # The trained part of EVNet's.
+    "vone_efficientnet_b0": 5_295_812,
+    "vone_efficientnet_lite0": 4_659_272,
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "parameters"),
+    ("name", "size", "classes", "parameters"),
     [
-        ("resnet18", 11_689_512),
-        ("resnet50", 25_557_032),
-        ("alexnet", 61_100_840),
-        ("cornet_s", 53_416_616),
-        ("cornet_z", 2_071_656),
-        ("efficientnet_b0", 5_288_548),
-        ("efficientnet_lite0", 4_652_008),
-        ("vone_resnet18", 11_712_744),
-        ("vone_resnet50", 25_580_264),
-        ("vone_alexnet", 74_741_800),
-        ("vone_cornet_s", 53_402_856),
-        # The trained part of EVNet's.
-        ("vone_efficientnet_b0", 5_295_812),
-        ("vone_efficientnet_lite0", 4_659_272),
+        *((name, 224, 1000, number) for name, number in PARAMETERS.items()),
+        ("resnet18", 32, 10, 11_173_962),
+        ("vone_resnet18", 32, 10, 11_204_874),
+        ("resnet18", 64, 200, 11_279_112),
+        ("vone_resnet18", 64, 200, 11_302_344),
     ],
 )
-def test_parameter_counts_are_the_published_ones(name, parameters):
-    """With 1000 classes, of torchvision, CORnet, TensorFlow and VOneNet; without the bank."""
-    variables, _ = abstract(models.create(name), 224, 3)
+def test_parameter_counts_are_the_published_ones(name, size, classes, parameters):
+    variables, _ = abstract(models.create(name, classes, size), size, 3)
     assert count(variables) == parameters
 
 
@@ -66,20 +75,6 @@ def test_every_layer_of_a_network_is_computed_in_bfloat16(name):
     )
     outputs = jax.tree.leaves(variables["intermediates"])
     assert len(outputs) > 10 and {output.dtype for output in outputs} == {jnp.dtype("bfloat16")}
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "classes", "parameters"),
-    [
-        ("resnet18", 32, 10, 11_173_962),
-        ("vone_resnet18", 32, 10, 11_204_874),
-        ("resnet18", 64, 200, 11_279_112),
-        ("vone_resnet18", 64, 200, 11_302_344),
-    ],
-)
-def test_small_image_parameter_counts_are_the_published_ones(name, size, classes, parameters):
-    variables, _ = abstract(models.create(name, classes, size), size, 3)
-    assert count(variables) == parameters
 
 
 @pytest.mark.parametrize(
@@ -186,16 +181,6 @@ def test_lite0_has_a_normalisation_of_its_own():
     np.testing.assert_allclose(normalised, (levels - 127) / 128, atol=1e-12)
     assert models.create("efficientnet_b0").mean == models.IMAGENET_MEAN
     assert models.create("efficientnet_lite0", in_channels=1).mean == (0.5,)
-
-
-@pytest.mark.parametrize("stage", ["v1", "subcortical"])
-def test_the_degrees_of_an_evnet_follow_from_either_stage(stage):
-    subcortical = v1.SubcorticalConfig(96, 4.0)
-    channels = subcortical.num_channels
-    block = v1.VOneBlockConfig(image_size=96, visual_degrees=4.0, stride=2, in_channels=channels)
-    configs = {"v1": block, "subcortical": subcortical}
-    model = models.create("ev_resnet18", 10, image_size=96, **{stage: configs[stage]})
-    assert model.v1.visual_degrees == model.subcortical.visual_degrees == 4.0
 
 
 def test_a_given_v1_decides_image_size_and_channels():

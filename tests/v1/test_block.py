@@ -124,38 +124,6 @@ def test_moving_the_image_by_one_stride_moves_the_map_by_one(quiet, images):
     )
 
 
-@pytest.mark.slow
-def test_complex_cells_do_not_see_the_phase_of_a_coloured_grating():
-    """Both phases read one channel; with the original's separate channels this fails."""
-    n = 3
-    bank = v1.GaborParameters(
-        sf=np.full(n, 4.0),
-        theta=np.full(n, 90.0),
-        phase=np.array([0.0, 40.0, 80.0]),
-        nx=np.full(n, 0.8),
-        ny=np.full(n, 0.5),
-        channel=np.arange(n),
-    )
-    axis = np.arange(24) / 24
-
-    def red_grating(phase):
-        image = np.full((1, 24, 24, 3), 0.5, np.float32)
-        image[..., 0] = 0.5 + 0.4 * np.cos(2 * np.pi * 4 * axis + phase)[None, None]
-        return image
-
-    def modulation(bank, cell):
-        config = dataclasses.replace(
-            QUIET, simple_channels=0, complex_channels=n, kernel_size=23, bank=bank
-        )
-        phases = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-        curve = [v1.noise_free_responses(config, red_grating(p))[0, 4, 4, cell] for p in phases]
-        return float(np.ptp(curve) / np.mean(curve))
-
-    split = dataclasses.replace(bank, channel_quadrature=np.array([1, 2, 0]))
-    assert modulation(bank, cell=0) < 0.02
-    assert modulation(split, cell=0) > 1.0
-
-
 def test_noise_does_not_depend_on_the_batch(noisy, images):
     key = jax.random.key(3)
     whole = noisy(key, images)

@@ -226,15 +226,6 @@ def test_grey_images_are_colour_images_of_equal_channels():
 
 
 @pytest.mark.slow
-def test_populations_can_be_left_out():
-    images = np.random.default_rng(2).random((1, 24, 24, 3)).astype(np.float32)
-    both = v1.subcortical_responses(QUIET, images)
-    without_m = v1.subcortical_responses(dataclasses.replace(QUIET, m_cells=None), images)
-    without_p = v1.subcortical_responses(dataclasses.replace(QUIET, p_cells=None), images)
-    np.testing.assert_array_equal(jnp.concatenate([without_m, without_p], axis=-1), both)
-
-
-@pytest.mark.slow
 def test_noise_depends_on_the_key_of_an_example_alone():
     responses = jax.random.normal(jax.random.key(1), (3, 8, 8, 4))
 
