@@ -1,7 +1,6 @@
 """The command line of train.py: what it says and with which status it ends."""
 
 import errno
-import inspect
 import os
 import re
 import shlex
@@ -37,11 +36,6 @@ def planned(monkeypatch):
     return calls
 
 
-def test_help_names_the_configs(capsys):
-    assert train.main(["--help"]) == 0
-    assert "quickstart/vone_resnet18" in capsys.readouterr().out
-
-
 def test_the_script_is_the_same_command():
     command = [sys.executable, "train.py"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -50,32 +44,17 @@ def test_the_script_is_the_same_command():
 
 
 def test_help_for_a_config_lists_fields_with_their_values(capsys):
-    with pytest.raises(SystemExit) as stop:
+    assert train.main(["tiny_imagenet/vone_resnet18", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
+    assert "--model.image-size 64" in text and "--help-all" in text
+    with pytest.raises(SystemExit, match="0"):
         train.main(["tiny_imagenet/vone_resnet18", "--help-all"])
-    assert stop.value.code == 0
     text = capsys.readouterr().out
     for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
         assert field in text
     assert "--model.v1.noise.scale" in text and "0.286" in text
     assert all(name in text for name in models.NAMES if not names.prefix(name))
-
-
-@pytest.mark.parametrize(
-    "of",
-    [v1.VOneBlockConfig, v1.SurroundNormalization, v1.SubcorticalConfig, v1.NeuronalNoise],
-)
-def test_help_is_not_broken_within_a_sentence(of):
-    """The parser joins a line to the one before only if it begins with a letter."""
-    fields = inspect.cleandoc(of.__doc__).partition("Attributes:")[2]
-    following = re.findall(r"^ {4}(\S.*)$", fields, re.MULTILINE)
-    assert following and [line for line in following if not line[0].isalpha()] == []
-
-
-def test_short_help_fits_a_screen(capsys):
-    assert train.main(["tiny_imagenet/vone_resnet18", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
-    assert "--model.image-size 64" in text and "--help-all" in text
 
 
 def test_overrides_reach_the_experiment(planned, capsys):
@@ -174,10 +153,6 @@ def test_the_normalisation_is_one_number_or_one_per_channel(planned):
     assert train.main(["cifar10/vone_resnet18", *mean, "--model.v1.image-std", "0.25"]) == 0
     assert planned[0][0].model.v1.image_mean == (0.485, 0.456, 0.406)
     assert planned[0][0].model.v1.image_std == 0.25
-    assert train.main(["quickstart/vone_resnet18", *mean[:2]]) == 0
-    assert planned[1][0].model.v1.image_mean == 0.485
-    assert train.main(["cifar10/resnet18", "--model.mean", *mean[1:]]) == 0
-    assert planned[2][0].model.mean == (0.485, 0.456, 0.406)
 
 
 def test_what_a_config_says_stays_and_a_contradiction_is_named(planned, capsys):

@@ -117,8 +117,7 @@ def test_a_teacher_has_the_classes_in_their_order(tiny, ours, theirs, fits):
 
 def test_a_teacher_of_images_of_another_size_is_refused(tiny):
     teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (9, 9, 1))
-    message = r"take images of shape \(8, 8, 1\), teacher takes \(9, 9, 1\)"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="images of shape"):
         inputs.check_teacher(training.resolve(tiny, tiny_source("train")), "abc", teacher)
 
 

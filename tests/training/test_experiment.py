@@ -42,9 +42,7 @@ def through_json(experiment):
     [
         (training.Constant(), None),
         (training.Step(epochs=(20, 40), decay=0.2), v1.StabilisedNoise(level=2.0)),
-        (training.Cosine(final=0.01), v1.GaussianNoise(scale=4.0)),
-        (training.OneCycle(rise=0.1), None),
-        (training.Plateau(patience=3), None),
+        (training.Plateau(patience=3), v1.GaussianNoise(scale=4.0)),
     ],
 )
 def test_json_gives_an_equal_experiment(experiment, schedule, noise):
@@ -55,7 +53,8 @@ def test_json_gives_an_equal_experiment(experiment, schedule, noise):
         experiment,
         model=replace(experiment.model, v1=front_end),
         data=replace(experiment.data, corruptions=corrupted, corruption_severity=(2, 4)),
-        optimizer=replace(experiment.optimizer, schedule=schedule),
+        optimizer=replace(experiment.optimizer, schedule=schedule, rates=(("conv*", 0.1),)),
+        freeze=("norm", "conv/bias"),
         non_finite_limit=3,
         accumulation_steps=4,
     )
@@ -99,12 +98,8 @@ def test_differing_fields_are_named(experiment):
         (lambda: run(perturbation=attacks.FGSM("linf", 0.1)), "perturbation"),
         (lambda: run(accumulation_steps=3), "accumulation_steps"),
         (lambda: training.Similarity("neural"), "path"),
-        (lambda: training.Similarity("v1", path="x.npz"), "path"),
-        (lambda: training.Similarity("v1", layers=()), "layers"),
-        (lambda: training.Similarity("v1", images=2, batch=2), "images"),
         (lambda: training.Similarity("v1", images=8, batch=9), "batch"),
         (lambda: DataConfig(source="x", corruptions=("frost",)), "corruptions"),
-        (lambda: DataConfig(source="x", corruption_severity=(0, 2)), "corruption_severity"),
         (lambda: DataConfig(source="x", corruption_severity=(1,)), "corruption_severity"),
         (lambda: OptimizerConfig(rates=(("a", 0.0),)), "rates"),
         (lambda: OptimizerConfig(rates=("a", 1.0)), "rates"),
@@ -131,12 +126,6 @@ def test_steps_take_precedence_over_epochs(experiment):
 
 def test_a_network_has_the_precision_of_its_experiment(experiment):
     assert replace(experiment, precision="bfloat16").build().back_end.dtype == jnp.bfloat16
-
-
-def test_a_network_is_built_for_a_number_of_classes(experiment):
-    unknown = replace(experiment, model=replace(experiment.model, num_classes=None))
-    with pytest.raises(ValueError, match=r"model\.num_classes must be .* got None; give it"):
-        unknown.build()
 
 
 def test_json_keeps_both_stages_of_an_evnet(experiment):

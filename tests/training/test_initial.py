@@ -1,6 +1,5 @@
 """Runs that start from given weights: what is taken, what is left, what is new, and resuming."""
 
-import re
 import shutil
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_loop import StopAt, assert_same_run, final_state, train
+from test_loop import StopAt, assert_same_run, train
 from tiny import source_of, tiny_source
 
 from tests.networks import TinyNet
@@ -108,14 +107,11 @@ def test_a_vonenet_takes_the_trunk_of_its_base_network():
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("class_names", [pytest.param("vwxyz", marks=pytest.mark.slow), "abx"])
-def test_other_classes_make_a_new_head(class_names):
-    """Their number may be that of the file or another."""
-    number = len(class_names)
-    source = network("resnet18", number, tuple(class_names))
+def test_other_classes_make_a_new_head():
+    source = network("resnet18", 3, tuple("abx"))
     target, weights = choose(experiment("resnet18"), source)
-    assert counts(weights)["back_end/fc"] == (0, 16 * number + number, 16 * 3 + 3)
-    assert sum(left for _, left, _ in counts(weights).values()) == 16 * number + number
+    assert counts(weights)["back_end/fc"] == (0, 16 * 3 + 3, 16 * 3 + 3)
+    assert sum(left for _, left, _ in counts(weights).values()) == 16 * 3 + 3
     assert weights.notes == ("the source has other classes, so the head is new",)
     head = {path for path in started(target, weights) if path[1:3] == ("back_end", "fc")}
     assert head.isdisjoint(weights.taken) and len(head) == 2
@@ -124,7 +120,6 @@ def test_other_classes_make_a_new_head(class_names):
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ("abc", ("c", "a", "b")),
         (("1", "2", "0"), ("0", "1", "2")),
         (("n01440764_tench", "n01443537", "n01484850"), ("n01484850", "n01440764", "n01443537")),
     ],
@@ -140,8 +135,6 @@ def test_the_same_classes_in_another_order_reorder_the_head(ours, theirs):
     np.testing.assert_array_equal(taken["fc8"]["bias"], head["bias"][[1, 2, 0]])
     inner = source.variables["params"]["back_end"]["fc7"]
     np.testing.assert_array_equal(taken["fc7"]["kernel"], inner["kernel"])
-    (note,) = weights.notes
-    assert "another order" in note
 
 
 @pytest.mark.parametrize("class_names", [(), ("0", "1", "2")])
@@ -163,28 +156,10 @@ def test_a_module_is_taken_as_a_whole_or_not_at_all():
     assert counts(weights)["back_end/fc8"][0] == 0
 
 
-def test_weights_of_which_nothing_fits_are_refused():
-    with pytest.raises(ValueError, match="initial_weights: nothing in source fits resnet18"):
-        choose(experiment("resnet18"), network("alexnet"))
-
-
-def test_a_function_without_weights_is_refused():
-    function = source_of(None, None, "", ())
-    with pytest.raises(ValueError, match="initial_weights: only functions of source are known"):
-        choose(experiment("resnet18"), function)
-
-
-def test_the_table_has_a_line_for_each_part_and_their_sum():
-    source = network("alexnet", classes=5, class_names=())
-    _, weights = choose(experiment("alexnet"), source)
-    lines = weights.table().splitlines()
-    assert lines[0] == "initial weights: source"
-    assert lines[1].split() == ["parameters", "of", "taken", "left", "new"]
-    assert len({len(line) for line in lines[1:]}) == 1
-    rows = {name: numbers for name, *numbers in map(str.split, lines[2:])}
-    features = source.variables["params"]["back_end"]["fc7"]["bias"].size
-    assert rows["back_end/fc8"] == ["0", f"{5 * features + 5:,}", f"{3 * features + 3:,}"]
-    assert rows["all"][1:] == rows["back_end/fc8"][1:]
+def test_a_network_of_which_nothing_fits_or_that_is_a_function_is_refused():
+    for source in (network("alexnet"), source_of(None, None, "", ())):
+        with pytest.raises(ValueError, match="initial_weights"):
+            choose(experiment("resnet18"), source)
 
 
 # The front end.
@@ -196,26 +171,11 @@ THEIRS = replace(
 )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_stems_that_move_otherwise_are_named():
-    """Those for 64 and 224 pixels have weights of the same shapes and other strides."""
-    target = experiment("resnet18")
-    target = replace(target, model=replace(target.model, image_size=64, stem_size=64))
-    _, weights = choose(target, network("resnet18", image_size=224))
-    assert "model.stem.stride is 1, that of the source 2" in weights.notes
-    _, weights = choose(target, network("resnet18", image_size=96))
-    assert not [note for note in weights.notes if "stem" in note]
-
-
 def test_front_ends_that_differ_are_named():
     source = network("vone_resnet18", v1=THEIRS)
     _, weights = choose(experiment("vone_resnet18", v1=V1), source)
-    notes = "\n".join(weights.notes)
-    assert "model.v1.k_exc is 25.0, that of the source 17.0" in notes
-    assert "model.v1.image_mean is 0.5, that of the source (0.3,)" in notes
-    assert "model.v1.noise is NeuronalNoise" in notes and "the source None" in notes
-    assert re.search("model.v1.bank is sha256 [0-9a-f]{12}, that of the source sha256 ", notes)
-    assert len(weights.notes) == 5
+    named = {note.split(" is ")[0].removeprefix("model.v1.") for note in weights.notes}
+    assert named == {"k_exc", "image_mean", "image_std", "noise", "bank"}
     assert choose(experiment("vone_resnet18"), source)[1].notes == ()
 
 
@@ -245,36 +205,17 @@ def start(tiny, monkeypatch):
 def test_a_part_that_is_new_cannot_be_frozen(start, weights):
     """Its kernel would stay random. A bias, and what is taken, can be frozen."""
     start = replace(start, optimizer=replace(start.optimizer, rates=()))
-    for pattern in ("logits", "log*"):
-        message = re.escape(f"freeze {pattern} would leave logits at random values, since ")
-        with pytest.raises(ValueError, match=message):
-            choose(replace(start, freeze=("norm", pattern)), weights)
+    with pytest.raises(ValueError, match="logits at random values"):
+        choose(replace(start, freeze=("norm", "log*")), weights)
     _, taken = choose(replace(start, freeze=("conv", "*/bias")), weights)
     assert taken.parts["logits"]["new"] == 15
 
 
-@pytest.mark.slow
-def test_a_run_says_what_it_took_and_trains_the_rest(start, weights, tmp_path, capsys):
-    assert train(start, tmp_path, initial=weights, progress=True).finished
-    described = training.read_run(tmp_path)
-    assert described.given == start and described.parameters == 8 + 15
-    _, taken = choose(start, weights)
-    assert taken.table() in capsys.readouterr().err
-    final = final_state(start, tmp_path)
-    theirs = weights.variables["params"]
-    np.testing.assert_array_equal(final.params["conv"]["kernel"], theirs["conv"]["kernel"])
-    assert np.any(final.params["norm"]["scale"] != theirs["norm"]["scale"])
-    assert train(start, tmp_path, progress=True).finished
-    assert "initial weights" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("devices", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, weights, tmp_path, devices):
-    options = {"devices": jax.devices()[:devices]}
+def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, weights, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert train(start, whole, initial=weights, **options).finished
-    assert train(start, stopped, initial=weights, stop=StopAt(3), **options).step == 2
-    assert train(start, stopped, **options).finished
+    assert train(start, whole, initial=weights).finished
+    assert train(start, stopped, initial=weights, stop=StopAt(3)).step == 2
+    assert train(start, stopped).finished
     assert_same_run(start, stopped, whole)
 
 

@@ -29,11 +29,6 @@ def test_the_loss_is_float32_for_bfloat16_logits(logits):
     assert low.dtype == jnp.float32
 
 
-def test_large_logits_give_finite_losses():
-    losses = step.cross_entropy(jnp.asarray([[1e4, -1e4]]), jnp.asarray([1]))
-    np.testing.assert_allclose(losses, [2e4])
-
-
 def test_sums_over_any_partition_are_equal_and_padding_may_hold_nan(logits):
     labels = jnp.asarray(LABELS)
     losses = step.cross_entropy(logits, labels)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax.training import Constant, Cosine, OneCycle, OptimizerConfig, Plateau, Step
+from vone_jax.training import Cosine, OneCycle, OptimizerConfig, Plateau, Step
 from vone_jax.training.optimizer import (
     PlateauState,
     after_validation,
@@ -47,8 +47,6 @@ def reference(config, params, gradients, rates):
 @pytest.mark.parametrize(
     "config",
     [
-        OptimizerConfig(momentum=0.0, weight_decay=0.0),
-        OptimizerConfig(momentum=0.9, weight_decay=0.0),
         OptimizerConfig(momentum=0.9, weight_decay=0.1),
         OptimizerConfig(momentum=0.9, weight_decay=0.1, decayed="kernels"),
         OptimizerConfig(momentum=0.9, weight_decay=0.1, gradient_clip=0.5),
@@ -126,7 +124,7 @@ def test_one_cycle_is_that_of_pytorch():
     np.testing.assert_allclose(rates[-1], end, rtol=1e-2)
 
 
-@pytest.mark.parametrize(("rise", "total"), [(0.0, 20), (1.0, 20), (0.3, 1), (0.3, 2)])
+@pytest.mark.parametrize(("rise", "total"), [(0.0, 20), (1.0, 20), (0.3, 1)])
 def test_one_cycle_is_finite_at_its_limits(rise, total):
     rates = curve(OneCycle(rise=rise), total_steps=total)
     assert np.isfinite(rates).all() and (rates > 0).all() and (rates <= 0.1 * (1 + 1e-6)).all()
@@ -137,12 +135,6 @@ def test_warmup_multiplies_the_schedule_by_a_linear_rise():
     warm = curve(Cosine(), warmup_epochs=1.5)
     rise = np.minimum(1.0, np.arange(1, 51) / 15)
     np.testing.assert_allclose(warm, plain * rise, rtol=1e-6)
-
-
-def test_boundaries_and_warmup_may_lie_beyond_the_largest_step():
-    assert (curve(Step((2.0, 1e9))) == curve(Step((2.0,)))).all()
-    warm = curve(Constant(), warmup_epochs=1e9)
-    assert (0 < warm).all() and (warm < 1e-6).all()
 
 
 def torch_plateau(losses, decay, patience, threshold):
@@ -159,7 +151,7 @@ def torch_plateau(losses, decay, patience, threshold):
     return factors
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.01, 0.2])
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
 def test_plateau_is_that_of_pytorch(threshold):
     losses = [3.0, 2.0, 1.99, 2.1, 1.7, 1.69, 1.69, 1.8, 1.2, 1.2, 1.2, 1.2, 1.2, 1.1, 1.3, 1.3]
     schedule = Plateau(decay=0.5, patience=1, threshold=threshold)
@@ -171,8 +163,3 @@ def test_plateau_is_that_of_pytorch(threshold):
     assert factors == torch_plateau(losses, 0.5, 1, threshold)
     assert factors[-1] < 1
     assert state.factor.dtype == state.best.dtype == np.float32 and state.waited.dtype == np.int32
-
-
-def test_other_schedules_ignore_validations():
-    state = jax.tree.map(np.asarray, PlateauState())
-    assert after_validation(Cosine(), state, 1.0) is state

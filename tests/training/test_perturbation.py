@@ -86,20 +86,6 @@ def test_an_attack_sees_the_network_as_it_is():
     assert_close(after.params, expected.params, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_accumulation_attacks_the_same_images():
-    """The change of an example does not depend on its part of the batch."""
-    attack = PGD("linf", 0.1, steps=1, random_start=True)
-    experiment = dataclasses.replace(EXPERIMENT, seed=0, optimizer=GRADIENT)
-    logits_fn = partial(logits_of, TinyNet(), initial_state(experiment, TinyNet()).variables)
-    images, labels = BATCH["image"], BATCH["label"]
-    keys = prng.index_keys(jax.random.key(3), jnp.arange(8))
-    whole = attack.perturb(keys, logits_fn, images, labels)
-    keys = prng.index_keys(jax.random.key(3), jnp.arange(0, 8, 2))
-    part = attack.perturb(keys, logits_fn, images[::2], labels[::2])
-    np.testing.assert_allclose(part, whole[::2], atol=1e-6)
-
-
 def test_gaussian_image_noise_has_its_scale_and_share():
     images = jnp.full((400, 8, 8, 1), 0.5)
     keys = prng.index_keys(jax.random.key(0), jnp.arange(400))

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_perturbation import step
-from test_train_step import assert_close, host_batch
 
 from vone_jax import fast, prng
 from vone_jax import mesh as meshes
@@ -69,7 +67,7 @@ def reference_recoloured(image, coefficients, first):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("size", [1, 5])
 def test_filters(shape, size):
     image, kernel = image_of(shape), normals(size, size)
     expected = reference_filtered(np.float64(image), np.float64(kernel))
@@ -102,17 +100,6 @@ def test_colour_maps(shape, first, terms, tolerance):
     expected = reference_recoloured(np.float64(image), np.float64(coefficients), first)
     found = augmentation.recoloured(image, jnp.asarray(coefficients), first)
     np.testing.assert_allclose(found, expected, atol=tolerance)
-
-
-def test_draws_of_zero_strength_change_nothing():
-    """The filter of scale 0, colour maps of variance 0 and displacements of temperature 0."""
-    key, image = jax.random.key(0), image_of((7, 12, 3))
-    for result in (
-        augmentation.filtered(image, augmentation.draw_filter(key, 3, 0.0)),
-        augmentation.warped(image, augmentation.displacements(jnp.zeros((4, 5, 2)), image.shape)),
-        augmentation.recoloured(image, *augmentation.draw_colours(key, (3, 20), 500, 0.0)),
-    ):
-        np.testing.assert_array_equal(result, image)
 
 
 def test_filters_and_coefficients_have_uniform_strengths():
@@ -261,12 +248,6 @@ def test_images_are_in_range_and_differ_by_their_keys(whole):
 
 
 @pytest.mark.slow
-def test_images_do_not_depend_on_their_batch(whole):
-    function, images, found = whole
-    np.testing.assert_array_equal(function(keys_of(8)[5:2:-2], images[5:2:-2]), found[5:2:-2])
-
-
-@pytest.mark.slow
 def test_four_devices_do_what_one_does(whole):
     function, images, found = whole
     split = meshes.shard_batch(meshes.data_mesh(), {"image": np.asarray(images)})["image"]
@@ -282,15 +263,3 @@ def test_all_platforms_compute_the_same():
         found = np.asarray(perturb(SMOOTH)(keys_of(6), images))
     np.testing.assert_allclose(found[2:], expected, atol=1e-5)
     assert np.abs(found - np.asarray(images)).max() > 0.1
-
-
-@pytest.mark.slow
-def test_the_training_step_learns_from_the_images():
-    batch = host_batch()
-    before, after, _ = step(batch=batch, perturbation=SMOOTH)
-    root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), before.step)
-    keys = prng.index_keys(root, jnp.asarray(batch["index"]))
-    images = np.asarray(SMOOTH.perturb(keys, None, jnp.asarray(batch["image"]), None))
-    assert np.abs(images - batch["image"]).max() > 0.05
-    _, expected, _ = step(batch=batch | {"image": images})
-    assert_close(after.params, expected.params, rtol=1e-4, atol=1e-5)

@@ -33,11 +33,9 @@ def plain():
     return run(PLAIN)
 
 
-@pytest.mark.parametrize(("parts", "devices"), [
-    (2, ONE),
-    pytest.param(4, ONE, marks=pytest.mark.slow),
-    pytest.param(2, FOUR, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parts", "devices"), [(2, ONE), pytest.param(2, FOUR, marks=pytest.mark.slow)]
+)
 def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, devices):
     state, metrics = run(PLAIN, devices, accumulation_steps=parts)
     assert_close(state, plain[0], 1e-6)
@@ -144,13 +142,6 @@ def test_one_corruption_at_probability_1_is_that_corruption(images):
     keys = prng.stream(prng.index_keys(KEY, indices), "draws")
     expected = corruptions.corrupt(keys, images, "gaussian_noise", 2)
     np.testing.assert_array_equal(corrupt(KEY, images, indices), expected)
-
-
-def test_some_images_are_corrupted_and_the_others_left(images, corrupted):
-    order = np.arange(64)
-    share = np.mean(changed(images, corrupted(KEY, order)))
-    # Four standard deviations of 64 draws at 0.5.
-    assert abs(share - 0.5) < 0.25
 
 
 def test_which_images_are_corrupted_does_not_depend_on_what_is_drawn_for_them(images, corrupted):
