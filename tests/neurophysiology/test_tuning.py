@@ -74,9 +74,9 @@ class TestOrientation:
         assert tuning.half_bandwidth(curve) == 34.0
 
     def test_half_bandwidths_of_gabors_on_the_grid(self):
-        # For ny = nx; the continuous curves have 38, 25, 15 and 12.7 degrees.
-        curves = columns(*(lobe(n, n) for n in (0.2, 0.3, 0.5, 0.6)))
-        np.testing.assert_array_equal(tuning.half_bandwidth(curves), [40, 28, 18, 16])
+        # For ny = nx; the continuous curves have 52, 38, 25, 15 and 12.7 degrees.
+        curves = columns(*(lobe(n, n) for n in (0.15, 0.2, 0.3, 0.5, 0.6)))
+        np.testing.assert_array_equal(tuning.half_bandwidth(curves), [54, 40, 28, 18, 16])
 
     def test_orthogonal_ratios_of_gabors(self):
         # exp(-2 pi^2 (nx^2 + ny^2)).

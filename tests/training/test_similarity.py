@@ -99,7 +99,7 @@ def test_images_are_cropped_as_those_of_the_run(tmp_path):
 
 
 def test_shuffling_keeps_the_values_and_moves_them():
-    straight, shuffled = targets(target="v1"), targets(target="v1", shuffled=True)
+    straight, shuffled = targets(target="pixels"), targets(target="pixels", shuffled=True)
     assert np.array_equal(straight["images"], shuffled["images"])
     assert not np.allclose(straight["similarity"], shuffled["similarity"], atol=0.1)
     np.testing.assert_allclose(
