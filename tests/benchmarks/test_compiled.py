@@ -93,19 +93,6 @@ def test_the_least_time_is_work_over_rates():
     assert least == pytest.approx({"compute": 2e-3, "memory": 1e-2, "links": 0.75e-3})
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("v9:2x2", "must be h100, or v5e or v6e"),
-        ("v5e", "with a topology, such as v5e:2x2; got 'v5e'"),
-    ],
-)
-def test_wrong_targets_are_refused(target, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        compiled.main(["--target", target])
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A function that compiles small programs for four chips and returns their costs by name."""

@@ -1,7 +1,6 @@
 """The checks that the build of the site makes, and the page of the package."""
 
 import importlib
-import inspect
 import json
 import re
 import runpy
@@ -58,16 +57,6 @@ def test_every_package_has_a_page(extension):
 
 
 @pytest.mark.extras
-def test_a_compiled_function_is_described_as_a_function(extension):
-    public_names = extension("public_names")
-    function = vone_jax.fast.standard_normal
-    assert not inspect.isfunction(function)
-    for name in public_names.public(vone_jax.fast):
-        public_names.NAMES.setdefault(f"vone_jax.fast.{name}", f"vone_jax.fast.{name}")
-    assert ".. autofunction:: vone_jax.fast.standard_normal" in public_names.page("vone_jax.fast")
-
-
-@pytest.mark.extras
 def test_docstrings_become_links_and_code(extension, monkeypatch):
     public_names = extension("public_names")
     monkeypatch.setitem(public_names.NAMES, "vone_jax.attacks.PGD", "vone_jax.attacks.PGD")
@@ -76,19 +65,6 @@ def test_docstrings_become_links_and_code(extension, monkeypatch):
         r"See :py:obj:`PGD <vone_jax.attacks.PGD>` and \|r\| \* z in ``steps``\ s.",
         *["", "::", "", "    x = a * b", "", "With it,"],
     ]
-
-
-@pytest.mark.extras
-def test_comments_above_fields_are_shown_as_attributes(extension):
-    docstring = extension("public_names").docstring
-    described = {}
-    for cls in (vone_jax.training.DataConfig, vone_jax.data.Augment):
-        described[cls] = inspect.getdoc(cls).splitlines()
-        docstring(None, "class", f"vone_jax.data.{cls.__name__}", cls, None, described[cls])
-    assert "  train_split: Split to train on." in described[vone_jax.training.DataConfig]
-    augment = described[vone_jax.data.Augment]
-    flip = augment.index("  flip: Mirror half of the images left to right.")
-    assert augment.index("Attributes:") < flip < augment.index("Raises:")
 
 
 def test_the_package_page_has_absolute_links(tmp_path):
