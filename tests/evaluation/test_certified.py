@@ -1,6 +1,5 @@
 """The conditions ``Certified`` and ``FourierMap`` of evaluations."""
 
-import json
 import types
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.certification.test_certificates import NOISES, decoder, network, two, uniform
-from vone_jax import certification, dataclass_json, evaluation, models, prng, v1
+from vone_jax import certification, evaluation, models, prng, v1
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Trial
 from vone_jax.network import Network
@@ -52,8 +51,6 @@ def test_certified_accuracy_is_that_of_the_certificates(vonenet):
     found = at_radii(summary, "certified accuracy")
     assert found == [expected.certified(labels, each).mean() for each in condition.radii]
     assert found[1] <= found[0] <= summary.measured["accuracy"]["value"]
-    stored = json.loads(json.dumps(dataclass_json.encode(condition)))
-    assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
 
 
 def test_a_function_is_certified_by_noise_on_its_pixels_alone():

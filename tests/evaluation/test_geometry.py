@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.evaluation.tiny import tiny_images, tiny_job, tiny_source, tiny_trained
+from tests.evaluation.tiny import tiny_images, tiny_job, tiny_trained
 from tests.report.test_charts import rows_of
-from vone_jax import dataclass_json, evaluation, geometry, prng, report
+from vone_jax import evaluation, geometry, prng, report
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.geometry import reduced_responses
 from vone_jax.report import charts
@@ -26,15 +26,17 @@ def example_keys(index, purpose):
     return prng.stream(prng.index_keys(root, np.asarray(index)), purpose)
 
 
+def key_of_all():
+    """The key of numbers of all examples together."""
+    return example_keys([0], "geometry")[0]
+
+
 def glue(manifolds):
-    first = prng.index_keys(prng.stream(jax.random.key(0), "evaluation"), np.arange(1))[0]
-    return geometry.glue(prng.stream(first, "geometry"), manifolds, draws=40)
+    return geometry.glue(key_of_all(), manifolds, draws=40)
 
 
 def measured(condition, network, directory, **fields):
     condition.check(network)
-    stored = dataclass_json.encode(condition)
-    assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
     return evaluation.evaluate(tiny_job(network, directory, **fields), condition)
 
 
@@ -44,7 +46,7 @@ def same(result, found):
         assert result.measured[name] == pytest.approx(expected, rel=1e-4)
 
 
-def test_class_manifolds_are_those_of_glue_in_any_batches(network, tmp_path):
+def test_class_manifolds_are_those_of_the_theories_in_any_batches(network, tmp_path):
     images, labels = tiny_images(10)
     keys = prng.fold(example_keys(range(10), "judge"), 0)
     responses = np.asarray(network.response_fn("v1")(keys, images)).reshape(10, -1)
@@ -52,10 +54,18 @@ def test_class_manifolds_are_those_of_glue_in_any_batches(network, tmp_path):
     manifolds = np.stack([responses[labels == each][:3] for each in range(3)])
     found = glue(manifolds)
     condition = evaluation.Geometry("v1", draws=40)
-    for size in (4, 10):
-        result = measured(condition, network, tmp_path / str(size), batch_size=size)
-        same(result, found)
-        assert (result.value("manifolds"), result.value("points")) == (3, 3)
+    result = measured(condition, network, tmp_path, batch_size=4)
+    same(result, found)
+    assert (result.value("manifolds"), result.value("points")) == (3, 3)
+    older = dataclasses.replace(condition, method="replica")
+    summary, found = older.summary(result.arrays), geometry.replica(key_of_all(), manifolds)
+    assert older.name == "geometry-classes-v1-replica"
+    assert summary.measured["capacity"]["value"] == pytest.approx(found.capacity, rel=1e-4)
+    dimension = pytest.approx(found.dimensions.mean(), rel=1e-4)
+    assert summary.measured["dimension"]["value"] == dimension
+    # Classes of one image are no manifolds.
+    few = condition.summary({name: array[:4] for name, array in result.arrays.items()})
+    assert not few.measured and "fewer than two manifolds" in few.warnings[0]
 
 
 def test_images_under_noise_and_in_a_ball_are_manifolds(network, tmp_path):
@@ -115,16 +125,6 @@ def test_corrupted_images_are_manifolds_that_grow_with_severity(tmp_path):
         evaluation.Geometry("v1", "corruption", corruption="fog")
 
 
-def test_the_older_theory_measures_the_same_points(network, tmp_path):
-    condition = evaluation.Geometry("v1", method="replica")
-    result = measured(condition, network, tmp_path)
-    first = prng.index_keys(prng.stream(jax.random.key(0), "evaluation"), np.arange(1))[0]
-    found = geometry.replica(prng.stream(first, "geometry"), condition.manifolds(result.arrays))
-    assert result.name == "geometry-classes-v1-replica"
-    assert result.value("capacity") == pytest.approx(found.capacity, rel=1e-4)
-    assert result.value("dimension") == pytest.approx(found.dimensions.mean(), rel=1e-4)
-
-
 def test_manifolds_that_no_plane_separates_have_no_capacity_but_a_warning(network, tmp_path):
     condition = evaluation.Geometry("logits", "corners", 0.2, images=8, points=4, draws=40)
     result = measured(condition, network, tmp_path, examples=10)
@@ -133,7 +133,7 @@ def test_manifolds_that_no_plane_separates_have_no_capacity_but_a_warning(networ
 
 
 def test_many_features_are_projected_without_changing_distances():
-    points = jax.random.normal(jax.random.key(1), (3, 100, 100, 1))
+    points = jax.random.normal(jax.random.key(1), (3, 64, 64, 1))
     keys = jax.random.split(jax.random.key(2), 3)
     project = jax.random.key(3)
     identity = jax.tree_util.Partial(lambda keys, images: images)
@@ -158,18 +158,12 @@ def test_the_suite_has_all_layers_and_the_page_draws_them(network, tmp_path):
     ]  # fmt: skip
     with pytest.raises(ValueError, match="layers"):
         evaluation.Geometry("v3").check(network)
-    results = [
-        measured(evaluation.Geometry(layer, draws=40), network, tmp_path / "results")
-        for layer in reversed(network.layers[:2])
-    ]
-    capacity, *_ = charts.geometry(Runs([Run(tmp_path, "tiny", results)]))
+    early = measured(evaluation.Geometry("v1", draws=40), network, tmp_path / "results")
+    identity = early.identity | {"condition": early.condition | {"layer": "logits"}}
+    late = dataclasses.replace(early, identity=identity, details={"place": 99})
+    capacity, *_ = charts.geometry(Runs([Run(tmp_path, "tiny", [late, early])]))
     rows = rows_of(capacity)
-    assert [row["layer"] for row in rows] == list(network.layers[:2])
-    assert rows[0]["value"] == results[1].value("capacity")
+    assert [row["layer"] for row in rows] == ["v1", "logits"]
+    assert rows[1]["value"] == late.value("capacity")
     page = report.write([tmp_path / "results"], tmp_path / "page.html").read_text()
     assert '<section id="geometry">' in page
-
-
-def test_classes_of_one_image_are_no_manifolds(network, tmp_path):
-    result = measured(evaluation.Geometry("v1", draws=40), network, tmp_path, source=tiny_source(4))
-    assert not result.measured and "fewer than two manifolds" in result.warnings[0]

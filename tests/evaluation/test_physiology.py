@@ -162,13 +162,7 @@ def test_a_layer_that_cannot_be_scored_says_why(job, network):
     ("name", "expected"),
     [
         ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4")),
-        ("alexnet", ("conv1", "conv2", "conv3", "conv4", "conv5")),
         ("cornet_s", ("V1", "V2", "V4", "IT")),
-        pytest.param(
-            "efficientnet_lite0",
-            ("stem", *(f"stage{i}" for i in range(1, 8)), "head"),
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_base_networks_have_all_convolutional_stages(name, expected):

