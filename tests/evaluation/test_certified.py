@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.certification.test_certificates import NOISES, decoder, network, two, uniform
+from tests.certification.test_certificates import GAUSSIAN, decoder, network, two, uniform
 from vone_jax import certification, evaluation, models, prng, v1
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Trial
@@ -96,7 +96,7 @@ def test_the_heat_map_of_a_classifier_of_one_frequency():
 
 def test_an_attack_breaks_the_vote_just_outside_the_certified_radius_and_never_inside(monkeypatch):
     """The decoder is a half-space, whose certificate is tight. All images have the class 0."""
-    classifier = decoder(NOISES[0], 2.0)
+    classifier = decoder(GAUSSIAN, 2.0)
     images, labels = jnp.repeat(uniform(), 3, axis=0), jnp.zeros(3, jnp.int32)
     logits_fn = lambda keys, images: classifier.back_end(  # noqa: E731
         keys, v1.noise_free_responses(classifier.front_end, images)
