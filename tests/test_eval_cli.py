@@ -240,16 +240,6 @@ def test_a_signal_keeps_what_is_done(run_dir, capsys, monkeypatch):
     assert program.main(arguments) == 0
 
 
-def test_help_is_all_of_the_help(capsys):
-    with pytest.raises(SystemExit) as stop:
-        program.main(["--help"])
-    assert stop.value.code == 0
-    shown = capsys.readouterr().out
-    for option in ("--suite", "--eps", "--image-size", "--distributed"):
-        assert option in shown
-    assert "python eval.py runs/quickstart/vone_resnet18" in shown
-
-
 def test_a_file_of_names_may_begin_with_the_mark_of_windows(tmp_path, monkeypatch):
     """Else the first class would have another name than in the data set."""
     names, given = tmp_path / "names.txt", {}

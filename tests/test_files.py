@@ -24,6 +24,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="result.json cannot be written: No space left") as raised:
         files.replace(path, fails)
     assert raised.value.errno == errno.ENOSPC
+    assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
 
 

@@ -1,5 +1,6 @@
 """Sweeps with stand-ins for train.py and eval.py: what runs, what is skipped, what stops."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -141,7 +142,11 @@ def test_networks_are_opened_from_files_of_weights(root, capsys):
         f"eval.py {path} --suite linf --examples 200 {more}",
     ]
     assert "left out, not in" in capsys.readouterr().out
-    assert ran(root, sweep, weights=root / "files", source="folder:val", split="val") == []
+    given = {"weights": root / "files", "source": "folder:val", "split": "val"}
+    assert ran(root, sweep, **given) == []
+    # A file that was replaced is evaluated again.
+    os.utime(path, (0, 0))
+    assert ran(root, sweep, **given) == found
     path.unlink()
     for weights in (root / "files", root / "nowhere", None):
         with pytest.raises(ValueError, match="weights must"):

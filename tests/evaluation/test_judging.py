@@ -161,19 +161,14 @@ def test_noise_frozen_at_the_attack_alone():
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    "fields",
     [
-        (dict(averaged=2), "averaged must be 1 for the decision 'single'"),
-        (dict(decision="vote"), "and >= 2 for the others"),
-        (dict(noise="frozen"), "draws must be 1"),
-        (
-            dict(noise="frozen", draws=1, decision="vote", averaged=2),
-            "decision 'single' with noise",
-        ),
+        dict(averaged=2), dict(decision="vote"), dict(noise="frozen"),
+        dict(noise="frozen", draws=1, decision="vote", averaged=2),
     ],
-)
-def test_protocols_that_make_no_sense_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+)  # fmt: skip
+def test_protocols_that_make_no_sense_are_refused(fields):
+    with pytest.raises(ValueError, match="must be 1 "):
         evaluation.Protocol(**fields)
 
 

@@ -247,13 +247,6 @@ def test_protocols_have_their_own_names(network, tmp_path):
         assert (result.name, result.identity["protocol"]) == (name, encode(protocol))
 
 
-def test_a_network_without_noise_has_one_draw(tmp_path):
-    result = evaluation.evaluate(tiny.tiny_job(tiny.tiny_trained(noise=None), tmp_path), CLEAN)
-    assert result.identity["protocol"] == encode(evaluation.Protocol("none", 1))
-    assert "standard error over draws" not in result.measured
-    assert set(result.arrays["probability_correct"]) <= {0.0, 1.0}
-
-
 def test_the_front_end_has_its_kernels_and_responses(network, tmp_path):
     result = evaluation.evaluate(tiny.tiny_job(network, tmp_path), evaluation.FrontEnd())
     arrays = result.arrays
