@@ -212,13 +212,14 @@ class TestFolder:
             data.load(f"folder:{tmp_path}", "train")
         assert data.load(f"folder:{tmp_path}", "Training").class_names == ("cat", "dog")
 
-    def test_hidden_folders_are_no_images(self, folder):
-        """Notebooks keep copies in such folders."""
+    def test_hidden_files_and_folders_are_no_images(self, folder):
+        """Notebooks keep copies in such folders, and macOS writes such files."""
         before = len(data.load(f"folder:{folder}", "train"))
         cat = folder / "train/cat"
         save(cat / ".ipynb_checkpoints/0.png")
         save(cat / "deeper/.thumbnails/1.png")
         (cat / ".linked").symlink_to("../dog")
+        save(cat / "._b.png")
         assert len(data.load(f"folder:{folder}", "train")) == before
 
     def test_a_farm_of_links_into_a_shared_set_is_read(self, folder, tmp_path_factory):
