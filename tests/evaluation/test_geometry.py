@@ -79,14 +79,13 @@ def test_images_under_noise_and_in_a_ball_are_manifolds(network, tmp_path):
     with pytest.raises(ValueError, match="no noise"):
         noise.check(quiet)
     spread = {}
-    for kind in ("corners", "fgsm"):
-        for eps in (0.01, 0.1):
-            ball = evaluation.Geometry("v1", kind, eps, images=2, points=5, draws=40)
-            result = measured(ball, quiet, tmp_path / "quiet")
-            spread[kind, eps] = result.value("radius")
-            found = result.arrays["points"]
-            assert found.shape[:2] == (2, 5) and len(np.unique(found, axis=1)[0]) > 1
-        assert 0 < spread[kind, 0.01] < spread[kind, 0.1]
+    for kind, eps in (("corners", 0.01), ("corners", 0.1), ("fgsm", 0.1)):
+        ball = evaluation.Geometry("v1", kind, eps, images=2, points=5, draws=40)
+        result = measured(ball, quiet, tmp_path / "quiet")
+        spread[kind, eps] = result.value("radius")
+        found = result.arrays["points"]
+        assert found.shape[:2] == (2, 5) and len(np.unique(found, axis=1)[0]) > 1
+    assert 0 < spread["corners", 0.01] < min(spread["corners", 0.1], spread["fgsm", 0.1])
 
 
 def test_changed_images_are_told_from_clean_ones_under_other_noise(network, tmp_path):
