@@ -1,7 +1,7 @@
 """The conglomerate benchmark of the VOneNet authors: attacks and corruptions.
 
 White box: untargeted PGD of 64 steps from the clean image, gradients averaged over 10 noise draws,
-at four budgets in L-infinity, L2 and L1. Two settings are not certain, so their variants are suites
+at four radii in L-infinity, L2 and L1. Two settings are not certain, so their variants are suites
 of this file: the authors' code exists with two step sizes, and the library that it calls has
 changed its L2 and L1 steps.
 """

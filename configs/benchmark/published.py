@@ -4,7 +4,7 @@ The files below ``--weights`` have the names under which their authors publish t
 of dicarlolab/vonenet, torchvision's ResNet-50 and AlexNet, CORnet-S, and MadryLab's ResNet-50 that
 was trained adversarially at 4/255. Missing files are listed and left out. The protocol is that of
 the authors at the time of the paper: every tenth validation image (5,000), PGD of 64 steps of
-eps/32 with gradients averaged over 10 noise draws at four budgets in three norms, and the 15
+eps/32 with gradients averaged over 10 noise draws at four radii in three norms, and the 15
 corruptions at five severities. Besides the files, only ``--source`` is needed: a folder of the
 50,000 validation images with a folder for each WordNet number, or tfds:imagenet2012.
 

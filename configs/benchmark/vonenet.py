@@ -9,7 +9,7 @@ Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 
 the tables are not public).
 Expected: not measured.
 Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured. Forward and backward passes
-of the attacks on one network: 5,000 images x 4 budgets x 64 steps x 6 ladders, 7.7 million
+of the attacks on one network: 5,000 images x 4 radii x 64 steps x 6 ladders, 7.7 million
 without noise and 77 million with it (10 draws).
 Data: see imagenet/resnet50. Corruptions are made in memory; frost has a drawn texture.
 Command: python sweep.py benchmark/vonenet

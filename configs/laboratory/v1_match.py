@@ -1,4 +1,4 @@
-"""Are V1-like networks robust? V1 match against accuracy at weak budgets, over all networks.
+"""Are V1-like networks robust? V1 match against accuracy at weak radii, over all networks.
 
 docs/tutorials/v1_match.ipynb correlates the results. The recorded layers are V1 of a VOneNet, and
 the stem and the first two stages of a base network: later stages take long on a CPU.

@@ -32,7 +32,7 @@ _QUESTIONS = {
     "unbounded": "Does an attack without a bound break every image?",
     "loss": "Does the loss rise along the run of the attack?",
     "random_noise": "Does random noise of the same size do less harm?",
-    "radius": "Does a larger budget never leave more accuracy?",
+    "radius": "Does a larger radius never leave more accuracy?",
     "steps": "Do more steps of the same length never leave more accuracy?",
     "iterative": "Do many steps do at least as well as one?",
     "other_loss": "Does the cross-entropy do at least as well as the margin loss?",
@@ -50,8 +50,8 @@ _QUESTIONS = {
 _FALLING = {
     "radius": (
         ("clean", "eps/4", "eps", "4 eps"),
-        "A larger budget never leaves more accuracy.",
-        "A larger budget leaves more accuracy: the attack does not use it.",
+        "A larger radius never leaves more accuracy.",
+        "A larger radius leaves more accuracy: the attack does not use it.",
     ),
     "steps": (
         ("S/4 steps", "eps", "4 S steps"),

@@ -158,7 +158,7 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
     if low > chance:
         meaning = (
             "Some images survive an attack that may replace them by anything. The gradients do "
-            "not lead the attack where it could go: smaller budgets tell nothing."
+            "not lead the attack where it could go: smaller radii tell nothing."
         )
         return Finding("fail", numbers, meaning)
     meaning = "A few images survive an attack that may replace them by anything."
@@ -183,7 +183,7 @@ def beats_noise(shares: Measured) -> Finding:
         meaning = f"The attack lowers the accuracy {lower}; this may be chance {_on(images)}."
         return Finding("warning", numbers, meaning)
     meaning = (
-        "The attack cannot be told from random noise at this budget: it is too small, or the "
+        "The attack cannot be told from random noise at this radius: it is too small, or the "
         "attack finds nothing."
     )
     return Finding("warning", numbers, meaning)
