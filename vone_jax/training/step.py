@@ -174,11 +174,9 @@ def make_train_step(
             def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
                 return model.apply(variables, images, train=False, noise_key=keys)
 
-            def perturb(keys: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
-                return perturbation.perturb(keys, logits_fn, images, labels)
-
-            perturb = fast.in_fast_layout(perturb)
-            batch = batch | {"image": perturb(attack_keys, batch["image"], batch["label"])}
+            perturb = perturbation.perturb
+            quick = fast.in_fast_layout(lambda keys, *rest: perturb(keys, logits_fn, *rest))
+            batch = batch | {"image": quick(attack_keys, batch["image"], batch["label"])}
         noise_key, dropout_key = keys["train noise"], keys["dropout"]
         return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
 
