@@ -195,7 +195,7 @@ def pgd(sizes: Sizes) -> Contenders:
         def run(logits_fn: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
             return attack.perturb(prng.example_keys(key, len(images)), logits_fn, images, labels)
 
-        # As an attack does that is called.
+        # A called attack is in this layout.
         return both.program(fast.in_fast_layout(run), model)
 
     def in_a_loop(both: Networks, model: models.VOneNet) -> Program:

@@ -49,8 +49,9 @@ _KINDS = {
 
 
 def _member(label: str, network: Experiment, seed: int) -> Member:
-    suite = label.replace("base-", "certified_").replace("-", "_")
-    suite = suite if label.startswith("base") else "certified"
+    # A base network is certified with the noise on pixels that it learned with.
+    pixels = label.removeprefix("base").replace("-", "_") if label.startswith("base") else ""
+    suite = f"certified{pixels}"
     words = ("--suite", f"{SUITES}:{suite}", "--examples", "50")
     return Member(replace(network, seed=seed), [words])
 

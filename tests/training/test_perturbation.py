@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import EXPERIMENT, assert_close, steps
+from test_train_step import EXPERIMENT, MODEL, assert_close, steps
 
+from tests.fast.test_layout import FAST, layouts
 from tests.networks import TinyNet
+from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
 from vone_jax.training.state import WEIGHTS, initial_state
+from vone_jax.training.step import make_train_step
 
 
 class Halving(GaussianImageNoise):
@@ -70,6 +73,19 @@ def test_a_perturbation_has_keys_of_its_own():
     images = drawn(prng.index_keys(root, BATCH["index"]))
     _, expected, _ = step(batch=BATCH | {"image": images})
     assert_close(after.params, expected.params, rtol=1e-5)
+
+
+def test_the_loop_of_an_attack_is_in_the_fast_layout():
+    """Out of it, CPUs take twice as long for a step; the step has no other gradient of images."""
+    mesh = meshes.data_mesh(jax.devices()[:1])
+    state = initial_state(EXPERIMENT, MODEL)
+
+    def others(perturbation):
+        experiment = dataclasses.replace(EXPERIMENT, perturbation=perturbation)
+        step = make_train_step(MODEL, experiment, 3, mesh)
+        return set(layouts(step, state, BATCH)) - {FAST}
+
+    assert others(PGD("linf", 0.1, steps=2)) == others(None)
 
 
 @pytest.mark.slow

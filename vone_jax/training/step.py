@@ -175,8 +175,9 @@ def make_train_step(
                 return model.apply(variables, images, train=False, noise_key=keys)
 
             perturb = perturbation.perturb
-            quick = fast.in_fast_layout(lambda keys, *rest: perturb(keys, logits_fn, *rest))
-            batch = batch | {"image": quick(attack_keys, batch["image"], batch["label"])}
+            # An attack is a loop of gradients, which CPUs compute slowly in other layouts.
+            attacked = fast.in_fast_layout(lambda keys, *rest: perturb(keys, logits_fn, *rest))
+            batch = batch | {"image": attacked(attack_keys, batch["image"], batch["label"])}
         noise_key, dropout_key = keys["train noise"], keys["dropout"]
         return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
 
