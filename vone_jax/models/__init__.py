@@ -9,7 +9,6 @@ from vone_jax.models.defaults import (
     STEM_SIZES,
     default_normalisation,
     default_width,
-    front_end_configs,
     stem_form,
     v1_config,
 )

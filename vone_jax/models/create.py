@@ -1,7 +1,9 @@
-"""Create networks by name: for ImageNet's 224 pixels, or for small images (``defaults.py``)."""
+"""Create networks by name: for ImageNet's 224 pixels, or for small images (``defaults.py``).
+
+``create`` calls the function of the kind of network: ``base``, ``vone`` or ``evnet``.
+"""
 
 import fnmatch
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,8 +18,9 @@ from vone_jax.models.defaults import (
     FULL_SIZE,
     default_normalisation,
     default_width,
-    front_end_configs,
+    evnet_configs,
     stem_form,
+    v1_config,
 )
 from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
@@ -43,22 +46,19 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
     ),
 }  # fmt: skip
 
-
-def _fields(base: str, image_size: int, with_v1: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of stem and back end that depend on the image size and on V1."""
-    form = stem_form(image_size)
-    # EfficientNets, and AlexNets for small images, have a stride of 2 where ResNets have a pool.
-    stride = 2 if form.pool else form.stride
-    if base.startswith("efficientnet"):
-        return {"stride": stride}, {}
-    if base != "alexnet":
-        return form._asdict(), {}
-    back_end = {"conv2_stride": 2 if with_v1 else 1}
-    if image_size < FULL_SIZE:
-        stem = {"kernel": 5, "stride": stride, "pool_padding": 1}
-        return stem, back_end | {"pool_padding": 1, "pool_size": 4}
-    return {}, back_end | ({"pool_padding": 1, "pool_size": 7} if with_v1 else {})
-
+# The options of ``create`` that only some networks have: the kind of these networks, the beginnings
+# of their names, and what the others have instead, where "{base}" is the name of the base network.
+_OPTIONS = {
+    "v1": ("VOneNets", ("vone_", "ev_"), "'vone_{base}'"),
+    "learned_normalization": ("VOneNets", ("vone_", "ev_"), "'vone_{base}'"),
+    "subcortical": ("EVNets", ("ev_",), "'ev_{base}'"),
+    "stem_noise": ("base networks", ("",), "v1.noise"),
+    "stem_gain": ("base networks", ("",), "v1.k_exc"),
+    "mean": ("base networks", ("",), "v1.image_mean"),
+    "std": ("base networks", ("",), "v1.image_std"),
+    "stem_size": ("base networks", ("",), "v1.stride"),
+    "front_end": ("base networks", ("",), "'{base}'"),
+}
 
 NAMES = names.MODELS
 
@@ -127,73 +127,61 @@ def create(
 
     Raises:
       ValueError: for an unknown name (the message has the most similar one), or an argument that
-        is out of range or contradicts ``v1`` or ``subcortical``.
+        is out of range, contradicts ``v1`` or ``subcortical``, or is for other networks.
     """
     arguments.choice("name", name, NAMES)
-    kind = names.prefix(name)
-    sizes = {"image_size": image_size, "in_channels": in_channels}
-    configs = {"v1": v1, "subcortical": subcortical}
-    for stage, field in itertools.product(configs, sizes):
-        # The V1 of an EVNet does not read images.
-        reads = (kind, stage, field) != ("ev_", "v1", "in_channels")
-        if configs[stage] is not None and reads:
-            value = getattr(configs[stage], field)
-            if sizes[field] not in (None, value):
-                raise ValueError(f"{field} is {sizes[field]}, but {stage}.{field} is {value}")
-            sizes[field] = value
-    image_size = 224 if sizes["image_size"] is None else sizes["image_size"]
-    in_channels = 3 if sizes["in_channels"] is None else sizes["in_channels"]
-    width = default_width(name) if width is None else width
+    kind, base_name = names.prefix(name), names.base_network(name)
+    given = {
+        "v1": v1, "subcortical": subcortical, "learned_normalization": learned_normalization,
+        "stem_noise": stem_noise, "stem_gain": None if stem_gain == 1.0 else stem_gain,
+        "mean": mean, "std": std, "stem_size": stem_size, "front_end": front_end,
+    }  # fmt: skip
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given:
+        networks, kinds, instead = _OPTIONS[option]
+        if kind not in kinds:
+            raise ValueError(
+                f"{option} is for {networks}, but name is {name!r}; use "
+                f"{instead.format(base=base_name)}"
+            )
+    width = default_width(base_name) if width is None else width
     arguments.count("num_classes", num_classes)
-    arguments.count("image_size", image_size, least=8)
-    arguments.count("in_channels", in_channels)
     arguments.count("width", width)
-    arguments.number("stem_gain", stem_gain, arguments.POSITIVE)
-    arguments.instance("stem_noise", stem_noise, Noise)
-    surround = isinstance(learned_normalization, SurroundNormalization)
-    hint = "; give a surround as v1.normalization" if surround else ""
-    arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
-    v1, subcortical = front_end_configs(name, image_size, in_channels, v1, subcortical)
-    if v1 is not None and (stem_noise is not None or stem_gain != 1.0):
-        raise ValueError(
-            f"stem_noise and stem_gain are for base networks, but name is {name!r}; use v1.noise"
-        )
-    if v1 is not None and (mean is not None or std is not None):
-        raise ValueError(
-            f"mean and std are for base networks, but name is {name!r}; use v1.image_mean and "
-            "v1.image_std"
-        )
-    if v1 is None and learned_normalization is not None:
-        raise ValueError(
-            f"learned_normalization is for VOneNets, but name is {name!r}; use 'vone_{name}'"
-        )
+    build = {"": base, "vone_": vone, "ev_": evnet}[kind]
+    return build(base_name, num_classes, image_size, in_channels, width, dtype, **given)
+
+
+def base(
+    name: str,
+    num_classes: int,
+    image_size: int | None,
+    in_channels: int | None,
+    width: int,
+    dtype: Dtype,
+    stem_noise: Noise = None,
+    stem_gain: float = 1.0,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+    stem_size: int | None = None,
+    front_end: nn.Module | None = None,
+) -> BaseNetwork:
+    """Build a base network, such as ``"resnet50"``; arguments as in ``create``."""
+    image_size = _agreed("image_size", image_size, 224, least=8)
+    in_channels = _agreed("in_channels", in_channels, 3)
+    arguments.number("stem_gain", stem_gain, arguments.POSITIVE)
+    arguments.instance("stem_noise", stem_noise, Noise)
     if stem_size is not None:
         arguments.count("stem_size", stem_size, least=8)
-        if v1 is not None:
-            raise ValueError(f"stem_size is for base networks, but name is {name!r}; use v1.stride")
     if front_end is not None:
         arguments.instance("front_end", front_end, nn.Module)
-        if v1 is not None or stem_size is not None:
-            base = names.base_network(name)
+        if stem_size is not None:
             raise ValueError(
-                f"front_end takes the place of the stem; name must be {base!r} and stem_size None, "
-                f"got {name!r} and {stem_size}"
+                f"front_end takes the place of the stem; stem_size must be None, got {stem_size}"
             )
-    base = names.base_network(name)
-    make_stem, make_back_end = _NETWORKS[base]
-    stem_fields, fields = _fields(base, stem_size or image_size, v1 is not None)
-    back_end = make_back_end(num_classes=num_classes, width=width, dtype=dtype, **fields)
-    if v1 is not None:
-        return VOneNet(
-            v1=v1,
-            back_end=back_end,
-            bottleneck_features=width,
-            dtype=dtype,
-            subcortical=subcortical,
-            learned_normalization=learned_normalization,
-        )
+    form_size = stem_size or image_size
+    fields = _stem_fields(name, form_size)
     default_mean, default_std = default_normalisation(name, in_channels)
     mean, std = (
         default if value is None else _per_channel(value, in_channels)
@@ -202,8 +190,8 @@ def create(
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
-        stem=front_end or make_stem(features=width, dtype=dtype, **stem_fields),
-        back_end=back_end,
+        stem=front_end or _NETWORKS[name][0](features=width, dtype=dtype, **fields),
+        back_end=_back_end(name, num_classes, form_size, width, dtype, with_v1=False),
         mean=mean,
         std=std,
         dtype=dtype,
@@ -211,6 +199,108 @@ def create(
         stem_gain=stem_gain,
         image_size=image_size,
     )
+
+
+def vone(
+    name: str,
+    num_classes: int,
+    image_size: int | None,
+    in_channels: int | None,
+    width: int,
+    dtype: Dtype,
+    v1: VOneBlockConfig | None = None,
+    learned_normalization: Rule | None = None,
+) -> VOneNet:
+    """Build the VOneNet of a base network, such as ``"resnet50"``; arguments as in ``create``."""
+    image_size = _agreed("image_size", image_size, 224, {"v1": v1}, least=8)
+    in_channels = _agreed("in_channels", in_channels, 3, {"v1": v1})
+    _check_rule(learned_normalization)
+    return VOneNet(
+        v1=v1 or v1_config(image_size, in_channels, f"vone_{name}"),
+        back_end=_back_end(name, num_classes, image_size, width, dtype, with_v1=True),
+        bottleneck_features=width,
+        dtype=dtype,
+        learned_normalization=learned_normalization,
+    )
+
+
+def evnet(
+    name: str,
+    num_classes: int,
+    image_size: int | None,
+    in_channels: int | None,
+    width: int,
+    dtype: Dtype,
+    v1: VOneBlockConfig | None = None,
+    subcortical: SubcorticalConfig | None = None,
+    learned_normalization: Rule | None = None,
+) -> VOneNet:
+    """Build the EVNet of a base network, such as ``"resnet50"``; arguments as in ``create``."""
+    stages = {"v1": v1, "subcortical": subcortical}
+    image_size = _agreed("image_size", image_size, 224, stages, least=8)
+    # V1 does not read images here.
+    in_channels = _agreed("in_channels", in_channels, 3, {"subcortical": subcortical})
+    _check_rule(learned_normalization)
+    v1, subcortical = evnet_configs(name, image_size, in_channels, v1, subcortical)
+    return VOneNet(
+        v1=v1,
+        back_end=_back_end(name, num_classes, image_size, width, dtype, with_v1=True),
+        bottleneck_features=width,
+        dtype=dtype,
+        subcortical=subcortical,
+        learned_normalization=learned_normalization,
+    )
+
+
+def _agreed(
+    field: str,
+    value: int | None,
+    default: int,
+    stages: dict[str, Any] | None = None,
+    least: int = 1,
+) -> int:
+    """Return the value of a field on which the argument and the configurations of stages agree."""
+    for stage, config in (stages or {}).items():
+        if config is not None:
+            theirs = getattr(config, field)
+            if value not in (None, theirs):
+                raise ValueError(f"{field} is {value}, but {stage}.{field} is {theirs}")
+            value = theirs
+    value = default if value is None else value
+    arguments.count(field, value, least=least)
+    return value
+
+
+def _check_rule(learned_normalization: Any) -> None:
+    surround = isinstance(learned_normalization, SurroundNormalization)
+    hint = "; give a surround as v1.normalization" if surround else ""
+    arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
+
+
+def _stem_fields(name: str, image_size: int) -> dict[str, Any]:
+    """The fields of a stem that depend on the image size."""
+    form = stem_form(image_size)
+    # EfficientNets, and AlexNets for small images, have a stride of 2 where ResNets have a pool.
+    stride = 2 if form.pool else form.stride
+    if name.startswith("efficientnet"):
+        return {"stride": stride}
+    if name != "alexnet":
+        return form._asdict()
+    small = {"kernel": 5, "stride": stride, "pool_padding": 1}
+    return small if image_size < FULL_SIZE else {}
+
+
+def _back_end(
+    name: str, num_classes: int, image_size: int, width: int, dtype: Dtype, with_v1: bool
+) -> nn.Module:
+    """The back end of a network; that of AlexNet depends on the image size and on V1."""
+    fields = {}
+    if name == "alexnet":
+        fields = {"conv2_stride": 2 if with_v1 else 1}
+        if with_v1 or image_size < FULL_SIZE:
+            pool_size = 7 if image_size >= FULL_SIZE else 4
+            fields |= {"pool_padding": 1, "pool_size": pool_size}
+    return _NETWORKS[name][1](num_classes=num_classes, width=width, dtype=dtype, **fields)
 
 
 def _per_channel(value: PerChannel, channels: int) -> tuple[float, ...]:

@@ -125,17 +125,17 @@ def v1_config(
     )
 
 
-def front_end_configs(
+def evnet_configs(
     name: str,
     image_size: int,
     in_channels: int,
-    v1: VOneBlockConfig | None = None,
-    subcortical: SubcorticalConfig | None = None,
-) -> tuple[VOneBlockConfig | None, SubcorticalConfig | None]:
-    """The configurations of V1 and of the subcortical stage of a network.
+    v1: VOneBlockConfig | None,
+    subcortical: SubcorticalConfig | None,
+) -> tuple[VOneBlockConfig, SubcorticalConfig]:
+    """The configurations of V1 and of the subcortical stage of an EVNet.
 
     Args:
-      name: one of ``NAMES``. A base network has neither, a VOneNet has no subcortical stage.
+      name: of the base network.
       image_size: in pixels, for defaults.
       in_channels: number of image channels, for defaults.
       v1: configuration of V1. Default: see ``v1_config``.
@@ -143,22 +143,14 @@ def front_end_configs(
         per degree.
 
     Raises:
-      ValueError: for a configuration of a stage that the network lacks, or if the two contradict
-        each other.
+      ValueError: if the two contradict each other.
     """
-    kind = names.prefix(name)
-    if v1 is not None and not kind:
-        raise ValueError(f"v1 is for VOneNets, but name is {name!r}; use 'vone_{name}'")
-    if kind != "ev_":
-        if subcortical is not None:
-            base = names.base_network(name)
-            raise ValueError(f"subcortical is for EVNets, but name is {name!r}; use 'ev_{base}'")
-        return v1_config(image_size, in_channels, name) if kind and v1 is None else v1, None
     if subcortical is None:
         degrees = image_size / _EVNET_RESOLUTION if v1 is None else v1.visual_degrees
         subcortical = SubcorticalConfig(image_size, degrees, in_channels)
     if v1 is None:
-        v1 = v1_config(subcortical.image_size, subcortical.num_channels, name, subcortical)
+        cells = subcortical.num_channels
+        v1 = v1_config(subcortical.image_size, cells, f"ev_{name}", subcortical)
         v1 = replace(v1, visual_degrees=subcortical.visual_degrees)
     if v1.in_channels != subcortical.num_channels:
         raise ValueError(

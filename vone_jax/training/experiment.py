@@ -51,7 +51,7 @@ class ModelConfig:
     # of the initial weights, or the default of models.create. VOneNets have v1.image_mean.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    # The stage before V1 of an EVNet. None is as for v1, see models.front_end.
+    # The stage before V1 of an EVNet. None is as for v1, see models.create.
     subcortical: SubcorticalConfig | None = None
     # Normalisation of V1 that is trained with the network, in front of the bottleneck.
     learned_normalization: Rule | None = None

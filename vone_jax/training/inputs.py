@@ -57,16 +57,15 @@ def resolve(experiment: Experiment, source: data.Source, initial: Any = None) ->
             )
     given = _front_end(given, initial) | given
     try:
-        v1, subcortical = models.front_end_configs(
-            model.name, model.image_size, channels, given.get("v1"), given.get("subcortical")
-        )
-        defaults: dict[str, Any] = {"width": models.default_width(model.name)}
-        if v1 is None:
-            mean, std = models.default_normalisation(model.name, channels)
-            defaults |= {"mean": mean, "std": std}
+        made: Any = models.create(**given)
+        defaults: dict[str, Any] = {"width": made.back_end.width}
+        if isinstance(made, models.VOneNet):
+            defaults |= {"v1": made.v1, "subcortical": made.subcortical}
+        else:
+            defaults |= {"mean": made.mean, "std": made.std}
             if model.front_end is None:
                 defaults["stem_size"] = model.image_size
-        given = defaults | given | {"v1": v1, "subcortical": subcortical}
+        given = defaults | given
         resolved = ModelConfig(**given)
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
