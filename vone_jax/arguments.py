@@ -2,8 +2,7 @@
 
 Most raise ValueError. A field that must be True or False raises TypeError. Every package uses
 these, so the messages read alike. ``fields`` checks a dataclass by the types of its fields. The
-checks see plain Python and NumPy values; checks of JAX arrays are in ``attacks`` and
-``corruptions``.
+checks see plain Python and NumPy values; checks of JAX arrays are in ``batches``.
 """
 
 import dataclasses

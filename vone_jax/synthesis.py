@@ -13,6 +13,7 @@ responses.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Key
 
-from vone_jax import fast, prng
+from vone_jax import batches, fast, prng
 
 Images = Float[Array | np.ndarray, "n h w c"]
 ResponseFn = Callable[[Any, Any], Any]
@@ -81,9 +82,11 @@ def metamers(
         in the last round.
 
     Raises:
+      ValueError: for images outside [0, 1].
+      TypeError: for images that are not float32 or float64.
       FloatingPointError: if responses or gradients are not finite.
     """
-    images = jnp.asarray(images)
+    images = batches.check_images(images)
     noise, start = prng.stream(key, "noise"), prng.stream(key, "start")
     keys = prng.example_keys(noise, len(images))
     places = [prng.example_keys(prng.fold(start, place), len(images)) for place in range(distinct)]
@@ -158,7 +161,7 @@ def differentiate(
     """
     if direction not in ("raise", "lower"):
         raise ValueError(f"direction must be raise or lower, got {direction!r}")
-    images = jnp.asarray(images)
+    images = batches.check_images(images)
     keys = prng.example_keys(prng.stream(key, "noise"), len(images))
     draw = prng.example_keys(prng.stream(key, "start"), len(images))
     normal = jax.vmap(lambda each: jax.random.normal(each, images.shape[1:], images.dtype))(draw)
@@ -208,6 +211,8 @@ def exciting_images(
     keys = prng.example_keys(prng.stream(key, "noise"), len(units))
     draw = prng.example_keys(prng.stream(key, "start"), len(units))
     start = jax.vmap(lambda each: jax.random.normal(each, image_shape))(draw)
+    responses = jax.eval_shape(response_fn, keys, start)
+    batches.check_indices("units", units, math.prod(responses.shape[1:]), "units")
     layer = _straight(lambda x: response_fn(keys, x), 0.5 + start)
     images, driven = _excite(layer, units, start, norm, low_pass, steps, rate)
     if not bool(jnp.all(jnp.isfinite(driven))):

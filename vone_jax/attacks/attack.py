@@ -23,7 +23,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vone_jax import arguments, dataclass_json, prng
+from vone_jax import arguments, batches, dataclass_json, prng
 from vone_jax.arguments import NOT_NEGATIVE, Range
 from vone_jax.attacks import classifier, losses, norms, strongest
 from vone_jax.attacks.classifier import (
@@ -389,8 +389,8 @@ def check_result(attack: Attack, images: Images, adversarial: Images) -> None:
     failed, low, high, largest, eps = jax.device_get((*numbers, attack.eps))
     if failed:
         raise FloatingPointError(_not_finite(broken))
-    inside = -classifier.BOX_TOLERANCE <= low and high <= 1 + classifier.BOX_TOLERANCE
-    if not inside or largest > eps * (1 + BALL_TOLERANCE) + classifier.BOX_TOLERANCE:
+    inside = -batches.BOX_TOLERANCE <= low and high <= 1 + batches.BOX_TOLERANCE
+    if not inside or largest > eps * (1 + BALL_TOLERANCE) + batches.BOX_TOLERANCE:
         raise ValueError(
             f"images of {type(attack).__name__} must lie in [0, 1] and in the ball of norm "
             f"{attack.norm} with eps {eps:g}, got values from {low:g} to {high:g} and "

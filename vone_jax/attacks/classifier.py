@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vone_jax import prng
+from vone_jax import batches, prng
 
 # The arrays of a batch of n examples. ``Values`` and ``Mask`` hold one entry per example.
 Keys = Key[Array, " n"]
@@ -30,10 +30,6 @@ AnyLabels = Labels | Int[np.ndarray, " n"]
 Scalar = Array | float
 
 LogitsFn = Callable[[Keys, Images], Logits]
-
-# How far images may lie outside [0, 1]. Resizing and decoding leave values such as -3e-8. Images of
-# eight bits that were not divided by 255 exceed 1 by far.
-BOX_TOLERANCE = 1e-6
 
 Tree = TypeVar("Tree")
 
@@ -142,10 +138,9 @@ def _nothing() -> Array:
 def check_batch(
     key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
 ) -> tuple[Images, Labels]:
-    """Check any number of images and labels, and return them as arrays.
+    """Check any number of images and labels, and return them as arrays; see ``batches``.
 
-    Shapes and dtypes are checked always, values only where they are known, that is outside of
-    ``jit`` and the other transformations. The classifier is traced and not run.
+    The classifier is traced and not run.
 
     Raises:
       TypeError: for images that are not float32 or float64, labels that are not integers, or a
@@ -153,71 +148,7 @@ def check_batch(
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
     prng.check_function(logits_fn)  # Raises if the arguments were passed in another order.
-    images, labels = _array("images", images), _array("labels", labels)
-    if images.weak_type:
-        # The same type whether or not the caller's arrays were made from Python numbers.
-        images = jax.lax.convert_element_type(images, images.dtype)
-    if images.dtype not in (jnp.float32, jnp.float64):
-        hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
-        raise TypeError(f"images must be float32 in [0, 1], got {images.dtype}{hint}")
-    if images.ndim != 4 or 0 in images.shape:
-        empty = ", which is empty" if 0 in images.shape else ""
-        raise ValueError(f"images must have shape (N, H, W, C), got {images.shape}{empty}")
-    if images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
-        raise ValueError(f"images must be NHWC, got shape {images.shape}, which looks like NCHW")
-    one_hot = "; one-hot labels are not accepted" if labels.ndim == 2 else ""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            f"labels must be integers of shape (N,), got dtype {labels.dtype} and shape "
-            f"{labels.shape}{one_hot}"
-        )
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape {images.shape[:1]}, got {labels.shape}{one_hot}")
+    images = batches.check_images(images)
     keys = prng.example_keys(key, images.shape[0])
-    ranges = _ranges(images, labels)
-    if not isinstance(ranges[0], Tracer):
-        low, high, first, last = jax.device_get(ranges)
-        number = classes(logits_fn, keys, images)
-        # A comparison with NaN is False.
-        if not (low >= -BOX_TOLERANCE and high <= 1 + BOX_TOLERANCE):
-            what = f"values from {low:g} to {high:g}" if low <= high else "NaN"
-            raise ValueError(
-                f"images must lie in [0, 1], got {what}; a normalisation belongs in the model"
-            )
-        if first < 0 or last >= number:
-            raise ValueError(
-                f"labels must lie in [0, {number - 1}] for {number} classes, "
-                f"got values from {first} to {last}"
-            )
-    return images, labels.astype(jnp.int32)
-
-
-def _array(name: str, value: Any) -> Array:
-    """Return ``value`` as an array, or raise a TypeError if it does not hold numbers."""
-    array = value
-    if any(isinstance(each, Tracer) for each in jax.tree.leaves(value)):
-        array = jnp.asarray(value)  # NumPy takes no list of traced values.
-    elif not isinstance(value, jax.Array):
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise TypeError(f"{name} must be an array of numbers: {error}") from error
-    if not jnp.issubdtype(array.dtype, np.number) and array.dtype != bool:
-        got = "None" if value is None else f"{type(value).__name__} of dtype {array.dtype}"
-        raise TypeError(f"{name} must be an array of numbers, got {got}")
-    if isinstance(array, np.ndarray) and array.dtype.kind in "iu":
-        # JAX would wrap labels beyond 32 bits, which may then be in range.
-        array = array.clip(np.iinfo(np.int32).min, np.iinfo(np.int32).max)
-    return jnp.asarray(array)
-
-
-@jax.jit
-def _ranges(images: Images, labels: Labels) -> tuple[Array, Array, Array, Array]:
-    """Return the smallest and largest value of images and labels, NaN where one of them is.
-
-    Within ``jit`` or ``scan`` the results are tracers, also for arrays from outside.
-    """
-    # A minimum on the device may ignore NaN.
-    missing = jnp.any(jnp.isnan(images))
-    low, high = (jnp.where(missing, jnp.nan, each) for each in (jnp.min(images), jnp.max(images)))
-    return low, high, jnp.min(labels), jnp.max(labels)
+    number = classes(logits_fn, keys, images)
+    return images, batches.check_labels(labels, images.shape[0], number)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
-from vone_jax import arguments
+from vone_jax import arguments, batches
 
 # The numbers of draws of an evaluation, as far as it has so many.
 DRAWS = (1, 3, 10, 30)
@@ -70,10 +70,12 @@ def measure_calibration(
       bins: number of bins of confidence, of equal width.
 
     Raises:
-      ValueError: if a number is out of range, or logits are not finite.
+      ValueError: if a number or a label is out of range, or logits are not finite.
+      TypeError: if labels are not integers.
     """
     arguments.count("bins", bins)
-    logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(labels)
+    logits = jnp.asarray(logits, jnp.float32)
+    labels = batches.check_labels(labels, logits.shape[0], logits.shape[-1])
     if not bool(jnp.isfinite(logits).all()):
         raise ValueError("logits must be finite, got NaN or infinite values")
     for number in draws:

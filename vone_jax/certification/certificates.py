@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Float64, Int, Key
 
-from vone_jax import arguments, models, prng
+from vone_jax import arguments, batches, models, prng
 from vone_jax.arguments import Range
 from vone_jax.certification.bounds import (
     Images,
@@ -195,7 +195,8 @@ class Certificates:
         if not isinstance(v1, VOneBlockConfig):
             raise ValueError("only V1 has a known region, other front ends have a radius")
         reach = np.asarray(displacements(v1, perturbations), np.float64)
-        responses = np.asarray(_responses(v1, jnp.asarray(images, jnp.float32)))
+        images = jnp.asarray(batches.check_images(images), jnp.float32)
+        responses = np.asarray(_responses(v1, images))
         covered = np.zeros(len(reach), bool)
         for i in np.flatnonzero(~self.abstained):
             for order in orders(noise):
@@ -233,7 +234,8 @@ def certify(
       progress: report progress on stderr.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument or an image is out of range.
+      TypeError: if images are not float32 or float64.
       FloatingPointError: if logits are not finite.
     """
     for name, number in (("choose", choose), ("draws", draws), ("at_once", at_once)):
@@ -242,7 +244,7 @@ def certify(
     front_end, noise = classifier.front_end, classifier.noise
     if local and not isinstance(front_end, VOneBlockConfig):
         raise ValueError("local=True needs a classifier of from_model, whose front end is V1")
-    images = jnp.asarray(images, jnp.float32)
+    images = jnp.asarray(batches.check_images(images), jnp.float32)
     keys = prng.example_keys(key, len(images))
     bounds, failure = classifier.bounds(images.shape[1:]), alpha / 10 if local else 0.0
     rows, back_end = [], None

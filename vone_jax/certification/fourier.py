@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, batches, prng
 
 Images = Float[Array | np.ndarray, "n h w c"]
 
@@ -63,17 +63,20 @@ def fourier_map(
       size: number of frequencies along each axis, odd.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument, an image or a label is out of range.
+      TypeError: if images are not float32 or float64, or labels are not integers.
       FloatingPointError: if logits are not finite.
     """
     arguments.number("norm", norm)
-    images = jnp.asarray(images, jnp.float32)
+    images = jnp.asarray(batches.check_images(images), jnp.float32)
     basis = fourier_basis(images.shape[1], images.shape[2], size)
     # The other half is the same, mirrored.
     half = basis.reshape(size**2, *basis.shape[2:])[: size**2 // 2 + 1]
     keys = prng.example_keys(key, len(images))
     classifier = prng.trace(logits_fn, keys, images)
-    wrong, finite = _wrong(classifier, keys, images, jnp.asarray(labels), norm * half)
+    classes = jax.eval_shape(classifier, keys, images).shape[-1]
+    labels = batches.check_labels(labels, len(images), classes)
+    wrong, finite = _wrong(classifier, keys, images, labels, norm * half)
     if not finite.all():
         raise FloatingPointError("logits_fn returned logits that are NaN or infinite")
     wrong = np.asarray(wrong).T

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Key
 
-from vone_jax import fast, prng
+from vone_jax import batches, fast, prng
 from vone_jax.certification.bounds import Images, linear_responses, of_cells, reaches
 from vone_jax.certification.observer import bisect, check_noise, weights
 from vone_jax.v1 import VOneBlockConfig
@@ -48,7 +48,7 @@ def local_sensitivity(
       ValueError: for a block or a noise without a bound.
     """
     check_noise(config.noise)
-    images = jnp.asarray(images, jnp.float32)
+    images = jnp.asarray(batches.check_images(images), jnp.float32)
     keys = prng.stream(prng.example_keys(key, len(images)), "lanczos")
     radii = np.broadcast_to(np.asarray(radius, np.float64), (len(images),))
     mean = np.broadcast_to(np.asarray(config.image_mean, np.float32), (config.in_channels,))

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float, Float64, Key
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, batches, prng
 from vone_jax.arguments import Range
 from vone_jax.certification.bounds import displacements
 from vone_jax.certification.observer import check_noise, information, largest_size
@@ -125,7 +125,7 @@ def eigendistortions(
     Raises:
       ValueError: if count is out of range.
     """
-    image = jnp.asarray(image, jnp.float32)
+    image = jnp.asarray(batches.check_images(jnp.asarray(image)[None])[0], jnp.float32)
     arguments.count("count", count, most=(image.size - 1) // 2)
     keys = prng.example_keys(key, 1)
     layer = prng.trace(response_fn, keys, image[None], "response_fn")

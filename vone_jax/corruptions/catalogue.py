@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, batches, prng
 from vone_jax.corruptions import (
     blur,
     c_bar,
@@ -32,9 +31,6 @@ from vone_jax.names import (
     CORRUPTION_CATEGORIES,
     EXTRA_CORRUPTIONS,
 )
-
-# Values may leave [0, 1] by the rounding errors of a resize.
-_TOLERANCE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +115,7 @@ def corrupt(
     Args:
       key: one typed key, or one key for each image. With one key, the draws of an image depend on
         its position. With a key of its own, an image gets the same corruption in any batch.
-      images: floating point in [0, 1], with 1 or 3 channels. A grey image is treated as a colour
+      images: float32 in [0, 1], with 1 or 3 channels. A grey image is treated as a colour
         image with equal channels, and the result is its luma.
       name: one of ``NAMES``.
       severity: 1 to 5; 0 returns the images unchanged.
@@ -137,7 +133,7 @@ def corrupt(
     Raises:
       ValueError: if the name, table, form or severity does not exist, if images have a wrong shape,
         are too small, contain NaN or leave [0, 1], or if frost has no photographs.
-      TypeError: if images are not floating point, or the key is not a typed key.
+      TypeError: if images are not float32 or float64, or the key is not a typed key.
 
     References:
       Hendrycks and Dietterich, Benchmarking neural network robustness to common corruptions and
@@ -148,8 +144,7 @@ def corrupt(
     if table is not None:
         arguments.choice("table", table, TABLES)
     arguments.choice("form", form, FORMS)
-    images = jnp.asarray(images)
-    check_images(images)
+    images = check_images(images)
     keys = prng.example_keys(key, images.shape[0])
     if severity == 0:
         return images
@@ -195,29 +190,9 @@ def _apply(name: str, form: str, keys: jax.Array, images: jax.Array, arrays: Any
     return out.astype(images.dtype)
 
 
-def check_images(images: jax.Array) -> None:
-    """Check that images are floating point in [0, 1], of shape (N, H, W, 1 or 3)."""
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        hint = "; divide by 255" if images.dtype == jnp.uint8 else ""
-        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}{hint}")
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+def check_images(images: Images | Float[np.ndarray, "n h w c"]) -> Images:
+    """Check that images lie in [0, 1] and have shape (N, H, W, 1 or 3), and return an array."""
+    images = batches.check_images(images)
+    if images.shape[-1] not in (1, 3):
         raise ValueError(f"images must have shape (N, H, W, 1 or 3), got {images.shape}")
-    if isinstance(images, Tracer):
-        return
-    # Images that a traced function closes over are known while it is traced.
-    with jax.ensure_compile_time_eval():
-        if _in_range(images):
-            return
-        # On the devices, since a process may hold a part of the images only.
-        extremes = jnp.min(images), jnp.max(images), jnp.sum(jnp.isnan(images))
-        low, high, missing = jax.device_get(extremes)
-    actual = f"values from {low:g} to {high:g}"
-    if missing:
-        actual = f"{missing} value{'s' if missing > 1 else ''} of NaN"
-    raise ValueError(f"images must lie in [0, 1], got {actual}")
-
-
-@jax.jit
-def _in_range(images: jax.Array) -> jax.Array:
-    """Return True if all values lie in [0, 1]. NaN does not, since every comparison fails."""
-    return jnp.all((images >= -_TOLERANCE) & (images <= 1 + _TOLERANCE))
+    return images

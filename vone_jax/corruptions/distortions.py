@@ -104,7 +104,7 @@ def distort(
     Args:
       key: one typed key, or one key for each image, as for ``corrupt``. The random numbers are the
         same at every level.
-      images: floating point in [0, 1], with 1 or 3 channels.
+      images: float32 in [0, 1], with 1 or 3 channels.
       name: one of ``DISTORTIONS``.
       level: contrast in [0, 1]; half the width of uniform noise, which is added at a contrast of
         0.3; the standard deviation of a low- or high-pass filter in pixels of 224, where infinity
@@ -121,8 +121,7 @@ def distort(
     if (name, level) != ("high_pass", math.inf):
         most = 1.0 if name == "contrast" else math.inf
         arguments.number("level", level, arguments.Range(0.0, most))
-    images = jnp.asarray(images)
-    check_images(images)
+    images = check_images(images)
     keys = prng.example_keys(key, images.shape[0])
     shape: Any = images.shape[1:]
     return _distort(name, keys, images, DISTORTIONS[name].prepare(level, shape))
@@ -194,7 +193,7 @@ def mask(
     Args:
       key: one typed key, or one key for each image. The white noise is the same in all bands and at
         all deviations.
-      images: floating point in [0, 1], with 1 or 3 channels.
+      images: float32 in [0, 1], with 1 or 3 channels.
       band: position in ``band_centres``.
       deviation: standard deviation of the white noise; the observers saw 0.02 to 0.16.
 
@@ -204,8 +203,7 @@ def mask(
     Raises:
       ValueError, TypeError: for a band, a deviation, a key or images that do not fit.
     """
-    images = jnp.asarray(images)
-    check_images(images)
+    images = check_images(images)
     height, width = images.shape[1:3]
     last = _bands(height, width) - 1
     arguments.count("band", band, 0, most=last)
