@@ -91,16 +91,16 @@ def test_arrays_of_another_layout_are_refused(tmp_path, images, labels, message)
         load_corrupted(f"npy:{tmp_path}", "fog", 1)
 
 
-def test_images_of_a_file_that_was_replaced_have_another_checksum(cifar_10_c):
+def test_images_of_a_file_that_was_replaced_have_another_fingerprint(cifar_10_c):
     """Else an evaluation would use the numbers of the images that were there before."""
 
-    def checksum():
-        return data.Subset(load_corrupted(f"npy:{cifar_10_c}", "fog", 1), 2).checksum
+    def fingerprint():
+        return data.fingerprint(data.Subset(load_corrupted(f"npy:{cifar_10_c}", "fog", 1), 2))
 
-    first = checksum()
-    assert checksum() == first
+    first = fingerprint()
+    assert fingerprint() == first
     np.save(cifar_10_c / "fog.npy", 255 - np.load(cifar_10_c / "fog.npy"))
-    second = checksum()
+    second = fingerprint()
     assert second != first
     np.save(cifar_10_c / "labels.npy", 9 - np.load(cifar_10_c / "labels.npy"))
-    assert checksum() != second
+    assert fingerprint() != second

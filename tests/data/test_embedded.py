@@ -1,5 +1,6 @@
 import re
 import sys
+import zlib
 from importlib import resources
 
 import numpy as np
@@ -20,7 +21,9 @@ def test_the_set_is_balanced_named_and_in_its_order(split, per_class, checksum):
     assert (source.name, source.split) == ("fashion_mnist_small", split)
     labels = [source[i]["label"] for i in range(len(source))]
     assert np.bincount(labels).tolist() == [per_class] * 10
-    assert source.checksum_of(np.arange(len(source))) == checksum
+    pixels = [source[i]["image"].tobytes() for i in range(len(source))]
+    content = np.array(labels, np.int64).tobytes() + b"".join(pixels)
+    assert f"{zlib.crc32(content):08x}" == checksum
 
 
 def test_class_names_fit_the_images():

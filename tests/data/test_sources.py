@@ -53,7 +53,7 @@ class TestArraySource:
 
         def checksum(images=images, labels=labels, count=None):
             source = data.ArraySource(images, labels, class_names=("a", "b"))
-            return data.Subset(source, count).checksum
+            return data.fingerprint(data.Subset(source, count))
 
         assert checksum() == checksum(images.copy(), labels.astype(np.uint8))
         changed = images + np.uint8(1) * (np.arange(4) == 3)[:, None, None, None]
@@ -236,8 +236,7 @@ class TestFolder:
             for one, other in zip(linked, plain, strict=True):
                 assert one["label"] == other["label"]
                 np.testing.assert_array_equal(one["image"], other["image"])
-            every = range(len(plain))
-            assert linked.checksum_of(every) == plain.checksum_of(every)
+            assert data.fingerprint(linked) == data.fingerprint(plain)
 
     def test_a_directory_is_entered_once_per_class(self, folder):
         """Loops end, and a second name of a directory brings no image twice."""
@@ -254,21 +253,24 @@ class TestFolder:
         source = data.load(f"folder:{folder}", "train")
         assert [int(source[i]["image"][0, 0, 0]) for i in range(4)] == [1, 9, 2, 3]
 
-    def test_the_checksum_is_of_names_and_sizes(self, tmp_path, monkeypatch):
-        """The name of a set is what was typed, and two folders may have one."""
-        checksums = []
-        for place, size in (("one", (8, 6)), ("two", (8, 6)), ("three", (30, 40))):
-            save(tmp_path / place / "val/cat/a.png", size=size)
-            monkeypatch.chdir(tmp_path / place)
-            source = data.load("folder:.", "val")
-            assert source.name == "folder:."
-            checksums.append(data.Subset(source).checksum)
-        assert checksums[0] == checksums[1] != checksums[2]
-        save(tmp_path / "one/val/cat/b.png")
-        more = data.FolderSource(tmp_path / "one", "val")
+    def test_the_fingerprint_of_a_folder_is_of_names_and_pixels_and_not_of_its_place(
+        self, tmp_path
+    ):
+        """A file of the same size with other pixels is another one, as every BMP of a camera is."""
+
+        def made(place, colour, name="a.bmp"):
+            save(tmp_path / place / "val/cat" / name, colour)
+            return data.FolderSource(tmp_path / place, "val")
+
+        first = made("one", (1, 2, 3))
+        assert data.fingerprint(first) == data.fingerprint(made("two", (1, 2, 3)))
+        others = [made("three", (1, 2, 4)), made("four", (1, 2, 3), "b.bmp")]
+        others.append(made("two", (1, 2, 3), "b.bmp"))
+        assert len({data.fingerprint(each) for each in (first, *others)}) == 4
         # Only the chosen images count.
-        assert data.Subset(more).checksum != checksums[0] == data.Subset(more, 1).checksum
-        assert data.Subset(data.Subset(more)).checksum is None
+        chosen = data.Subset(others[-1], 1)
+        assert data.fingerprint(chosen) == data.fingerprint(first)
+        assert data.fingerprint(data.Subset(chosen)) == data.fingerprint(first)
 
     @pytest.mark.parametrize(
         ("files", "split", "message"),

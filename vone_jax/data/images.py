@@ -1,10 +1,9 @@
 """Image files: their decoder, data sets in folders, and 20 labelled photographs of ImageNet."""
 
 import functools
-import hashlib
 import io
 import os
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vone_jax import files
-from vone_jax.data.sources import Source, composed
+from vone_jax.data.sources import Source, checksum, composed
 from vone_jax.names import DEMO
 
+# Files that are read at a time.
+_READERS = 16
 _EXTENSIONS = (
     ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
@@ -149,12 +150,14 @@ class FolderSource(Source):
             self.files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
 
-    def checksum_of(self, indices: Iterable[int]) -> str:
-        """A hash of the names and sizes of the files of some images."""
-        digest = hashlib.sha256()
-        for file in (self.files[index] for index in indices):
-            digest.update(os.fsencode(f"{file} {(self._root / file).stat().st_size}\n"))
-        return digest.hexdigest()[:16]
+    def checksums(self, indices: np.ndarray) -> np.ndarray:
+        def one(index: int) -> int:
+            file = self.files[index]
+            return checksum((self._root / file).read_bytes(), self._labels[index], file)
+
+        # Threads, because a file system of a cluster answers slowly and many requests at a time.
+        with ThreadPoolExecutor(_READERS) as readers:
+            return np.array(list(readers.map(one, indices)), np.uint32)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import hashlib
+import json
 import math
 import os
 import re
@@ -49,6 +51,11 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
+    def checksums(self, indices: np.ndarray) -> np.ndarray:
+        """A CRC-32 of each of some examples, from its pixels and its label, uint32 (N,)."""
+        examples = (self[int(index)] for index in indices)
+        return np.array([checksum(each["image"], each["label"]) for each in examples], np.uint32)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.split!r}, {len(self)} images)"
 
@@ -62,6 +69,29 @@ def class_identifier(name: str) -> str:
     """Return the WordNet number at the beginning of a class name, as in ImageNet, else the name."""
     number = _WORDNET.match(name)
     return composed(name) if number is None else number[0]
+
+
+def checksum(image: Any, label: int, name: str = "") -> int:
+    """The CRC-32 of an example: the name of its file, its label, and its pixels or their file."""
+    content = image if isinstance(image, bytes) else np.ascontiguousarray(image).tobytes()
+    return zlib.crc32(content, zlib.crc32(f"{name} {label}\n".encode(errors="surrogateescape")))
+
+
+def fingerprint(source: Source, checksums: np.ndarray | None = None) -> str:
+    """A digest of all examples of a split: names of files, labels, pixels and their number.
+
+    The place where the files lie is no part of it. Files are read but not decoded, and a set of
+    TFDS is read record by record, so it takes as long as reading the split once.
+
+    Args:
+      source: the split.
+      checksums: its ``checksums``, where they are known already.
+    """
+    if checksums is None:
+        checksums = source.checksums(np.arange(len(source)))
+    digest = hashlib.sha256(json.dumps([len(source), list(source.class_names)]).encode())
+    digest.update(np.asarray(checksums, ">u4").tobytes())
+    return digest.hexdigest()[:16]
 
 
 class ArraySource(Source):
@@ -111,13 +141,6 @@ class ArraySource(Source):
         self.image_shape = images.shape[1:]
         self._images = images
         self._labels = labels
-
-    def checksum_of(self, indices: np.ndarray) -> str:
-        """A hash of the images and labels with these indices."""
-        value = zlib.crc32(self._labels[indices].astype(np.int64).tobytes())
-        for index in indices:
-            value = zlib.crc32(self._images[index].tobytes(), value)
-        return f"{value:08x}"
 
     def __len__(self) -> int:
         return len(self._images)
@@ -188,18 +211,14 @@ class Subset(Source):
         self.indices = np.arange(count) * total // count
         self._source = source
 
-    @functools.cached_property
-    def checksum(self) -> str | None:
-        """A hash of the files in a folder or of arrays, or a TFDS set with its version."""
-        checksum_of = getattr(self._source, "checksum_of", None)
-        return None if checksum_of is None else checksum_of(self.indices)
-
     def pick(self, positions: np.ndarray) -> "Subset":
         """Return only the examples at some positions. They keep their indices in the split."""
         picked = copy.copy(self)
         picked.indices = self.indices[positions]
-        picked.__dict__.pop("checksum", None)  # The cached checksum is that of all examples.
         return picked
+
+    def checksums(self, indices: np.ndarray) -> np.ndarray:
+        return self._source.checksums(self.indices[indices])
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -6,7 +6,7 @@ Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from vone_jax import arguments
 from vone_jax.data.embedded import IDX_SETS
 from vone_jax.data.images import decode_image
-from vone_jax.data.sources import DataDir, Source
+from vone_jax.data.sources import DataDir, Source, checksum
 from vone_jax.data.transforms import to_pillow
 
 
@@ -36,7 +36,6 @@ class TfdsSource(Source):
         image = builder.info.features[self._image_key]
         self.image_shape = tuple(image.shape)
         self.class_names = tuple(builder.info.features[self._label_key].names)
-        self._full_name: str = builder.info.full_name
         try:
             self._records = builder.as_data_source(split=split)
         except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
@@ -44,9 +43,12 @@ class TfdsSource(Source):
         # Set afterwards: with decoders as an argument, TFDS's mock_data needs TensorFlow.
         self._records.decoders = {self._image_key: tfds.decode.SkipDecoding()}
 
-    def checksum_of(self, indices: Iterable[int]) -> str:
-        """The set with its version, such as "cifar10/3.0.2", which changes with the images."""
-        return self._full_name
+    def checksums(self, indices: np.ndarray) -> np.ndarray:
+        records = (self._records[int(index)] for index in indices)
+        return np.array(
+            [checksum(each[self._image_key], int(each[self._label_key])) for each in records],
+            np.uint32,
+        )
 
     def __len__(self) -> int:
         return len(self._records)

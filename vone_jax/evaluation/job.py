@@ -167,7 +167,7 @@ class Job:
                 "total": examples.total,
                 "classes": examples.num_classes,
                 "labels": f"{zlib.crc32(json.dumps(labels).encode()):08x}",
-                "checksum": examples.checksum,
+                "checksum": data.fingerprint(examples),
             },
             "network": self._described,
             "seed": self.seed,
