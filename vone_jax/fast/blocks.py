@@ -28,9 +28,12 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # of 4. A pair of blocks has twice as many.
 _BLOCK_CHANNELS = 48
 
+# Of the products, as in ``lax.dot_general``; None is JAX's setting.
+Precision = str | None
+
 
 def correlate_blocks(
-    images: jax.Array, kernels: Sequence[jax.Array], stride: int
+    images: jax.Array, kernels: Sequence[jax.Array], stride: int, precision: Precision = None
 ) -> list[jax.Array]:
     """Cross-correlate images with several sets of kernels, with zero padding k // 2 on all sides.
 
@@ -41,6 +44,7 @@ def correlate_blocks(
       images: float (N, H, W, C).
       kernels: float (k, k, C, n) for each set, k odd.
       stride: in pixels.
+      precision: of the products, as in ``lax.conv_general_dilated``, gradients included.
 
     Returns:
       (N, ceil(H/stride), ceil(W/stride), n) for each set.
@@ -48,12 +52,15 @@ def correlate_blocks(
     size = kernels[0].shape[0]
     if not switch.enabled():
         padding = [(size // 2, size // 2)] * 2
-        return [convolve(images, kernel, (stride, stride), padding) for kernel in kernels]
+        return [
+            convolve(images, kernel, (stride, stride), padding, precision=precision)
+            for kernel in kernels
+        ]
     blocks = _blocks_of_images(images, stride)
     before = -(-(size // 2) // stride)
     # JAX refuses a convolution without kernels.
     used = tuple(_blocks_of_kernel(kernel, stride) for kernel in kernels if kernel.shape[-1])
-    results = iter(_correlate(blocks, used, before))
+    results = iter(_correlate(blocks, used, before, precision))
     nothing = jnp.zeros((*blocks.shape[:3], 0), images.dtype)
     return [next(results) if kernel.shape[-1] else nothing for kernel in kernels]
 
@@ -86,31 +93,36 @@ def _fold(kernel: jax.Array, side: int) -> jax.Array:
     return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, -1, count)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _correlate(
-    images: jax.Array, kernels: tuple[jax.Array, ...], before: int
+    images: jax.Array, kernels: tuple[jax.Array, ...], before: int, precision: Precision
 ) -> tuple[jax.Array, ...]:
     """Correlate blocks with kernels whose windows begin ``before`` blocks before the response."""
     padding = [(before, kernels[0].shape[0] - 1 - before)] * 2
-    return tuple(_convolve(images, kernel, padding) for kernel in kernels)
+    return tuple(_convolve(images, kernel, padding, precision) for kernel in kernels)
 
 
 @_correlate.defjvp
-def _(before, primals, tangents):
+def _(before, precision, primals, tangents):
     images, kernels = primals
     group = max(int(math.sqrt(_BLOCK_CHANNELS / images.shape[3])), 1)
-    return _correlate(images, kernels, before), _by_groups(tangents[0], kernels, before, group)
+    tangent = _by_groups(tangents[0], kernels, before, precision, group)
+    return _correlate(images, kernels, before, precision), tangent
 
 
 def _by_groups(
-    images: jax.Array, kernels: tuple[jax.Array, ...], before: int, group: int
+    images: jax.Array,
+    kernels: tuple[jax.Array, ...],
+    before: int,
+    precision: Precision,
+    group: int,
 ) -> tuple[jax.Array, ...]:
     """Compute ``_correlate`` on groups of ``group`` x ``group`` blocks; its transpose is fast.
 
     Each set of kernels is repeated, with a shift, for each position in a group of results.
     """
     if group == 1:
-        return _by_pairs(images, kernels, before)
+        return _by_pairs(images, kernels, before, precision)
     height, width = images.shape[1:3]
     rows = kernels[0].shape[0]
     groups_before = -(-before // group)
@@ -127,7 +139,8 @@ def _by_groups(
         jnp.concatenate([shifted(kernel, *place) for place in places], axis=-1)
         for kernel in kernels
     ]
-    results = _by_pairs(_blocks_of_images(images, group), tuple(sets), groups_before)
+    blocks = _blocks_of_images(images, group)
+    results = _by_pairs(blocks, tuple(sets), groups_before, precision)
 
     def apart(result: jax.Array) -> jax.Array:
         number, down, across, _ = result.shape
@@ -139,7 +152,7 @@ def _by_groups(
 
 
 def _by_pairs(
-    images: jax.Array, kernels: tuple[jax.Array, ...], before: int
+    images: jax.Array, kernels: tuple[jax.Array, ...], before: int, precision: Precision
 ) -> tuple[jax.Array, ...]:
     """Compute ``_correlate`` with two neighbouring columns as channels; its transpose is fast.
 
@@ -157,6 +170,7 @@ def _by_pairs(
         images,
         jnp.concatenate(shifted, axis=2),
         [(before, after), (before + 1, after + 1 + width - 2 * pairs)],
+        precision,
         dilation=(1, 2),
     )
     return tuple(jnp.split(result, np.cumsum([k.shape[-1] for k in kernels[:-1]]), axis=-1))
@@ -166,8 +180,15 @@ def _convolve(
     images: jax.Array,
     kernel: jax.Array,
     padding: Sequence[tuple[int, int]],
+    precision: Precision,
     dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
     return lax.conv_general_dilated(
-        images, kernel, (1, 1), padding, lhs_dilation=dilation, dimension_numbers=_LAYOUT
+        images,
+        kernel,
+        (1, 1),
+        padding,
+        lhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+        precision=precision,
     )

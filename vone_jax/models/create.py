@@ -108,7 +108,7 @@ def create(
       width: channels behind the stem (or the bottleneck); all layers scale with it. Default: that
         of the published network, see ``default_width``.
       dtype: ``jnp.float32``, or ``jnp.bfloat16`` for mixed precision: parameters, batch
-        statistics and V1 stay float32.
+        statistics and V1 stay float32, but the products of V1 have the precision of JAX's setting.
       stem_noise: for base networks, noise behind the stem, see ``BaseNetwork``. Default: none.
       stem_gain: for base networks, multiplies the stem's output before the noise.
       mean: for base networks, subtracted from images in [0, 1], one number or one per channel.

@@ -26,7 +26,7 @@ from vone_jax.v1 import (
 )
 from vone_jax.v1.block import learnable_gabor
 from vone_jax.v1.divisive import Rule
-from vone_jax.v1.images import check_images, normalise
+from vone_jax.v1.images import HIGHEST, check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
 
 # Modules of a VOneNet whose parameters describe V1, in ``variables["params"]``.
@@ -105,7 +105,9 @@ class VOneNet(nn.Module):
       v1: configuration of the VOneBlock.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       bottleneck_features: output channels of the bottleneck.
-      dtype: type in which the bottleneck and the back end compute. V1 is always float32.
+      dtype: type in which the bottleneck and the back end compute. V1 is always float32. Its
+        products have the "highest" precision in a float32 network, whatever JAX's setting is. In a
+        bfloat16 network, which reads them with 8 bits, they have that of JAX's setting.
       subcortical: configuration of the subcortical stage of an EVNet; None for a VOneNet.
       learned_normalization: rule of a normalisation of V1 that is trained with the network, between
         the noise and the bottleneck, or None.
@@ -129,7 +131,7 @@ class VOneNet(nn.Module):
         return (self.subcortical or self.v1).in_channels
 
     def setup(self) -> None:
-        self.block = VOneBlock(self.v1)
+        self.block = VOneBlock(self.v1, HIGHEST if self.dtype == jnp.float32 else None)
         if self.subcortical is not None:
             self.stage = SubcorticalBlock(self.subcortical)
         if self.learned_normalization is not None:

@@ -217,7 +217,7 @@ class Experiment:
     # loss are always float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     # Precision of float32 matrix products and convolutions on GPU and TPU. A CPU always uses the
-    # highest.
+    # highest, and so does V1 in front of a network that computes in float32.
     matmul_precision: MatmulPrecision = "highest"
     # Number of parts of each batch whose gradients are computed one after another, with the
     # memory of one part. Batch norm then uses the statistics of one part at a time.

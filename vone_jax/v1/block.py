@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32
 
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import FilterBank
-from vone_jax.v1.images import Images, check_images, normalise
+from vone_jax.v1.images import HIGHEST, Images, Precision, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock
 from vone_jax.v1.normalization import SurroundPools, pools_of_bank
@@ -55,7 +55,10 @@ def surround_pools(config: VOneBlockConfig) -> SurroundPools:
 
 
 def noise_free_responses(
-    config: VOneBlockConfig, images: Images, kernels: tuple[Array, Array] | None = None
+    config: VOneBlockConfig,
+    images: Images,
+    kernels: tuple[Array, Array] | None = None,
+    precision: Precision = HIGHEST,
 ) -> Responses:
     """Return the responses of simple cells, then of complex cells, before noise.
 
@@ -72,6 +75,7 @@ def noise_free_responses(
       images: in [0, 1], with ``config.in_channels`` channels.
       kernels: both phases of the filters, (filters, k, k), from ``LearnableGabor``. Default: those
         of the configuration.
+      precision: of all products. Default: float32, on TPUs and GPUs too. None is JAX's setting.
 
     Returns:
       Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), cells).
@@ -84,17 +88,23 @@ def noise_free_responses(
     normalised = normalise(images, config.image_mean, config.image_std)
     bank = filter_bank(config)
     if kernels is None:
-        cells = bank(normalised, config.stride)
+        cells = bank(normalised, config.stride, precision)
     else:
-        cells = bank.with_kernels(kernels, normalised, config.stride)
+        cells = bank.with_kernels(kernels, normalised, config.stride, precision)
     responses = config.k_exc * cells
-    return responses if config.normalization is None else surround_pools(config)(responses)
+    if config.normalization is None:
+        return responses
+    return surround_pools(config)(responses, precision)
 
 
 class VOneBlock(NoisyBlock):
-    """The block as a Flax module. It has no variables unless its bank is tuned."""
+    """The block as a Flax module. It has no variables unless its bank is tuned.
+
+    ``precision`` is that of ``noise_free_responses``.
+    """
 
     config: VOneBlockConfig = VOneBlockConfig()
+    precision: Precision = HIGHEST
     stream = "v1 noise"
 
     def setup(self) -> None:
@@ -104,4 +114,4 @@ class VOneBlock(NoisyBlock):
     def noise_free(self, images: Images) -> Responses:
         """Return ``noise_free_responses``, with the kernels of a tuned bank."""
         kernels = self.gabor() if self.config.tuned else None
-        return noise_free_responses(self.config, images, kernels)
+        return noise_free_responses(self.config, images, kernels, self.precision)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Float32
 
 from vone_jax import arguments
 from vone_jax.arguments import Positive
+from vone_jax.v1.images import HIGHEST
 
 Responses = Float32[Array, "n h w channels"]
 PerPair = Float[Array, "channels channels"]
@@ -163,7 +164,7 @@ def divide_by_oriented_pools(
         squares += jnp.square((column * cosine - row * sine) / across)
         scale = jnp.abs(strength) / (2.0 * jnp.pi * along * across)
         kernels = jnp.fft.rfft2(scale * jnp.exp(-0.5 * squares), s=sides)
-        products = jnp.einsum("nuvk,lkuv->nuvl", spectra, kernels.conj())
+        products = jnp.einsum("nuvk,lkuv->nuvl", spectra, kernels.conj(), precision=HIGHEST)
         summed = jnp.fft.irfft2(products, s=sides, axes=(1, 2))
         # A kernel begins ``reach`` positions before the response that it belongs to.
         return jnp.roll(summed, (reach, reach), axis=(1, 2))[:, :height, :width]
@@ -183,5 +184,5 @@ def divide_by_pooled_squares(
     y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) (Balle et al. 2016). ``beta`` is > 0, ``gamma``
     >= 0.
     """
-    pooled = jnp.matmul(jnp.square(responses), gamma.T, precision=lax.Precision.HIGHEST)
+    pooled = jnp.matmul(jnp.square(responses), gamma.T, precision=HIGHEST)
     return responses / jnp.sqrt(beta[None, None, None] + pooled)

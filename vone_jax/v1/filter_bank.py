@@ -25,7 +25,7 @@ from jaxtyping import Array, Float32, Int
 
 from vone_jax import fast
 from vone_jax.v1.gabor import GaborKernels
-from vone_jax.v1.images import root
+from vone_jax.v1.images import HIGHEST, Precision, root
 
 Images = Float32[Array, "n h w c"]
 Responses = Float32[Array, "n _ _ cells"]
@@ -50,16 +50,16 @@ class FilterBank:
     channel_quadrature: Int[np.ndarray, " n"]
     num_simple: int
 
-    def __call__(self, images: Images, stride: int) -> Responses:
+    def __call__(self, images: Images, stride: int, precision: Precision = HIGHEST) -> Responses:
         """Return the responses of all cells to normalised images, in the order of the bank.
 
         The zero padding is k // 2, so responses have ceil(h/stride) rows and ceil(w/stride)
         columns.
         """
-        by_channel = functools.partial(self._by_channel, stride=stride)
+        by_channel = functools.partial(self._by_channel, stride=stride, precision=precision)
         if not fast.enabled():
             return by_channel(images)
-        together = functools.partial(self._together, stride=stride)
+        together = functools.partial(self._together, stride=stride, precision=precision)
         return fast.by_platform(images, cpu=by_channel, default=together)
 
     @functools.cached_property
@@ -72,7 +72,7 @@ class FilterBank:
             np.flatnonzero(np.all(reads == group, axis=-1)) for group in np.unique(reads, axis=0)
         ]
 
-    def _by_channel(self, images: jax.Array, stride: int) -> jax.Array:
+    def _by_channel(self, images: jax.Array, stride: int, precision: Precision) -> jax.Array:
         """Correlate each input channel with the kernels that read it."""
         blocks: dict[int, list[np.ndarray]] = collections.defaultdict(list)
         places: list[list[tuple[int, int]]] = []
@@ -89,7 +89,7 @@ class FilterBank:
         for channel, parts in blocks.items():
             kernels = np.concatenate(parts).transpose(1, 2, 0)[:, :, None]
             stored = jnp.asarray(np.ascontiguousarray(kernels))
-            both = _correlate(images[..., channel : channel + 1], stored, stride)
+            both = _correlate(images[..., channel : channel + 1], stored, stride, precision)
             ends = np.cumsum([len(part) for part in parts[:-1]])
             linear[channel] = jnp.split(both, ends, axis=-1)
         simple, complex_ = [], []
@@ -105,21 +105,27 @@ class FilterBank:
         ordered = [fast.permute(jnp.concatenate(cells, axis=-1), o) for cells, o in kinds if cells]
         return jnp.concatenate(ordered, axis=-1)
 
-    def _together(self, images: jax.Array, stride: int) -> jax.Array:
+    def _together(self, images: jax.Array, stride: int, precision: Precision) -> jax.Array:
         """Correlate all input channels with all kernels of a kind of cell and a phase."""
         # Kernels with the zeros of the other channels are several times as large, so the program
         # stores them without: the barrier keeps XLA from computing them while it compiles.
         in_phase, quadrature = map(lax.optimization_barrier, map(jnp.asarray, self.kernels))
         kernels = self._dense((in_phase, quadrature), images.shape[3])
-        return _cells(*fast.correlate_blocks(images, kernels, stride))
+        return _cells(*fast.correlate_blocks(images, kernels, stride, precision))
 
-    def with_kernels(self, kernels: tuple[Array, Array], images: Images, stride: int) -> Responses:
+    def with_kernels(
+        self,
+        kernels: tuple[Array, Array],
+        images: Images,
+        stride: int,
+        precision: Precision = HIGHEST,
+    ) -> Responses:
         """Return what ``__call__`` returns, but with kernels that are trained and may be traced.
 
         The kernels get zeros for the channels that they do not read, and they have gradients.
         """
         dense = self._dense(kernels, images.shape[3])
-        return _cells(*(_correlate(images, one, stride) for one in dense))
+        return _cells(*(_correlate(images, one, stride, precision) for one in dense))
 
     def _dense(self, kernels: tuple[Array, Array], channels: int) -> list[jax.Array]:
         """Kernels (k, k, channels, filters) of simple cells, and of both phases of complex cells.
@@ -152,10 +158,13 @@ def _complex(q0: jax.Array, q1: jax.Array) -> jax.Array:
     return root(jnp.square(q0) + jnp.square(q1)) / math.sqrt(2.0)
 
 
-def _correlate(images: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
+def _correlate(
+    images: jax.Array, kernels: jax.Array, stride: int, precision: Precision
+) -> jax.Array:
     if not kernels.shape[-1]:
         # JAX refuses a convolution without kernels.
         rows, columns = (-(-side // stride) for side in images.shape[1:3])
         return jnp.zeros((images.shape[0], rows, columns, 0), images.dtype)
     half = kernels.shape[0] // 2
-    return fast.convolve(images, kernels, (stride, stride), [(half, half)] * 2)
+    padding = [(half, half)] * 2
+    return fast.convolve(images, kernels, (stride, stride), padding, precision=precision)

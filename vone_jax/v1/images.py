@@ -10,6 +10,10 @@ from jaxtyping import Array, Float, Float32
 
 Images = Float[Array | np.ndarray, "n h w c"]
 PerChannel = float | tuple[float, ...]
+# Precision of products and convolutions, as in ``jax.lax.dot_general``. None is JAX's setting, by
+# default one pass of bfloat16 on a TPU and TF32 on a GPU.
+Precision = str | None
+HIGHEST = "highest"
 
 
 def normalise(images: Images, mean: PerChannel, std: PerChannel) -> Float32[Array, "n h w c"]:

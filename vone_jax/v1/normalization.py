@@ -31,6 +31,7 @@ References:
 """
 
 import dataclasses
+import functools
 import math
 from typing import Annotated
 
@@ -44,6 +45,7 @@ from vone_jax import arguments, fast, prng
 from vone_jax.arguments import NOT_NEGATIVE, Positive, Range, Share
 from vone_jax.filters import filter_matrix, gaussian_taps
 from vone_jax.v1.gabor import GaborKernels, GaborParameters
+from vone_jax.v1.images import HIGHEST, Precision
 
 Responses = Float32[Array, "n h w cells"]
 PerCell = Float[np.ndarray, " cells"]
@@ -168,7 +170,7 @@ class SurroundPools:
     to_maps: Float32[np.ndarray, "cells maps"]
     weights: Float32[np.ndarray, "deviations maps cells"]
 
-    def __call__(self, responses: Responses) -> Responses:
+    def __call__(self, responses: Responses, precision: Precision = HIGHEST) -> Responses:
         """Normalise the responses of all cells, which are >= 0.
 
         The divisor is at least c50^2, so that gradients are finite for every image.
@@ -179,16 +181,17 @@ class SurroundPools:
         height, width = responses.shape[1:3]
         self.settings.check_reach(min(height, width), self.density)
         squares = jnp.square(responses)
-        maps = jnp.einsum("nhwc,cm->nhwm", squares, self.to_maps)
+        einsum = functools.partial(jnp.einsum, precision=precision)
+        maps = einsum("nhwc,cm->nhwm", squares, self.to_maps)
         rows, columns = (
             np.stack([_matrix(side, deviation) for deviation in self.deviations])
             for side in (height, width)
         )
-        pooled = jnp.einsum("djw,nhwm->dhjnm", columns, maps)
-        pooled = jnp.einsum("dih,dhjnm->nijdm", rows, pooled)
+        pooled = einsum("djw,nhwm->dhjnm", columns, maps)
+        pooled = einsum("dih,dhjnm->nijdm", rows, pooled)
         pooled = pooled.reshape(*pooled.shape[:3], -1)
         simple, complex_ = jnp.split(squares, [self.num_simple], axis=-1)
-        blurred = _blurred(complex_, self.settings.pooling * self.density)
+        blurred = _blurred(complex_, self.settings.pooling * self.density, precision)
         of_pools = self.weights.reshape(-1, len(self.own))
         inverse, scale, share = (
             factor.reshape(1, 1, 1, -1)
@@ -201,7 +204,7 @@ class SurroundPools:
 
         def normalised(squares: Array, pooled: Array) -> Array:
             own = squares * inverse
-            around = jnp.matmul(pooled, of_pools)
+            around = jnp.matmul(pooled, of_pools, precision=precision)
             return own * scale / (self.settings.c50**2 + share * own + around)
 
         return fast.by_rows(normalised, jnp.concatenate([simple, blurred], axis=-1), pooled)
@@ -352,13 +355,14 @@ def _drive(
     return np.diag(amplitude).copy(), squares
 
 
-def _blurred(maps: Responses, deviation: float) -> Responses:
+def _blurred(maps: Responses, deviation: float, precision: Precision) -> Responses:
     """Blur maps with a Gaussian, as products of matrices."""
     number, height, width, cells = maps.shape
     rows, columns = (_matrix(side, deviation) for side in (height, width))
 
     def whole(maps: Responses) -> Responses:
-        return jnp.einsum("jw,niwc->nijc", columns, jnp.einsum("ih,nhwc->niwc", rows, maps))
+        maps = jnp.einsum("ih,nhwc->niwc", rows, maps, precision=precision)
+        return jnp.einsum("jw,niwc->nijc", columns, maps, precision=precision)
 
     # On a CPU, ``whole`` would transpose the maps. Here every axis is merged with one after it, so
     # a batch stays split over devices.
@@ -367,8 +371,9 @@ def _blurred(maps: Responses, deviation: float) -> Responses:
             jnp.broadcast_to(matrix, (count, *matrix.shape))
             for matrix, count in ((rows, number), (columns, number * height))
         )
-        maps = jnp.matmul(along_rows, maps.reshape(number, height, width * cells))
-        maps = jnp.matmul(along_columns, maps.reshape(number * height, width, cells))
+        product = functools.partial(jnp.matmul, precision=precision)
+        maps = product(along_rows, maps.reshape(number, height, width * cells))
+        maps = product(along_columns, maps.reshape(number * height, width, cells))
         return maps.reshape(number, height, width, cells)
 
     return fast.by_platform(maps, cpu=in_batches, default=whole)

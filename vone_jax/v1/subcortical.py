@@ -16,7 +16,7 @@ from vone_jax import arguments
 from vone_jax.arguments import Positive
 from vone_jax.filters import filter_matrix
 from vone_jax.v1 import noise as noise_models
-from vone_jax.v1.images import Images, check_images, root
+from vone_jax.v1.images import HIGHEST, Images, check_images, root
 
 Responses = Float32[Array, "n h w cells"]
 Maps = Float32[Array, "n maps h w"]
@@ -239,8 +239,7 @@ def opponent_responses(
     # (cells, centre or surround, image channels)
     weights = np.array(colours, np.float32)
     excitation, inhibition = (
-        jnp.einsum("oc,nchw->nohw", weights[:, part], adapted, precision="highest")
-        for part in (0, 1)
+        jnp.einsum("oc,nchw->nohw", weights[:, part], adapted, precision=HIGHEST) for part in (0, 1)
     )
     return _filtered(excitation, centre) - _filtered(inhibition, surround)
 
@@ -255,8 +254,8 @@ def _filtered(maps: Maps, taps: Taps) -> Maps:
     """Correlate maps with ``taps`` along both axes; maps continue by reflection."""
     height, width = maps.shape[2:]
     rows, columns = (filter_matrix(side, taps, "mirror") for side in (height, width))
-    along_columns = jnp.einsum("jw,nchw->nchj", columns, maps, precision="highest")
-    return jnp.einsum("ih,nchj->ncij", rows, along_columns, precision="highest")
+    along_columns = jnp.einsum("jw,nchw->nchj", columns, maps, precision=HIGHEST)
+    return jnp.einsum("ih,nchj->ncij", rows, along_columns, precision=HIGHEST)
 
 
 class SubcorticalBlock(noise_models.NoisyBlock):
