@@ -52,6 +52,28 @@ def test_runs_start_on_the_surface_of_the_ball(norm):
     assert norm == "l2" or np.sum(np.abs(start - images) > 0.0999) == 3
 
 
+def test_a_step_is_not_halved_twice_in_a_row_for_want_of_a_better_loss():
+    """By hand: four stretches of four steps, each with three rises, enough for rho = 0.75.
+
+    The first loss is the best one. So from the second stretch on, the best loss stands still: the
+    step is halved there, not in the third stretch, because it was halved last time, and again in
+    the fourth. In the other example two rises of four are too few, so each stretch halves.
+    """
+    losses_of_a_stretch = np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 1.0], [4.0, 2.0]])
+    control = apgd.Halving.start(jnp.ones(2))
+    control = control.observe(jnp.full(2, 9.0), jnp.int32(0))
+    lengths, backs = [], []
+    for stretch in range(4):
+        for number, loss in enumerate(losses_of_a_stretch, start=1 + 4 * stretch):
+            control = control.observe(jnp.asarray(loss, jnp.float32), jnp.int32(number))
+        control, back = control.check(jnp.int32(4), jnp.full(2, 9.0), jnp.float32(0.75))
+        lengths.append(control.step_size.tolist())
+        backs.append(back.tolist())
+    np.testing.assert_array_equal(np.transpose(lengths)[0], [1, 1 / 2, 1 / 2, 1 / 4])
+    np.testing.assert_array_equal(np.transpose(lengths)[1], [1 / 2, 1 / 4, 1 / 8, 1 / 16])
+    np.testing.assert_array_equal(np.transpose(backs)[0], [False, True, False, True])
+
+
 def test_sparsity_restarts_the_step_or_shortens_it():
     steps = jnp.asarray([0.5, 0.5, 0.9])
     control = apgd.Sparsity(steps, jnp.full(3, 20.0), jnp.full(3, 100.0))

@@ -176,7 +176,7 @@ def lost_when_moved(lost, keys, images):
     [
         (attacks.PGD("linf", 0.1, steps=2), math.nan),
         (attacks.PGD("linf", 0.1, steps=2), math.inf),
-        (attacks.PGD("linf", 0.1, steps=1, restarts=2, loss="margin"), math.nan),
+        (attacks.PGD("linf", 0.1, steps=1, random_start=True, restarts=2, loss="margin"), math.nan),
         (attacks.PGD("linf", 0.1, steps=1, keep="best", loss="margin"), math.inf),
         (attacks.PGD("linf", 0.1, steps=2, random_start=True, early_stop=True), math.nan),
         (attacks.MIFGSM("linf", 0.1, steps=2), math.nan),
@@ -199,7 +199,7 @@ def test_logits_that_are_not_finite_never_pass_in_silence(attack, lost):
 @pytest.mark.parametrize(
     "attack",
     [
-        attacks.PGD("linf", 0.1, steps=2, restarts=2, keep="best"),
+        attacks.PGD("linf", 0.1, steps=2, random_start=True, restarts=2, keep="best"),
         attacks.APGD("linf", 0.1, steps=2, loss="dlr"),
         attacks.APGD("l1", 1.0, steps=2),
         attacks.FAB("linf", 0.1, steps=2),

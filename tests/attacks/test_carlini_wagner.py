@@ -95,3 +95,15 @@ def test_adam_equals_optax():
             expected, state = reference.update(gradient, state)
             ours, adam = adam.direction(gradient, jnp.int32(number))
             np.testing.assert_allclose(ours, expected, rtol=2e-5)
+
+
+def test_pixels_outside_the_box_by_rounding_are_attacked_as_those_at_its_border():
+    """Resized images may have values such as 1 + 9e-7, where arctanh is not defined."""
+    labels = problem.labels(problem.TWO_CLASSES)
+    attack = CW("l2", 1.0, steps=20, binary_search_steps=2, learning_rate=0.1)
+    at_border = problem.IMAGES.at[:, 0].set(1.0).at[:, 1].set(0.0)
+    beyond = problem.IMAGES.at[:, 0].set(1 + 9e-7).at[:, 1].set(-9e-7)
+    expected = attack.minimal(problem.KEY, problem.TWO_CLASSES, at_border, labels)
+    result = attack.minimal(problem.KEY, problem.TWO_CLASSES, beyond, labels)
+    np.testing.assert_array_equal(result.found, expected.found)
+    np.testing.assert_allclose(result.images, expected.images, atol=1e-5)

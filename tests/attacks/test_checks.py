@@ -38,6 +38,8 @@ def test_fields_that_contradict_each_other_are_refused():
         lambda: attacks.APGD("l2", 0.1, large_eps_schedule=True, steps=4),
         lambda: attacks.DeepFool("l1", 0.1),
         lambda: attacks.SPSA("l2", 0.1),
+        # Without noise, all runs from the image itself are equal.
+        lambda: PGD("linf", 0.1, restarts=5),
     ):
         with pytest.raises(ValueError):
             make()
@@ -144,19 +146,25 @@ def test_few_images_are_computed_at_once_on_cpus():
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
+def noisy(keys, images):
+    return logits_fn(keys, images) + jax.vmap(jax.random.normal)(keys)[:, None]
+
+
 @pytest.mark.parametrize(
     ("attack", "warns"),
     [
         (attacks.Square("linf", 0.1, queries=1), True),
         (attacks.Square("linf", 0.1, queries=1, eot_samples=2), False),
         (attacks.Strongest((attacks.Square("linf", 0.1, queries=1),)), True),
+        (attacks.InBatches(attacks.Square("linf", 0.1), 2), True),
+        (attacks.CW("l2", 0.1), True),
+        (attacks.FAB("l2", 0.1), True),
+        (attacks.FMN("l2", 0.1), True),
+        (attacks.FMN("l2", 0.1, eot_samples=2), False),
         (PGD("linf", 0.1, steps=1), False),
     ],
 )
 def test_single_draws_of_noise_are_warned_of(attack, warns):
-    def noisy(keys, images):
-        return logits_fn(keys, images) + jax.vmap(jax.random.normal)(keys)[:, None]
-
     for noise, function in ((True, noisy), (False, logits_fn)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -164,6 +172,28 @@ def test_single_draws_of_noise_are_warned_of(attack, warns):
         told = [str(warning.message) for warning in caught if "noise" in str(warning.message)]
         assert bool(told) == (warns and noise)
         assert all("eot_samples" in text and "rand" in text for text in told)
+
+
+def test_a_transfer_warns_of_the_noise_of_its_surrogate():
+    for surrogate, attacked in ((noisy, logits_fn), (logits_fn, noisy)):
+        attack = attacks.Transfer(attacks.Square("linf", 0.1), surrogate)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            attack.prepared(KEY, attacked, IMAGES, LABELS)
+        assert bool(caught) == (surrogate is noisy)
+
+
+@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_autoattack_in_batches_warns_of_noise_unless_it_averages(version):
+    attack = attacks.InBatches(attacks.AutoAttack("linf", 0.1, version=version), 2)
+
+    def four(keys, images):
+        return jnp.pad(noisy(keys, images), ((0, 0), (0, 1)))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attack.prepared(KEY, four, IMAGES, LABELS)
+    assert ["AutoAttack" in str(each.message) for each in caught] == [True] * (version != "rand")
 
 
 def contract_notes(error):

@@ -189,6 +189,8 @@ def test_no_attack_claims_the_coin():
     toy.assert_coin_is_right(0.7, result.images)
 
 
+# With one draw, decisions are lucky; here that is the point.
+@pytest.mark.filterwarnings("ignore:FMN decides by single draws")
 def test_the_draws_of_the_first_decision_do_not_judge_it():
     """Each of three decisions on one draw is wrong with probability 0.3, and so is a fourth."""
     images = jax.random.uniform(jax.random.key(1), (400, 2, 5, 1))

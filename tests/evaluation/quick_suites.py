@@ -28,8 +28,9 @@ def worst(setting):
 
 
 def _short(condition):
-    variant = "AutoAttack" if isinstance(condition.attack, AutoAttack) else condition.variant
-    return dataclasses.replace(condition, attack=_fewer(condition.attack), variant=variant)
+    # The shortened AutoAttack is a ``Strongest``, of which there is another one.
+    changed = {"variant": "AutoAttack"} if isinstance(condition.attack, AutoAttack) else {}
+    return dataclasses.replace(condition, attack=_fewer(condition.attack), **changed)
 
 
 def _fewer(attack):

@@ -192,7 +192,7 @@ def test_attacks_that_say_little_have_a_warning(attack, changed, told):
 
 def test_the_passes_of_attacks_are_counted():
     """A gradient is a pass forwards and about two backwards; the image is judged by some draws."""
-    gradient = PGD("linf", 0.1, steps=7, restarts=2, eot_samples=5)
+    gradient = PGD("linf", 0.1, steps=7, random_start=True, restarts=2, eot_samples=5)
     scores = Square("linf", 0.1, queries=100, eot_samples=2)
     assert evaluation.Clean().passes(1) == 1
     assert evaluation.Corrupted("fog", 1).passes(10) == 10

@@ -79,6 +79,8 @@ class Attack(abc.ABC):
     estimator: Estimator = "mean_loss"
     targeted: bool = False
 
+    # Whether the attack takes a misclassification in its noise draws for a success.
+    decides_by_draws: ClassVar[bool] = False
     # Number of images that a run returns; the strongest is kept.
     choices: ClassVar[int] = 1
 
@@ -118,10 +120,12 @@ class Attack(abc.ABC):
         """The smallest number of classes for which the attack is defined."""
         return losses.LEAST_CLASSES.get(getattr(self, "loss", ""), 2)
 
-    @property
-    def ignores_noise(self) -> bool:
-        """True if the attack takes single draws of a classifier with noise for its decisions."""
-        return False
+    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple["Attack", LogitsFn]]:
+        """Return the attacks that decide by single draws, each with the classifier that it sees.
+
+        If that classifier has noise, a lucky draw counts as a misclassification.
+        """
+        return [(self, logits_fn)] if self.decides_by_draws and self.eot_samples == 1 else []
 
     @property
     def choice_draws(self) -> int:
@@ -214,15 +218,17 @@ class Attack(abc.ABC):
 
         # Surrogates are functions, too.
         attack, logits_fn = jax.tree.map(traced, (self, logits_fn))
-        members = attack.members(classifier.classes(logits_fn, keys, images))
-        careless = [each for each in (self, *members) if each.ignores_noise]
-        if careless and classifier.has_noise(logits_fn, keys, images):
-            warnings.warn(
-                f"{type(careless[0]).__name__} decides by single draws of the noise of logits_fn, "
-                'and finds too little; take AutoAttack with version="rand", or Square with several '
-                "eot_samples",
-                stacklevel=4,
-            )
+        # Raises for a number of classes that does not fit.
+        attack.members(classifier.classes(logits_fn, keys, images))
+        for unaveraged, attacked in attack.unaveraged(logits_fn):
+            if classifier.has_noise(attacked, keys, images):
+                warnings.warn(
+                    f"{type(unaveraged).__name__} decides by single draws of the classifier's "
+                    "noise, so it stops at images that are misclassified by luck; take "
+                    'eot_samples=10 or more, or AutoAttack with version="rand"',
+                    stacklevel=4,
+                )
+                break
         return attack, keys, logits_fn, images, labels
 
     @abc.abstractmethod

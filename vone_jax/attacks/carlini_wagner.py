@@ -142,7 +142,8 @@ class CW(MinimalNormAttack):
             moved = select(active, variable - self.learning_rate * descent, variable)
             return number + 1, active, checked, success, closest, moved, adam
 
-        start = jnp.arctanh(_INSIDE * (2 * images - 1))
+        # Images may lie outside [0, 1] by rounding.
+        start = jnp.arctanh(_INSIDE * (2 * jnp.clip(images, 0.0, 1.0) - 1))
         active = jnp.ones(images.shape[:1], bool)
         never = jnp.full(images.shape[:1], jnp.inf, images.dtype)
         state = (jnp.int32(0), active, never, ~active, closest, start, Adam.start(start))

@@ -87,6 +87,9 @@ class Strongest(Ensemble):
     least_classes = property(lambda self: max(each.least_classes for each in self.attacks))
     choice_draws = property(lambda self: self.draws)
 
+    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
+        return [pair for member in self.attacks for pair in member.unaveraged(logits_fn)]
+
     def members(self, classes: int) -> tuple[Attack, ...]:
         return self.attacks
 
@@ -105,10 +108,12 @@ class AutoAttack(Ensemble):
     version: Annotated[str, ("standard", "plus", "rand")] = "standard"
     judge_draws: int = CHOICE_DRAWS
 
-    ignores_noise = property(lambda self: self.version != "rand")
     choice_draws = property(lambda self: self.judge_draws)
     # The loss "dlr" needs 3 classes, "targeted_dlr" needs 4.
     least_classes = property(lambda self: 3 if self.version == "rand" else 4)
+
+    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
+        return [] if self.version == "rand" else [(self, logits_fn)]
 
     def members(self, classes: int) -> tuple[Attack, ...]:
         if classes < self.least_classes:

@@ -26,13 +26,14 @@ from vone_jax.names import STEP_RULES
 class PGD(GradientAttack, Repeated):
     """Projected gradient descent on an averaged loss.
 
-    Each step moves along the direction of steepest ascent in the attack's norm and returns to
-    the ball and to [0, 1].
+    Each step moves along the sign of the gradient (L-infinity) or along the gradient (L2 and L1)
+    and returns to the ball and to [0, 1].
 
     Attributes:
       step_size: length of a step in the units of ``eps``; None takes it from ``step_rule``.
       step_rule: one of ``STEP_RULES``.
       random_start: begin at a point drawn evenly from the ball instead of the image itself.
+      restarts: number of runs; more than one needs ``random_start``.
       order: "ball_then_box", or "box_then_ball" as in ART. Both orders end within ball and box.
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.
@@ -52,6 +53,14 @@ class PGD(GradientAttack, Repeated):
     keep: Annotated[str, ("last", "best")] = "last"
     norm_offset: float = dataclasses.field(default=0.0, metadata={"leaf": False})
     early_stop: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(
+                f"restarts must be 1 without random_start, where all runs begin at the image "
+                f"itself, got {self.restarts}"
+            )
 
     def candidates(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
@@ -111,7 +120,7 @@ class PGD(GradientAttack, Repeated):
 
 
 class FGSM(GradientAttack):
-    """One step of length ``eps`` along the steepest direction: the fast gradient (sign) method.
+    """One step of length ``eps`` along the gradient or its sign: the fast gradient (sign) method.
 
     With "linf" this is the fast gradient sign method, with "l2" and "l1" the fast gradient method.
     It is ``PGD`` with one step and no random start.

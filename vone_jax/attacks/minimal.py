@@ -68,8 +68,8 @@ class MinimalNormAttack(Attack):
     an image counts as adversarial only if the mean margin is positive by two standard errors. The
     search selects lucky draws, so draws that it has not used must confirm its closest image. If
     they do not, images farther out on the line from the original are judged, at up to five times
-    the distance. The result is the closest of them that is adversarial. Use a single draw only
-    without noise; with noise, one lucky draw would count as success.
+    the distance. The result is the closest of them that is adversarial. A single draw is for
+    classifiers without noise. With noise, lucky draws count as success, so a call warns of it.
 
     Attributes:
       norm: norm of the distance.
@@ -80,6 +80,8 @@ class MinimalNormAttack(Attack):
         take the mean logits.
       targeted: whether labels are classes to reach rather than to leave.
     """
+
+    decides_by_draws = True
 
     norm: Norm
     eps: float
@@ -112,14 +114,14 @@ class MinimalNormAttack(Attack):
         labels: Labels,
         search: Callable[..., Closest] | None = None,
     ) -> MinimalPerturbation:
-        """Search, and judge the result: pure, on checked input, with one key per example."""
+        """Search, and confirm the result: pure, on checked input, with one key per example."""
         search = search or self.search
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
         start, _ = self.closer(nothing, images, logits, images, labels)
         best = search(prng.stream(keys, "search"), logits_fn, images, labels, start)
-        keys = prng.stream(keys, "judge")
-        margin = self.margin(jnp.mean(self.logits(keys, logits_fn, best.images), axis=0), labels)
+        confirming = self.logits(prng.stream(keys, "confirm"), logits_fn, best.images)
+        margin = self.margin(jnp.mean(confirming, axis=0), labels)
         failed = ~(margin > 0) & jnp.isfinite(best.distance)
         judged = select(failed, nothing, best)
         judged = select(jnp.isfinite(margin), judged, jnp.nan)
@@ -127,7 +129,8 @@ class MinimalNormAttack(Attack):
 
         def farther(number: Array, judged: Closest) -> Closest:
             points = jnp.clip(images + factors[number] * (best.images - images), 0.0, 1.0)
-            logits = self.logits(prng.fold(keys, number), logits_fn, points)
+            farther_keys = prng.fold(prng.stream(keys, "farther"), number)
+            logits = self.logits(farther_keys, logits_fn, points)
             closer, _ = self.closer(judged, points, logits, images, labels)
             return select(failed, closer, judged)
 

@@ -1,4 +1,4 @@
-"""Geometry of the three threat models: sizes, steepest directions, projections, random points.
+"""Geometry of the three threat models: sizes, directions of steps, projections, random points.
 
 The functions work per example.
 """
@@ -31,9 +31,11 @@ def size(delta: Images, norm: str) -> Values:
 
 
 def direction(gradient: Images, norm: str, offset: Scalar = 0.0) -> Images:
-    """Return the direction of steepest ascent, of norm one; a gradient of zero gives zero.
+    """Return the direction of a step, of norm one; a gradient of zero gives zero.
 
-    For L1 it is the gradient itself, scaled.
+    For L-infinity and L2 it is that of steepest ascent. For L1 it is the gradient itself, scaled,
+    as in foolbox and ART: steepest ascent in L1 would change the largest value alone, see
+    ``sparse_direction``.
 
     Args:
       gradient: gradients of the loss. Values that are not finite make the result not finite.

@@ -55,14 +55,12 @@ class Square(LossAttack, Repeated):
       p_init: part of the image that the first squares cover, above 0 and at most 1.
     """
 
+    decides_by_draws = True
+
     queries: int = 5000
     restarts: int = 1
     p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
     loss: Loss = dataclasses.field(default="margin", kw_only=True)
-
-    @property
-    def ignores_noise(self) -> bool:
-        return self.eot_samples == 1
 
     def candidates(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels

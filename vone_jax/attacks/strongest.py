@@ -132,11 +132,11 @@ def strongest(
     best = Best.start(images)
     if single:
         return best._replace(images=_found(attack, keys, 0, logits_fn, images, labels)[0])
-    judge_keys = prng.stream(keys, "judge")
+    choice_keys = prng.stream(keys, "choose")
 
     def judged(candidate: Images) -> Verdict:
         draws, targeted = attack.choice_draws, attack.targeted
-        return judge(logits_fn, judge_keys, candidate, labels, draws, targeted)
+        return judge(logits_fn, choice_keys, candidate, labels, draws, targeted)
 
     def unfinished(rounds: int, state: tuple[Array, Best]) -> Array:
         return (state[0] < rounds) & jnp.any(state[1].verdict.right > 0)
@@ -181,12 +181,12 @@ def in_parts(
 ) -> Best:
     """Do as ``strongest`` does, on few images at a time, and on those that are not done."""
     runs, single = _plan(attack, keys, classifier.classes(logits_fn, keys, images))
-    best, judge_keys = Best.start(images), prng.stream(keys, "judge")
+    best, choice_keys = Best.start(images), prng.stream(keys, "choose")
     for place, member, own_keys, rounds in runs:
         for number in range(rounds):
             left = np.flatnonzero(np.asarray(best.verdict.right) > 0)
             for rows in _split(left, attack.images_at_once(images), images):
-                part = _take((own_keys, images, labels, judge_keys, best), rows)
+                part = _take((own_keys, images, labels, choice_keys, best), rows)
                 own, part_images, part_labels, judges, best_part = part
                 found = run(member, own, jnp.uint32(number), logits_fn, part_images, part_labels)
                 for candidate in found:

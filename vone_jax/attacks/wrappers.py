@@ -30,6 +30,9 @@ class Wrapper(Attack):
     targeted = property(lambda self: self.attack.targeted)  # pyright: ignore
     least_classes = property(lambda self: self.attack.least_classes)
 
+    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
+        return self.attack.unaveraged(logits_fn)
+
 
 class Transfer(Wrapper):
     """An attack that uses only a surrogate of the classifier it is called with.
@@ -49,6 +52,9 @@ class Transfer(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         prng.check_function(self.surrogate, "surrogate")
+
+    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
+        return self.attack.unaveraged(self.surrogate)
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
