@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.certification.test_bounds import block
-from vone_jax import attacks, certification, corruptions, evaluation, synthesis, v1
+from vone_jax import attacks, certification, corruptions, diagnostics, evaluation, synthesis, v1
 
 pytestmark = pytest.mark.untyped
 KEY = jax.random.key(0)
@@ -24,10 +24,10 @@ FUNCTIONS = {
     "robust_accuracy": lambda images, labels: evaluation.robust_accuracy(
         KEY, logits_fn, images, labels, attack=attacks.FGSM("linf", 0.1)
     ),
-    "fourier_map": lambda images, labels: certification.fourier_map(
+    "fourier_map": lambda images, labels: diagnostics.fourier_map(
         KEY, logits_fn, images, labels, size=3
     ),
-    "calibration": lambda images, labels: certification.measure_calibration(
+    "calibration": lambda images, labels: diagnostics.measure_calibration(
         jnp.zeros((2, 1, 3)), labels
     ),
     "certify": lambda images, labels: certification.certify(
@@ -36,7 +36,7 @@ FUNCTIONS = {
     "local_sensitivity": lambda images, labels: certification.local_sensitivity(
         KEY, CONFIG, images, 0.0
     ),
-    "eigendistortions": lambda images, labels: certification.eigendistortions(
+    "eigendistortions": lambda images, labels: diagnostics.eigendistortions(
         KEY, logits_fn, images[0]
     ),
     "corrupt": lambda images, labels: corruptions.corrupt(KEY, images, "contrast", 1),

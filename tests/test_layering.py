@@ -57,6 +57,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("corruptions", {"corruptions", "batches", "prng", "fast"}),
         ("geometry.py", set()),
         ("certification", {"certification", "batches", "models", "v1", "prng", "fast"}),
+        ("diagnostics.py", {"batches", "certification", "prng", "v1"}),
         ("synthesis.py", {"batches", "fast", "prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
@@ -71,7 +72,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
             | {"certification", "data", "models", "v1", "fast", "mesh", "prng", "network"}
-            | {"geometry", "synthesis"},
+            | {"diagnostics", "geometry", "synthesis"},
         ),
         ("sweep.py", {"cli", "training"}),
     ],

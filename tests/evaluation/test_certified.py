@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.certification.test_certificates import GAUSSIAN, decoder, network, two, uniform
-from vone_jax import certification, evaluation, models, prng, v1
+from vone_jax import certification, diagnostics, evaluation, models, prng, v1
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Trial
 from vone_jax.network import Network
@@ -75,7 +75,7 @@ def test_a_function_is_certified_by_noise_on_its_pixels_alone():
 
 
 def test_the_heat_map_of_a_classifier_of_one_frequency():
-    basis = certification.fourier_basis(8, 8, 5)
+    basis = diagnostics.fourier_basis(8, 8, 5)
 
     def logits_fn(keys, images):
         amplitude = jnp.abs(jnp.einsum("nhwc,hw->n", images, jnp.asarray(basis[0, 1])))

@@ -14,9 +14,8 @@ from jax.tree_util import Partial
 from scipy import stats
 
 from tests.attacks import toy
-from vone_jax import certification, evaluation, fast, prng
+from vone_jax import diagnostics, evaluation, fast, prng
 from vone_jax.attacks import FGSM, PGD, AutoAttack
-from vone_jax.certification import calibration
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import Trial
 
@@ -123,8 +122,8 @@ def test_repeated_decisions_use_new_draws():
     np.testing.assert_array_equal(judged["predicted"], probable)
     # Calibration after 1 and 3 decisions, which are 3 and 9 draws.
     logits = singles.swapaxes(0, 1)
-    expected = certification.measure_calibration(logits, labels, draws=(3, 9))
-    found = calibration.summarise(judged["scores"])
+    expected = diagnostics.measure_calibration(logits, labels, draws=(3, 9))
+    found = diagnostics.summarise_scores(judged["scores"])
     assert found.draws.tolist() == [3, 9]
     for each in dataclasses.fields(expected):
         ours, theirs = (getattr(given, each.name) for given in (found, expected))

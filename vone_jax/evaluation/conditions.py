@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, corruptions, dataclass_json, names, results
+from vone_jax import arguments, corruptions, dataclass_json, diagnostics, names, results
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     APGD,
@@ -29,7 +29,6 @@ from vone_jax.attacks import (
     norms,
 )
 from vone_jax.attacks.minimal import MinimalPerturbation
-from vone_jax.certification import calibration
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import AttackNoise, Trial, noise_label, noise_slug
 from vone_jax.evaluation.masking_checks import BLIND
@@ -146,7 +145,7 @@ class Judged(Condition):
 
 def _calibration(scores: np.ndarray) -> dict[str, dict[str, Any]]:
     """The numbers of the calibration for each number of averaged draws."""
-    found = calibration.summarise(scores)
+    found = diagnostics.summarise_scores(scores)
     return {
         f"{number}, {draws} draw{'s' * (draws > 1)}": {"value": float(value), "draws": draws}
         for number, values in (

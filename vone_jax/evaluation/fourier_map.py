@@ -7,7 +7,7 @@ from typing import Annotated
 import jax
 import numpy as np
 
-from vone_jax import arguments, certification
+from vone_jax import arguments, diagnostics
 from vone_jax.arguments import Range
 from vone_jax.evaluation.conditions import Condition, Summary
 from vone_jax.evaluation.judging import Trial
@@ -16,7 +16,7 @@ from vone_jax.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class FourierMap(Condition):
-    """The Fourier heat map of Yin et al. (2019), see ``certification.fourier_map``.
+    """The Fourier heat map of Yin et al. (2019), see ``diagnostics.fourier_map``.
 
     Attributes:
       l2: L2 norm of the grating on a channel, in pixel units.
@@ -42,11 +42,11 @@ class FourierMap(Condition):
 
     def check(self, network: Network) -> None:
         super().check(network)
-        certification.fourier_basis(*network.image_shape[:2], self.size)
+        diagnostics.fourier_basis(*network.image_shape[:2], self.size)
 
     def measure(self, trial: Trial) -> dict[str, jax.Array | np.ndarray]:
         keys, classifier = trial.keys("judge"), trial.classifier()
-        wrong = certification.fourier_map(
+        wrong = diagnostics.fourier_map(
             keys, classifier, trial.images, trial.labels, self.l2, self.size
         )
         return {"wrong": wrong}

@@ -16,10 +16,9 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import arguments, fast, prng
+from vone_jax import arguments, diagnostics, fast, prng
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import LogitsFn, checked
-from vone_jax.certification import calibration
 from vone_jax.v1 import Noise
 
 # The number of draws that are computed at a time. It changes only memory and speed.
@@ -224,7 +223,7 @@ def judge(
       ``right``, which decisions are right, booleans (N, R); ``loss`` of each example, (N,): the
       mean cross-entropy of the single draws, whatever the decision uses; ``predicted``, the class
       of the highest mean probability over all draws, (N,); and ``scores`` of the calibration after
-      some of the decisions, see ``certification.calibration``.
+      some of the decisions, see ``diagnostics``.
     """
     averaged = protocol.averaged
 
@@ -233,7 +232,7 @@ def judge(
         logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
         decision = decide(logits, protocol.decision).astype(labels.dtype)
-        return decision == labels, loss, calibration.average(logits, labels)
+        return decision == labels, loss, diagnostics.average_draws(logits, labels)
 
     at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
     numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
@@ -243,7 +242,9 @@ def judge(
         "right": right.T,
         "loss": jnp.mean(loss, axis=0),
         "predicted": jnp.argmax(jnp.mean(probability, axis=0), axis=-1).astype(jnp.int32),
-        "scores": calibration.score(averages, labels, calibration.DRAWS, averaged),
+        "scores": diagnostics.score_averages(
+            averages, labels, diagnostics.CALIBRATION_DRAWS, averaged
+        ),
     }
 
 
