@@ -259,6 +259,15 @@ def test_checkpoints_of_robustness(resnet50, tmp_path):
     np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "name", ["attacker.model.conv1.weight", "attacker.normalize.new_mean", "attacker.model.extra"]
+)
+def test_an_attacker_with_another_network_is_refused(resnet50, write, name):
+    tensors = robustness(resnet50[2])
+    tensors[name] = tensors.get(name, np.zeros(3, np.float32)) + np.float32(1e-3)
+    assert "they differ in" in errors(write(tensors, None))
+
+
 def test_tensors_beside_the_state_dict_do_not_hide_it(resnet50, tmp_path):
     """The ImageNet example of PyTorch stores its best accuracy as a tensor; others a generator."""
     _, variables, network = resnet50

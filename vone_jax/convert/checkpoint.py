@@ -148,6 +148,20 @@ def _without_robustness_wrapper(
         return tensors, None
     # The attacker holds a copy of both.
     rest = {name: t for name, t in tensors.items() if not name.startswith("attacker.")}
+    copies = {
+        name.replace("attacker.normalize.", "normalizer.", 1).removeprefix("attacker."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("attacker.")
+    }
+    if different := [
+        f"{name} of the network and of its attacker"
+        for name, copy in copies.items()
+        if name not in rest or not np.array_equal(rest[name], copy, equal_nan=True)
+    ]:
+        raise CheckpointError(
+            "the file holds two networks, that of the attacker and another one; they differ in",
+            different,
+        )
     wrapped = [f"normalizer.new_{field}" for field in ("mean", "std")]
     normaliser = None
     if all(name in rest for name in wrapped):
