@@ -1,10 +1,10 @@
 """VOneResNet-18 on a folder of your own colour photographs, at 64 pixels.
 
 ``--data.source folder:DIR`` names the folder. DIR holds a folder for each class, DIR/CLASS/IMAGE,
-of which every fifth image is kept for validation; or splits, DIR/train/CLASS/IMAGE and
-DIR/validation/CLASS/IMAGE. The number of classes is that of the folders. The batches are small and
-the learning rate is moderate, for a few hundred to a few thousand images. With fewer images, start
-from weights trained on photographs, see docs/guide.md.
+of which about one image of five, chosen by its name, is kept for validation; or splits,
+DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE. The number of classes is that of the folders.
+The batches are small and the learning rate is moderate, for a few hundred to a few thousand images.
+With fewer images, start from weights trained on photographs, see docs/guide.md.
 
 Paper row: none.
 Expected: depends on the photographs.

@@ -179,25 +179,31 @@ class TestFolder:
         assert source[3]["image"][0, 0].tolist() == [10, 20, 30]
 
     def test_a_directory_of_classes_is_divided(self, tmp_path):
-        """Every fifth image of a class is for validation, and none is in both parts."""
-        for name, count in (("cat", 11), ("dog", 2)):
+        """About one image of five is for validation, and none is in both parts."""
+        for name, count in (("cat", 99), ("dog", 101)):
             for number in range(count):
                 save(tmp_path / name / f"{number:02}.png", (number, 0, 0))
         parts = [data.load(f"folder:{tmp_path}", split) for split in ("train", "validation")]
-        pixels = [
-            [(source[i]["label"], int(source[i]["image"][0, 0, 0])) for i in range(len(source))]
-            for source in parts
-        ]
-        assert pixels[1] == [(0, 0), (0, 5), (0, 10), (1, 0)]
-        whole = [(0, number) for number in range(11)] + [(1, 0), (1, 1)]
-        assert sorted(pixels[0] + pixels[1]) == whole
-        assert len(data.load(f"folder:{tmp_path}", ".")) == 13
+        files = [set(source.files) for source in parts]
+        assert not files[0] & files[1] and len(files[0] | files[1]) == 200
+        # Two standard deviations of a binomial distribution with p = 1/5 are 11.
+        assert abs(len(files[1]) - 40) <= 11
+        assert len(data.load(f"folder:{tmp_path}", ".")) == 200
+        # Added and removed images move no other one to another part.
+        save(tmp_path / "cat/00a.png")
+        (tmp_path / "dog/50.png").unlink()
+        for source, before in zip(parts, files, strict=True):
+            after = set(data.load(f"folder:{tmp_path}", source.split).files)
+            assert after ^ before <= {"cat/00a.png", "dog/50.png"}
         assert [source.split for source in parts] == ["train", "validation"]
         assert data.evaluation_split(f"folder:{tmp_path}") == "."
         with pytest.raises(ValueError, match="divided into train and validation"):
             data.load(f"folder:{tmp_path}", "test")
-        save(tmp_path / "eel" / "0.png")
-        with pytest.raises(ValueError, match="eel holds 1 image"):
+        name = next(file for file in files[1] if file.startswith("cat/"))
+        save(tmp_path / "eel" / name[4:])
+        with pytest.raises(
+            ValueError, match="eel is too small to be divided .* all 1 are for valid"
+        ):
             data.load(f"folder:{tmp_path}", "train")
         (tmp_path / "val").mkdir()
         with pytest.raises(ValueError, match="has no split 'train'"):

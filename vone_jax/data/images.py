@@ -1,6 +1,7 @@
 """Image files: their decoder, data sets in folders, and 20 labelled photographs of ImageNet."""
 
 import functools
+import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +69,9 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
 # Names of folders that are splits, and those that are probably splits.
 _SPLITS = {"train", "validation", "val", "valid", "test"}
 _LIKE_SPLITS = _SPLITS | {"training", "validate", "eval", "evaluation", "dev", "testing"}
-# The parts of a directory without splits: every fifth image is for validation.
+# The parts of a directory without splits: about one image of five is for validation.
 _PARTS = ("train", "validation")
-_EVERY = 5
+_SHARE = 5
 
 
 class FolderSource(Source):
@@ -82,8 +83,9 @@ class FolderSource(Source):
     class. Hidden files and folders, and other types of files, are left out. Neither a rotation in
     the metadata of a photograph nor transparency is applied, as in torchvision.
 
-    A directory without splits, ``<path>/<class>/<image>``, is divided: of each class, every fifth
-    image in the order of names is in ``"validation"``, the others are in ``"train"``.
+    A directory without splits, ``<path>/<class>/<image>``, is divided by the names of the files:
+    about one image of five is in ``"validation"``, the others are in ``"train"``. So an image stays
+    in its part when others are added or removed.
 
     Args:
       path: directory that holds the splits, or the classes.
@@ -96,8 +98,8 @@ class FolderSource(Source):
     Raises:
       FileNotFoundError: if ``path`` is not a directory.
       ValueError: if the split, its class folders or the images of a class are missing, if a class
-        to be divided has fewer than 2 images, if the split has a class that ``train`` lacks, or if
-        splits would be taken for classes.
+        to be divided has no image for training, or none of them one for validation, if the split
+        has a class that ``train`` lacks, or if splits would be taken for classes.
     """
 
     def __init__(self, path: str | os.PathLike, split: str):
@@ -138,17 +140,22 @@ class FolderSource(Source):
             if composed(name) not in numbers:
                 raise ValueError(f"{folder} has the class {name!r}, which {root / 'train'} lacks")
             chosen = _images(folder / name)
-            if divided and len(chosen) < 2:
-                raise ValueError(
-                    f"class folder {folder / name} holds {len(chosen)} image; at least 2 are "
-                    f"needed to divide it into {' and '.join(_PARTS)}"
-                )
             if divided:
-                validation = chosen[::_EVERY]
-                in_train = [file for i, file in enumerate(chosen) if i % _EVERY]
-                chosen = validation if split == "validation" else in_train
+                parts = {part: [f for f in chosen if _part(f) == part] for part in _PARTS}
+                if not parts["train"]:
+                    raise ValueError(
+                        f"class folder {folder / name} is too small to be divided by the names of "
+                        f"its files: all {len(chosen)} are for validation; add images, or make "
+                        f"folders {' and '.join(_PARTS)} of classes"
+                    )
+                chosen = parts[split]
             self.files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
+        if not self.files:
+            raise ValueError(
+                f"{root} is too small to be divided by the names of its files: none of them is for "
+                f"validation; add images, or make folders {' and '.join(_PARTS)} of classes"
+            )
 
     def checksums(self, indices: np.ndarray) -> np.ndarray:
         def one(index: int) -> int:
@@ -165,6 +172,13 @@ class FolderSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = decode_image(self._root / self.files[index], channels=3)
         return {"image": image, "label": self._labels[index]}
+
+
+def _part(file: str) -> str:
+    """Return the part of an image in a directory without splits, by the name of its file."""
+    name = os.fsencode(composed(os.path.basename(file)))
+    number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+    return "train" if number % _SHARE else "validation"
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -20,6 +20,8 @@ from vone_jax.data.transforms import Preprocessing
 DataDir = str | os.PathLike | None
 # Bytes of images that are kept in memory, see ``Prepared``.
 _MOST_KEPT = 2**31
+# Examples whose pixels are part of ``describe``.
+_MOST_READ = 1000
 # The number of a noun in WordNet, by which ImageNet names its classes.
 _WORDNET = re.compile(r"n\d{8}(?!\d)")
 # Gives a name the shorter of its two forms in Unicode. macOS writes a letter with an accent in the
@@ -94,6 +96,17 @@ def fingerprint(source: Source, checksums: np.ndarray | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
+def describe(source: Source) -> str:
+    """Describe the images of a split in words: their number, and a checksum.
+
+    It has the names of all files of a folder. But of a large set, which takes hours to be read, it
+    has the pixels of 1,000 examples only, evenly spread over the split.
+    """
+    digest = hashlib.sha256(json.dumps(getattr(source, "files", None)).encode())
+    digest.update(fingerprint(Subset(source, min(_MOST_READ, len(source)))).encode())
+    return f"{len(source):,} with checksum {digest.hexdigest()[:16]}"
+
+
 class ArraySource(Source):
     """Images that fit in memory.
 
@@ -166,17 +179,17 @@ class Prepared(Source):
         self.class_names = source.class_names
         self.image_shape = (size, size, source.image_shape[-1])
         self.kept = len(source) * math.prod(self.image_shape) <= _MOST_KEPT
-        self._source, self._size = source, size
+        self.source, self._size = source, size
         self._preprocessing = (preprocessing or Preprocessing()).resolved(source.image_shape, size)
         self._examples: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._examples.get(index)
         if example is None:
-            example = self._source[index]
+            example = self.source[index]
             image = self._preprocessing(example["image"], self._size)
             example = {**example, "image": image}
             if self.kept:
