@@ -16,7 +16,7 @@ import pytest
 
 import vone_jax
 from tests.results import built
-from vone_jax import cli, evaluation, fast
+from vone_jax import cli, evaluation, fast, mesh
 from vone_jax.attacks import PGD
 from vone_jax.cli import evaluate, report, sweep, train
 
@@ -222,15 +222,22 @@ def test_a_signal_ends_an_evaluation_that_is_busy_outside_python():
 @pytest.mark.parametrize(
     ("command", "argv", "expected"),
     [
-        (train, ["quickstart/resnet18"], ["use_all_cores", "keep_memory"]),
-        (evaluate, ["run"], ["keep_memory"]),
+        (train, ["quickstart/resnet18"], ["use_all_cores", "join", "keep_memory"]),
+        (evaluate, ["run"], ["join", "keep_memory"]),
     ],
 )
 def test_settings_of_the_process_are_made_before_all_else(monkeypatch, command, argv, expected):
+    """Memory depends on the devices, which may be looked for once the processes are joined."""
     made = []
     for name in ("use_all_cores", "keep_memory"):
         monkeypatch.setattr(fast, name, partial(made.append, name))
-    assert command.main([*argv, "--distributed", "wrong"]) == cli.WRONG_ARGUMENTS
+    monkeypatch.setattr(mesh, "join_processes", lambda cluster: made.append("join"))
+
+    def refuse():
+        raise ValueError("no")
+
+    monkeypatch.setattr(mesh, "check_jax", refuse)
+    assert command.main([*argv, "--distributed", "auto"]) == cli.WRONG_ARGUMENTS
     assert made == expected
 
 

@@ -64,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
             Arguments, argv or ["--help"], PROGRAM, __doc__ or "",
             markers=MARKERS,
         )  # fmt: skip
-        fast.keep_memory()
         if given.distributed is not None:
             mesh.join_processes(given.distributed)
+        fast.keep_memory()
     except (ValueError, TypeError) as error:
         return cli.fail(error)
     # Comes after join_processes, because JAX sets its own SIGTERM handler there.

@@ -12,6 +12,7 @@ at once.
 
 import contextlib
 import dataclasses
+import logging
 import shlex
 import signal
 import sys
@@ -88,10 +89,13 @@ def main(argv: Sequence[str]) -> int:
             markers=(tyro.conf.AvoidSubcommands,),
         )
         fast.use_all_cores()
-        fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
+        fast.keep_memory()
         mesh.check_jax()
+        # Orbax's threads log each error with its traceback. The run ends with it in one line.
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         experiment = arguments.experiment
         run_dir = arguments.run_dir or Path("runs") / experiment.name
         # A run that resumes has its weights in a checkpoint.

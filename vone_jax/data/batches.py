@@ -31,8 +31,9 @@ Batch = dict[str, np.ndarray]
 # An iterator over batches. Close it when done, which stops threads and worker processes.
 Batches = Generator[Batch, None, None]
 
-# Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes.
-_THREADS = min(4, os.cpu_count() or 1)
+# Whole batches are made in parallel: Pillow releases the interpreter lock while it decodes. More
+# threads than these wait for the lock, and hold a batch each; ``workers`` are for more cores.
+_THREADS = min(16, os.cpu_count() or 1)
 _OPEN: "weakref.WeakSet[Batches]" = weakref.WeakSet()
 
 
@@ -281,7 +282,7 @@ def _iterate(batches: grain.MapDataset, workers: int, as_bytes: bool) -> Batches
 def _made(batches: grain.MapDataset, workers: int, as_bytes: bool) -> Batches:
     """Make the batches in threads, or in processes if there are ``workers``."""
     threads = 1 if workers else _THREADS
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
     dataset = batches.to_iter_dataset(options)
     if workers:
         _allow_processes()
@@ -290,12 +291,14 @@ def _made(batches: grain.MapDataset, workers: int, as_bytes: bool) -> Batches:
     iterator = iter(dataset)
     try:
         for batch in iterator:
-            # Copied, because arrays of a worker are in shared memory. Workers send bytes, since
-            # that is faster. Division with a dtype would be buffered, and several times slower.
-            image = np.array(batch["image"], None if as_bytes else np.float32)
+            # Arrays of a worker are in shared memory, which the next batch may overwrite.
+            copied = {name: np.array(value) for name, value in batch.items()} if workers else batch
             if not as_bytes:
+                # Division with a dtype would be buffered, and several times slower.
+                image = copied["image"].astype(np.float32)
                 image /= np.float32(255)
-            yield {name: np.array(value) for name, value in batch.items()} | {"image": image}
+                copied = copied | {"image": image}
+            yield copied
     finally:
         iterator.close()
 

@@ -1,7 +1,7 @@
 """Settings of the whole process: memory and cores.
 
-Call these functions at the start of a program, before JAX uses a device. Without them, or with
-``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
+Call these functions at the start of a program: ``use_all_cores`` before JAX uses a device. Without
+them, or with ``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
 """
 
 import ctypes
@@ -40,14 +40,16 @@ def use_all_cores() -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees.
+    """Let this process keep the memory that it frees, if JAX computes on its CPU.
 
     On a CPU, XLA allocates the temporaries of every call anew, and the C library returns blocks of
     that size to the system at once. A training step of VOneResNet-50 then waits for 250,000 pages
     of zeros. With this setting the pages stay after the first step, and the process stays as large
-    as its peak. It acts on Linux with the GNU C library only.
+    as its peak. It acts on Linux with the GNU C library only. Call it after
+    ``mesh.join_processes``, since it asks JAX for its devices.
     """
-    if switch.enabled() and sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    if switch.enabled() and glibc and jax.default_backend() == "cpu":
         libc = ctypes.CDLL(None)
         for parameter, value in _KEEPING.values():
             libc.mallopt(parameter, value)
