@@ -1,12 +1,17 @@
 """Every command line of the README and the pages is one that the commands accept."""
 
 import argparse
+import dataclasses
 import re
 import shlex
+import typing
 from pathlib import Path
 
 import pytest
 
+from vone_jax import sweep as sweeps
+from vone_jax import training
+from vone_jax.arguments import union_members
 from vone_jax.cli import convert, evaluate, parsing, prepare, report, sweep, train
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +27,37 @@ MAINS = {
 COMMAND = re.compile(
     r"(?:python (train|eval|sweep)\.py|python -m vone_jax\.(report)|vone-(\w+)) (.+)"
 )
+# In sentences an option may stand alone, and a command without ``python``.
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
+OF_COMMANDS = re.compile(r"`(--[^`]+)`\s+(?:of|for)\s+`(\w+)\.py`(?:\s+and\s+`(\w+)\.py`)?")
+
+
+def fields(cls, prefix="", flat=False):
+    """The options that tyro makes of a dataclass; ``flat`` ones have no prefixes."""
+    for name, hint in typing.get_type_hints(cls).items():
+        yield f"--{prefix}{name}".replace("_", "-")
+        for kind in union_members(hint):
+            if dataclasses.is_dataclass(kind):
+                skipped = flat or kind in (training.Experiment, sweeps.Options)
+                yield from fields(kind, "" if skipped else f"{prefix}{name}.", flat)
+
+
+def written_in(*files):
+    """The options of argparse in source files."""
+    return set(re.findall(r'"(--[a-z-]+)"', "".join(file.read_text() for file in files)))
+
+
+OPTIONS = {
+    "train": {*fields(train.Arguments), "--help-all"},
+    "eval": set(fields(evaluate.Arguments, flat=True)),
+    "sweep": set(fields(sweep.Arguments)),
+    "report": set(fields(report.Arguments)),
+    "convert": set(fields(convert.Options)),
+    "prepare": written_in(Path(prepare.__file__)),
+    "benchmarks": written_in(*(ROOT / "benchmarks").glob("*.py")),
+}
+# Of other programs, and of all of ours.
+EVERYWHERE = {"--help", "--version", "--file-format", "--file_format"}
 
 
 def commands_of(page):
@@ -56,6 +92,21 @@ def only_parse(monkeypatch):
 
     monkeypatch.setattr(parsing, "parse", stop(parse))
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop(parse_args))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_options_in_sentences_are_those_of_commands(page):
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`([^`]+)`", prose):
+        command = re.match(r"(?:python )?(?:vone-)?(\w+)(?:\.py)? ", span)
+        known = OPTIONS.get(command[1]) if command else None
+        known = set().union(*OPTIONS.values()) if known is None else known
+        unknown = set(OPTION.findall(span)) - known - EVERYWHERE
+        assert not unknown, f"{span!r} has {unknown}"
+    for span, *commands in OF_COMMANDS.findall(prose):
+        for command in filter(None, commands):
+            missing = set(OPTION.findall(span)) - OPTIONS[command] - EVERYWHERE
+            assert not missing, f"{command} has no {missing}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
