@@ -91,6 +91,8 @@ def test_a_run_learns_from_an_ensemble(tmp_path):
     experiment = training.read_run(tmp_path / "0.5" / "run").experiment
     assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
     assert run(tmp_path / "0.5", teacher, 0.5) == 0
+    convert.save_folder(tmp_path / "b", model, models.init(model, jax.random.key(3)))
+    assert run(tmp_path / "0.5", teacher, 0.5) == 2
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,13 @@ def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, weights, t
     assert_same_run(start, stopped, whole)
 
 
+def test_a_run_without_a_checkpoint_refuses_other_weights(start, weights, tmp_path):
+    assert train(start, tmp_path, initial=weights, stop=StopAt(1)).step == 0
+    weights.variables = random_variables(TinyNet(5), seed=7)
+    with pytest.raises(training.RunDirectoryError, match="its initial weights are .*, now they"):
+        train(start, tmp_path, initial=weights)
+
+
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
     start, weights, tmp_path

@@ -1,14 +1,18 @@
 """The loop: what happens at which step, resuming bit for bit, and all ways to stop."""
 
+import os
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from tiny import final_state, log, tiny_source
 
+from tests.networks import TinyNet
 from vone_jax import data, training
-from vone_jax.training import inputs, loop
+from vone_jax.training import inputs, loop, run
 from vone_jax.training.run import Checkpoints, RunLog, read_log
 from vone_jax.training.state import Sums
 
@@ -231,7 +235,8 @@ def test_the_best_checkpoint_is_kept_and_loaded_if_it_is_asked_for(tiny, tmp_pat
     monkeypatch.setattr(loop, "validate", validate)
     experiment = replace(tiny, steps=12, evaluate_every=2 / 3, checkpoint_every=2.0)
     assert train(replace(experiment, keep_best=True), tmp_path / "best").finished
-    assert training.saved_steps(tmp_path / "best") == [4, 10, 12]
+    # Beside the last, an interval of checkpoints and the best.
+    assert training.saved_steps(tmp_path / "best") == [4, 6, 12]
     assert training.load_run(tmp_path / "best").step == 4
     assert training.load_run(tmp_path / "best", step=12).step == 12
     accuracies = iter([3, 8, 5, 6, 7, 2])
@@ -241,6 +246,35 @@ def test_the_best_checkpoint_is_kept_and_loaded_if_it_is_asked_for(tiny, tmp_pat
     # Only what is kept differs.
     states = (final_state(experiment, tmp_path / name) for name in ("best", "last"))
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_run_stopped_and_killed_in_its_best_validation_keeps_that_checkpoint(
+    tiny, tmp_path, monkeypatch
+):
+    """The validation at 2 is stopped, then killed, and then it is the best of the run."""
+    experiment = replace(tiny, steps=12, evaluate_every=2 / 3, checkpoint_every=2.0, keep_best=True)
+    answers = {}
+
+    def validate(step, state, *args):
+        answer = answers[int(jax.tree.leaves(state.step)[0])].pop(0)
+        if answer is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return None if answer is None else Sums(np.float32(10.0), answer, 10)
+
+    monkeypatch.setattr(loop, "validate", validate)
+    answers |= {2: [None, KeyboardInterrupt, 8], 4: [3], 6: [5], 8: [6], 10: [7], 12: [2]}
+    assert train(experiment, tmp_path) == training.Outcome(2, finished=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, tmp_path)
+    assert train(experiment, tmp_path).finished
+    assert steps(tmp_path, "validation") == [2, 4, 6, 8, 10, 12]
+    assert training.load_run(tmp_path).step == 2
+    # A command that is run again after the end, and killed, loses nothing.
+    assert train(experiment, tmp_path, stop=StopAt(1)).step == 12
+    assert training.load_run(tmp_path).step == 2
+    (tmp_path / "log.jsonl").unlink()
+    with pytest.raises(training.RunDirectoryError, match="has lost its log.jsonl"):
+        training.load_run(tmp_path)
 
 
 @pytest.mark.slow
@@ -265,6 +299,74 @@ def test_another_experiment_does_not_touch_the_run(tiny, whole):
     with pytest.raises(training.RunDirectoryError, match="seed: 5 here, 0 there"):
         train(replace(tiny, seed=5), whole)
     assert log(whole) == before
+
+
+def test_a_run_does_not_go_on_with_other_images(tiny, whole, monkeypatch):
+    """Replaced, added or removed ones: otherwise the result is of a mixture."""
+    before = log(whole)
+    for changed in ("train", "test"):
+        for count in (24 if changed == "train" else 10, 9):
+            sources = {split: tiny_source(split) for split in ("train", "test")}
+            source = sources[changed]
+            images = np.stack([source[i]["image"] for i in range(count)])
+            images[-1] = 255 - images[-1]
+            labels = np.array([source[i]["label"] for i in range(count)])
+            sources[changed] = data.ArraySource(
+                images, labels, class_names=source.class_names, name="tiny", split=changed
+            )
+            monkeypatch.setattr(
+                data, "load", lambda name, split, data_dir=None, s=sources: s[split]
+            )
+            which = "training" if changed == "train" else "validation"
+            with pytest.raises(training.RunDirectoryError, match=f"its {which} images are [12]."):
+                train(tiny, whole)
+    assert log(whole) == before
+
+
+def test_targets_are_computed_in_the_precision_of_the_run(tiny, tmp_path, monkeypatch):
+    def targets(*args):
+        raise InterruptedError(jax.config.jax_default_matmul_precision)
+
+    monkeypatch.setattr(loop, "similarity_targets", targets)
+    similar = replace(tiny, similarity=training.Similarity("pixels"), matmul_precision="high")
+    with pytest.raises(InterruptedError, match="^high$"):
+        train(similar, tmp_path)
+
+
+def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, whole, monkeypatch):
+    """Also one that was trained in bfloat16."""
+    built = []
+
+    def build(self):
+        built.append(self.precision)
+        return TinyNet()
+
+    monkeypatch.setattr(training.Experiment, "build", build)
+    described = replace(training.read_run(whole), experiment=replace(tiny, precision="bfloat16"))
+    monkeypatch.setattr(run, "read_run", lambda directory: described)
+    training.load_run(whole)
+    training.load_run(whole, precision="bfloat16")
+    assert built == ["float32", "bfloat16"]
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before_it(tiny, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    for file in (tmp_path / "run/checkpoints/6").rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+    message = "/checkpoints/6 is damaged .*; delete it to go on from step 3"
+    for use in (training.load_run, lambda directory: train(tiny, directory)):
+        with pytest.raises(training.RunDirectoryError, match=message):
+            use(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/6")
+    assert train(tiny, tmp_path / "run").finished
+    assert_same_run(tiny, tmp_path / "run", whole)
+
+
+def test_a_checkpoint_without_room_is_an_error_of_one_line(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match="checkpoints/3 cannot be written: it takes .* 100 are free$"):
+        train(tiny, tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_classes(tiny, whole, monkeypatch):
@@ -378,15 +480,15 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(
     """The full disk is a limit on the size of files. It affects the checkpoint at 6."""
     save = Checkpoints.save
 
-    def fill(self, step, state, accuracy):
+    def fill(self, step, state):
         if step == 6:
             self._manager.wait_until_finished()
             limit_to(2048)
-        save(self, step, state, accuracy)
+        save(self, step, state)
 
     with pytest.MonkeyPatch.context() as patch, full_disk() as limit_to:
         patch.setattr(Checkpoints, "save", fill)
-        with pytest.raises(Exception, match="File too large|os_error|too large"):
+        with pytest.raises(OSError, match=f"^{tmp_path}/checkpoints/6 cannot be written: File too"):
             train(tiny, tmp_path)
     assert training.saved_steps(tmp_path) == [3]
     assert train(tiny, tmp_path).finished

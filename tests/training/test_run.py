@@ -1,5 +1,6 @@
 """The description of a run: its experiment in both forms, and its imported banks."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from vone_jax.training import (
     RunDirectoryError,
     from_json,
     read_run,
+    run,
     to_json,
 )
 from vone_jax.training.run import CONFIG, write_run
@@ -58,6 +60,38 @@ def test_what_is_no_run_is_named(tmp_path, content, error, message):
         (tmp_path / CONFIG).write_text(content)
     with pytest.raises(error, match=message):
         read_run(tmp_path)
+
+
+def test_a_front_end_whose_code_changed_is_told(tmp_path, monkeypatch):
+    """The weights belong to the code of then."""
+    file = tmp_path / "own_front_end.py"
+    code = (
+        "import flax.linen as nn\n"
+        "class Mine(nn.Module):\n"
+        "    stride = 2\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x):\n"
+        "        return nn.Conv(8, (3, 3), 2)(x)\n"
+    )
+    file.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    front_end = importlib.import_module("own_front_end").Mine()
+    model = ModelConfig(name="resnet18", front_end=front_end)
+    before = run.front_end_digest(replace(EXPERIMENT, model=model))
+    file.write_text(code.replace("(3, 3)", "(5, 5)"))
+    after = run.front_end_digest(replace(EXPERIMENT, model=model))
+    assert before != after
+    with pytest.warns(UserWarning, match="the file of the front end has changed"):
+        run.check_made_from(tmp_path, {run.FRONT_END: after}, {run.FRONT_END: before})
+    assert run.front_end_digest(EXPERIMENT) is None
+
+
+def test_what_a_run_was_made_from_is_compared_by_name(tmp_path):
+    """Initial weights are not opened again when a run has a checkpoint."""
+    before = {"initial weights": "a", "weights of the teacher": "b"}
+    run.check_made_from(tmp_path, {"weights of the teacher": "b"}, before)
+    with pytest.raises(RunDirectoryError, match="its weights of the teacher are b, now they are c"):
+        run.check_made_from(tmp_path, {"weights of the teacher": "c"}, before)
 
 
 def test_imported_banks_are_stored_as_arrays(tmp_path):

@@ -21,7 +21,7 @@ def validation_record(step):
 def path(tmp_path):
     """A log of the steps 2, 4 and 6 with validations at 3 and 6."""
     path = tmp_path / "log.jsonl"
-    with RunLog(path, step=0, validated=0) as log:
+    with RunLog(path, step=0) as log:
         for record in (
             train_record(2),
             validation_record(3),
@@ -43,19 +43,17 @@ def test_records_come_back(path):
 
 
 @pytest.mark.parametrize(
-    ("step", "validated", "trained", "validations"),
+    ("step", "trained", "validations"),
     [
-        (4, 3, [2, 4], [3]),
-        # A validation that the checkpoint does not know is dropped.
-        (6, 3, [2, 4, 6], [3]),
+        (4, [2, 4], [3]),
+        # It judged the weights of the checkpoint from which the run resumes.
+        (6, [2, 4, 6], [3, 6]),
         # A new start.
-        (0, 0, [], []),
+        (0, [], []),
     ],
 )
-def test_going_on_from_a_checkpoint_drops_what_comes_after_it(
-    path, step, validated, trained, validations
-):
-    with RunLog(path, step, validated) as log:
+def test_going_on_from_a_checkpoint_drops_what_comes_after_it(path, step, trained, validations):
+    with RunLog(path, step) as log:
         assert (steps(path, "train"), steps(path, "validation")) == (trained, validations)
         log.write(train_record(8))
     assert steps(path, "train") == [*trained, 8]
@@ -65,21 +63,21 @@ def test_a_line_that_was_cut_off_is_dropped(path):
     with open(path, "a") as file:
         file.write('{"kind": "train", "st')
     assert steps(path, "train") == [2, 4, 6]
-    with RunLog(path, step=6, validated=6) as log:
+    with RunLog(path, step=6) as log:
         log.write(train_record(8))
     assert steps(path, "train") == [2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_never_logged(path, value):
-    with RunLog(path, step=6, validated=6) as log:
+    with RunLog(path, step=6) as log:
         with pytest.raises(ValueError, match="Out of range float values"):
             log.write({"kind": "train", "step": 7, "loss": value})
     assert steps(path, "train") == [2, 4, 6]
 
 
 def test_tensorboard_files_on_request(tmp_path):
-    with RunLog(tmp_path / "log.jsonl", step=0, validated=0, tensorboard=tmp_path / "tb") as log:
+    with RunLog(tmp_path / "log.jsonl", step=0, tensorboard=tmp_path / "tb") as log:
         log.write(train_record(1))
         # On the disk before the log is closed, for runs that are killed.
         (events,) = (tmp_path / "tb").iterdir()

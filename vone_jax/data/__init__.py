@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vone_jax.data.images import FolderSource, imagenet_class_names
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
-from vone_jax.data.sources import ArraySource, Prepared, Source, Subset, fingerprint
+from vone_jax.data.sources import ArraySource, Prepared, Source, Subset, describe, fingerprint
 from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Source",
     "Subset",
     "batches_per_epoch",
+    "describe",
     "eval_batches",
     "evaluation_split",
     "fingerprint",

@@ -210,6 +210,8 @@ def _images(
         return f"{kind}:{Path(os.path.expanduser(path)).resolve()}" if files else source
 
     known, source, split = network.validation, options.source, options.split
+    if known is not None and source is None and split in (None, known.split):
+        return known.open(), True
     if known is not None and (source is None or location(source) == location(known.source)):
         # In a folder without splits, these are the images that the network was not trained on.
         data_dir = known.data_dir if known.source.startswith("tfds:") else None

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, files, models, names, prng, tracing, v1
+from vone_jax import arguments, data, files, models, names, prng, tracing, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -28,6 +28,23 @@ class Split:
     source: str
     split: str
     data_dir: str | None = None
+    # Number and checksum of the images on which a run was validated, see ``data.describe``.
+    images: str | None = None
+
+    def open(self) -> data.Source:
+        """Open the split.
+
+        Raises:
+          ValueError: if the images are not those on which the run was validated.
+        """
+        source = data.load(self.source, self.split, data_dir=self.data_dir)
+        if self.images not in (None, now := data.describe(source)):
+            raise ValueError(
+                f"the images of {self.source} {self.split} are not those of the run: it was "
+                f"validated on {self.images}, now they are {now}; name them to evaluate on them: "
+                f"--source {self.source} --split {self.split}"
+            )
+        return source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -151,7 +151,12 @@ def _open_run(path: Path, step: int | None) -> Network:
         architecture="" if model.front_end else model.name,
         checkpoint_step=run.step,
         run_dir=path,
-        validation=Split(trained_on.source, trained_on.eval_split, trained_on.data_dir),
+        validation=Split(
+            trained_on.source,
+            trained_on.eval_split,
+            trained_on.data_dir,
+            run.description.made_from.get(runs.VALIDATION_IMAGES),
+        ),
     )
 
 

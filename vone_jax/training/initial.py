@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import models
+from vone_jax import files, models
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.progress import aligned
 from vone_jax.training.experiment import Experiment
@@ -54,6 +54,11 @@ class InitialWeights:
         variables = unflatten_dict(leaves | placed)
         batch_stats = variables.get("batch_stats", state.batch_stats)
         return dataclasses.replace(state, params=variables["params"], batch_stats=batch_stats)
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of the arrays."""
+        return f"{files.array_checksum(self.taken[path] for path in sorted(self.taken)):08x}"
 
     def table(self) -> str:
         """Return the parts as a table, with numbers of parameters, and the notes."""

@@ -102,35 +102,45 @@ def train(
     total = experiment.total_steps(steps_per_epoch)
     due = functools.partial(_due, steps_per_epoch, total)
 
-    # 2. Build the network and the compiled functions.
-    model = experiment.build()
-    shapes = jax.eval_shape(lambda: initial_state(experiment, model))
-    check_patterns(experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats)
-    targets = experiment.similarity and similarity_targets(experiment, model, mesh, shapes)
-    teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
-    train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
-    eval_step = make_eval_step(model, experiment.seed, mesh)
-    parameters = sum(x.size for x in jax.tree.leaves(split(shapes.params, experiment.freeze)[0]))
-
-    names, device = tuple(source.class_names), meshes.describe(mesh)
-    # A run that resumes has its weights in a checkpoint.
-    weights = None
-    if not run.saved_steps(directory):
-        if given.initial_weights is not None and initial is None:
-            raise ValueError("initial_weights: the network must be opened and given as initial")
-        weights = initial and take_weights(experiment, model, names, initial)
-
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(jax.default_matmul_precision(experiment.matmul_precision))
-        described = run.RunDescription(experiment, given, names, parameters, device, command)
+
+        # 2. Build the network and the compiled functions.
+        model = experiment.build()
+        shapes = jax.eval_shape(lambda: initial_state(experiment, model))
+        check_patterns(
+            experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats
+        )
+        targets = experiment.similarity and similarity_targets(experiment, model, mesh, shapes)
+        teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
+        train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
+        eval_step = make_eval_step(model, experiment.seed, mesh)
+        parameters = sum(
+            x.size for x in jax.tree.leaves(split(shapes.params, experiment.freeze)[0])
+        )
+
+        names, device = tuple(source.class_names), meshes.describe(mesh)
+        # A run that resumes has its weights in a checkpoint.
+        weights = None
+        if not run.saved_steps(directory):
+            if given.initial_weights is not None and initial is None:
+                raise ValueError("initial_weights: the network must be opened and given as initial")
+            weights = initial and take_weights(experiment, model, names, initial)
+        made_from = _made_from(experiment, source, eval_source, weights, teacher)
+        if meshes.agree(lambda: (directory / run.CONFIG).exists()):
+            before = run.read_run(directory).made_from
+            run.check_made_from(directory, made_from, before)
+            made_from = before | made_from
+
+        described = run.RunDescription(
+            experiment, given, names, parameters, device, command, made_from=made_from
+        )
         meshes.agree(lambda: _begin(directory, described, enter))
 
         # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
-            run.Checkpoints(
-                directory / run.CHECKPOINTS, experiment.keep_checkpoints, experiment.keep_best
-            )
+            run.Checkpoints(directory / run.CHECKPOINTS, experiment.keep_checkpoints)
         )
         if steps := checkpoints.steps():
             state = meshes.replicate(mesh, checkpoints.restore(steps[-1], shapes))
@@ -141,7 +151,12 @@ def train(
         validated = int(state.validated)
 
         curves = directory / "tensorboard" if tensorboard else None
-        log = enter(run.RunLog(directory / run.LOG, step, validated, curves))
+        log = enter(run.RunLog(directory / run.LOG, step, curves))
+        # The validations of the best checkpoint and of the one from which the run resumes.
+        best, judged = meshes.agree(lambda: run.validations(directory, steps))
+        highest = -1.0
+        if best is not None and experiment.keep_best:
+            checkpoints.best, highest = best["step"], best["accuracy"]
         report = enter(Progress(total, step, shown=progress and jax.process_index() == 0))
         report.line(
             f"{experiment.name}: {experiment.model.name}, {parameters:,} parameters, on "
@@ -155,33 +170,38 @@ def train(
 
         while True:
             stopping = stop() if jax.process_count() == 1 else meshes.stop_requested(step)
-            last, accuracy = step == total, None
+            last, better = step == total, False
 
             # 4. Validate.
             if (last or due(experiment.evaluate_every, step)) and validated < step and not stopping:
                 _check_finite(experiment, state, saved)
-                report.doing(f"validating on {len(eval_source):,} images")
-                with (
-                    speed.paused(),
-                    contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
-                ):
-                    sums = validate(eval_step, state, parts, mesh, stop)
-                report.doing("training")
-                if sums is None:
+                means = judged if judged and judged["step"] == step else None
+                if means is None:
+                    report.doing(f"validating on {len(eval_source):,} images")
+                    with (
+                        speed.paused(),
+                        contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
+                    ):
+                        sums = validate(eval_step, state, parts, mesh, stop)
+                    report.doing("training")
+                    means = sums and sums.means()
+                    if sums is not None:
+                        _log_validation(log, report, step, step / steps_per_epoch, sums)
+                if means is None:
                     stopping = True
                 else:
-                    validated, accuracy = step, sums.means()["accuracy"]
-                    _log_validation(log, report, step, step / steps_per_epoch, sums)
-                    state = _after_validation(experiment, state, sums.means()["loss"], mesh)
+                    validated = step
+                    state = _after_validation(experiment, state, means["loss"], mesh)
+                    if experiment.keep_best and means["accuracy"] > highest:
+                        highest, checkpoints.best, better = means["accuracy"], step, True
 
             # 5. Save.
-            keeping = experiment.keep_best and accuracy is not None
             if (
-                last or stopping or keeping or due(experiment.checkpoint_every, step)
+                last or stopping or better or due(experiment.checkpoint_every, step)
             ) and saved < step:
                 _check_finite(experiment, state, saved)
                 with speed.paused():
-                    checkpoints.save(step, state, accuracy)
+                    checkpoints.save(step, state)
                 saved = step
             if last or stopping:
                 break
@@ -243,6 +263,24 @@ def _resolved(given: Experiment, directory: Path, source: data.Source, initial: 
             f"{len(source.class_names)}, {', '.join(source.class_names[:3])}, ..."
         )
     return resumed(before.experiment, given)
+
+
+def _made_from(
+    experiment: Experiment, source: data.Source, eval_source: Any, weights: Any, teacher: Any
+) -> dict[str, str]:
+    """Return what the run is made from, see ``run.RunDescription``."""
+
+    def describe() -> dict[str, str | None]:
+        return {
+            run.TRAIN_IMAGES: data.describe(source),
+            run.VALIDATION_IMAGES: data.describe(eval_source.source),
+            run.WEIGHTS: weights and weights.checksum,
+            run.TEACHER: teacher and teacher.checksum,
+            run.FRONT_END: run.front_end_digest(experiment),
+        }
+
+    found: dict[str, str | None] = meshes.agree(describe)
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 def _check(experiment: Experiment, source: data.Source, teacher: Any, mesh: meshes.Mesh) -> None:

@@ -13,14 +13,18 @@ others get from it what it has read.
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import platform
+import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -37,6 +41,9 @@ from vone_jax.v1 import GaborParameters, ImportedBank
 CONFIG = "config.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+# Names in ``RunDescription.made_from``.
+TRAIN_IMAGES, VALIDATION_IMAGES = "training images", "validation images"
+WEIGHTS, TEACHER, FRONT_END = "initial weights", "weights of the teacher", "front end"
 # Orbax looks for its files with patterns that begin with the directory.
 PATTERN_CHARACTERS = "*?[\\"
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
@@ -75,6 +82,10 @@ class RunDescription:
     command: str = ""
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
+    # What the run is made from besides the experiment, by name: counts and checksums of the
+    # training and validation images, of initial weights, of the teacher, and of the code of a front
+    # end of a user.
+    made_from: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_run(directory: Path | str) -> RunDescription:
@@ -133,6 +144,40 @@ def check_same(directory: Path, ours: Experiment, theirs: Experiment) -> None:
         )
 
 
+def check_made_from(directory: Path, ours: dict[str, str], theirs: dict[str, str]) -> None:
+    """Raise a ``RunDirectoryError`` if a run that resumes is made from something else.
+
+    A front end whose code has changed may still compute the same, so this is a warning.
+    """
+    changes = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
+    if FRONT_END in changes:
+        changes.remove(FRONT_END)
+        warn_of_front_end(directory)
+    if changes:
+        raise RunDirectoryError(
+            f"{directory} holds a run that is made from something else: "
+            + "; ".join(f"its {n} are {theirs[n]}, now they are {ours[n]}" for n in sorted(changes))
+            + "; choose another --run-dir, or delete that run"
+        )
+
+
+def warn_of_front_end(directory: Path | str) -> None:
+    """Warn that the code of the front end is not that with which a run was started."""
+    warnings.warn(
+        f"the file of the front end has changed since the run in {directory} was started; its "
+        "weights belong to the code of then",
+        stacklevel=3,
+    )
+
+
+def front_end_digest(experiment: Experiment) -> str | None:
+    """Return a digest of the file that defines the front end of a user; None without one."""
+    if experiment.model.front_end is None:
+        return None
+    file = inspect.getsourcefile(type(experiment.model.front_end))
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
 def saved_steps(directory: Path | str) -> list[int]:
     """Return the steps of the checkpoints of a run, which need not exist, oldest first."""
     names = (path.name for path in (Path(directory) / CHECKPOINTS).glob("*"))
@@ -152,38 +197,32 @@ def _read_bank(directory: Path, digest: str) -> ImportedBank:
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
-    All processes must make the same calls. The newest ``keep`` checkpoints stay, and with
-    ``keep_best`` also the one with the highest validation accuracy.
+    All processes must make the same calls. The newest ``keep`` checkpoints stay, and that of the
+    step ``best``, which may change between two writes.
     """
 
     def __init__(
-        self, directory: Path, keep: int = 2, keep_best: bool = False, read_only: bool = False
+        self, directory: Path, keep: int = 2, best: int | None = None, read_only: bool = False
     ):
         # Imported here, because the import takes long: wrong arguments are reported first.
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
+        self.best = best
+        self._directory = directory
+        # The step of the checkpoint that is being written.
+        self._written = 0
         self._args = ocp.args
         self._manager: Any = None
         if jax.process_index() != 0:
             return
-
-        def accuracy(metrics: dict[str, float]) -> float:
-            return metrics["accuracy"]
-
-        policies: list[Any] = [managers.LatestN(keep)]
-        if keep_best:
-            best = managers.BestN(
-                get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False
-            )
-            policies.append(best)
+        policies = [managers.LatestN(keep), _Best(self)]
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
         # Orbax writes under a temporary name. Here process 0 does not wait for the others.
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                best_fn=accuracy,
                 preservation_policy=managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=not read_only,
                 create=False,
@@ -197,53 +236,94 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """Return the steps of the checkpoints that process 0 finds, oldest first."""
         return meshes.agree(lambda: sorted(self._manager.all_steps()))
 
-    def best(self) -> int | None:
-        """Return the step with the highest validation accuracy; None if none was validated."""
-        return meshes.agree(lambda: self._manager.best_step())
-
-    def save(self, step: int, state: Any, accuracy: float | None = None) -> None:
-        """Start writing a checkpoint, and return once ``state`` may be donated.
-
-        ``accuracy`` is that of a validation at this step.
-        """
+    def save(self, step: int, state: Any) -> None:
+        """Start writing a checkpoint, and return once ``state`` may be donated."""
         if self._manager is not None:
-            metrics = None if accuracy is None else {"accuracy": accuracy}
             # Every process has the whole state, so nothing is gathered.
             host = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), state))
-            self._manager.save(step, args=self._args.StandardSave(host), metrics=metrics)
+            with self._naming_file():
+                # The write before this one may fail only now.
+                self._manager.wait_until_finished()
+                self._written = step
+                # Where the disk is full, Orbax's threads print hundreds of lines.
+                size = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
+                if size > (free := shutil.disk_usage(self._directory).free):
+                    raise OSError(f"it takes {size:,} bytes, and {free:,} are free")
+                self._manager.save(step, args=self._args.StandardSave(host))
 
     def restore(self, step: int, like: Any) -> Any:
         """Return the state at a step as NumPy arrays; ``like`` has its form, shapes and dtypes."""
         host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         if self._manager is not None:
-            host = self._manager.restore(step, args=self._args.StandardRestore(host))
+            host = self._read(step, host)
         return meshes.broadcast(host)
 
     def restore_variables(self, step: int, like: Any) -> Any:
         """Return the variables of the network alone, whatever the optimiser was."""
         host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         if self._manager is not None:
-            state = self._manager.restore(step, args=self._args.StandardRestore())
+            state = self._read(step)
             host = variables_of(state["params"], state.get("batch_stats"))
         return meshes.broadcast(host)
 
+    def _read(self, step: int, like: Any = None) -> Any:
+        try:
+            return self._manager.restore(step, args=self._args.StandardRestore(like))
+        # What is raised depends on the file that is damaged.
+        except Exception as error:
+            before = [each for each in self._manager.all_steps() if each < step]
+            cure = f"delete it to go on from step {max(before)}" if before else "there is no other"
+            raise RunDirectoryError(
+                f"the checkpoint {self._directory / str(step)} is damaged "
+                f"({_reason(error)}); {cure}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _naming_file(self) -> Iterator[None]:
+        """Make one line, with the checkpoint, of an error of Orbax."""
+        try:
+            yield
+        except Exception as error:
+            place = self._directory / str(self._written)
+            raise OSError(f"{place} cannot be written: {_reason(error)}") from error
+
     def __exit__(self, *error: Any) -> None:
         if self._manager is not None:
+            with self._naming_file():
+                self._manager.wait_until_finished()
             self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return the last part of the first line, without what TensorStore adds in brackets."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    line = str(error).strip().partition("\n")[0].partition(" [")[0]
+    return line.rpartition(": ")[2][:200] or type(error).__name__
+
+
+@dataclasses.dataclass
+class _Best:
+    """The policy of Orbax that preserves the best checkpoint."""
+
+    checkpoints: Checkpoints
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [each.step == self.checkpoints.best for each in checkpoints]
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """Appends records to ``log.jsonl``. Use it in a ``with`` block. Only process 0 writes.
 
     Opening the log removes the records after the checkpoint at ``step``, from which the run
-    resumes, and after its last validation, so that every step is in the log once. ``tensorboard``
-    is a directory for TensorBoard files.
+    resumes, so that every step is in the log once. A validation at this step stays: it judged the
+    weights of the checkpoint. ``tensorboard`` is a directory for TensorBoard files.
 
     Raises:
       ValueError: if ``tensorboard`` is given without the package tensorboardX.
     """
 
-    def __init__(self, path: Path, step: int, validated: int, tensorboard: Path | None = None):
+    def __init__(self, path: Path, step: int, tensorboard: Path | None = None):
         if tensorboard is not None and importlib.util.find_spec("tensorboardX") is None:
             raise ValueError(
                 'tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"'
@@ -251,8 +331,7 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         self._file = self._writer = None
         if jax.process_index() != 0:
             return
-        limits = {"train": step, "validation": validated}
-        kept = [record for record in read_log(path) if record["step"] <= limits[record["kind"]]]
+        kept = [record for record in read_log(path) if record["step"] <= step]
         content = "".join(map(_line, kept)).encode()
         files.replace(path, lambda file: file.write(content))
         self._file = open(path, "a")
@@ -281,6 +360,21 @@ def read_log(path: Path) -> list[Record]:
     """Read the records of a log. A last line that a killed writer has cut off is left out."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def validations(directory: Path, steps: Sequence[int]) -> tuple[Record | None, Record | None]:
+    """Return the validations of the best and of the last of some checkpoints, as the log has them.
+
+    The best one has the highest accuracy, and is the first of several. A checkpoint that was not
+    validated has None.
+    """
+    of_steps = {
+        record["step"]: record
+        for record in read_log(directory / LOG)
+        if record["kind"] == "validation" and record["step"] in steps
+    }
+    best = max(of_steps.values(), key=lambda record: record["accuracy"], default=None)
+    return best, of_steps.get(steps[-1]) if steps else None
 
 
 class Speed:
@@ -339,17 +433,27 @@ class Run:
         return self.description.experiment
 
 
-def load_run(directory: Path | str, step: int | None = None) -> Run:
+def load_run(
+    directory: Path | str,
+    step: int | None = None,
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> Run:
     """Load a run, which may still be training, from its checkpoint at a step.
 
     By default it is the last checkpoint, or with ``Experiment.keep_best`` the one with the highest
-    validation accuracy. In a program of several processes all of them must call it.
+    validation accuracy in the log. The network computes in the given ``precision``, "float32" or
+    "bfloat16", whatever it was trained in. In a program of several processes all of them must call
+    this.
 
     Raises:
       RunDirectoryError: if the directory holds no run, or no checkpoint at this step.
     """
     description = read_run(directory)
-    experiment, model = description.experiment, description.experiment.build()
+    experiment = description.experiment
+    if description.made_from.get(FRONT_END) != front_end_digest(experiment):
+        warn_of_front_end(directory)
+    model = dataclasses.replace(experiment, precision=precision).build()
     like = jax.eval_shape(lambda: initial_state(experiment, model)).variables
     checkpoints = Path(directory) / CHECKPOINTS
     if not checkpoints.is_dir():
@@ -358,8 +462,15 @@ def load_run(directory: Path | str, step: int | None = None) -> Run:
         steps = saved.steps()
         if not steps:
             raise RunDirectoryError(f"{directory} has no checkpoint yet")
-        if step is None:
-            step = (saved.best() if experiment.keep_best else None) or steps[-1]
+        if step is None and experiment.keep_best:
+            if not meshes.agree(lambda: (Path(directory) / LOG).exists()):
+                raise RunDirectoryError(
+                    f"{directory} has lost its {LOG}, which says which checkpoint is the best; "
+                    f"give a step, one of {steps}"
+                )
+            best, _ = meshes.agree(lambda: validations(Path(directory), steps))
+            step = best and best["step"]
+        step = steps[-1] if step is None else step
         if step not in steps:
             raise RunDirectoryError(f"no checkpoint {step} in {checkpoints}; there are {steps}")
         variables = saved.restore_variables(step, like)
