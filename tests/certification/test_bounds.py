@@ -73,7 +73,7 @@ def test_the_bound_is_just_above_the_largest_singular_value(config):
     pairs = phases[simple:].reshape(-1, 2, positions, pixels).swapaxes(1, 2)
     cells = [phases[:simple, :, None], pairs]
     farthest = [np.linalg.norm(each, 2, axis=(2, 3)).max(axis=1) for each in cells if len(each)]
-    np.testing.assert_allclose(bounds.reaches(config), np.concatenate(farthest), rtol=1e-5)
+    np.testing.assert_allclose(bounds.row_norms(config), np.concatenate(farthest), rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
@@ -86,7 +86,7 @@ def test_no_response_moves_by_more_than_the_bound_of_its_cell(config):
     assert bool(jnp.all(moved <= limits * (1 + 1e-4) + 1e-5))
     assert float(jnp.max(moved / limits)) > 0.99
     size = jnp.sqrt(jnp.sum((far - near) ** 2, axis=(1, 2, 3)))
-    reach = bounds.reaches(config) * np.asarray(size)[:, None, None, None]
+    reach = bounds.row_norms(config) * np.asarray(size)[:, None, None, None]
     assert np.all(np.asarray(limits) <= reach * (1 + 1e-4))
 
 
@@ -144,7 +144,7 @@ def test_the_local_bound_is_just_above_the_local_singular_value(noise, radius):
         linear = (rows @ (image.ravel() - 0.5)).reshape(-1, positions)
         simple, complex_ = linear[:5], np.hypot(linear[5:cells], linear[cells:])
         responses = np.concatenate([np.maximum(simple, 0), complex_])
-        reach = radius * bounds.reaches(config)[:, None]
+        reach = radius * bounds.row_norms(config)[:, None]
         factors = observer.weights(noise, responses, reach, 1.35)
         factors[:5] = np.where(simple <= -reach[:5], 0.0, factors[:5])
         factors = np.concatenate([factors, factors[5:]]).ravel()

@@ -8,8 +8,8 @@ import pytest
 import scipy
 
 from tests.certification.test_bounds import bank, block
-from vone_jax import attacks, certification, models, v1
-from vone_jax.certification import certificates
+from vone_jax import attacks, certification, models, prng, v1
+from vone_jax.certification import certificates, observer
 
 KEY = jax.random.key(0)
 SIDE, GAIN, GREY = 4, 20.0, 0.9
@@ -126,7 +126,7 @@ def test_spontaneous_activity_and_not_strength_buys_a_certificate():
     """The variance of silent cells tells of a change, whatever the strength of the noise."""
 
     def radius(noise):
-        return certificates.largest_size(noise, 0.997, 30.0, 8.0)[0]
+        return observer.certified_radius(noise, 0.997, 30.0, 8.0)[0]
 
     base = radius(v1.NeuronalNoise(level=0.07))
     assert radius(v1.NeuronalNoise(level=0.07, strength=4.0)) < 1.5 * base
@@ -210,6 +210,111 @@ def test_certificates_depend_on_the_key_of_an_image_alone(photographs):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[[2, 1]])
     other = certification.certify(jax.random.key(9), classifier, photographs[:3], **options)
     assert np.any(other.votes != whole.votes)
+
+
+def recorded(draws, at_once, choose=8):
+    """The certificate of a classifier that votes by the bits of its key, and the votes and keys."""
+    keys, votes = [], []
+
+    def record(data, chosen):
+        keys.extend(map(tuple, data.tolist()))
+        votes.extend(chosen.tolist())
+
+    def logits_fn(own, images):
+        data = jax.random.key_data(own)
+        chosen = (data[:, 1] % 3 + images[:, 0, 0, 0].astype(jnp.uint32)).astype(jnp.int32)
+        jax.debug.callback(record, data, chosen)
+        return jax.nn.one_hot(chosen, 3)
+
+    found = certification.certify(
+        KEY, certification.from_function(logits_fn, 1.0, 1.0), uniform(0.0), choose=choose,
+        draws=draws, at_once=at_once, progress=False,
+    )  # fmt: skip
+    jax.effects_barrier()
+    return found, keys, votes
+
+
+def test_a_class_is_counted_on_other_draws_than_those_that_chose_it():
+    found, keys, votes = recorded(draws=40, at_once=4)
+    # No key serves twice, neither for choosing and counting nor within either.
+    assert len(set(keys)) == len(keys) == 8 + 40
+    assert votes[:8].count(found.prediction[0]) == max(map(votes[:8].count, range(3)))
+    assert found.votes[0] == votes[8:].count(found.prediction[0])
+
+
+def test_the_streams_of_a_certificate_are_select_and_estimate():
+    own = prng.example_keys(KEY, 1)[0]
+    expected = [
+        prng.index_keys(prng.stream(own, name), jnp.arange(count))
+        for name, count in (("select", 8), ("estimate", 40))
+    ]
+    data = np.concatenate([jax.random.key_data(each) for each in expected])
+    assert recorded(draws=40, at_once=4)[1] == list(map(tuple, data.tolist()))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 20, 64])
+def test_each_draw_has_one_vote_whatever_is_computed_at_once(at_once):
+    found, _, _ = recorded(draws=20, at_once=at_once)
+    assert found.votes[0] == recorded(draws=20, at_once=5)[0].votes[0]
+    always = certification.from_function(lambda keys, x: two(jnp.ones(len(keys))), 1.0, 1.0)
+    found = certification.certify(
+        KEY, always, uniform(), choose=3, draws=20, at_once=at_once, progress=False
+    )
+    assert found.votes[0] == found.draws == 20
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.8])
+def test_certificates_claim_too_much_as_rarely_as_alpha_says(probability):
+    """The classes are independent of the image, and of known probability.
+
+    At 1/2 no class has a majority, so each certificate is wrong. The rate of wrong bounds is that
+    of the binomial distribution.
+    """
+    draws, alpha, count = 60, 0.25, 400
+
+    def logits_fn(keys, images):
+        won = jax.vmap(jax.random.uniform)(keys) < probability
+        return jax.nn.one_hot(jnp.where(won, 0, 1), 2)
+
+    classifier = certification.from_function(logits_fn, 1.0, 1.0)
+    found = certification.certify(
+        KEY, classifier, jnp.full((count, 2, 2, 1), 0.5), choose=draws, draws=draws, alpha=alpha,
+        at_once=draws, progress=False,
+    )  # fmt: skip
+    wrong = np.mean(found.lower > probability)
+    votes = np.arange(draws + 1)
+    bound = np.array([certificates.lower_bound(each, draws, alpha) for each in votes])
+    expected = scipy.stats.binom.pmf(votes, draws, probability)[bound > probability].sum()
+    assert expected <= alpha
+    assert wrong == pytest.approx(expected, abs=4 * (expected / count) ** 0.5)
+    radius = scipy.stats.norm.ppf(probability)
+    np.testing.assert_array_equal(found.certified(found.prediction, radius), found.l2 > radius)
+    assert np.mean(found.l2 > radius) <= wrong
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_what_may_fail_together_fails_with_alpha_at_most(monkeypatch, local):
+    """The bound of the votes and all bounds of the local sensitivity."""
+    failures = []
+
+    def local_sensitivity(*arguments, failure, **options):
+        failures.append(failure)
+        return certification.local_sensitivity(*arguments, failure=failure, **options)
+
+    monkeypatch.setattr(certificates, "local_sensitivity", local_sensitivity)
+    found = certify(decoder(GAUSSIAN, 2.0), uniform(), draws=1000, alpha=0.01, local=local)
+    # The bound is the probability at which so many votes are as rare as its level.
+    level = scipy.stats.binom.sf(found.votes[0] - 1, 1000, found.lower[0])
+    assert bool(failures) == local
+    assert 0.0099 < level + sum(failures) <= 0.01 * (1 + 1e-6)
+
+
+def test_a_certified_radius_is_exclusive():
+    """At the radius itself, the half-space has half of the votes, which is no majority."""
+    found = certify(decoder(GAUSSIAN, 2.0), uniform(), draws=1000)
+    for norm, radius in (("l2", found.l2[0]), ("linf", found.linf[0])):
+        assert found.certified([0], np.nextafter(radius, 0), norm)[0]
+        assert not found.certified([0], radius, norm)[0]
 
 
 def test_networks_without_a_certificate_are_refused():

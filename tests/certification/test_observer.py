@@ -76,9 +76,9 @@ def test_factors_of_stabilised_noise_bound_the_change_of_the_root():
 @pytest.mark.parametrize(("probability", "expected"), [(0.99, 1.906), (0.999, 2.576)])
 def test_thresholds_in_units_of_the_observer(probability, expected):
     """A Renyi certificate of order 1.35 needs 15 to 20 % more than a Gaussian one."""
-    limit = observer.threshold(v1.NeuronalNoise(), probability, 1.35)
+    limit = observer.certified_distance(v1.NeuronalNoise(), probability, 1.35)
     assert limit / (1.35 / 2) ** 0.5 == pytest.approx(expected, abs=2e-3)
-    gaussian = observer.threshold(v1.GaussianNoise(1.0), probability, 2.0)
+    gaussian = observer.certified_distance(v1.GaussianNoise(1.0), probability, 2.0)
     assert gaussian == pytest.approx(scipy.stats.norm.ppf(probability))
 
 

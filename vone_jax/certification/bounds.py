@@ -61,15 +61,15 @@ class Sensitivity:
       channels: bound of ||A d|| / ||d|| for perturbations of each input channel alone.
       height: number of rows of the images.
       width: number of columns of the images.
-      reach: largest change of a single cell: the largest |A_i d| for perturbations of L2 norm 1.
-      reach_linf: the same for perturbations of L-infinity norm 1.
+      row_norm: bound for a single cell: the largest |A_i d| for perturbations of L2 norm 1.
+      row_norm_linf: the same for perturbations of L-infinity norm 1.
     """
 
     channels: tuple[float, ...]
     height: int
     width: int
-    reach: float
-    reach_linf: float
+    row_norm: float
+    row_norm_linf: float
 
     @property
     def l2(self) -> float:
@@ -109,7 +109,7 @@ def sensitivities(config: VOneBlockConfig, shape: tuple[int, int] | None = None)
     ]
     one_norms = of_cells(config, np.sum(np.abs(kernels), axis=(1, 2)))
     return Sensitivity(
-        tuple(bounds), height, width, float(reaches(config).max()), float(one_norms.max())
+        tuple(bounds), height, width, float(row_norms(config).max()), float(one_norms.max())
     )
 
 
@@ -153,8 +153,11 @@ def _on_torus(
     return math.sqrt(max(float(np.linalg.eigvalsh(gram)[..., -1].max()), 0.0)) * (1 + _ROUNDING)
 
 
-def reaches(config: VOneBlockConfig) -> Float64[np.ndarray, " cells"]:
-    """Return the largest |A_i d| of each cell i for perturbations of L2 norm 1."""
+def row_norms(config: VOneBlockConfig) -> Float64[np.ndarray, " cells"]:
+    """Return the norm of the row of A of each simple cell, and of both rows of each complex cell.
+
+    It is the largest |A_i d| of a cell i for perturbations of L2 norm 1.
+    """
     kernels, channel = rows(config)
     simple = config.simple_channels
     square = np.sum(kernels**2, axis=(1, 2))

@@ -31,7 +31,13 @@ from vone_jax.certification.bounds import (
     sensitivities,
 )
 from vone_jax.certification.local import local_sensitivity
-from vone_jax.certification.observer import check_noise, largest_size, orders, threshold, weights
+from vone_jax.certification.observer import (
+    certified_distance,
+    certified_radius,
+    check_noise,
+    orders,
+    weights,
+)
 from vone_jax.progress import Progress
 from vone_jax.v1 import (
     GaussianNoise,
@@ -194,16 +200,16 @@ class Certificates:
         v1, noise = self.classifier.front_end, self.classifier.noise
         if not isinstance(v1, VOneBlockConfig):
             raise ValueError("only V1 has a known region, other front ends have a radius")
-        reach = np.asarray(displacements(v1, perturbations), np.float64)
+        changes = np.asarray(displacements(v1, perturbations), np.float64)
         images = jnp.asarray(batches.check_images(images), jnp.float32)
         responses = np.asarray(_responses(v1, images))
-        covered = np.zeros(len(reach), bool)
+        covered = np.zeros(len(changes), bool)
         for i in np.flatnonzero(~self.abstained):
             for order in orders(noise):
-                factors = weights(noise, responses[i], reach[i], order)
+                factors = weights(noise, responses[i], changes[i], order)
                 with np.errstate(invalid="ignore"):  # Infinity times 0.
-                    distance = np.linalg.norm((factors * reach[i]).ravel())
-                covered[i] |= bool(distance < threshold(noise, self.lower[i], order))
+                    distance = np.linalg.norm((factors * changes[i]).ravel())
+                covered[i] |= bool(distance < certified_distance(noise, self.lower[i], order))
         return covered
 
 
@@ -258,14 +264,14 @@ def certify(
                     classifier.back_end, prng.example_keys(own, at_once), several, "back_end"
                 )
             count = functools.partial(_votes, back_end, responses, at_once=at_once)
-            prediction = int(np.argmax(count(prng.stream(own, "choice of the class"), choose)))
-            votes = int(count(prng.stream(own, "certificate"), draws)[prediction])
+            prediction = int(np.argmax(count(prng.stream(own, "select"), choose)))
+            votes = int(count(prng.stream(own, "estimate"), draws)[prediction])
             lower = lower_bound(votes, draws, alpha - failure)
-            l2, order = largest_size(noise, lower, bounds.l2, bounds.reach)
-            linf, _ = largest_size(noise, lower, bounds.linf, bounds.reach_linf)
+            l2, order = certified_radius(noise, lower, bounds.l2, bounds.row_norm)
+            linf, _ = certified_radius(noise, lower, bounds.linf, bounds.row_norm_linf)
             if local and isinstance(front_end, VOneBlockConfig) and lower > 0.5:
-                limit = threshold(noise, lower, order)
-                nearby = _near(own, front_end, image, limit, order, failure)
+                limit = certified_distance(noise, lower, order)
+                nearby = _local_radius(own, front_end, image, limit, order, failure)
                 l2, linf = max(l2, nearby), max(linf, nearby / math.sqrt(image.size))
             rows.append((prediction, votes, lower, l2, linf, order))
             report.advance()
@@ -319,7 +325,7 @@ def _count(
     return jax.lax.fori_loop(0, -(-draws // at_once), step, start)
 
 
-def _near(
+def _local_radius(
     key: Array, v1: VOneBlockConfig, image: Array, limit: float, order: float, failure: float
 ) -> float:
     """The largest L2 radius that ``local_sensitivity`` certifies for one image."""
@@ -328,8 +334,8 @@ def _near(
         # A draw of its own, because the radius depends on the draws before.
         own = prng.fold(key[None], trial)
         bound = local_sensitivity(own, v1, image, radius, order, failure=failure / _TRIALS)
-        size = limit / float(bound[0])
+        proven = limit / float(bound[0])
         # The bound is valid up to the radius for which it was computed.
-        low, high = max(low, min(size, radius)), min(high, max(size, radius))
+        low, high = max(low, min(proven, radius)), min(high, max(proven, radius))
         radius = (low + high) / 2 if trial else high
     return low

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Key
 
 from vone_jax import batches, fast, prng
-from vone_jax.certification.bounds import Images, linear_responses, of_cells, reaches
-from vone_jax.certification.observer import bisect, check_noise, weights
+from vone_jax.certification.bounds import Images, linear_responses, of_cells, row_norms
+from vone_jax.certification.observer import check_noise, last_positive, weights
 from vone_jax.v1 import VOneBlockConfig
 
 
@@ -76,11 +76,11 @@ def _factors(
 ) -> np.ndarray:
     """The factor of each row of A, from the linear responses to an image."""
     simple, channels = config.simple_channels, config.num_channels
-    reach = radius * reaches(config)
+    change = radius * row_norms(config)
     responses = of_cells(config, linear)
     responses[..., :simple] = np.maximum(linear[..., :simple], 0.0)
-    factors = np.asarray(weights(config.noise, responses, reach, order))
-    silent = linear[..., :simple] <= -reach[:simple]
+    factors = np.asarray(weights(config.noise, responses, change, order))
+    silent = linear[..., :simple] <= -change[:simple]
     factors[..., :simple] = np.where(silent, 0.0, factors[..., :simple])
     return np.concatenate([factors, factors[..., simple:channels]], axis=-1)
 
@@ -152,5 +152,5 @@ def shortfall(number: int, steps: int, failure: float) -> float:
         ratio = 0.5 * math.log(2 * number / math.pi * (1 - e) / e)
         return ratio - log_cosh - math.log(failure)
 
-    # The probability falls with e, so this finds the smallest e from below.
-    return bisect(excess, 1.0 - 1e-9) + 1e-9
+    # The probability falls with e. What is found lies just below the smallest e.
+    return last_positive(excess, 1.0 - 1e-9) + 1e-9

@@ -129,32 +129,32 @@ def detectability(
     return jnp.sqrt(jnp.sum(squares + ratios, axis=(1, 2, 3)) / 2)
 
 
-def weights(noise: Noise, responses: Real, reach: Real, order: float) -> Real:
+def weights(noise: Noise, responses: Real, change: Real, order: float) -> Real:
     """Return factors w with distance^2 <= sum_i w_i^2 (r'_i - r_i)^2.
 
     Args:
       noise: see ``check_noise``.
       responses: noise-free responses r >= 0 to the image. 0 gives factors that hold for all images.
-      reach: largest |r'_i - r_i| for which the factors hold; r' is >= 0, too.
+      change: largest |r'_i - r_i| for which the factors hold; r' is >= 0, too.
       order: of the Renyi divergence, > 1; only neuronal noise uses it.
 
     Returns:
-      Factors in float64, infinite where the divergence is. They grow with ``reach``.
+      Factors in float64, infinite where the divergence is. They grow with ``change``.
     """
-    responses, reach = (np.asarray(values, np.float64) for values in (responses, reach))
-    least = np.minimum(reach, responses)
+    responses, change = (np.asarray(values, np.float64) for values in (responses, change))
+    fall = np.minimum(change, responses)
     if isinstance(noise, GaussianNoise):
-        return np.full(np.broadcast_shapes(responses.shape, reach.shape), 1.0 / noise.scale)
+        return np.full(np.broadcast_shapes(responses.shape, change.shape), 1.0 / noise.scale)
     if isinstance(noise, StabilisedNoise):
-        # |sqrt(u') - sqrt(u)| = |u' - u| / (sqrt(u') + sqrt(u)), and u' >= u - scale * least.
+        # |sqrt(u') - sqrt(u)| = |u' - u| / (sqrt(u') + sqrt(u)), and u' >= u - scale * fall.
         now, lowest = (
-            np.sqrt(noise.scale * rate + noise.level) for rate in (responses, responses - least)
+            np.sqrt(noise.scale * rate + noise.level) for rate in (responses, responses - fall)
         )
         return 2.0 * noise.scale / (now + lowest)
     assert isinstance(noise, NeuronalNoise)
     mean = noise.scale * responses + noise.level + VARIANCE_FLOOR
-    up = renyi_rate(mean, noise.scale * reach, order, noise.strength)
-    down = renyi_rate(mean, -noise.scale * least, order, noise.strength)
+    up = renyi_rate(mean, noise.scale * change, order, noise.strength)
+    down = renyi_rate(mean, -noise.scale * fall, order, noise.strength)
     return noise.scale * np.sqrt(np.maximum(up, down))
 
 
@@ -180,7 +180,7 @@ def renyi_rate(mean: Real, change: Real, order: float, strength: float) -> Real:
     return np.where(inside, of_variance + of_mean, np.inf)
 
 
-def threshold(noise: Noise, probability: float, order: float) -> float:
+def certified_distance(noise: Noise, probability: float, order: float) -> float:
     """Return the distance below which a class keeps more than half of the votes.
 
     It is Phi^-1(p) for Gaussian and stabilised noise (the observer's likelihood ratio is Gaussian),
@@ -203,38 +203,39 @@ def orders(noise: Noise) -> tuple[float, ...]:
     return ORDERS if isinstance(noise, NeuronalNoise) else (2.0,)
 
 
-def largest_size(
-    noise: Noise, probability: float, gain: float, reach: float
+def certified_radius(
+    noise: Noise, probability: float, sensitivity: float, row_norm: float
 ) -> tuple[float, float]:
-    """Return the largest size of perturbations that keep the class, for all images, and its order.
+    """Return the norm below which no perturbation of any image changes the class, and its order.
 
     Args:
       noise: see ``check_noise``.
       probability: lower bound of the class's probability.
-      gain: bound of ||A d|| for a perturbation of size 1.
-      reach: bound of the change of a single response for a perturbation of size 1.
+      sensitivity: bound of ||A d|| for a perturbation of norm 1.
+      row_norm: bound of the change of a single response for a perturbation of norm 1.
 
     Returns:
       0 if the probability is at most 1/2. The order is that of the divergence.
     """
     if probability <= 0.5:
         return 0.0, orders(noise)[0]
-    sizes = {}
+    radii = {}
     for order in orders(noise):
-        limit = threshold(noise, probability, order)
+        limit = certified_distance(noise, probability, order)
 
-        def slack(size: float, order: float = order, limit: float = limit) -> float:
-            return limit - size * gain * float(weights(noise, 0.0, size * reach, order))
+        def slack(radius: float, order: float = order, limit: float = limit) -> float:
+            factor = float(weights(noise, 0.0, radius * row_norm, order))
+            return limit - radius * sensitivity * factor
 
-        sizes[order] = bisect(slack, limit / (gain * float(weights(noise, 0.0, 0.0, order))))
-    best = max(sizes, key=lambda order: sizes[order])
-    return sizes[best], best
+        smallest = float(weights(noise, 0.0, 0.0, order))
+        radii[order] = last_positive(slack, limit / (sensitivity * smallest))
+    best = max(radii, key=lambda order: radii[order])
+    return radii[best], best
 
 
-def bisect(slack: Callable[[float], float], top: float, steps: int = 50) -> float:
-    """Return the largest number in [0, top] with slack > 0, from below. The slack falls."""
-    low, high = 0.0, top
-    for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slack(middle) > 0 else (low, middle)
-    return low
+def last_positive(slack: Callable[[float], float], top: float) -> float:
+    """Return, from below, the number in [0, top] where a falling function stops being positive."""
+    if top == 0.0 or slack(top) > 0:
+        return top
+    tolerance = 1e-12 * top
+    return max(scipy.optimize.bisect(slack, 0.0, top, xtol=tolerance) - 2 * tolerance, 0.0)
