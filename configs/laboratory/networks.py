@@ -73,10 +73,6 @@ def _seeds(label: str, network: Experiment) -> dict[str, Experiment]:
 SEEDS = (0, 1, 2)
 # An image spans one degree here, so the pools are small. The gain keeps the mean response.
 _surround = SurroundNormalization(largest_extent=0.27, position_pooling=0.1, gain=1.2)
-# V1 of an EVNet reads cells. Relative to those to a grating of amplitude 1, its responses are 7.2
-# times those of the VOneNet (root mean square over these images). The gain gives the mean response
-# of the VOneNet.
-_ev_surround = replace(_surround, c50=7.2 * _surround.c50, gain=6.3 * _surround.gain)
 
 # The eight V1 variants of Baidya et al. (2021).
 VARIANTS = (
@@ -115,7 +111,7 @@ NETWORKS: dict[str, Experiment] = {
         for seed in SEEDS
     },
     **{
-        f"ev-surround-{seed}": replace(_v1(_ev, normalization=_ev_surround), seed=seed)
+        f"ev-surround-{seed}": replace(_v1(_ev, normalization=_surround), seed=seed)
         for seed in SEEDS
     },
     # Learned normalisations behind V1, and banks whose parameters are trained.

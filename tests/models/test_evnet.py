@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.golden import formula_weights
 from vone_jax import convert, models, v1
+from vone_jax.v1 import block
 
 # Few filters and pixels, so that tests are fast.
 STAGE = v1.SubcorticalConfig(image_size=16, visual_degrees=0.5)
@@ -162,3 +163,33 @@ def test_grey_images_have_one_kind_of_p_cells():
 def test_contradictions_are_refused(named, arguments):
     with pytest.raises(ValueError, match=named):
         models.create(**({"name": "ev_resnet18"} | arguments))
+
+
+def test_a_surround_is_relative_to_the_responses_of_the_stage_to_gratings():
+    """The mean square of a complex cell is half of the squared amplitude of its filters."""
+    stage = v1.SubcorticalConfig(image_size=96, visual_degrees=3.0, noise=None)
+    config = dataclasses.replace(
+        BLOCK, simple_channels=0, complex_channels=12, image_size=96, visual_degrees=3.0,
+        kernel_size=31, noise=None,
+    )  # fmt: skip
+    surround = v1.SurroundNormalization(largest_extent=0.5)
+    model = models.create(
+        "ev_resnet18", 3, width=4, subcortical=stage,
+        v1=dataclasses.replace(config, normalization=surround),
+    )  # fmt: skip
+    pools = block.surround_pools(model.v1, model.subcortical)
+    bank, position = config.gabor_parameters(), np.arange(96) / 32
+    angle = np.deg2rad(bank.theta)[:, None, None]
+    along = position[:, None] * np.cos(angle) + position * np.sin(angle)
+    waves = 0.5 + 0.5 * np.sin(2 * np.pi * bank.sf[:, None, None] * along)
+    gratings = np.repeat(waves[..., None], 3, axis=-1).astype(np.float32)
+    cells = v1.subcortical_responses(stage, gratings)
+    middle = np.asarray(v1.noise_free_responses(config, cells))[:, 12:-12, 12:-12]
+    squares = np.square(middle).mean(axis=(1, 2))
+    fast_enough = bank.sf > 1.0
+    assert fast_enough.sum() > 6
+    found = np.sqrt(2.0 * np.diag(squares))[fast_enough]
+    np.testing.assert_allclose(pools.amplitude[fast_enough], found, rtol=0.1)
+    # The block within the network has these pools.
+    expected = pools(v1.noise_free_responses(config, cells))
+    np.testing.assert_allclose(features(model, gratings)["v1"], expected, rtol=1e-4, atol=1e-4)

@@ -132,7 +132,8 @@ def gratings(config):
     pools = block.surround_pools(config)
     bank, kernels = config.gabor_parameters(), config.gabor_kernels()
     is_complex = np.arange(len(bank)) >= config.simple_channels
-    _, squares = normalization._drive(bank, kernels, is_complex, config.pixels_per_degree)
+    contrast = np.ones((len(bank), 3))
+    _, squares = normalization._drive(bank, kernels, is_complex, config.pixels_per_degree, contrast)
     return pools, 25.0**2 * squares
 
 
@@ -154,6 +155,23 @@ def test_the_exponent_is_2_and_half_saturation_that_of_the_formula():
         expected = largest * contrast**2 / (contrast**2 + half**2)
         found = responses_to(pools, contrast**2 * squares)[cells, cells]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_contrast_is_relative_to_the_standard_deviation_of_each_channel():
+    """A grating of full contrast is twice as large in a channel of half the deviation."""
+    simple = dataclasses.replace(SMALL, simple_channels=24, complex_channels=0)
+    std = np.array([0.2, 0.5, 0.8])
+    config = dataclasses.replace(simple, image_std=tuple(std.tolist()))
+    usual, squares = gratings(simple)
+    pools = block.surround_pools(config)
+    larger = (0.5 / std)[config.gabor_parameters().channel]
+    np.testing.assert_allclose(pools.amplitude, larger * usual.amplitude, rtol=1e-6)
+    # So each cell responds to its own grating as before, relative to its amplitude.
+    expected, found = (
+        np.diag(responses_to(each, squares * scale**2)) / each.amplitude
+        for each, scale in ((usual, 1.0), (pools, larger))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("tuning", [0.0, 0.5])

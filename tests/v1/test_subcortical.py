@@ -266,3 +266,18 @@ def test_configurations_are_refused(named, fields):
         v1.SubcorticalConfig(**fields)
     with pytest.raises(ValueError, match="surround_radius"):
         dataclasses.replace(v1.P_CELLS, surround_radius=0.01)
+
+
+def test_the_amplitude_for_gratings_of_full_contrast_is_that_of_responses():
+    """At the centre of large images, for all kinds of cells and several frequencies."""
+    config, frequencies = v1.SubcorticalConfig(), np.array([1.0, 2.0, 4.0, 8.0])
+    # Whole periods from pixel 64 to pixel 160, which are three degrees.
+    phase = 2 * np.pi * frequencies[:, None] * np.arange(224) / config.pixels_per_degree
+    rows = 0.5 + 0.5 * np.cos(phase)
+    images = np.broadcast_to(rows[:, None, :, None], (4, 224, 224, 3)).astype(np.float32)
+    row = np.asarray(v1.subcortical_responses(config, images))[:, 112, 64:160]
+    waves = np.exp(1j * phase[:, 64:160])
+    found = 2.0 * np.abs(np.mean(row * waves[..., None], axis=1))
+    np.testing.assert_allclose(
+        subcortical.grating_amplitudes(config, frequencies), found, rtol=0.05
+    )

@@ -131,7 +131,8 @@ class VOneNet(nn.Module):
         return (self.subcortical or self.v1).in_channels
 
     def setup(self) -> None:
-        self.block = VOneBlock(self.v1, HIGHEST if self.dtype == jnp.float32 else None)
+        precision = HIGHEST if self.dtype == jnp.float32 else None
+        self.block = VOneBlock(self.v1, precision, self.subcortical)
         if self.subcortical is not None:
             self.stage = SubcorticalBlock(self.subcortical)
         if self.learned_normalization is not None:

@@ -15,6 +15,7 @@ from vone_jax.v1.images import HIGHEST, Images, Precision, check_images, normali
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock
 from vone_jax.v1.normalization import SurroundPools, pools_of_bank
+from vone_jax.v1.subcortical import SubcorticalConfig, grating_amplitudes
 
 Responses = Float32[Array, "n _ _ channels"]
 
@@ -37,19 +38,27 @@ def learnable_gabor(config: VOneBlockConfig) -> LearnableGabor:
 
 
 @functools.lru_cache(maxsize=16)
-def surround_pools(config: VOneBlockConfig) -> SurroundPools:
-    """Return the surrounds of a configuration with a normalization. They are cached."""
+def surround_pools(
+    config: VOneBlockConfig, stage: SubcorticalConfig | None = None
+) -> SurroundPools:
+    """Return the surrounds of a configuration with a normalization. They are cached.
+
+    ``stage`` is that of ``noise_free_responses``.
+    """
     assert config.normalization is not None
-    # A grating of full contrast has an amplitude of 0.5, before ``image_std`` divides the images.
-    amplitude = 0.5 / np.mean(config.image_std)
+    parameters = config.gabor_parameters()
+    # The amplitude of a grating of full contrast in images of 0 to 1, or in responses to them.
+    amplitude = np.asarray(0.5) if stage is None else grating_amplitudes(stage, parameters.sf)
+    shape = len(parameters), config.in_channels
     return pools_of_bank(
         config.normalization,
-        config.gabor_parameters(),
+        parameters,
         config.gabor_kernels(),
         num_simple=config.simple_channels,
         pixels_per_degree=config.pixels_per_degree,
         stride=config.stride,
-        gain=config.k_exc * float(amplitude),
+        gain=config.k_exc,
+        contrast=np.broadcast_to(amplitude / np.asarray(config.image_std), shape),
         seed=config.gabor_seed,
     )
 
@@ -59,6 +68,7 @@ def noise_free_responses(
     images: Images,
     kernels: tuple[Array, Array] | None = None,
     precision: Precision = HIGHEST,
+    stage: SubcorticalConfig | None = None,
 ) -> Responses:
     """Return the responses of simple cells, then of complex cells, before noise.
 
@@ -76,6 +86,8 @@ def noise_free_responses(
       kernels: both phases of the filters, (filters, k, k), from ``LearnableGabor``. Default: those
         of the configuration.
       precision: of all products. Default: float32, on TPUs and GPUs too. None is JAX's setting.
+      stage: the subcortical stage whose responses take the place of images. The surround is
+        relative to its responses to gratings.
 
     Returns:
       Responses >= 0 of shape (n, ceil(h/stride), ceil(w/stride), cells).
@@ -94,17 +106,18 @@ def noise_free_responses(
     responses = config.k_exc * cells
     if config.normalization is None:
         return responses
-    return surround_pools(config)(responses, precision)
+    return surround_pools(config, stage)(responses, precision)
 
 
 class VOneBlock(NoisyBlock):
     """The block as a Flax module. It has no variables unless its bank is tuned.
 
-    ``precision`` is that of ``noise_free_responses``.
+    ``precision`` and ``stage`` are those of ``noise_free_responses``.
     """
 
     config: VOneBlockConfig = VOneBlockConfig()
     precision: Precision = HIGHEST
+    stage: SubcorticalConfig | None = None
     stream = "v1 noise"
 
     def setup(self) -> None:
@@ -114,4 +127,4 @@ class VOneBlock(NoisyBlock):
     def noise_free(self, images: Images) -> Responses:
         """Return ``noise_free_responses``, with the kernels of a tuned bank."""
         kernels = self.gabor() if self.config.tuned else None
-        return noise_free_responses(self.config, images, kernels, self.precision)
+        return noise_free_responses(self.config, images, kernels, self.precision, self.stage)

@@ -218,6 +218,7 @@ def pools_of_bank(
     pixels_per_degree: float,
     stride: int,
     gain: float,
+    contrast: Float[np.ndarray, "gratings channels"],
     seed: int,
 ) -> SurroundPools:
     """Return the surround of each cell of a bank.
@@ -229,12 +230,14 @@ def pools_of_bank(
       num_simple: number of simple cells, which come first.
       pixels_per_degree: of the images.
       stride: distance of neighbouring positions in pixels.
-      gain: of the cells, times the amplitude of a grating of full contrast.
+      gain: of the cells.
+      contrast: the amplitude in each input channel of a grating of full contrast that has the
+        orientation and the frequency of each filter.
       seed: of what scatters.
     """
     density = pixels_per_degree / stride
     is_complex = np.arange(len(parameters)) >= num_simple
-    amplitude, squares = _drive(parameters, kernels, is_complex, pixels_per_degree)
+    amplitude, squares = _drive(parameters, kernels, is_complex, pixels_per_degree, contrast)
 
     to_maps, tuned, untuned = _tuning(settings, parameters)
     # Both pools are 1 for the best grating of full contrast.
@@ -333,8 +336,9 @@ def _drive(
     kernels: GaborKernels,
     is_complex: np.ndarray,
     pixels_per_degree: float,
+    contrast: Float[np.ndarray, "gratings channels"],
 ) -> tuple[PerCell, Float[np.ndarray, "gratings cells"]]:
-    """The response of each cell to the best grating of each cell, of amplitude 1.
+    """The response of each cell to the best grating of each cell, of full contrast.
 
     Returns:
       The amplitude of each filter at its own grating, the root mean square of both phases for
@@ -347,7 +351,12 @@ def _drive(
     frequency = (parameters.sf / pixels_per_degree)[:, None, None]
     waves = np.exp(2j * np.pi * frequency * along).astype(np.complex64)
     waves = waves.reshape(len(parameters), -1)
-    linear = [np.abs(waves @ phase.reshape(len(parameters), -1).T) for phase in kernels]
+    linear = [
+        contrast[:, channel] * np.abs(waves @ phase.reshape(len(parameters), -1).T)
+        for phase, channel in zip(
+            kernels, (parameters.channel, parameters.channel_quadrature), strict=True
+        )
+    ]
     both = np.hypot(*linear) / math.sqrt(2.0)
     amplitude = np.where(is_complex, both, linear[0]).astype(np.float64)
     # The mean square of a rectified sinusoid is a quarter of the squared amplitude.

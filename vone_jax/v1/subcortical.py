@@ -222,6 +222,36 @@ def subcortical_responses(config: SubcorticalConfig, images: Images) -> Response
     return jnp.concatenate(responses, axis=1).transpose(0, 2, 3, 1)
 
 
+def grating_amplitudes(
+    config: SubcorticalConfig, frequencies: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n cells"]:
+    """The amplitudes of the responses of each kind of cell to large grey gratings of full contrast.
+
+    With the amplitude D of the response of the receptive field, the pooled contrast is D / sqrt(2),
+    so the amplitude is k_exc D / (D / sqrt(2) + c50)^n. Its ripple at twice the frequency, which
+    matters where a period is wider than a pool, is left out.
+
+    Args:
+      config: configuration of the stage.
+      frequencies: of the gratings, in cycles per degree.
+    """
+    amplitudes = []
+    for _, cells, colours in config.populations:
+        centre, surround = config.centre_and_surround(cells)
+        offset = np.arange(len(centre)) - len(centre) // 2
+        waves = np.cos(2.0 * np.pi * np.outer(frequencies, offset) / config.pixels_per_degree)
+        # Light adaptation, or the scale of -1 to 1 without it, gives the grating an amplitude of 1.
+        parts = [(waves @ taps) * taps.sum() for taps in (centre, surround)]
+        for weights in colours:
+            excitation, inhibition = (
+                sum(weight) * part for weight, part in zip(weights, parts, strict=True)
+            )
+            linear = np.abs(excitation - inhibition)
+            divisor = (linear / math.sqrt(2.0) + cells.c50) ** cells.exponent
+            amplitudes.append(cells.k_exc * linear / divisor)
+    return np.stack(amplitudes, axis=1)
+
+
 def light_adaptation(maps: Maps) -> Maps:
     """Return the channels of images relative to the mean over channels and pixels of an image."""
     # The mean of differences is exactly 0 for a uniform image. The rounding of a plain mean depends
