@@ -50,10 +50,13 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",
-            {"network", "convert", "data", "training", "models", "prng", "v1", "tracing"},
+            {"network", "convert", "data", "training", "models", "v1", "prng"}
+            | {"fast", "fingerprint"},
         ),
         ("batches.py", set()),
-        ("attacks", {"attacks", "batches", "prng", "fast", "mesh"}),
+        ("fingerprint.py", {"fast"}),
+        ("prng.py", {"fingerprint"}),
+        ("attacks", {"attacks", "batches", "prng", "fast", "fingerprint", "mesh"}),
         ("corruptions", {"corruptions", "batches", "prng", "fast"}),
         ("geometry.py", set()),
         ("certification", {"certification", "batches", "models", "v1", "prng", "fast"}),
@@ -63,7 +66,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("results", {"results"}),
         # Its __main__ is a door to the command.
         ("report", {"report", "results", "cli"}),
-        ("neurophysiology", {"neurophysiology", "prng", "report", "results", "tracing"}),
+        ("neurophysiology", {"neurophysiology", "prng", "report", "results"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},

@@ -276,7 +276,7 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     importlib.reload(sys.modules["energy"])
     capsys.readouterr()
     assert evaluate.main([*few, "--suite", "clean"]) == 2
-    assert "network.description.program" in capsys.readouterr().err
+    assert "network.checksum" in capsys.readouterr().err
     # Without the file there is no network.
     monkeypatch.delitem(sys.modules, "energy")
     (tmp_path / "energy.py").unlink()

@@ -216,7 +216,7 @@ def fourier_map(
     # The other half is the same, mirrored.
     half = basis.reshape(size**2, *basis.shape[2:])[: size**2 // 2 + 1]
     keys = prng.example_keys(key, len(images))
-    classifier = prng.trace(logits_fn, keys, images)
+    classifier = prng.as_pytree(logits_fn, keys, images)
     classes = jax.eval_shape(classifier, keys, images).shape[-1]
     labels = batches.check_labels(labels, len(images), classes)
     wrong, finite = _wrong(classifier, keys, images, labels, norm * half)
@@ -292,7 +292,7 @@ def eigendistortions(
     image = jnp.asarray(batches.check_images(jnp.asarray(image)[None])[0], jnp.float32)
     arguments.count("count", count, most=image.size - 1)
     keys = prng.example_keys(key, 1)
-    layer = prng.trace(response_fn, keys, image[None], "response_fn")
+    layer = prng.as_pytree(response_fn, keys, image[None], "response_fn")
     starts = jax.random.normal(prng.stream(key, "start"), (count, image.size))
 
     def multiply(vector: np.ndarray) -> np.ndarray:

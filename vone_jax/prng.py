@@ -14,6 +14,7 @@ A classifier or a layer is a function ``(keys, images)`` of one key per example,
 ``per_example`` adapts a function of a single key.
 """
 
+import dataclasses
 import functools
 import inspect
 import zlib
@@ -27,7 +28,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from vone_jax import tracing
+from vone_jax import fingerprint
 
 THREEFRY = "threefry2x32"
 
@@ -140,7 +141,7 @@ def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Callable[[K
       TypeError: if ``function`` cannot be called with two positional arguments.
     """
     check_function(function, "function")
-    partial = Partial if tracing.is_pytree(function) else functools.partial
+    partial = Partial if fingerprint.is_pytree(function) else functools.partial
     return partial(_one_by_one, function)
 
 
@@ -177,25 +178,28 @@ def check_function(function: Any, name: str = "logits_fn") -> None:
         ) from None
 
 
-def trace(
+def as_pytree(
     function: Callable[[Keys, Array], Any],
     keys: Any,
     images: Any,
     name: str = "logits_fn",
     adapter: str = "attacks.per_example",
 ) -> Any:
-    """Return a classifier or layer as a pytree, an argument of compiled functions.
+    """Return a classifier or layer as an argument of compiled functions.
 
-    Its leaves are the arrays that it closes over now, see ``tracing.trace``. The keys (N,) and the
-    images (N, H, W, C) may be shapes and dtypes. For the names see ``call_with_keys``.
+    A pytree stays as it is, any other function is lowered once; see ``fingerprint.as_pytree``. The
+    keys (N,) and the images (N, H, W, C), with which it will be called, may be shapes and dtypes.
+    For the names see ``call_with_keys``.
 
     Raises:
       TypeError: see ``check_function``.
       Exception: what ``function`` raises, as it is, with a note that states the contract.
     """
     check_function(function, name)
+    if fingerprint.is_pytree(function):
+        return function
     named = functools.partial(call_with_keys, function, name=name, adapter=adapter)
-    return function if tracing.is_pytree(function) else tracing.trace(named, keys, images)
+    return dataclasses.replace(fingerprint.as_pytree(named, keys, images), function=function)
 
 
 def call_with_keys(
@@ -212,8 +216,9 @@ def call_with_keys(
     try:
         return function(keys, images)
     except Exception as error:
+        inner = getattr(function, "function", function)
         # The wrapped function of ``per_example`` got a single key: the note would mislead.
-        if getattr(function, "func", None) is not _one_by_one:
+        if getattr(inner, "func", None) is not _one_by_one:
             error.add_note(
                 f"{name} was called as {name}(keys, images), with one key per example, keys of "
                 f"shape {keys.shape}. If it takes a single key, adapt it: {adapter}({name}). If it "

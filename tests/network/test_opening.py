@@ -15,7 +15,7 @@ import pytest
 import vone_jax
 from tests import networks
 from tests.networks import random_variables, small
-from vone_jax import cli, convert, data, models, training, v1
+from vone_jax import cli, convert, data, models, prng, training, v1
 from vone_jax.network import Network, NetworkError, Split
 from vone_jax.training import run as run_dirs
 
@@ -253,7 +253,8 @@ def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():
 
 
 @pytest.mark.parametrize(
-    ("name", "function", "layers"), [("my_networks", "small", 2), ("my_equinox", "network", 0)]
+    ("name", "function", "layers"),
+    [("my_networks", "small", 2), ("my_equinox", "network", 0), ("my_params", "network", 0)],
 )
 def test_the_recipes_of_the_page_run(tmp_path, name, function, layers):
     """Each has a convolution, so an image in the wrong order of axes would fail."""
@@ -263,5 +264,8 @@ def test_the_recipes_of_the_page_run(tmp_path, name, function, layers):
     (tmp_path / f"{name}.py").write_text(f"#{code}")
     network = vone_jax.open_network(f"{tmp_path}/{name}.py:{function}")
     assert len(network.layers) == layers and network.num_classes == 10
-    # The weights are arguments of the compiled programs.
-    assert jax.tree.leaves(network.logits_fn)
+    # The weights are arguments of the compiled programs, and other ones need no other program.
+    made = [getattr(sys.modules[f"file_{name}"], function)() for _ in range(2)]
+    first, second = (x.logits_fn if isinstance(x, Network) else x[0] for x in made)
+    assert prng.as_pytree(first, *network.inputs()) is first
+    assert jax.tree.leaves(first) and jax.tree.structure(first) == jax.tree.structure(second)

@@ -52,7 +52,7 @@ def test_other_weights_and_other_modules_are_other_networks():
     other = module()
     other[2] = torch.nn.ReLU()
     other = of_torch("mine", other, (8, 8, 3))
-    assert first.checksum == other.checksum and first.description != other.description
+    assert first.description != other.description
 
 
 def test_the_error_for_a_module_has_three_lines_that_work(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_train_step import EXPERIMENT, MODEL, assert_close, steps
 
-from tests.fast.test_layout import FAST, layouts
+from tests.fast.test_jaxprs import FAST, layouts
 from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import prng

@@ -23,7 +23,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vone_jax import arguments, batches, dataclass_json, prng
+from vone_jax import arguments, batches, dataclass_json, fingerprint, prng
 from vone_jax.arguments import NOT_NEGATIVE, Range
 from vone_jax.attacks import classifier, losses, norms, strongest
 from vone_jax.attacks.classifier import (
@@ -194,7 +194,7 @@ class Attack(abc.ABC):
         """
         attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
         arguments = keys, logits_fn, images, labels
-        if at_once or classifier.is_traced(attack, arguments) or not images.is_fully_addressable:
+        if at_once or fingerprint.is_traced(attack, arguments) or not images.is_fully_addressable:
             best = strongest.at_once(attack, *arguments)
         else:
             best = strongest.in_parts(attack, *arguments)
@@ -210,14 +210,14 @@ class Attack(abc.ABC):
                 f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
                 f"for several radii, use a loop or jax.vmap over attacks; neither compiles again"
             )
-        images, labels = classifier.check_batch(key, logits_fn, images, labels)
+        logits_fn, images, labels = classifier.check_batch(key, logits_fn, images, labels)
         keys = prng.example_keys(key, images.shape[0])
 
-        def traced(leaf: Any) -> Any:
-            return prng.trace(leaf, keys, images) if callable(leaf) else leaf
+        def as_pytree(leaf: Any) -> Any:
+            return prng.as_pytree(leaf, keys, images) if callable(leaf) else leaf
 
         # Surrogates are functions, too.
-        attack, logits_fn = jax.tree.map(traced, (self, logits_fn))
+        attack = jax.tree.map(as_pytree, self)
         # Raises for a number of classes that does not fit.
         attack.members(classifier.classes(logits_fn, keys, images))
         for unaveraged, attacked in attack.unaveraged(logits_fn):

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vone_jax import batches, prng
@@ -39,19 +38,19 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
 
     The function returns logits with the dtype of the images. See ``classes`` for what is raised.
     """
-    logits_fn = prng.trace(logits_fn, keys, images)
+    logits_fn = prng.as_pytree(logits_fn, keys, images)
     classes(logits_fn, keys, images)
     return functools.partial(_logits, logits_fn)
 
 
 def classes(logits_fn: LogitsFn, keys: Keys, images: Images) -> int:
-    """Return the number of classes of a classifier, which is traced and not run.
+    """Return the number of classes of a classifier, a pytree, which is traced and not run.
 
     Raises:
       ValueError: if the logits do not have shape (N, C) with C at least 2.
       TypeError: if the logits are not floating point.
     """
-    logits = _logits.eval_shape(prng.trace(logits_fn, keys, images), keys, images)
+    logits = _logits.eval_shape(logits_fn, keys, images)
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2:
         raise ValueError(
@@ -124,23 +123,12 @@ def in_dtype(attack: Tree, dtype: Any) -> Tree:
     return jax.tree.map(converted, attack)
 
 
-def is_traced(*trees: Any) -> bool:
-    """Return whether an array is traced, or any result would be, as within ``jit`` or ``scan``."""
-    leaves = jax.tree.leaves((trees, _nothing()))
-    return any(isinstance(leaf, Tracer) for leaf in leaves)
-
-
-@jax.jit
-def _nothing() -> Array:
-    return jnp.int32(0)
-
-
 def check_batch(
     key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-) -> tuple[Images, Labels]:
+) -> tuple[LogitsFn, Images, Labels]:
     """Check any number of images and labels, and return them as arrays; see ``batches``.
 
-    The classifier is traced and not run.
+    The classifier, which is returned as a pytree, is traced and not run.
 
     Raises:
       TypeError: for images that are not float32 or float64, labels that are not integers, or a
@@ -150,5 +138,6 @@ def check_batch(
     prng.check_function(logits_fn)  # Raises if the arguments were passed in another order.
     images = batches.check_images(images)
     keys = prng.example_keys(key, images.shape[0])
+    logits_fn = prng.as_pytree(logits_fn, keys, images)
     number = classes(logits_fn, keys, images)
-    return images, batches.check_labels(labels, images.shape[0], number)
+    return logits_fn, images, batches.check_labels(labels, images.shape[0], number)

@@ -60,8 +60,9 @@ class Transfer(Wrapper):
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple[Attack, Keys, LogitsFn, Images, Labels]:
         """Return the arguments of ``strongest.at_once``, after checks of the surrogate as well."""
-        classifier.check_batch(key, self.surrogate, images, labels)
-        return super().prepared(key, logits_fn, images, labels)
+        surrogate, *_ = classifier.check_batch(key, self.surrogate, images, labels)
+        attack = dataclasses.replace(self, surrogate=surrogate)
+        return super(Transfer, attack).prepared(key, logits_fn, images, labels)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         surrogate = classifier.checked(self.surrogate, keys, images)

@@ -260,7 +260,7 @@ def certify(
             responses = _responses(front_end, image)
             if back_end is None:
                 several = jax.ShapeDtypeStruct((at_once, *responses.shape[1:]), responses.dtype)
-                back_end = prng.trace(
+                back_end = prng.as_pytree(
                     classifier.back_end, prng.example_keys(own, at_once), several, "back_end"
                 )
             count = functools.partial(_votes, back_end, responses, at_once=at_once)

@@ -128,7 +128,7 @@ class Geometry(Condition):
             raise ValueError(f"{network.name} has no noise, so its images have no noise manifolds")
 
     def measure(self, trial: Trial) -> dict[str, Any]:
-        response_fn = trial.network.response_fn(self.layer)
+        response_fn = trial.response_fn(self.layer)
         project = prng.stream(trial.root, "projection")
         classifier: Any = trial.classifier() if self.attacks else None
         found: dict[str, list[jax.Array]] = {"points": []}

@@ -226,6 +226,7 @@ class Job:
             process_count=jax.process_count(),
         )
         fill = _fill_padding(self.mesh)
+        functions = None
         with contextlib.closing(parts):
             for part in parts:
                 # Padding has an index beyond the examples. It gets a valid one, no matter which.
@@ -234,8 +235,10 @@ class Job:
                 if self.classes is not None:
                     part["label"] = self.classes[part["label"]].astype(part["label"].dtype)
                 batch = fill(meshes.shard_batch(self.mesh, part))
-                images = batch.pop("image")
-                yield batch, self.trial(batch["index"], images, batch["label"])
+                trial = self.trial(batch["index"], batch.pop("image"), batch["label"])
+                # All batches have one shape, so functions are lowered for the first one alone.
+                functions = functions or trial.functions()
+                yield batch, dataclasses.replace(trial, **functions)
 
     def trial(self, indices: jax.Array, images: jax.Array, labels: jax.Array) -> Trial:
         """A batch for the network: indices in the dataset, images, and the network's classes."""

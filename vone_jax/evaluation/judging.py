@@ -140,13 +140,26 @@ class Trial:
     root: Any = None
     place: Callable[[Any], Any] = jax.device_put
 
+    def response_fn(self, layer: str) -> Callable[..., jax.Array]:
+        """A layer of the network, as an argument of compiled functions."""
+        return prng.as_pytree(self.network.response_fn(layer), self.example_keys, self.images)
+
+    def functions(self) -> dict[str, LogitsFn]:
+        """The classifier and the other network as pytrees, by the names of the fields."""
+        given = {"logits_fn": self.logits_fn, "other": self.other}
+        return {
+            name: prng.as_pytree(function, self.example_keys, self.images)
+            for name, function in given.items()
+            if function is not None
+        }
+
     def classifier(self, noise: AttackNoise = "same") -> LogitsFn:
         """The classifier with its noise under the protocol, or with the noise at an attack.
 
         Raises:
           ValueError: if the noise is to be changed and the trial has no ``with_noise``.
         """
-        free = prng.trace(self.logits_fn, self.example_keys, self.images)
+        free = prng.as_pytree(self.logits_fn, self.example_keys, self.images)
         if noise == "frozen" or self.frozen(noise):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
@@ -156,7 +169,7 @@ class Trial:
                 f"attack_noise is {noise!r}, which needs the classifier with that noise, got none"
             )
         other = self.with_noise(None if noise == "none" else noise)
-        return prng.trace(other, self.example_keys, self.images)
+        return prng.as_pytree(other, self.example_keys, self.images)
 
     def frozen(self, noise: AttackNoise = "same") -> bool:
         """True if an image is attacked under one draw, which belongs to its place in the batch."""

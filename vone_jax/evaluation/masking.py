@@ -219,7 +219,7 @@ class Masking(Condition):
             adversarial = at_once(
                 attack,
                 trial.keys("attack"),
-                prng.trace(attacked, trial.example_keys, trial.images),
+                prng.as_pytree(attacked, trial.example_keys, trial.images),
                 trial.images,
                 trial.labels,
             ).images

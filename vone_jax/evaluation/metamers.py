@@ -87,7 +87,7 @@ class Metamers(Condition):
                 )
 
     def measure(self, trial: Trial) -> dict[str, Any]:
-        response_fn = trial.network.response_fn(self.layer)
+        response_fn = trial.response_fn(self.layer)
         keys = trial.keys("attack")
         found = synthesis.metamers(
             keys, response_fn, trial.images, rounds=self.rounds, steps=self.steps

@@ -276,15 +276,14 @@ def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     names: list[str] = []
 
-    def features(function, keys, images):
-        activations = function(keys, images)
+    def features(keys, images):
+        adapter = "neurophysiology.per_example"
+        activations = prng.call_with_keys(network.features, keys, images, "features", adapter)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
         return dict(activations)
 
-    adapter = "neurophysiology.per_example"
-    traced = prng.trace(network.features, keys, image, "features", adapter)
-    shapes = jax.eval_shape(features, traced, keys, image)
+    shapes = jax.eval_shape(features, keys, image)
     return {name: shapes[name].shape for name in names}
 
 

@@ -92,7 +92,7 @@ def judge_each(trial: Trial, versions: Any) -> dict[str, Any]:
         count = jnp.any(member, axis=0)
         logits_fn = Partial(
             _in_categories,
-            prng.trace(trial.logits_fn, trial.example_keys, trial.images),
+            prng.as_pytree(trial.logits_fn, trial.example_keys, trial.images),
             jnp.asarray(weights),
         )
         labels = jnp.argmax(member, axis=0).astype(trial.labels.dtype)
@@ -164,7 +164,7 @@ def in_categories(network: Network) -> Network:
         raise ValueError(f"{network.name} must have ImageNet's 1000 classes, by WordNet number")
     return Network(
         network.name,
-        Partial(_in_categories, network.traced_logits_fn(), jnp.asarray(weights)),
+        Partial(_in_categories, network.logits_fn, jnp.asarray(weights)),
         network.image_shape,
         tuple(humans.CATEGORIES),
         network.stochastic,

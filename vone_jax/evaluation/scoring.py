@@ -199,8 +199,10 @@ def _given(surrogate: classifier.LogitsFn | None) -> Callable[..., classifier.Lo
 
 def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dict[str, np.ndarray]:
     """The arrays of a condition for all images, from a trial with the arguments of a user."""
-    key, logits_fn = whole.example_keys, whole.logits_fn
-    images, labels = classifier.check_batch(key, logits_fn, whole.images, whole.labels)
+    key = whole.example_keys
+    logits_fn, images, labels = classifier.check_batch(
+        key, whole.logits_fn, whole.images, whole.labels
+    )
     count = images.shape[0]
     if batch_size is not None:
         arguments.count("batch_size", batch_size)
@@ -211,7 +213,11 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         # The last batch is filled up with its last example, so that nothing is compiled again.
         rows = np.minimum(np.arange(start, start + size), count - 1)
         trial = dataclasses.replace(
-            whole, example_keys=keys[rows], images=images[rows], labels=labels[rows]
+            whole,
+            example_keys=keys[rows],
+            logits_fn=logits_fn,
+            images=images[rows],
+            labels=labels[rows],
         )
         try:
             part = condition.measure(trial)

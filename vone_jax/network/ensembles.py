@@ -86,7 +86,7 @@ def ensemble(members: Sequence[Network]) -> Network:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.variables for m in members))
         logits_fn = Partial(_MeanOfVariants(models), stacked)
     else:
-        logits_fn = Partial(_mean_of_each, tuple(member.traced_logits_fn() for member in members))
+        logits_fn = Partial(_mean_of_each, tuple(member.logits_fn for member in members))
     names = [member.name for member in members]
     return Network(
         "+".join(names),

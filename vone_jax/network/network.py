@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, data, files, models, names, prng, tracing, v1
+from vone_jax import arguments, data, fast, files, fingerprint, models, names, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -156,8 +155,7 @@ class Network:
     @functools.cached_property
     def num_classes(self) -> int:
         """The number of logits."""
-        traced = self.traced_logits_fn()
-        return jax.eval_shape(lambda call, *x: call(*x), traced, *self._inputs()).shape[-1]
+        return jax.eval_shape(lambda *inputs: self.logits_fn(*inputs), *self.inputs()).shape[-1]
 
     @functools.cached_property
     def layers(self) -> tuple[str, ...]:
@@ -165,49 +163,55 @@ class Network:
         found: list[str] = []
         if (features := self.features) is not None:
             # JAX would sort the names.
-            jax.eval_shape(lambda *inputs: found.extend(features(*inputs)), *self._inputs())
+            jax.eval_shape(lambda *inputs: found.extend(features(*inputs)), *self.inputs())
         return tuple(found)
 
     @property
     def description(self) -> dict[str, Any]:
-        """What it computes apart from its weights, as JSON values: part of a result's identity.
+        """What it is apart from its weights, as JSON values: part of a result's identity.
 
-        A module is described with its front end, type and normalisation. Functions, and a network
-        with a front end of a user, have a checksum of their traced programs. The program does not
-        show what Python computes behind ``jax.pure_callback``.
+        A module is described with its front end, type and normalisation. Functions are told apart
+        by their ``checksum``.
         """
         what: dict[str, Any] = {}
         if self.members:
             what["members"] = [member.description for member in self.members]
         elif self.model is not None:
             what["model"] = describe(self.model)
-        if self._is_foreign:
-            text = "".join(program.text for program in self._programs())
-            what["program"] = f"{zlib.crc32(text.encode()):08x}"
         return {**self.origin, **what, "preprocessing": dataclasses.asdict(self.preprocessing)}
 
     @property
     def checksum(self) -> str:
-        """A checksum of its weights: of functions, all arrays that they close over.
+        """A checksum of its weights; of functions, and with a front end of a user, the fingerprint.
 
-        It is computed at each call, since the arrays of a function may be replaced in between.
+        The fingerprint is that of what the functions compute with their weights, see
+        ``fingerprint.digest``: another version of JAX or kind of device may change it. It does not
+        show what Python computes behind ``jax.pure_callback``. It is computed at each call, since
+        the arrays of a function may be replaced in between.
         """
         if self.members:
             return files.json_digest([member.checksum for member in self.members])[:8]
-        arrays = _arrays(self._programs()) if self._is_foreign else jax.tree.leaves(self.variables)
-        return f"{files.array_checksum(arrays):08x}"
+        if not self._is_foreign:
+            return f"{files.array_checksum(jax.tree.leaves(self.variables)):08x}"
+        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
+        # The leaves of a Partial become constants of the program.
+        found = [
+            fingerprint.digest(lambda *inputs, f=f: f(*inputs), *self.inputs()) for f in functions
+        ]
+        return files.json_digest(found)[:8]
 
     @property
     def parameters(self) -> int:
         """The number of trained parameters; for functions, of all floating-point constants.
 
-        It is 0 for an artefact, whose program does not show its constants.
+        Those within custom derivatives, and of an artefact, are not counted.
         """
         if self.members:
             return sum(member.parameters for member in self.members)
         if self.model is not None:
             return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
-        arrays = _arrays(self._programs()[:1])
+        traced = jax.jit(lambda *inputs: self.logits_fn(*inputs)).trace(*self.inputs())
+        arrays = fast.constants(traced)
         return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.floating))
 
     def with_noise(self, noise: Noise) -> "Network":
@@ -260,12 +264,18 @@ class Network:
         return dataclasses.replace(self, model=model, trained=trained, image_shape=shape)
 
     def placed(self, place: Callable[[Any], Any]) -> "Network":
-        """The network with its weights moved by ``place``, a function of a pytree."""
+        """The network with its weights moved by ``place``, a function of a pytree.
+
+        The arrays that a function closes over stay where they are.
+        """
         if self.model is not None:
             return dataclasses.replace(self, variables=place(self.variables))
-        features = None if self.features is None else place(self._traced_features())
+
+        def placed(function: Any) -> Any:
+            return place(function) if fingerprint.is_pytree(function) else function
+
         return dataclasses.replace(
-            self, logits_fn=place(self.traced_logits_fn()), features=features
+            self, logits_fn=placed(self.logits_fn), features=placed(self.features)
         )
 
     def response_fn(self, layer: str) -> Partial:
@@ -276,24 +286,12 @@ class Network:
         """
         if self.features is None:
             raise ValueError(f"the layers of {self.name} cannot be seen, it has no features")
-        return Partial(_Layer(layer), self._traced_features())
+        return Partial(_Layer(layer), self.features)
 
-    def traced_logits_fn(self) -> Any:
-        """``logits_fn`` as a pytree, see ``prng.trace``."""
-        return prng.trace(self.logits_fn, *self._inputs())
-
-    def _traced_features(self) -> Any:
-        assert self.features is not None
-        return prng.trace(self.features, *self._inputs(), "features", "neurophysiology.per_example")
-
-    def _inputs(self) -> tuple[Any, Any]:
+    def inputs(self) -> tuple[Any, Any]:
+        """The shapes and dtypes of the key and the image with which its functions are called."""
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         return keys, jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
-
-    def _programs(self) -> list[tracing.Traced]:
-        """The traced programs of its functions now. The leaves of a Partial are constants, too."""
-        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
-        return [tracing.trace(lambda *x, f=f: f(*x), *self._inputs()) for f in functions]
 
     @property
     def _is_foreign(self) -> bool:
@@ -366,19 +364,3 @@ class _Layer:
         layers = features(keys, images)
         arguments.choice("layer", self.layer, layers)
         return layers[self.layer]
-
-
-def _arrays(programs: list[tracing.Traced]) -> list[np.ndarray]:
-    """The arrays that traced functions close over.
-
-    An exported program holds its weights as text, so its serialised bytes stand for them.
-    """
-    arrays = [np.asarray(_numbers(array)) for program in programs for array in program.constants]
-    hidden = [value for program in programs for value in program.hidden]
-    return arrays + [np.frombuffer(x, np.uint8) for x in hidden if isinstance(x, bytes)]
-
-
-def _numbers(array: Any) -> Any:
-    """The array, or the numbers of typed keys."""
-    is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(array) if is_key else array

@@ -1,5 +1,6 @@
 """Networks of PyTorch modules that no converter knows: PyTorch computes, JAX calls it."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -30,46 +31,63 @@ def of_torch(
       class_names: in the order of the logits; empty if they are not known.
       fields: further fields of ``Network``.
     """
-    import torch
-
     module = module.eval()
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    variables = {n: tensor.detach().cpu().numpy() for n, tensor in tensors.items()}
+    classes = _Computed(module)(variables, np.zeros((1, *image_shape), np.float32)).shape[-1]
+    return Network(
+        name,
+        Partial(_Logits(_Computed(module), classes), variables),
+        image_shape,
+        class_names,
+        origin={"torch": repr(module)},
+        **fields,
+    )
 
-    def compute(variables: Any, images: Any, change: Any = None) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class _Computed:
+    """What PyTorch computes with a module. Equal for one module, so that programs are shared."""
+
+    module: Any
+
+    def __call__(self, variables: Any, images: Any, change: Any = None) -> np.ndarray:
         """The logits, or with a change of them, what it takes back to the images."""
+        import torch
+
         given = {n: torch.tensor(np.asarray(array)) for n, array in variables.items()}
         pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2).copy())
         pixels.requires_grad_(change is not None)
         with torch.set_grad_enabled(change is not None):
-            logits = torch.func.functional_call(module, given, (pixels,))
+            logits = torch.func.functional_call(self.module, given, (pixels,))
             if change is None:
                 return logits.numpy()
             weighted = (logits * torch.tensor(np.asarray(change))).sum()
             (gradient,) = torch.autograd.grad(weighted, pixels)
         return gradient.permute(0, 2, 3, 1).contiguous().numpy()
 
-    variables = {n: tensor.detach().cpu().numpy() for n, tensor in tensors.items()}
-    num_classes = compute(variables, np.zeros((1, *image_shape), np.float32)).shape[-1]
 
-    @jax.custom_vjp
-    def logits(variables: Any, images: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct((len(images), num_classes), jnp.float32)
-        return jax.pure_callback(compute, shape, variables, images, vmap_method="sequential")
+@dataclasses.dataclass(frozen=True)
+class _Logits:
+    """The logits of a module in JAX, with their gradient."""
 
-    def pull_back(saved: Any, change: jax.Array) -> Any:
+    compute: _Computed
+    num_classes: int
+
+    def __call__(self, variables: Any, keys: jax.Array, images: jax.Array) -> jax.Array:
+        del keys
+        logits = jax.custom_vjp(self._logits)
+        logits.defvjp(lambda *inputs: (self._logits(*inputs), inputs), self._pull_back)
+        return logits(variables, images)
+
+    def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((len(images), self.num_classes), jnp.float32)
+        return jax.pure_callback(self.compute, shape, variables, images, vmap_method="sequential")
+
+    def _pull_back(self, saved: Any, change: jax.Array) -> tuple[None, jax.Array]:
         variables, images = saved
         shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
         gradient = jax.pure_callback(
-            compute, shape, variables, images, change, vmap_method="sequential"
+            self.compute, shape, variables, images, change, vmap_method="sequential"
         )
         return None, gradient
-
-    logits.defvjp(lambda *inputs: (logits(*inputs), inputs), pull_back)
-    return Network(
-        name,
-        Partial(lambda variables, keys, images: logits(variables, images), variables),
-        image_shape,
-        class_names,
-        origin={"torch": repr(module)},
-        **fields,
-    )

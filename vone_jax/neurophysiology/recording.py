@@ -1,17 +1,17 @@
 """Records a layer as if it were cortex: stimuli in, responses and firing rates of units out."""
 
+import contextlib
 import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Key, Shaped, UInt8
 
-from vone_jax import arguments, prng, tracing
+from vone_jax import arguments, prng
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 
@@ -20,6 +20,9 @@ from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 ResponseFn = Callable[[jax.Array, jax.Array], jax.Array]
 OneKey = Key[Array, ""]
 PerUnit = Float[np.ndarray, " units"]
+
+# What messages call a layer and the adapter of a function of a single key.
+_NAMES = "response_fn", "neurophysiology.per_example"
 
 # Medians and maximum over neurons of macaque V1, in spikes per second, and the rate above grey
 # that a unit must exceed to count: MarquesEtAl2020, from Ringach et al. (2002), J. Neuroscience
@@ -255,24 +258,21 @@ def _in_batches(
 
 
 def _traced(response_fn: ResponseFn, shape: tuple[int, ...], in_channels: int) -> ResponseFn:
-    """Return a layer as a pytree, for grey images of a shape (n, h, w); see ``prng.trace``."""
-    prng.check_function(response_fn, "response_fn")
-    if tracing.is_pytree(response_fn):
-        return response_fn
+    """Return a layer as a pytree, for grey images of a shape (n, h, w); see ``prng.as_pytree``."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
     images = jax.ShapeDtypeStruct((*shape, in_channels), np.float32)
-    return tracing.trace(functools.partial(_call, response_fn), keys, images)
+    with _noting_shape(images.shape):
+        return prng.as_pytree(response_fn, keys, images, *_NAMES)
 
 
-def _call(function: ResponseFn, keys: Key[Array, " n"], images: Float[Array, "n h w c"]) -> Any:
-    """Call a layer; what it raises gets a note that states the contract and the shape."""
+@contextlib.contextmanager
+def _noting_shape(shape: tuple[int, ...]) -> Iterator[None]:
+    """Add a note to what a layer raises, which states the shape of the images."""
     try:
-        return prng.call_with_keys(
-            function, keys, images, "response_fn", "neurophysiology.per_example"
-        )
+        yield
     except Exception as error:
         error.add_note(
-            f"response_fn was called with images of shape {images.shape}; image_size and "
+            f"response_fn was called with images of shape {shape}; image_size and "
             f"in_channels must be those of the layer."
         )
         raise
@@ -293,8 +293,8 @@ def call_layer(
     grey = pixels.astype(jnp.float32) / 255.0
     images = jnp.repeat(grey[..., None], in_channels, axis=-1)
     # Tuning must not depend on the rounding of an accelerator's fast matrix products.
-    with jax.default_matmul_precision("highest"):
-        responses = _call(function, keys, images)
+    with jax.default_matmul_precision("highest"), _noting_shape(images.shape):
+        responses = prng.call_with_keys(function, keys, images, *_NAMES)
     shape = getattr(responses, "shape", None)
     if shape is None or len(shape) not in (2, 4) or shape[0] != images.shape[0]:
         raise ValueError(

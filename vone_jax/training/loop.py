@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import arguments, data, files
+from vone_jax import arguments, data, files, prng
 from vone_jax import mesh as meshes
 from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
@@ -113,7 +113,9 @@ def train(
             experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats
         )
         targets = experiment.similarity and similarity_targets(experiment, model, mesh, shapes)
-        teacher_fn = teacher and meshes.replicate(mesh, teacher.traced_logits_fn())
+        teacher_fn = teacher and meshes.replicate(
+            mesh, prng.as_pytree(teacher.logits_fn, *teacher.inputs())
+        )
         train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
         eval_step = make_eval_step(model, experiment.seed, mesh)
         parameters = sum(

@@ -1,4 +1,8 @@
-"""The rewriting of any program's convolutions to the layout that is fast on CPUs, also in loops.
+"""The only module that reads and rewrites jaxprs, the programs that JAX makes of functions.
+
+- ``in_fast_layout`` brings all convolutions to the layout that is fast on CPUs.
+- ``callbacks``, ``closes_over_tracers`` and ``constants`` say what a function needs beside its
+  arguments.
 
 XLA's CPU compiler has one fast convolution: batch first, channels last, and kernels with inputs
 before outputs. It brings the convolutions of a program to that layout, but not those in the body of
@@ -8,14 +12,14 @@ whole program, loops included, what XLA does outside of loops: it exchanges axes
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun, jaxprs_in_params
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from vone_jax.fast import switch
@@ -124,3 +128,36 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn:
     return call.replace(
         invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
     )
+
+
+# What a function needs beside its arguments.
+
+
+def callbacks(traced: jax.stages.Traced) -> tuple[Any, ...]:
+    """Return the functions of Python that a traced function calls on the host."""
+    found = (equation.params.get("callback") for equation in _equations(traced.jaxpr.jaxpr))
+    return tuple(callback for callback in found if callback is not None)
+
+
+def closes_over_tracers(traced: jax.stages.Traced) -> bool:
+    """Return whether a traced function closes over arrays that a transformation traces."""
+    # JAX makes them further arguments of the program.
+    return len(traced.jaxpr.in_avals) > traced.in_tree.num_leaves
+
+
+def constants(traced: jax.stages.Traced) -> list[Any]:
+    """Return the arrays that a traced function closes over, each once."""
+    found = {id(array): array for array in traced.jaxpr.consts}
+    for equation in _equations(traced.jaxpr.jaxpr):
+        for value in jax.tree.leaves(list(equation.params.values())):
+            if isinstance(value, ClosedJaxpr):
+                found |= {id(array): array for array in value.consts}
+    return list(found.values())
+
+
+def _equations(jaxpr: Any) -> Iterator[JaxprEqn]:
+    """Yield the equations of a program and of those within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
