@@ -43,19 +43,21 @@ def high_passed(image, level):
     return high + 0.4423 - high.mean()
 
 
+def phase_draws():
+    key = prng.stream(keys(), "distortion phase_noise")
+    return np.asarray(noise.uniform(key, ((SIDE - 1) ** 2 // 2,)))
+
+
 def phase_shifted(image, draws, level):
-    """Each frequency and its opposite, one pair after the other."""
-    spectrum = np.fft.fft2(image)
-    for row in range(SIDE):
-        for column in range(SIDE):
-            opposite = -row % SIDE, -column % SIDE
-            if (row, column) < opposite:
-                turn = np.exp(1j * math.radians(level) * draws[row, column, 0])
-                spectrum[row, column] *= turn
-                spectrum[opposite] *= turn.conjugate()
-    shifted = np.fft.ifft2(spectrum)
-    assert abs(shifted.imag).max() < 1e-12
-    return shifted.real
+    """In the published order: both halves of the coefficients from low to high frequencies."""
+    spectrum = np.fft.fftshift(np.fft.fft2(image))
+    places = [(row, column) for row in range(1, SIDE) for column in range(1, SIDE)]
+    first, centre, second = np.split(places, [len(draws), len(draws) + 1])
+    assert tuple(centre[0]) == (SIDE // 2, SIDE // 2)
+    for place, opposite, draw in zip(first, second, draws, strict=True):
+        spectrum[tuple(place)] *= np.exp(1j * math.radians(level) * draw)
+        spectrum[tuple(opposite)] *= np.exp(-1j * math.radians(level) * draw)
+    return np.fft.ifft2(np.fft.ifftshift(spectrum)).real
 
 
 def expected(name, level):
@@ -64,7 +66,7 @@ def expected(name, level):
         "uniform_noise": lambda n, x: 0.35 + 0.3 * x + level * uniform(name)[n, ..., 0],
         "low_pass": lambda n, x: blurred(x, level),
         "high_pass": lambda n, x: high_passed(x, level),
-        "phase_noise": lambda n, x: phase_shifted(x, uniform(name)[n], level),
+        "phase_noise": lambda n, x: phase_shifted(x, phase_draws()[n], level),
     }[name]
     return np.stack([reference(n, x) for n, x in enumerate(grey(images()))])
 
@@ -96,6 +98,21 @@ def test_the_easiest_levels_leave_the_grey_image():
     kept = np.asarray(corruptions.distort(keys(), images(), "high_pass", math.inf))[..., 0]
     moved = kept - grey(images())
     np.testing.assert_allclose(moved - moved.mean(axis=(1, 2), keepdims=True), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("level", [60.0, 90.0, 120.0, 180.0])
+def test_phase_noise_lowers_the_contrast_as_independent_shifts_of_conjugates_do(level):
+    """Their mean has the power (1 + s^2) / 2 with s = sin(w) / w, and Nyquist stays."""
+    still, width = images(4)[..., :1], math.radians(level)
+    shifted = corruptions.distort(keys(4), still, "phase_noise", level)
+    before, after = (np.fft.fft2(each[..., 0]) for each in (np.float64(still), np.float64(shifted)))
+    nyquist = np.s_[:, SIDE // 2]
+    np.testing.assert_allclose(after[nyquist], before[nyquist], atol=1e-4)
+    np.testing.assert_allclose(after[:, 0, 0], before[:, 0, 0], rtol=1e-6)
+    others = np.ones((SIDE, SIDE), bool)
+    others[0, 0] = others[SIDE // 2] = others[:, SIDE // 2] = False
+    kept = np.sum(abs(after[:, others]) ** 2) / np.sum(abs(before[:, others]) ** 2)
+    assert kept == pytest.approx((1 + (math.sin(width) / width) ** 2) / 2, rel=0.05)
 
 
 def test_one_channel_is_taken_as_it_is_and_values_stay_in_range():
@@ -155,6 +172,29 @@ def test_noise_of_a_band_is_a_level_of_a_laplacian_pyramid_with_equal_power():
         np.testing.assert_allclose(masked[1, ..., 2], plain + 0.02 * scale * band, atol=2e-6)
         alone = corruptions.mask(keys()[1:2], images()[1:2], number, 0.02)
         np.testing.assert_array_equal(masked[1:2], alone)
+
+
+def test_noise_that_leaves_the_range_is_kept_and_the_image_is_moved():
+    white = np.asarray(noise.normal(prng.stream(keys(), "band noise"), (SIDE, SIDE, 1)))
+    plain = (grey(images()) - grey(images()).mean(axis=(1, 2), keepdims=True)) * 0.2 + 0.449
+    left = 0
+    for number in (1, 3):
+        masked = np.asarray(corruptions.mask(keys(), images(), number, 0.5))[..., 0]
+        for place in range(3):
+            bands = pyramid(white[place, ..., 0].astype(float))
+            scale = np.sqrt(np.mean(bands[-1] ** 2) / np.mean(bands[number] ** 2))
+            added = 0.5 * scale * bands[number]
+            total, shown = plain[place] + added, masked[place]
+            inside = (total > 0) & (total < 1)
+            np.testing.assert_allclose(shown[inside], total[inside], atol=1e-5)
+            # The noise and a pixel in [0, 1] make the sum, which is a tenth from the end.
+            moved = np.where(total < 0, 0.1, 0.9)
+            fits = ~inside & (moved - added >= 0) & (moved - added <= 1)
+            np.testing.assert_allclose(shown[fits], moved[fits], atol=1e-6)
+            replaced = shown[~inside & ~fits]
+            assert np.all((replaced > 0) & (replaced < 1)) and len(set(replaced)) == len(replaced)
+            left += len(replaced)
+    assert left > 20
 
 
 def test_levels_and_bands_that_do_not_exist_are_refused():

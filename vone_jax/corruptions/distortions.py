@@ -31,6 +31,8 @@ _SIDE = 224
 _CONTRAST = 0.3
 # Contrast and mean of images behind band noise, and the filter of the pyramid that makes the bands.
 _MASKED_CONTRAST, _MASKED_MEAN = 0.2, 0.449
+# Where noise takes a pixel out of [0, 1], the image is moved so that this much is left to the end.
+_MASKED_MARGIN = 0.1
 _BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 
 
@@ -71,17 +73,34 @@ def high_pass(draws: Any, images: Images, arrays: tuple[Array, Array]) -> Images
     return high - jnp.mean(high, axis=(1, 2, 3), keepdims=True) + _MEAN
 
 
+def draw_phase_shifts(keys: Keys, shape: Shape, arrays: Any) -> Float[Array, "n draws"]:
+    """Draw a number, uniform in (-1, 1), for half of the frequencies that are shifted."""
+    return noise.uniform(keys, (math.prod(_shifted(shape)) // 2,))
+
+
+def _shifted(shape: Shape | tuple[int, ...]) -> tuple[int, ...]:
+    """The rows and columns of a spectrum without those of the Nyquist frequency."""
+    return tuple(side - 1 + side % 2 for side in shape[:2])
+
+
 def phase_noise(draws: Array, images: Images, level: Float[Array, ""]) -> Images:
-    """Shift the phase of each frequency by at most ``level`` degrees, and keep its amplitude."""
+    """Shift the phase of each Fourier coefficient by at most ``level`` degrees, as published.
+
+    The published code means to move each coefficient and its conjugate by opposite shifts. But the
+    second half of the spectrum gets the shifts in the order of the first half and not in the
+    mirrored order. So two conjugates move independently, and the real part of the result is taken:
+    a frequency is multiplied by (exp(i a) + exp(i b)) / 2 with independent shifts a and b, and
+    loses amplitude. The frequency 0 and those of the Nyquist row and column stay as they are.
+    """
     height, width = images.shape[1:3]
-    numbers = np.arange(height * width).reshape(height, width)
-    # The place of the opposite frequency, whose phase moves the other way.
-    opposite = np.roll(numbers[::-1, ::-1], 1, axis=(0, 1))
-    mirrored = jnp.roll(draws[:, ::-1, ::-1], 1, axis=(1, 2))
-    half = jnp.asarray(np.sign(opposite - numbers)[None, ..., None])
-    shift = jnp.where(half > 0, draws, jnp.where(half < 0, -mirrored, 0.0)) * jnp.deg2rad(level)
-    spectrum = jnp.fft.fft2(images, axes=(1, 2)) * jax.lax.complex(jnp.cos(shift), jnp.sin(shift))
-    return jnp.real(jnp.fft.ifft2(spectrum, axes=(1, 2)))
+    rows, columns = _shifted((height, width))
+    shifts = jnp.concatenate([draws, jnp.zeros((len(draws), 1), draws.dtype), -draws], axis=1)
+    shifts = shifts.reshape(-1, rows, columns) * jnp.deg2rad(level)
+    # The frequency 0 is in the centre of these, and Nyquist in the first row and column.
+    shifts = jnp.pad(shifts, ((0, 0), (height - rows, 0), (width - columns, 0)))
+    shifts = jnp.fft.ifftshift(shifts, axes=(1, 2))[..., None]
+    turned = jax.lax.complex(jnp.cos(shifts), jnp.sin(shifts))
+    return jnp.real(jnp.fft.ifft2(jnp.fft.fft2(images, axes=(1, 2)) * turned, axes=(1, 2)))
 
 
 DISTORTIONS = {
@@ -89,7 +108,7 @@ DISTORTIONS = {
     "uniform_noise": Corruption(uniform_noise, draw=draw_uniform),
     "low_pass": Corruption(low_pass, prepare_filter),
     "high_pass": Corruption(high_pass, prepare_filter),
-    "phase_noise": Corruption(phase_noise, draw=draw_uniform),
+    "phase_noise": Corruption(phase_noise, draw=draw_phase_shifts),
 }
 
 
@@ -188,7 +207,9 @@ def mask(
     """Make images grey and low in contrast, and add noise of one octave.
 
     White noise is filtered to a level of a Laplacian pyramid. In each image, its power is that of
-    the finest level, so it is the same in all bands.
+    the finest level, so it is the same in all bands. Where the sum leaves [0, 1], the pixel of the
+    image is moved and the noise is kept, as the authors do: the sum becomes 0.1 or 0.9. Where the
+    moved pixel would leave [0, 1] itself, the noise is replaced by white noise that fits.
 
     Args:
       key: one typed key, or one key for each image. The white noise is the same in all bands and at
@@ -229,4 +250,12 @@ def _mask(keys: jax.Array, images: jax.Array, blurs: Any, deviation: jax.Array) 
 
     band = fine - coarse
     added = deviation * band * size(white - first) / size(band)
-    return _as_given((grey - mean) * _MASKED_CONTRAST + _MASKED_MEAN + added, images)
+    plain = (grey - mean) * _MASKED_CONTRAST + _MASKED_MEAN
+    below, above = plain + added < 0, plain + added > 1
+    moved = jnp.where(below, _MASKED_MARGIN, 1 - _MASKED_MARGIN)
+    fits = jnp.where(below, moved - added <= 1, moved - added >= 0)
+    fitting = plain + deviation * jax.vmap(jax.random.truncated_normal)(
+        prng.stream(keys, "noise that fits"), -plain / deviation, (1 - plain) / deviation
+    )
+    outside = jnp.where(fits, moved, fitting)
+    return _as_given(jnp.where(below | above, outside, plain + added), images)

@@ -69,9 +69,11 @@ METAMERS = {
     "ResNet-50, robust (L2 3)": _metamers(0.64),
 }
 
+# The paper of 2018 had other observers in some experiments. Its means differ from these by up to 19
+# points.
 _GEIRHOS = (
-    "Geirhos et al. (NeurIPS 2018, NeurIPS 2021), means over 640 trials of the released data for "
-    "each level"
+    "Geirhos et al. (NeurIPS 2018, NeurIPS 2021), means over 640 trials for each level in the data "
+    "released with model-vs-human (2021)"
 )
 _SIDE = "SD of the filter in pixels of 224"
 
