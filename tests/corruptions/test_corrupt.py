@@ -274,6 +274,31 @@ def test_the_tables_have_the_published_numbers():
             assert (np.arange(1, 6) @ numbers).sum() == pytest.approx(total, abs=1e-6), name
 
 
+def test_between_two_severities_parameters_are_interpolated():
+    """An extension: the pixels of noise move in proportion to its deviation."""
+    still = jnp.full((2, 12, 12, 1), 0.5)
+    moved = {
+        severity: corruptions.corrupt(KEY, still, "gaussian_noise", severity, "cifar") - still
+        for severity in (1, 1.25, 2, 2.0)
+    }
+    np.testing.assert_allclose(moved[1.25], moved[1] * 0.045 / 0.04, atol=1e-6)
+    np.testing.assert_array_equal(moved[2.0], moved[2])
+
+
+@pytest.mark.parametrize("name", sorted(corruptions.CONTINUOUS))
+def test_all_parameters_of_a_continuous_severity_rise_or_fall(name):
+    for table in corruptions.TABLES:
+        steps = np.diff(np.array(tables.PARAMETERS[name][table]).reshape(5, -1), axis=0)
+        assert np.all(np.all(steps >= 0, axis=0) | np.all(steps <= 0, axis=0))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(("name", "severity"), [("fog", 0.5), ("fog", 5.5), ("glass_blur", 2.5)])
+def test_severities_without_parameters_are_refused(name, severity):
+    with pytest.raises(ValueError, match="^severity must"):
+        corruptions.corrupt(KEY, jnp.full((2, 12, 12, 1), 0.5), name, severity)
+
+
 def test_the_size_chooses_the_table():
     for side, table in ((32, "cifar"), (64, "tiny"), (96, "tiny"), (224, "imagenet")):
         assert corruptions.table_for(side, side) == corruptions.table_for(side, 20) == table

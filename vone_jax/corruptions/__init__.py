@@ -13,5 +13,5 @@ from vone_jax.corruptions.catalogue import (
 )
 from vone_jax.corruptions.distortions import DISTORTIONS, band_centres, distort, mask
 from vone_jax.corruptions.frost import FrostImages, load_frost
-from vone_jax.corruptions.tables import TABLES, table_for
+from vone_jax.corruptions.tables import CONTINUOUS, TABLES, table_for
 from vone_jax.names import SEVERITIES

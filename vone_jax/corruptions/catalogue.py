@@ -24,7 +24,7 @@ from vone_jax.corruptions import (
     weather,
 )
 from vone_jax.corruptions.levels import Images, Keys, Shape
-from vone_jax.corruptions.tables import FROST_SCALE, PARAMETERS, TABLES, table_for
+from vone_jax.corruptions.tables import CONTINUOUS, FROST_SCALE, TABLES, parameters, table_for
 from vone_jax.names import (
     C_BAR_CORRUPTIONS,
     COMMON_CORRUPTIONS,
@@ -104,7 +104,7 @@ def corrupt(
     key: Key[Array, ""] | Keys,
     images: Images | Float[np.ndarray, "n h w c"],
     name: str,
-    severity: int,
+    severity: int | float,
     table: str | None = None,
     *,
     form: str = "float",
@@ -118,7 +118,9 @@ def corrupt(
       images: float32 in [0, 1], with 1 or 3 channels. A grey image is treated as a colour
         image with equal channels, and the result is its luma.
       name: one of ``NAMES``.
-      severity: 1 to 5; 0 returns the images unchanged.
+      severity: 1 to 5; 0 returns the images unchanged. The benchmarks have whole severities. As an
+        extension, a corruption of ``CONTINUOUS`` also takes numbers between them, for which its
+        parameters are interpolated.
       table: the benchmark whose parameters are used, one of ``TABLES``. Default: by the size of
         the images, see ``table_for``.
       form: one of ``FORMS``: "float" is the result itself; "uint8" is truncated to eight bits, as
@@ -140,7 +142,10 @@ def corrupt(
       perturbations, 2019, arXiv:1903.12261.
     """
     arguments.choice("name", name, NAMES)
-    arguments.count("severity", severity, 0, most=5)
+    if name in CONTINUOUS and not isinstance(severity, int):
+        arguments.number("severity", severity, arguments.Range(1.0, 5.0))
+    else:
+        arguments.count("severity", severity, 0, most=5)
     if table is not None:
         arguments.choice("table", table, TABLES)
     arguments.choice("form", form, FORMS)
@@ -155,7 +160,7 @@ def corrupt(
 
 def prepare(
     name: str,
-    severity: int,
+    severity: int | float,
     shape: Shape,
     table: str | None = None,
     frost_images: frost.FrostImages | None = None,
@@ -163,16 +168,16 @@ def prepare(
     """Return the arrays of a corruption for one shape (H, W, C) of images; see ``corrupt``."""
     table = table or table_for(*shape[:2])
     if name == "frost":
-        parameters = PARAMETERS[name][table][severity - 1]
-        arrays = frost.prepare(parameters, shape, frost_images, FROST_SCALE[table])
+        weights = parameters(name, table, severity)
+        arrays = frost.prepare(weights, shape, frost_images, FROST_SCALE[table])
     else:
         arrays = _prepared(name, severity, shape, table)
     return jax.tree.map(jnp.asarray, arrays)
 
 
 @functools.lru_cache(maxsize=128)
-def _prepared(name: str, severity: int, shape: Shape, table: str) -> Any:
-    return CORRUPTIONS[name].prepare(PARAMETERS[name][table][severity - 1], shape)
+def _prepared(name: str, severity: int | float, shape: Shape, table: str) -> Any:
+    return CORRUPTIONS[name].prepare(parameters(name, table, severity), shape)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "form"))

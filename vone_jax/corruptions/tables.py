@@ -6,6 +6,11 @@ Lengths are pixels at the size of the benchmark. They are not scaled to other si
 Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, and the code published with it.
 """
 
+import math
+from typing import Any
+
+import numpy as np
+
 TABLES = ("imagenet", "tiny", "cifar")
 
 
@@ -201,6 +206,14 @@ _LEVELS = {
 }
 PARAMETERS |= {name: dict.fromkeys(TABLES, of_name) for name, of_name in _LEVELS.items()}
 
+# Corruptions whose parameters are amplitudes, shares or weights. Their formulas take any numbers
+# between those of two severities, and the steps between severities are small. The parameters of the
+# others are counts, lengths in whole pixels, or do not rise or fall with the severity.
+CONTINUOUS = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "gaussian_blur", "frost",
+    "frost_procedural", "fog", "brightness", "contrast", *_LEVELS,
+)  # fmt: skip
+
 # Size of the frost photographs, relative to their files.
 FROST_SCALE = {"imagenet": 1.0, "tiny": 0.3, "cifar": 0.2}
 
@@ -208,6 +221,20 @@ FROST_SCALE = {"imagenet": 1.0, "tiny": 0.3, "cifar": 0.2}
 # benchmark defines one size only. The limits are this project's choice, and so is the use of the
 # CIFAR parameters for grey images and for images of 28 pixels.
 _LARGEST_SIDE = (("cifar", 44), ("tiny", 112))
+
+
+def parameters(name: str, table: str, severity: int | float) -> Any:
+    """Return the parameters of a corruption at a severity from 1 to 5.
+
+    Between two severities, each parameter is interpolated linearly.
+    """
+    below, above = math.floor(severity), math.ceil(severity)
+    low, high = (PARAMETERS[name][table][number - 1] for number in (below, above))
+    if below == above:
+        return low
+    part, shape = severity - below, np.shape(low)
+    between = (1 - part) * np.asarray(low) + part * np.asarray(high)
+    return tuple(between.tolist()) if shape else float(between)
 
 
 def table_for(height: int, width: int) -> str:
