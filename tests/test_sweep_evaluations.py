@@ -19,7 +19,7 @@ NAMES = training.config_names(CONFIGS, "sweep")
 GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
 
 
-def options_of(words):
+def trunk_options(words):
     """The options that the words of an evaluation give."""
     given = parsing.parse(
         evaluate.Arguments, ["run", *words], "eval.py", "", markers=evaluate.MARKERS
@@ -80,7 +80,7 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, monkeypatc
         monkeypatch.setattr(data, "load", load)
         identities: dict[str, dict] = {}
         for words in wanted:
-            options = parsed.setdefault(words, None) or options_of(words)
+            options = parsed.setdefault(words, None) or trunk_options(words)
             parsed[words] = options
             if network.validation is None:
                 options = dataclasses.replace(options, source="folder:images", split=".")

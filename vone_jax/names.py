@@ -61,6 +61,11 @@ _NETWORKS = {
     "cornet_z": "CORnet-Z",
     "efficientnet_b0": "EfficientNet-B0",
     "efficientnet_lite0": "EfficientNet-Lite0",
+    "vit_ti16": "ViT-Ti",
+    "vit_s16": "ViT-S",
+    "vit_b16": "ViT-B",
+    "deit_s16": "DeiT-S",
+    "convnext_t": "ConvNeXt-T",
 }
 
 

@@ -67,6 +67,84 @@ def test_torchvision(name, size, tmp_path):
     np.testing.assert_allclose(logits_of(model, variables, x), expected, rtol=0, atol=tolerance)
 
 
+def random_weights(network, seed=0):
+    """Every tensor at random, so that no layer is a special case. For evaluation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in network.named_parameters():
+            is_scale = tensor.ndim == 1 and name.endswith("weight") or "scale" in name
+            tensor.normal_(0, 0.2, generator=generator).add_(float(is_scale or "gamma" in name))
+    return network.eval()
+
+
+def trunk(name):
+    """A small transformer or ConvNeXt of a library, its image size, and its normalisation."""
+    if name.startswith("timm"):
+        timm = pytest.importorskip("timm", reason="timm is not installed")
+        if name == "timm-vit":
+            make, normalisation = timm.models.vision_transformer.VisionTransformer, (0.5, 0.5)
+            fields = {"patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
+            return make(img_size=48, num_classes=7, **fields), 48, normalisation
+        make = timm.models.convnext.ConvNeXt
+        fields = {"depths": (1, 2, 1, 1), "dims": (8, 16, 32, 64), "num_classes": 7}
+        # The name of the small networks is their layer "mlp" as 1x1 convolutions.
+        fields["conv_mlp"] = name == "timm-convnext-small"
+        return make(**fields), 64, IMAGENET
+    if name == "torchvision-vit":
+        return (
+            torchvision.models.VisionTransformer(48, 8, 2, 2, 128, 512, num_classes=7),
+            48,
+            IMAGENET,
+        )
+    from torchvision.models.convnext import CNBlockConfig
+
+    settings = [(8, 16, 1), (16, 32, 2), (32, 64, 1), (64, None, 1)]
+    network = torchvision.models.ConvNeXt(
+        [CNBlockConfig(*each) for each in settings], num_classes=7
+    )
+    return network, 64, IMAGENET
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm-vit", "timm-convnext", "timm-convnext-small", "torchvision-vit", "torchvision-convnext"],
+)
+def test_transformers_and_convnexts(name, tmp_path):
+    """Logits, and the file that goes back into the library's own class."""
+    network, size, normalisation = trunk(name)
+    network = random_weights(network)
+    x = images(size)
+    expected = theirs(network, x, *normalisation)
+    model, variables = converted(network, tmp_path / "net.pth")
+    ours = logits_of(model, variables, x)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    if name == "timm-convnext-small":
+        return
+    back = tmp_path / "back.pth"
+    convert.save_torch(back, model, variables, convention=name.partition("-")[0])
+    network.load_state_dict(torch.load(back, weights_only=True)["state_dict"], strict=True)
+    np.testing.assert_array_equal(theirs(network, x, *normalisation), expected)
+
+
+@pytest.mark.parametrize("size", [32, 40, 96])
+def test_a_table_of_positions_is_resized_as_in_timm(size, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    network, _, normalisation = trunk("timm-vit")
+    network = random_weights(network)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    model, variables = convert.from_torch(tmp_path / "net.pth", image_size=size)
+    resample = timm.layers.resample_abs_pos_embed
+    with torch.no_grad():
+        table = resample(network.pos_embed, [size // 8, size // 8], interpolation="bicubic")
+    ours = variables["params"]["back_end"]["tokens"]["position"]
+    np.testing.assert_allclose(ours, table, rtol=0, atol=1e-5 * table.abs().max().item())
+    network.set_input_size(size)
+    x = images(size)
+    expected = theirs(network, x, *normalisation)
+    logits = logits_of(model, variables, x)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
 def test_the_size_of_images_does_not_change_the_strides_of_torchvision(tmp_path):
     """A ResNet-18 that was trained at 64 pixels, and one of ours with stride 1 in PyTorch."""
     network = randomised(torchvision.models.resnet18(weights=None, num_classes=10))

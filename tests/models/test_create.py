@@ -25,7 +25,7 @@ def count(variables):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
 
 
-# Of torchvision, CORnet, TensorFlow and VOneNet, for 1000 classes; without the bank.
+# Of torchvision, timm, CORnet, TensorFlow and VOneNet, for 1000 classes; without the bank.
 PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
@@ -34,6 +34,11 @@ PARAMETERS = {
     "cornet_z": 2_071_656,
     "efficientnet_b0": 5_288_548,
     "efficientnet_lite0": 4_652_008,
+    "vit_ti16": 5_717_416,
+    "vit_s16": 22_050_664,
+    "vit_b16": 86_567_656,
+    "deit_s16": 22_050_664,
+    "convnext_t": 28_589_128,
     "vone_resnet18": 11_712_744,
     "vone_resnet50": 25_580_264,
     "vone_alexnet": 74_741_800,
@@ -61,7 +66,8 @@ def test_parameter_counts_are_the_published_ones(name, size, classes, parameters
 
 @pytest.mark.parametrize(
     "name",
-    ["vone_resnet18", "resnet50", "alexnet", "cornet_s", "cornet_z", "efficientnet_b0"],
+    ["vone_resnet18", "resnet50", "alexnet", "cornet_s", "cornet_z", "efficientnet_b0"]
+    + ["vone_vit_ti16", "convnext_t"],
 )
 def test_every_layer_of_a_network_is_computed_in_bfloat16(name):
     """The modules of Flax are all but V1 and the last cast of the logits."""
@@ -101,6 +107,29 @@ def test_every_layer_of_a_network_is_computed_in_bfloat16(name):
         ),
         ("alexnet", {"conv1": (27, 27, 64), "conv2": (13, 13, 192), "conv5": (6, 6, 256)}),
         ("resnet18", {"stem": (56, 56, 64), "layer4": (7, 7, 512)}),
+        (
+            "vone_vit_s16",
+            {
+                "bottleneck": (56, 56, 64),
+                "patches": (14, 14, 384),
+                "block1": (14, 14, 384),
+                "block12": (14, 14, 384),
+                "norm": (14, 14, 384),
+                "class_token": (384,),
+            },
+        ),
+        ("vit_ti16", {"patches": (14, 14, 192), "block12": (14, 14, 192)}),
+        (
+            "vone_convnext_t",
+            {
+                "bottleneck": (56, 56, 96),
+                "patches": (56, 56, 96),
+                "stage1": (56, 56, 96),
+                "stage4": (7, 7, 768),
+                "avgpool": (768,),
+            },
+        ),
+        ("convnext_t", {"stem": (56, 56, 96), "stage2": (28, 28, 192)}),
         (
             "cornet_s",
             {
@@ -181,6 +210,17 @@ def test_lite0_has_a_normalisation_of_its_own():
     np.testing.assert_allclose(normalised, (levels - 127) / 128, atol=1e-12)
     assert models.create("efficientnet_b0").mean == models.IMAGENET_MEAN
     assert models.create("efficientnet_lite0", in_channels=1).mean == (0.5,)
+
+
+def test_the_normalisation_of_transformers_is_that_of_their_published_weights():
+    """timm's ViTs were trained with 0.5, DeiTs and ConvNeXts with ImageNet's."""
+    for name, mean in {
+        "vit_ti16": (0.5,) * 3,
+        "vit_s16": (0.5,) * 3,
+        "deit_s16": models.IMAGENET_MEAN,
+        "convnext_t": models.IMAGENET_MEAN,
+    }.items():
+        assert models.create(name).mean == mean
 
 
 def test_a_given_v1_decides_image_size_and_channels():

@@ -1,8 +1,8 @@
 """Convert networks from and to PyTorch: ``python -m vone_jax.convert NETWORK [--out OUT]``.
 
-Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet, CORnet-S/Z
-and EfficientNet-B0/Lite0; runs of train.py; and folders of this command. Nothing in a file is
-executed. Without --out it says what a file is.
+Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet,
+CORnet-S/Z, EfficientNet-B0/Lite0, ViTs, DeiTs and ConvNeXts; runs of train.py; and folders of this
+command. Nothing in a file is executed. Without --out it says what a file is.
 
 Exit status: 0 finished; 1 a file cannot be read or written; 2 wrong arguments, or a file that
 cannot be converted.
@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -38,6 +38,10 @@ class Options:
     # Image size whose stem a base network has, if the checkpoint does not say it. Default: 224,
     # the strides of torchvision.
     stem_size: int | None = None
+    # Heads of a transformer, if the checkpoint does not say it. Default: one for 64 channels.
+    heads: int | None = None
+    # Library whose names a ViT or a ConvNeXt gets in a file for PyTorch.
+    names: Literal["timm", "torchvision", "meta"] = "timm"
     # Flags stored in a checkpoint that do not change the network.
     ignore_flag: tuple[str, ...] = ()
     # Licence of the weights, for the card of a folder.
@@ -62,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name=options.name,
                 image_size=options.image_size,
                 stem_size=options.stem_size,
+                heads=options.heads,
                 ignored_flags=options.ignore_flag,
             )
             print(f"{options.network}: {read.name} ({read.format})")
@@ -80,7 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.out is None:
             return cli.FINISHED
         if options.out.suffix in _FILES:
-            convert.save_torch(options.out, found.model, found.variables, force=options.force)
+            convert.save_torch(
+                options.out,
+                found.model,
+                found.variables,
+                force=options.force,
+                convention=options.names,
+            )
         else:
             convert.save_folder(
                 options.out,

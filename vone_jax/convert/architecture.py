@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax import arguments, names
+from vone_jax.convert import trunks
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, RECEPTIVE_FIELDS, subcortical_flags
 from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.models import (
@@ -20,6 +21,8 @@ from vone_jax.models import (
     default_width,
 )
 from vone_jax.models.efficientnet import BLOCKS
+from vone_jax.models.trunks import TRUNKS, default_heads
+from vone_jax.models.vit import ViTBackEnd
 from vone_jax.v1 import FanoNoise, GaussianNoise, NeuronalNoise, StabilisedNoise
 from vone_jax.v1.noise import Noise
 
@@ -30,7 +33,7 @@ BANKS = {
 }
 BOTTLENECKS = {"vone_": "bottleneck.weight", "ev_": "voneblock_bottleneck.weight"}
 
-# Architecture -> first convolution, last layer.
+# Architecture -> first convolution, last layer; for transformers and ConvNeXts see ``trunks.py``.
 _ENDS = {
     "resnet18": ("conv1.weight", "fc.weight"),
     "resnet50": ("conv1.weight", "fc.weight"),
@@ -69,9 +72,11 @@ _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
 # Flags of this project for base networks: the image size, and the ``stem_size`` of
 # ``models.create``. They have names of their own, because the original's image_size is that of V1.
 _IMAGE_SIZE, _STEM_SIZE = "vone_jax_image_size", "vone_jax_stem_size"
+# The heads of a transformer, which no tensor shows, if they are not the usual ones.
+_HEADS = "vone_jax_heads"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
-    *(_IMAGE_SIZE, _STEM_SIZE),
+    *(_IMAGE_SIZE, _STEM_SIZE, _HEADS),
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
     LIGHT_ADAPTATION,
@@ -108,16 +113,41 @@ class Architecture:
     width: int
     in_channels: int
     stem_size: int
+    # What the tensors of a transformer or a ConvNeXt show.
+    trunk: trunks.Found | None = None
 
 
-def recognise(state_dict: Mapping[str, np.ndarray], name: str | None = None) -> Architecture:
-    """Recognise a network by its tensors, and by its name if known, or raise an error."""
+def recognise(
+    state_dict: Mapping[str, np.ndarray],
+    name: str | None = None,
+    stored: str = "",
+    file_name: str = "",
+) -> Architecture:
+    """Recognise a network by its tensors, and by its name if known, or raise an error.
+
+    Transformers of several names have the same tensors, see ``trunks.named``.
+    """
+    kind = names.prefix(name or "")
     if name is None:
         kinds = (k for k, bank in BANKS.items() if any(tensor in state_dict for tensor in bank))
         kind = next(kinds, "")
-        inner = {tensor.removeprefix("model.") for tensor in state_dict} if kind else state_dict
+    inner = {n.removeprefix("model."): x for n, x in state_dict.items()} if kind else state_dict
+    trunk = trunks.find(inner)
+    if trunk is not None and (name is None or names.base_network(name) in trunk.names):
+        if name is None:
+            name = kind + trunks.named(trunk, stored, file_name)
+        in_channels = trunk.in_channels
+        if kind:
+            reads = {"vone_": BANKS["vone_"][0], "ev_": RECEPTIVE_FIELDS}[kind]
+            shape = np.shape(state_dict.get(reads, 0))
+            in_channels = shape[1] if len(shape) > 1 and shape[1] else 3
+        size = 224 if (trunk.patch_size or 4) >= 4 else 32
+        return Architecture(name, trunk.num_classes, trunk.width, in_channels, size, trunk)
+    if name is None:
         name = kind + _base_network(inner)
-    kind, base = names.prefix(name), names.base_network(name)
+    base = names.base_network(name)
+    if base not in _ENDS:
+        raise CheckpointError(f"the tensors are not those of {name}")
 
     def length(tensor: str, axis: int, default: int) -> int:
         # A missing tensor, or one of a wrong rank, is reported when leaves are filled.
@@ -167,9 +197,9 @@ def _base_network(tensors: Collection[str]) -> str:
         )
     some = ", ".join(name[:80] for name in sorted(tensors)[:8])
     raise CheckpointError(
-        f"the state dict is of no known architecture ({', '.join(_ENDS)}, each also behind a "
-        f"VOneBlock); its tensors begin with: {some[:400]}. Any other torch.nn.Module is opened by "
-        "a function, see docs/networks.md#a-module-of-pytorch"
+        f"the state dict is of no known architecture ({', '.join((*_ENDS, *TRUNKS))}, each also "
+        f"behind a VOneBlock); its tensors begin with: {some[:400]}. Any other torch.nn.Module is "
+        "opened by a function, see docs/networks.md#a-module-of-pytorch"
     )
 
 
@@ -210,14 +240,20 @@ def stored_sizes(flags: Mapping[str, Any], problems: list[str]) -> tuple[int | N
 
     A wrong value adds a line to ``problems``.
     """
-    sizes = []
-    for flag in (_IMAGE_SIZE, _STEM_SIZE):
-        value = flags.get(flag)
-        known = type(value) is int and value >= 8
-        if value is not None and not known:
-            problems.append(f"flag {flag} must be an integer >= 8, got {value!r}")
-        sizes.append(value if known else None)
-    return sizes[0], sizes[1]
+    return _integer(flags, _IMAGE_SIZE, 8, problems), _integer(flags, _STEM_SIZE, 8, problems)
+
+
+def stored_heads(flags: Mapping[str, Any], problems: list[str]) -> int | None:
+    """Return the heads of a transformer that ``flags_of`` stored, see ``stored_sizes``."""
+    return _integer(flags, _HEADS, 1, problems)
+
+
+def _integer(flags: Mapping[str, Any], flag: str, least: int, problems: list[str]) -> int | None:
+    value = flags.get(flag)
+    known = type(value) is int and value >= least
+    if value is not None and not known:
+        problems.append(f"flag {flag} must be an integer >= {least}, got {value!r}")
+    return value if known else None
 
 
 def _noise(flags: Mapping[str, Any]) -> Noise:
@@ -316,6 +352,9 @@ def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
     else:
         mean, std = model.mean, model.std
         flags |= {_IMAGE_SIZE: model.image_size, _STEM_SIZE: stem_size}
+    back_end = model.back_end
+    if isinstance(back_end, ViTBackEnd) and back_end.heads != default_heads(back_end.width):
+        flags[_HEADS] = back_end.heads
     known = _normalisations(channels)
     # The normalisation of a file without the flag. An EVNet's V1 does not normalise its input.
     default = {

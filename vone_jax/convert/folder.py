@@ -20,6 +20,7 @@ from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.state_dict import checked_variables
 from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.data.transforms import Preprocessing
+from vone_jax.models.trunks import back_end_of
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -46,6 +47,11 @@ class _Arguments:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     stem_size: int | None = None
+    depth: int | tuple[int, ...] | None = None
+    heads: int | None = None
+    patch_size: int | None = None
+    attachment: str | None = None
+    drop_path: float | None = None
 
 
 class Folder(NamedTuple):
@@ -179,6 +185,11 @@ def describe(model: models.Model) -> dict[str, Any]:
         sizes += models.STEM_SIZES
     arguments = {field: getattr(model, field) for field in ("image_size", "in_channels", *fields)}
     arguments |= {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
+    arguments |= models.trunk_options(model)
+    # Trunks of a family that differ in width and normalisation alone are one network, given these.
+    family = type(model.back_end) if models.trunk_options(model) else None
+    names = [name for name in names if back_end_of(name) is family]
+    names = sorted(names, key=lambda name: _unlike(name, arguments))
     for stem_size in sizes:
         if stem_size is not None:
             arguments["stem_size"] = stem_size
@@ -187,6 +198,13 @@ def describe(model: models.Model) -> dict[str, Any]:
                 description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
                 return {key: value for key, value in description.items() if value is not None}
     raise ValueError("the network is not one that models.create builds")
+
+
+def _unlike(name: str, arguments: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether a network has another width, and another normalisation, than usual."""
+    usual = models.default_normalisation(name, arguments["in_channels"])
+    stated = arguments.get("mean", usual[0]), arguments.get("std", usual[1])
+    return models.default_width(name) != arguments["width"], stated != usual
 
 
 def _bank_arrays(model: models.Model) -> dict[str, np.ndarray]:
@@ -210,7 +228,8 @@ def _build(description: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> mod
             bank = ImportedBank(*kernels, bank, config["bank"]["pixels_per_degree"])
         config = {**config, "bank": bank}
     arguments = dataclass_json.decode(_Arguments, {**description, "v1": config}, "network")
-    return models.create(**vars(arguments))
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    return models.create(**given)
 
 
 # The model card: Markdown with the metadata of the hub in front.

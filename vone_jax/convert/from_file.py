@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from vone_jax import arguments, models, names
+from vone_jax.convert import trunks
 from vone_jax.convert.architecture import (
     BANKS,
     Architecture,
     normalisation,
     recognise,
+    stored_heads,
     stored_sizes,
     unknown_flags,
     v1_settings,
@@ -24,6 +26,7 @@ from vone_jax.convert.gabor_fit import read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, PREFIX, read_subcortical, with_flags
 from vone_jax.convert.torch_file import CheckpointError, printable
+from vone_jax.models.trunks import default_heads
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}
@@ -78,13 +81,14 @@ def read(
     ignored_flags: Collection[str] = (),
     subcortical: SubcorticalConfig | None = None,
     stem_size: int | None = None,
+    heads: int | None = None,
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
     Reads files of dicarlolab/vonenet, lucaspiper99/evnet, torchvision, CORnet, MadryLab's
-    robustness and the published EfficientNet-Lite0, and plain state dicts of these architectures.
-    PyTorch is not needed, and nothing in the file is executed. The Gabor bank has exactly the
-    kernels of the file.
+    robustness and the published EfficientNet-Lite0, transformers and ConvNeXts under the names of
+    timm, torchvision and Meta, and plain state dicts of these architectures. PyTorch is not needed,
+    and nothing in the file is executed. The Gabor bank has exactly the kernels of the file.
 
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.
@@ -92,8 +96,9 @@ def read(
       v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
         and the published values for flags that the file lacks. A dictionary replaces only the
         fields that it names. One of simple_channels and complex_channels determines the other.
-      image_size: size in pixels of the images that the network reads. Default: the size that
-        ``save_torch`` stored; else 224, or 32 for a base network whose first kernel is smaller than
+      image_size: size in pixels of the images that the network reads. A table of positions is
+        resized for it, as in timm. Default: the size that ``save_torch`` stored, or that of the
+        table; else 224, or 32 for a base network whose first kernel is smaller than
         7 pixels. The front end of a VOneNet keeps its pixels per degree.
       ignored_flags: names of flags that do not change the network. A flag that is neither known
         nor listed here is refused, unless ``v1`` replaces the flags.
@@ -104,6 +109,8 @@ def read(
         ``models.create``. No tensor shows its strides. Default: the size that ``save_torch``
         stored; else 224, whose strides are torchvision's at any image size, or 32 for a first
         kernel smaller than 7 pixels. A note says what was assumed.
+      heads: for transformers, of attention, which no tensor shows. Default: those that
+        ``save_torch`` stored; else one for 64 channels. A note says what was assumed.
 
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
@@ -112,7 +119,8 @@ def read(
         V1 does not have.
       OSError: if the file cannot be read.
     """
-    for argument, size in (("image_size", image_size), ("stem_size", stem_size)):
+    given = {"image_size": image_size, "stem_size": stem_size, "heads": heads}
+    for argument, size in given.items():
         if size is not None:
             arguments.count(argument, size)
     if name is not None:
@@ -124,17 +132,17 @@ def read(
     path = Path(path)
     try:
         checkpoint = read_checkpoint(path)
-        architecture = recognise(checkpoint.state_dict, name)
+        arch = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
+        stored = str(arch or "").replace("_", "").lower()
+        architecture = recognise(checkpoint.state_dict, name, stored, path.name)
     except CheckpointError as error:
         error.args = (f"{printable(str(path))}: {error}",)
         raise
     name, found = architecture.name, _Findings([], list(checkpoint.notes), [])
-    stored = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
-    base = names.base_network(name).replace("_", "")
-    if stored is not None and str(stored).replace("_", "").lower() != base:
-        found.problems.append(
-            f"the flags say {str(stored)[:40]!r}, but the tensors are those of {name}"
-        )
+    trunk, base = architecture.trunk, names.base_network(name)
+    possible = (base,) if trunk is None else trunk.names
+    if stored and stored not in {each.replace("_", "") for each in possible}:
+        found.problems.append(f"the flags say {stored[:40]!r}, but the tensors are those of {name}")
     if not isinstance(v1, VOneBlockConfig):
         found.problems += unknown_flags(checkpoint.flags, ignored_flags)
     weights, residual = dict(checkpoint.state_dict), None
@@ -142,8 +150,9 @@ def read(
     if kind:
         bank = {key: weights.pop(key) for key in BANKS[kind] if key in weights}
         config, residual = _front_end(
-            checkpoint, architecture, bank, v1, image_size, subcortical, found
-        )
+            # The table of positions of a trunk is resized below.
+            checkpoint, architecture, bank, v1, None if trunk else image_size, subcortical, found,
+        )  # fmt: skip
         form: dict[str, Any] = {"v1": config, "stem_size": stem_size}
         if kind == "ev_":
             before = {key: weights.pop(key) for key in [*weights] if key.startswith(PREFIX)}
@@ -153,7 +162,9 @@ def read(
     else:
         if v1:
             found.problems.append(f"v1 is for VOneNets, but the file holds a {name}")
-        form = _base_network(checkpoint, architecture, image_size, stem_size, found)
+        form = _base_network(checkpoint, architecture, image_size, stem_size, path, found)
+    if trunk is not None:
+        form |= _trunk_options(checkpoint, trunk, form, heads, found)
     refusal = f"{path.name} does not convert to {name}:"
     try:
         model = models.create(name, architecture.num_classes, width=architecture.width, **form)
@@ -163,6 +174,11 @@ def read(
     variables, misfits = fill(model, weights)
     if found.problems or misfits:
         raise CheckpointError(refusal, [*found.problems, *misfits])
+    if trunk is not None and image_size is not None:
+        try:
+            model, variables = models.with_image_size(model, variables, image_size)
+        except ValueError as error:
+            raise CheckpointError(refusal, [str(error)]) from None
     if not kind:
         found.notes += _assumed_of(model, found.assumed)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
@@ -175,27 +191,65 @@ def _base_network(
     architecture: Architecture,
     image_size: int | None,
     stem_size: int | None,
+    path: Path,
     found: _Findings,
 ) -> dict[str, Any]:
     """The arguments of ``models.create`` for a base network."""
-    channels = architecture.in_channels
+    channels, trunk = architecture.in_channels, architecture.trunk
     stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, found.problems)
     stored_size, stored_stem = stored_sizes(checkpoint.flags, found.problems)
     # In a file of this project, the default needs no flag.
     if stated is None and stored_stem is None and architecture.name != "efficientnet_lite0":
         found.assumed += ["mean", "std"]
-    if not (stem_size or stored_stem):
+        # timm's own ViTs have another normalisation than all others.
+        others = trunk is not None and (
+            trunk.convention == "torchvision" or trunks.is_deit(path.name)
+        )
+        stated = (models.IMAGENET_MEAN, models.IMAGENET_STD) if others and channels == 3 else None
+    if not (stem_size or stored_stem) and (trunk is None or trunk.patch_size is None):
         found.assumed.append("stem_size")
-    if not (image_size or stored_size):
+    size = image_size or stored_size
+    stem_size = stem_size or stored_stem or architecture.stem_size
+    if trunk is not None and trunk.grid is not None:
+        # The table of positions shows the size, and is resized afterwards for another one.
+        patch_size = trunk.patch_size or trunk.ratio * models.v1_config(stem_size, channels).stride
+        size = trunk.grid * patch_size
+    if size is None:
         found.assumed.append("image_size")
     mean, std = stated or (None, None)
     return {
-        "image_size": image_size or stored_size or architecture.stem_size,
-        "stem_size": stem_size or stored_stem or architecture.stem_size,
+        "image_size": size or architecture.stem_size,
+        "stem_size": stem_size,
         "in_channels": channels,
         "mean": mean,
         "std": std,
     }
+
+
+def _trunk_options(
+    checkpoint: Checkpoint,
+    trunk: trunks.Found,
+    form: Mapping[str, Any],
+    heads: int | None,
+    found: _Findings,
+) -> dict[str, Any]:
+    """The arguments of ``models.create`` for a transformer or a ConvNeXt."""
+    options = {"depth": trunk.depth, "attachment": trunk.attachment}
+    if trunk.attachment is None:
+        options["patch_size"] = trunk.patch_size
+    else:
+        before = form.get("v1") or models.v1_config(form["stem_size"], form["in_channels"])
+        options["patch_size"] = trunk.ratio * before.stride
+    if trunk.grid is not None:
+        stored = stored_heads(checkpoint.flags, found.problems)
+        options["heads"] = heads or stored or default_heads(trunk.width)
+        if not (heads or stored):
+            found.notes.append(
+                f"heads that the file does not say: {options['heads']} in {trunk.depth} blocks of "
+                f"width {trunk.width}; if the network had others, its logits are wrong (heads, "
+                "--heads)"
+            )
+    return options
 
 
 def _assumed_of(model: models.Model, assumed: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 The names are those of torchvision (ResNet, AlexNet, EfficientNet-B0), of CORnet, of the published
 EfficientNet-Lite0 and of the published checkpoints of VOneNets and EVNets, where the back end is
-called ``model``.
+called ``model``. For transformers and ConvNeXts see ``trunks.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from vone_jax.convert import trunks
 from vone_jax.convert.architecture import BANKS, BOTTLENECKS
 from vone_jax.convert.subcortical import subcortical_tensors
 from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.models import V1_MODULES, Model, VOneNet, init
 from vone_jax.models.alexnet import AlexNetBackEnd
+from vone_jax.models.convnext import ConvNeXtBackEnd
 from vone_jax.models.cornet import CORnetSBackEnd, CORnetZBackEnd
 from vone_jax.models.efficientnet import STAGES, EfficientNetBackEnd
+from vone_jax.models.vit import ViTBackEnd
 
 _COUNTER = "num_batches_tracked"
 _LEAVES = {
@@ -66,10 +69,18 @@ class Source(NamedTuple):
     to_torch: Callable[[np.ndarray], np.ndarray]
 
 
-def source(model: Model, path: tuple[str, ...]) -> Source:
-    """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``."""
+def source(model: Model, path: tuple[str, ...], convention: trunks.Convention = "timm") -> Source:
+    """The source of a leaf with a path such as ``("back_end", "fc", "kernel")``.
+
+    Transformers and ConvNeXts have the names of ``convention``.
+    """
     part, *modules, leaf = path
     back_end, with_v1 = model.back_end, isinstance(model, VOneNet)
+    if part != "bottleneck" and isinstance(back_end, ViTBackEnd | ConvNeXtBackEnd):
+        name = trunks.tensor_name(back_end, path, convention)
+        scales = leaf == "gamma" and convention == "torchvision"
+        layouts = (np.ravel, _scale_to_torch) if scales else (_to_flax, _to_torch)
+        return Source(f"model.{name}" if with_v1 else name, *layouts)
     if part == "bottleneck":
         assert isinstance(model, VOneNet)
         name = BOTTLENECKS[_kind(model)].removesuffix(".weight")
@@ -138,6 +149,11 @@ def _to_torch(leaf: np.ndarray) -> np.ndarray:
     return leaf.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim, range(leaf.ndim)))
 
 
+def _scale_to_torch(leaf: np.ndarray) -> np.ndarray:
+    """(c,) -> (c, 1, 1), the shape of a layer scale in torchvision."""
+    return leaf[:, None, None]
+
+
 def _after_flatten(size: int) -> tuple[Callable[[np.ndarray], np.ndarray], ...]:
     """Layouts of the linear layer behind a size x size map: PyTorch flattens CHW, Flax HWC."""
 
@@ -178,10 +194,13 @@ def from_state_dict(model: Model, state_dict: Mapping[str, np.ndarray]) -> dict[
 def fill(model: Model, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
     """Do the same as ``from_state_dict``, but return the problems instead of raising them."""
     targets = abstract_variables(model)
+    state_dict = trunks.current(state_dict)
+    inner = {name.removeprefix("model.") for name in state_dict}
+    _, convention = trunks.convention_of(inner) or (False, "timm")
     unused = {name for name in state_dict if not name.endswith(_COUNTER)}
     problems, filled = [], {}
     for path, target in targets.items():
-        origin = source(model, path[1:])
+        origin = source(model, path[1:], convention)
         if origin.name not in state_dict:
             problems.append(f"missing: {origin.name} for {'/'.join(path)}")
             continue
@@ -207,9 +226,12 @@ def fill(model: Model, state_dict: Mapping[str, np.ndarray]) -> tuple[dict[str, 
     return unflatten_dict(filled), problems
 
 
-def to_torch(model: Model, variables: Any) -> dict[str, np.ndarray]:
+def to_torch(
+    model: Model, variables: Any, convention: trunks.Convention = "timm"
+) -> dict[str, np.ndarray]:
     """The state dict that the original's (or torchvision's, CORnet's) model class loads.
 
+    Transformers and ConvNeXts have the names of ``convention``, "timm", "torchvision" or "meta".
     For a VOneNet it includes the Gabor bank, with every filter in the one input channel that it
     reads; for an EVNet, also the subcortical stage. ``num_batches_tracked`` is 0, as no batches are
     counted.
@@ -230,7 +252,7 @@ def to_torch(model: Model, variables: Any) -> dict[str, np.ndarray]:
         )
     tensors = _front_end_tensors(model) if isinstance(model, VOneNet) else {}
     for path, value in values.items():
-        origin = source(model, path[1:])
+        origin = source(model, path[1:], convention)
         tensors[origin.name] = np.ascontiguousarray(origin.to_torch(value))
         if path[-1] == "var":
             tensors[origin.name.replace("running_var", _COUNTER)] = np.array(0, np.int64)

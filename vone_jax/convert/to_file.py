@@ -9,6 +9,9 @@ from vone_jax.convert.architecture import flags_of
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables, to_torch
+from vone_jax.convert.trunks import Convention
+from vone_jax.models.trunks import default_heads
+from vone_jax.models.vit import ViTBackEnd
 
 
 def save_torch(
@@ -17,6 +20,7 @@ def save_torch(
     variables: Any,
     prefix: str = "",
     force: bool = False,
+    convention: Convention = "timm",
 ) -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
 
@@ -36,6 +40,8 @@ def save_torch(
       variables: its variables.
       prefix: is put in front of every name: ``"module."`` for programs that load into a network
         wrapped in ``DataParallel``.
+      convention: the library whose names a transformer or a ConvNeXt gets, "timm", "torchvision" or
+        "meta". Other networks have one set of names.
       force: write a base network whose tensors fit the network of torchvision, or of CORnet, but
         whose stem has other strides, so that it gives other logits there.
 
@@ -47,7 +53,8 @@ def save_torch(
     path, description = Path(path), describe(model)
     if not force:
         _check_stem(model, description["name"])
-    tensors = {prefix + name: tensor for name, tensor in to_torch(model, variables).items()}
+    tensors = to_torch(model, variables, convention)
+    tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     stem_size = description.get("stem_size", description["image_size"])
     flags = flags_of(description["name"], model, stem_size)
     if path.suffix == ".safetensors":
@@ -69,6 +76,15 @@ def save_torch(
 def _check_stem(model: models.Model, name: str) -> None:
     """Refuse a base network that would load into PyTorch's without an error and be another one."""
     if isinstance(model, models.VOneNet):
+        return
+    back_end = model.back_end
+    if isinstance(back_end, ViTBackEnd) and back_end.heads != default_heads(back_end.width):
+        raise ValueError(
+            f"this {name} has {back_end.heads} heads. PyTorch's network of width {back_end.width} "
+            "takes its weights without an error and gives other logits. Write the file with force "
+            "(--force)"
+        )
+    if models.trunk_options(model):
         return
     kept = {field: getattr(model, field) for field in ("image_size", "in_channels", "mean", "std")}
     sizes = {field: getattr(model.back_end, field) for field in ("num_classes", "width")}

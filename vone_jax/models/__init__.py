@@ -1,7 +1,11 @@
-"""Standard CNNs (ResNets, AlexNet, CORnets, EfficientNets) alone or behind V1: VOneNets, EVNets."""
+"""Standard networks alone or behind V1: VOneNets and EVNets.
+
+CNNs (ResNets, AlexNet, CORnets, EfficientNets, ConvNeXts) and vision transformers.
+"""
 
 # ruff: noqa: F401
 
+from vone_jax.models.attachment import Attachment, ConvStem
 from vone_jax.models.create import NAMES, create, list_models
 from vone_jax.models.defaults import (
     IMAGENET_MEAN,
@@ -24,6 +28,8 @@ from vone_jax.models.network import (
     noise_of,
     response_fn,
     with_fixed_bank,
+    with_image_size,
     with_noise,
     without_noise,
 )
+from vone_jax.models.trunks import trunk_options

@@ -12,7 +12,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vone_jax import arguments, names
+from vone_jax.models import trunks
 from vone_jax.models.alexnet import AlexNetBackEnd, AlexNetStem
+from vone_jax.models.attachment import Form
 from vone_jax.models.cornet import CORnetSBackEnd, CORnetSV1, CORnetZBackEnd, CORnetZV1
 from vone_jax.models.defaults import (
     FULL_SIZE,
@@ -31,7 +33,7 @@ from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.noise import Noise
 
-# The classes of stem and back end.
+# The classes of stem and back end of CNNs; transformers and ConvNeXts are in ``trunks.py``.
 _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "resnet18": (ResNetStem, partial(ResNetBackEnd, False, (2, 2, 2, 2))),
     "resnet50": (ResNetStem, partial(ResNetBackEnd, True, (3, 4, 6, 3))),
@@ -59,6 +61,9 @@ _OPTIONS = {
     "stem_size": ("base networks", ("",), "v1.stride"),
     "front_end": ("base networks", ("",), "'{base}'"),
 }
+
+# The options of transformers and ConvNeXts, as they are without any.
+_DEFAULT = trunks.Options()
 
 NAMES = names.MODELS
 
@@ -92,6 +97,11 @@ def create(
     learned_normalization: Rule | None = None,
     stem_size: int | None = None,
     front_end: nn.Module | None = None,
+    depth: int | tuple[int, ...] | None = None,
+    heads: int | None = None,
+    patch_size: int | None = None,
+    attachment: Form | None = None,
+    drop_path: float = 0.0,
 ) -> Model:
     """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
@@ -112,10 +122,10 @@ def create(
       stem_noise: for base networks, noise behind the stem, see ``BaseNetwork``. Default: none.
       stem_gain: for base networks, multiplies the stem's output before the noise.
       mean: for base networks, subtracted from images in [0, 1], one number or one per channel.
-        Default: that of ImageNet's training images (127/255 for Lite0), or 0.5 where there are not
-        3 channels. VOneNets have ``v1.image_mean`` and ``v1.image_std``.
+        Default: that of ImageNet's training images (127/255 for Lite0, 0.5 for ViTs), or 0.5 where
+        there are not 3 channels. VOneNets have ``v1.image_mean`` and ``v1.image_std``.
       std: for base networks, divides images after the subtraction; defaults as for ``mean``
-        (128/255 for Lite0).
+        (128/255 for Lite0, 0.5 for ViTs).
       subcortical: configuration of the subcortical stage, for EVNets. Default: the published one at
         32 pixels per degree.
       learned_normalization: for VOneNets and EVNets, a rule such as ``v1.GDN()`` that normalises
@@ -124,6 +134,17 @@ def create(
         have 224 at any image size. Default: ``image_size``.
       front_end: for base networks, a Flax Linen module of your own in place of the stem, see
         ``BaseNetwork.stem``. Default: the stem of ``stem_size``.
+      depth: for transformers, the number of blocks; for ConvNeXts, that of each stage. Default:
+        that of the published network.
+      heads: for transformers, of attention. Default: one for 64 channels.
+      patch_size: for transformers and ConvNeXts, side of the patches in pixels. Default: that of
+        the published network; for the small-image form 4 in transformers, 2 in ConvNeXts.
+      attachment: for transformers and ConvNeXts, how the map of V1 is brought to patches, see
+        ``Attachment``. A base network with an attachment is the control without V1: a ``ConvStem``
+        with as many parameters stands in place of V1 and the bottleneck. Default: "patches" behind
+        V1, none in base networks.
+      drop_path: for transformers and ConvNeXts, the rate of stochastic depth, see
+        ``DropPathBackEnd``.
 
     Raises:
       ValueError: for an unknown name (the message has the most similar one), or an argument that
@@ -144,6 +165,15 @@ def create(
                 f"{option} is for {networks}, but name is {name!r}; use "
                 f"{instead.format(base=base_name)}"
             )
+    options = trunks.Options(depth, heads, patch_size, attachment, drop_path)
+    if base_name in trunks.TRUNKS:
+        given["options"] = options
+    elif options != _DEFAULT:
+        unknown = (field for field, x in vars(options).items() if x != getattr(_DEFAULT, field))
+        raise ValueError(
+            f"{next(unknown)} is for transformers and ConvNeXts, but name is {name!r}; there are "
+            f"{', '.join(trunks.TRUNKS)}"
+        )
     width = default_width(base_name) if width is None else width
     arguments.count("num_classes", num_classes)
     arguments.count("width", width)
@@ -166,6 +196,7 @@ def base(
     std: PerChannel | None = None,
     stem_size: int | None = None,
     front_end: nn.Module | None = None,
+    options: trunks.Options = _DEFAULT,
 ) -> BaseNetwork:
     """Build a base network, such as ``"resnet50"``; arguments as in ``create``."""
     image_size = _agreed("image_size", image_size, 224, least=8)
@@ -181,7 +212,22 @@ def base(
                 f"front_end takes the place of the stem; stem_size must be None, got {stem_size}"
             )
     form_size = stem_size or image_size
-    fields = _stem_fields(name, form_size)
+    if name in trunks.TRUNKS:
+        trunk = _trunk(name, options, image_size, form_size, width, dtype)
+        if front_end is not None:
+            stem, attachment = front_end, trunk.attachment_of_any()
+        elif options.attachment is not None:
+            config = v1_config(form_size, in_channels, f"vone_{name}")
+            cells = config.simple_channels + config.complex_channels
+            stem = trunk.control(config.stride, cells, in_channels)
+            attachment = trunk.attachment(config.stride, normed=False)
+        else:
+            stem, attachment = trunk.stem(), None
+        back_end = trunk.back_end(num_classes, attachment)
+    else:
+        fields = _stem_fields(name, form_size)
+        stem = front_end or _NETWORKS[name][0](features=width, dtype=dtype, **fields)
+        back_end = _back_end(name, num_classes, form_size, width, dtype, with_v1=False)
     default_mean, default_std = default_normalisation(name, in_channels)
     mean, std = (
         default if value is None else _per_channel(value, in_channels)
@@ -190,8 +236,8 @@ def base(
     check_normalisation("mean", mean, in_channels)
     check_normalisation("std", std, in_channels, positive=True)
     return BaseNetwork(
-        stem=front_end or _NETWORKS[name][0](features=width, dtype=dtype, **fields),
-        back_end=_back_end(name, num_classes, form_size, width, dtype, with_v1=False),
+        stem=stem,
+        back_end=back_end,
         mean=mean,
         std=std,
         dtype=dtype,
@@ -210,15 +256,18 @@ def vone(
     dtype: Dtype,
     v1: VOneBlockConfig | None = None,
     learned_normalization: Rule | None = None,
+    options: trunks.Options = _DEFAULT,
 ) -> VOneNet:
     """Build the VOneNet of a base network, such as ``"resnet50"``; arguments as in ``create``."""
     image_size = _agreed("image_size", image_size, 224, {"v1": v1}, least=8)
     in_channels = _agreed("in_channels", in_channels, 3, {"v1": v1})
     _check_rule(learned_normalization)
+    v1 = v1 or v1_config(image_size, in_channels, f"vone_{name}")
+    back_end, channels = _behind_v1(name, num_classes, v1, width, dtype, options)
     return VOneNet(
-        v1=v1 or v1_config(image_size, in_channels, f"vone_{name}"),
-        back_end=_back_end(name, num_classes, image_size, width, dtype, with_v1=True),
-        bottleneck_features=width,
+        v1=v1,
+        back_end=back_end,
+        bottleneck_features=channels,
         dtype=dtype,
         learned_normalization=learned_normalization,
     )
@@ -234,6 +283,7 @@ def evnet(
     v1: VOneBlockConfig | None = None,
     subcortical: SubcorticalConfig | None = None,
     learned_normalization: Rule | None = None,
+    options: trunks.Options = _DEFAULT,
 ) -> VOneNet:
     """Build the EVNet of a base network, such as ``"resnet50"``; arguments as in ``create``."""
     stages = {"v1": v1, "subcortical": subcortical}
@@ -242,14 +292,34 @@ def evnet(
     in_channels = _agreed("in_channels", in_channels, 3, {"subcortical": subcortical})
     _check_rule(learned_normalization)
     v1, subcortical = evnet_configs(name, image_size, in_channels, v1, subcortical)
+    back_end, channels = _behind_v1(name, num_classes, v1, width, dtype, options)
     return VOneNet(
         v1=v1,
-        back_end=_back_end(name, num_classes, image_size, width, dtype, with_v1=True),
-        bottleneck_features=width,
+        back_end=back_end,
+        bottleneck_features=channels,
         dtype=dtype,
         subcortical=subcortical,
         learned_normalization=learned_normalization,
     )
+
+
+def _behind_v1(
+    name: str, num_classes: int, v1: VOneBlockConfig, width: int, dtype: Dtype,
+    options: trunks.Options,
+) -> tuple[nn.Module, int]:  # fmt: skip
+    """The back end of a network with V1, and the channels of its bottleneck."""
+    size = v1.image_size
+    if name not in trunks.TRUNKS:
+        return _back_end(name, num_classes, size, width, dtype, with_v1=True), width
+    trunk = _trunk(name, options, size, size, width, dtype)
+    back_end = trunk.back_end(num_classes, trunk.attachment(v1.stride))
+    return back_end, trunk.bottleneck_features(v1.stride)
+
+
+def _trunk(
+    name: str, options: trunks.Options, image_size: int, form_size: int, width: int, dtype: Dtype
+) -> trunks.Trunk:
+    return trunks.Trunk(name, options, image_size, width, form_size < FULL_SIZE, dtype)
 
 
 def _agreed(

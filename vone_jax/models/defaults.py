@@ -11,14 +11,22 @@ from typing import Any, NamedTuple
 
 from vone_jax import names
 from vone_jax.models.efficientnet import WIDTH as EFFICIENTNET_WIDTH
+from vone_jax.models.trunks import TRUNKS
 from vone_jax.v1 import FanoNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
 
 # The mean and standard deviation of ImageNet's training images, RGB, which torchvision's networks
 # expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Networks with another normalisation. That of Lite0 is (x - 127) / 128 for images of 0 to 255.
-_NORMALISATIONS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
+# Networks with another normalisation. That of Lite0 is (x - 127) / 128 for images of 0 to 255, and
+# that of ViTs is the one of timm's published weights.
+_HALF = (0.5,) * 3
+_NORMALISATIONS = {
+    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
+    "vit_ti16": (_HALF, _HALF),
+    "vit_s16": (_HALF, _HALF),
+    "vit_b16": (_HALF, _HALF),
+}
 
 
 class StemForm(NamedTuple):
@@ -167,7 +175,10 @@ def evnet_configs(
 
 
 def default_width(name: str) -> int:
-    """The published number of channels behind the stem: 32 in EfficientNets, 64 in the others."""
+    """The published number of channels behind the stem; for ViTs, of a token."""
+    base = names.base_network(name)
+    if base in TRUNKS:
+        return TRUNKS[base].width
     return EFFICIENTNET_WIDTH if _is_efficientnet(name) else 64
 
 

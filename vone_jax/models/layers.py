@@ -1,5 +1,6 @@
 """Layers with PyTorch's conventions, which the published networks were trained with."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -60,6 +61,81 @@ def conv(
         name=name,
         **(usual | fields),
     )
+
+
+# The initialisers of transformers and ConvNeXts. timm truncates at 100 standard deviations.
+normal_002 = nn.initializers.normal(0.02)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over channels, with the constant of transformers.
+
+    Attributes:
+      dtype: type of the output. It is computed in float32.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*axes c"]) -> Float[Array, "*axes c"]:
+        """Normalise over the last axis."""
+        shape = (*[1] * (x.ndim - 1), x.shape[-1])
+        scale = self.param("scale", nn.initializers.ones, shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
+        x = x.astype(jnp.float32)
+        x -= jnp.mean(x, axis=-1, keepdims=True)
+        # E[x^2] - E[x]^2 would lose digits where the mean is large.
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        y = x * inverse * jnp.reshape(scale, shape) + jnp.reshape(bias, shape)
+        return y.astype(self.dtype)
+
+
+def dense(features: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:
+    """A linear layer of a transformer or a ConvNeXt."""
+    return nn.Dense(features, kernel_init=normal_002, dtype=dtype, name=name)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact GELU, x times the normal distribution function. JAX's default approximates it."""
+    return nn.gelu(x, approximate=False)
+
+
+class DropPathBackEnd(nn.Module):
+    """The base class of back ends with stochastic depth (Huang et al. 2016, arXiv:1603.09382).
+
+    They are called with ``(x, train, keys)``: ``keys`` is None in evaluation, and otherwise has one
+    key for each example, from which ``path_scales`` draws.
+
+    Attributes:
+      drop_path: probability that an example skips the last residual branch in training. It grows
+        linearly from 0 in the first block.
+    """
+
+    drop_path: float = dataclasses.field(default=0.0, kw_only=True)
+
+
+def path_scales(
+    keys: Key[Array, " n"] | None, drop_path: float, blocks: int, branches: int
+) -> Float[Array, "n blocks branches"] | None:
+    """Draw the factors of the residual branches of each example: 0, or 1 / (1 - rate).
+
+    The rate of block i is i / (blocks - 1) of ``drop_path``. The factors of an example depend on
+    its key alone. Without keys, the factors are None: all are 1.
+    """
+    if keys is None:
+        return None
+    kept = 1.0 - np.linspace(0.0, drop_path, blocks, dtype=np.float32)[None, :, None]
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (blocks, branches)))(keys)
+    return jnp.where(uniform < kept, 1.0 / kept, 0.0)
+
+
+def scaled(
+    branch: Float[Array, "n ..."], scales: Float[Array, " n"] | None
+) -> Float[Array, "n ..."]:
+    """Multiply the residual branch of each example by its factor, see ``path_scales``."""
+    if scales is None:
+        return branch
+    return branch * scales.astype(branch.dtype).reshape(-1, *[1] * (branch.ndim - 1))
 
 
 def linear(features: int, fan_in: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:

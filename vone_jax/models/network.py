@@ -4,6 +4,7 @@ Networks normalise images themselves.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 from vone_jax import arguments, prng
 from vone_jax.models import layers
 from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey
+from vone_jax.models.vit import resize_positions
 from vone_jax.v1 import (
     LearnedNormalization,
     SubcorticalBlock,
@@ -34,7 +36,7 @@ V1_MODULES = ("block", "normalization")
 
 
 class BaseNetwork(nn.Module):
-    """A standard CNN: normalisation, stem, back end.
+    """A standard network: normalisation, stem, back end.
 
     Attributes:
       stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end. Its
@@ -77,7 +79,7 @@ class BaseNetwork(nn.Module):
         if self.stem_noise is not None or self.stem_gain != 1.0:
             last = list(activations.values())[-1]
             activations["stem.noise"] = self._with_noise(last, noise_key)
-        behind = self.back_end(list(activations.values())[-1], train)
+        behind = _behind(self.back_end, list(activations.values())[-1], train, noise_key)
         if both := sorted(activations.keys() & behind.keys()):
             raise ValueError(f"layers of the stem must have other names than {', '.join(both)}")
         return activations | behind | {"logits": behind["logits"].astype(jnp.float32)}
@@ -95,7 +97,7 @@ class BaseNetwork(nn.Module):
 
 
 class VOneNet(nn.Module):
-    """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard CNN.
+    """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard network.
 
     With a subcortical stage before the block it is an EVNet (Piper et al. 2025, arXiv:2506.03089).
     Then V1 reads the cells of that stage in place of the channels of images, and each stage has its
@@ -175,15 +177,17 @@ class VOneNet(nn.Module):
           the back end, ``logits``. Maps are NHWC.
         """
         activations = self.front_end(images, noise_key)
-        return activations | self.behind_v1(activations["v1"], train)
+        return activations | self.behind_v1(activations["v1"], train, noise_key)
 
-    def behind_v1(self, responses: Maps, train: bool = False) -> Activations:
+    def behind_v1(
+        self, responses: Maps, train: bool = False, noise_key: NoiseKey | None = None
+    ) -> Activations:
         """The named activations behind ``v1``, from its responses."""
         activations = {}
         if self.learned_normalization is not None:
             responses = activations["v1.normalized"] = self.normalization(responses)
         activations["bottleneck"] = self.bottleneck(responses)
-        activations |= self.back_end(activations["bottleneck"], train)
+        activations |= _behind(self.back_end, activations["bottleneck"], train, noise_key)
         return activations | {"logits": activations["logits"].astype(jnp.float32)}
 
     def __call__(
@@ -194,6 +198,21 @@ class VOneNet(nn.Module):
 
 
 Model = BaseNetwork | VOneNet
+
+
+def _behind(
+    back_end: nn.Module, x: Maps, train: bool, noise_key: NoiseKey | None
+) -> dict[str, Array]:
+    """Call a back end. Stochastic depth draws from the keys of the examples, in training."""
+    call: Any = back_end
+    if not isinstance(back_end, layers.DropPathBackEnd):
+        return call(x, train)
+    keys = None
+    if train and back_end.drop_path:
+        if noise_key is None:
+            raise ValueError("noise_key must be given in training with drop_path, got None")
+        keys = prng.stream(prng.example_keys(noise_key, len(x)), "stochastic depth")
+    return call(x, train, keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,6 +313,38 @@ def with_noise(model: Model, noise: Noise) -> Model:
     if before is not None and noise is None:
         before = dataclasses.replace(before, noise=None)
     return model.clone(v1=dataclasses.replace(model.v1, noise=noise), subcortical=before)
+
+
+def with_image_size(model: Model, variables: Any, image_size: int) -> tuple[Model, Any]:
+    """The network for images of another size in pixels, and its variables.
+
+    The strides and the pixels per degree of V1 stay as they are, so the field of view grows with
+    the images. So do the weights, but for a transformer's table of positions, which is resized.
+
+    Raises:
+      ValueError: for a transformer, if patches do not divide the size.
+    """
+    if "tokens" in (params := variables["params"].get("back_end", {})):
+        tokens = params["tokens"]
+        side = math.isqrt(tokens["position"].shape[1] - 1)
+        rows, rest = divmod(side * image_size, model.image_size)
+        if rest:
+            patch_size = model.image_size // side
+            raise ValueError(
+                f"image_size must be a multiple of {patch_size} pixels, a patch, got {image_size}"
+            )
+        position = resize_positions(jnp.asarray(tokens["position"]), rows, rows)
+        params = {**params, "tokens": {**tokens, "position": position}}
+        variables = {**variables, "params": {**variables["params"], "back_end": params}}
+    if not isinstance(model, VOneNet):
+        return model.clone(image_size=image_size), variables
+
+    def resized(stage: Any) -> Any:
+        degrees = image_size * (stage.visual_degrees / stage.image_size)
+        return dataclasses.replace(stage, image_size=image_size, visual_degrees=degrees)
+
+    before = None if model.subcortical is None else resized(model.subcortical)
+    return model.clone(v1=resized(model.v1), subcortical=before), variables
 
 
 def with_fixed_bank(model: Model, variables: Any) -> tuple[Model, Any]:

@@ -245,7 +245,7 @@ class Network:
         """The network for images of another size in pixels.
 
         The weights, the strides and the pixels per degree of V1 stay as they are, so the field of
-        view grows with the images.
+        view grows with the images. A transformer's table of positions is resized.
 
         Raises:
           ValueError: for a network of functions, or a size that is out of range.
@@ -259,9 +259,13 @@ class Network:
                 f"{self.image_size} pixels"
             )
         shape = (image_size, image_size, self.in_channels)
-        trained = None if self.trained is None else _resized(self.trained, image_size)
-        model = _resized(self.model, image_size)
-        return dataclasses.replace(self, model=model, trained=trained, image_shape=shape)
+        model, variables = models.with_image_size(self.model, self.variables, image_size)
+        trained = self.trained
+        if trained is not None:
+            trained, _ = models.with_image_size(trained, self.variables, image_size)
+        return dataclasses.replace(
+            self, model=model, variables=variables, trained=trained, image_shape=shape
+        )
 
     def placed(self, place: Callable[[Any], Any]) -> "Network":
         """The network with its weights moved by ``place``, a function of a pytree.
@@ -339,19 +343,6 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return value.item() if isinstance(value, np.generic) else np.dtype(value).name
-
-
-def _resized(model: models.Model, image_size: int) -> models.Model:
-    """The module for images of another size, with the same weights, strides and kernels."""
-    if not isinstance(model, VOneNet):
-        return model.clone(image_size=image_size)
-
-    def resized(stage: Any) -> Any:
-        degrees = image_size * (stage.visual_degrees / stage.image_size)
-        return dataclasses.replace(stage, image_size=image_size, visual_degrees=degrees)
-
-    before = None if model.subcortical is None else resized(model.subcortical)
-    return model.clone(v1=resized(model.v1), subcortical=before)
 
 
 @dataclasses.dataclass(frozen=True)

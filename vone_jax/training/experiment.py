@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from vone_jax import arguments, corruptions, data, models
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share
+from vone_jax.models.attachment import Form
 from vone_jax.training.augmentation import Perturbation
 from vone_jax.training.optimizer import OptimizerConfig
 from vone_jax.v1 import Noise, SubcorticalConfig, VOneBlockConfig
@@ -26,8 +27,9 @@ MatmulPrecision = Literal["default", "high", "highest"]
 class ModelConfig:
     """The network, see ``models.create``."""
 
-    # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0 or efficientnet_lite0. With
-    # vone_ in front of its name it is a VOneNet, with ev_ an EVNet.
+    # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0, efficientnet_lite0,
+    # vit_ti16, vit_s16, vit_b16, deit_s16 or convnext_t. With vone_ in front of its name it is a
+    # VOneNet, with ev_ an EVNet.
     name: str
     # Number of logits. None is the number of classes of the data.
     num_classes: int | None = None
@@ -57,6 +59,19 @@ class ModelConfig:
     learned_normalization: Rule | None = None
     # A Flax module of your own in place of the stem of a base network, see docs/front_ends.md.
     front_end: nn.Module | None = None
+    # Blocks of a transformer, or of each stage of a ConvNeXt. None is as published.
+    depth: int | tuple[int, ...] | None = None
+    # Heads of a transformer. None is one for 64 channels.
+    heads: int | None = None
+    # Side of the patches of a transformer or a ConvNeXt in pixels. None is as published, and for
+    # small images 4 in transformers, 2 in ConvNeXts.
+    patch_size: int | None = None
+    # Layers between V1 and a transformer or a ConvNeXt. A base network with an attachment is the
+    # control: a convolutional stem with as many parameters in place of V1. None is "patches" behind
+    # V1, none in base networks.
+    attachment: Form | None = None
+    # Rate of stochastic depth of a transformer or a ConvNeXt.
+    drop_path: Share = 0.0
 
     def __post_init__(self):
         arguments.choice("name", self.name, models.NAMES)

@@ -90,7 +90,12 @@ def take_weights(
             f"initial_weights: only functions of {source.name} are known, so its weights cannot be "
             "taken; give a run directory, a folder of vone_jax.convert, or a checkpoint file"
         )
-    theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(source.variables).items()}
+    variables = source.variables
+    if isinstance(source.model, models.Model):
+        # A transformer's table of positions is resized.
+        size = experiment.model.image_size
+        _, variables = models.with_image_size(source.model, variables, size)
+    theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
     ours = _shapes(experiment, model)
     notes = [f"source: {note}" for note in source.notes]
     given_front_end = _front_end(source.model)

@@ -58,7 +58,7 @@ def resolve(experiment: Experiment, source: data.Source, initial: Any = None) ->
     given = _front_end(given, initial) | given
     try:
         made: Any = models.create(**given)
-        defaults: dict[str, Any] = {"width": made.back_end.width}
+        defaults: dict[str, Any] = {"width": made.back_end.width} | models.trunk_options(made)
         if isinstance(made, models.VOneNet):
             defaults |= {"v1": made.v1, "subcortical": made.subcortical}
         else:
