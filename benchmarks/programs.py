@@ -25,7 +25,7 @@ ATTACKS: dict[str, attacks.Attack] = {
     "fab": attacks.FAB("linf", EPS, steps=STEPS, targets=9),
     "square": attacks.Square("linf", EPS, queries=STEPS),
     "fgsm": attacks.FGSM("linf", EPS),
-    "mifgsm": attacks.MIFGSM("linf", EPS, steps=STEPS),
+    "mifgsm": attacks.PGD("linf", EPS, steps=STEPS, step_rule="eps/steps", momentum=1.0),
     "deepfool": attacks.DeepFool("l2", EPS, steps=STEPS),
     "cw": attacks.CW("l2", EPS, steps=STEPS),
     "ddn": attacks.DDN("l2", EPS, steps=STEPS),

@@ -26,7 +26,7 @@ from vone_jax.evaluation.physiology import Physiology
 from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.v1.divisive import GDN, OrientedPools
 
-IN_L2 = ("APGD", "CW", "DDN", "DeepFool", "FAB", "FGSM", "FMN", "MIFGSM", "PGD", "RandomNoise")
+IN_L2 = ("APGD", "CW", "DDN", "DeepFool", "FAB", "FGSM", "FMN", "PGD", "RandomNoise")
 ATTACKS = [getattr(attacks, name)("l2", 0.5) for name in (*IN_L2, "Square", "AutoAttack")]
 ATTACKS.append(attacks.SPSA("linf", 0.5))
 EXPERIMENT = training.Experiment(

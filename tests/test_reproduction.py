@@ -83,7 +83,7 @@ DRAWS = {
     "PGD, one run": lambda: attacked(
         attacks.PGD("l2", 0.5, 3, step_size=0.2, random_start=True, eot_samples=2)
     ),
-    "MI-FGSM": lambda: attacked(attacks.MIFGSM("linf", 0.1, steps=3)),
+    "MI-FGSM": lambda: attacked(attacks.PGD("linf", 0.1, 3, step_rule="eps/steps", momentum=1.0)),
     "APGD, one run": lambda: attacked(attacks.APGD("l2", 0.5, steps=5)),
     "APGD": lambda: attacked(attacks.APGD("l2", 0.5, steps=5, restarts=2)),
     "Square": lambda: attacked(attacks.Square("linf", 0.1, queries=20)),

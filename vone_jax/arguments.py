@@ -133,7 +133,8 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
     An integer is at least 1, a float is finite and not negative, and a bool is True or False.
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
     ``Annotated[str, choices]``, is one of the choices; another str is text. If the type is a
-    dataclass, or a union of dataclasses, the value is an instance. ``| None`` also allows None.
+    dataclass, or a union of dataclasses, the value is an instance. ``| None`` also allows None, and
+    ``| Callable[...]`` any function.
     Fields of other types and of other unions are not checked. Annotations must be types, not
     strings.
 
@@ -147,8 +148,12 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
         kinds = [kind for kind in union_members(hint) if kind is not types.NoneType]
         if value is None and types.NoneType in union_members(hint):
             continue
-        if len(kinds) > 1:
-            if all(map(dataclasses.is_dataclass, kinds)):
+        functions = [kind for kind in kinds if typing.get_origin(kind) is Callable]
+        if functions and callable(value):
+            continue
+        kinds = [kind for kind in kinds if kind not in functions]
+        if len(kinds) != 1:
+            if kinds and all(map(dataclasses.is_dataclass, kinds)):
                 instance(name, value, hint)
             continue
         kind, *inner = _annotated(kinds[0])

@@ -17,6 +17,7 @@ STEP_RULES = {
     "2.5*eps/steps": lambda eps, steps: 2.5 * eps / steps,
     "eps/32": lambda eps, steps: eps / 32,
     "eps/4": lambda eps, steps: eps / 4,
+    "eps/steps": lambda eps, steps: eps / steps,
 }
 
 # The 15 common corruptions of ImageNet-C by category (Hendrycks and Dietterich, 2019,

@@ -20,7 +20,7 @@ SURROGATE = problem.LOGITS_FN
 SETTINGS = [
     attacks.PGD("linf", 8 / 255, steps=3, step_size=0.1, random_start=True, early_stop=True),
     attacks.FGSM("l2", 0.3, eot_samples=2),
-    attacks.MIFGSM("l1", 1.5, decay=0.5),
+    attacks.PGD("l1", 1.5, momentum=0.5),
     attacks.APGD("l1", 12.0, loss="targeted_dlr", large_eps_schedule=True),
     attacks.SPSA("linf", 0.1, samples=3),
     attacks.Square("l2", 0.5, p_init=0.3),
@@ -122,7 +122,7 @@ RUNS = [
     *(
         pytest.param(attack, marks=pytest.mark.slow)
         for attack in (
-            attacks.MIFGSM("l1", 1.0, steps=4, eot_samples=2),
+            attacks.PGD("l1", 1.0, 4, step_rule="eps/steps", momentum=1.0, eot_samples=2),
             attacks.APGD("linf", 0.05, steps=6, restarts=2, eot_samples=2),
             attacks.APGD("l1", 1.0, steps=6, eot_samples=2, large_eps_schedule=True),
         )
@@ -179,7 +179,7 @@ def lost_when_moved(lost, keys, images):
         (attacks.PGD("linf", 0.1, steps=1, random_start=True, restarts=2, loss="margin"), math.nan),
         (attacks.PGD("linf", 0.1, steps=1, keep="best", loss="margin"), math.inf),
         (attacks.PGD("linf", 0.1, steps=2, random_start=True, early_stop=True), math.nan),
-        (attacks.MIFGSM("linf", 0.1, steps=2), math.nan),
+        (attacks.PGD("linf", 0.1, steps=2, momentum=1.0), math.nan),
         (attacks.APGD("linf", 0.1, steps=2), math.nan),
         (attacks.APGD("linf", 0.1, steps=2), math.inf),
         (attacks.Square("linf", 0.1, queries=2), math.nan),

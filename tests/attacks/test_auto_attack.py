@@ -210,7 +210,7 @@ def test_classifiers_of_too_few_classes_are_refused_before_any_compute(version, 
 def test_members_that_do_not_fit_are_refused():
     fgsm = FGSM("linf", 0.1)
     for attacks in (
-        [fgsm], ("apgd",), (), (FGSM("linf", 0.1, targeted=True),), (fgsm, FGSM("l2", 0.1)),
+        [fgsm], ("apgd",), (), (fgsm, FGSM("linf", 0.1, targeted=True)), (fgsm, FGSM("l2", 0.1)),
         (fgsm, FGSM("linf", 0.2)),
     ):  # fmt: skip
         with pytest.raises((ValueError, TypeError), match="^attacks must"):

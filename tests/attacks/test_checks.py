@@ -229,7 +229,7 @@ def test_functions_of_a_single_key_or_of_images_alone_are_not_adapted_in_silence
 def test_several_radii_are_not_broadcast_over_the_channels():
     images = jnp.full((2, 4, 4, 3), 0.5)
     attack = PGD("linf", jnp.asarray([0.1, 0.2, 0.1]), steps=1)
-    with pytest.raises(ValueError, match=r"eps must be one number, got an array of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"eps must be one number, or one for each image.*\(3,\)"):
         attack(KEY, logits_fn, images, LABELS)
     ladder = jax.vmap(lambda attack: attack(KEY, logits_fn, images, LABELS))(attack)
     np.testing.assert_allclose(jnp.max(ladder, axis=(1, 2, 3, 4)) - 0.5, attack.eps, rtol=1e-5)

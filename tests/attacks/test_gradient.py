@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import fast, prng
-from vone_jax.attacks import FGSM, MIFGSM, PGD, losses, norms
+from vone_jax.attacks import FGSM, PGD, losses, norms
 
 KEY = jax.random.key(11)
 
@@ -39,7 +39,7 @@ def test_linear_model_reaches_the_closed_form(norm):
         FGSM(norm, eps),
         PGD(norm, eps, steps=10),
         PGD(norm, eps, steps=10, step_rule="eps/4", order="box_then_ball"),
-        MIFGSM(norm, eps),
+        PGD(norm, eps, steps=10, step_rule="eps/steps", momentum=1.0),
     ):
         after = losses.margin(logits_fn(KEY, attack(KEY, logits_fn, images, labels)), labels)
         np.testing.assert_allclose(after, before + gain, rtol=2e-5, err_msg=repr(attack))
@@ -205,7 +205,7 @@ def test_momentum_equals_its_definition():
         delta = adversarial + eps / steps * over(momentum, 2) - images
         length = np.linalg.norm(delta, axis=1, keepdims=True)
         adversarial = np.clip(images + delta * np.minimum(1, eps / length), 0, 1)
-    attack = MIFGSM("l2", eps, steps=steps, decay=decay, loss="margin")
+    attack = PGD("l2", eps, steps, step_rule="eps/steps", momentum=decay, loss="margin")
     logits_fn = Partial(bent, jnp.asarray(weights, jnp.float32))
     square = jnp.asarray(images, jnp.float32).reshape(3, 4, 4, 1)
     ours = attack(KEY, logits_fn, square, jnp.zeros(3, jnp.int32))

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.attacks import linear_problem as problem
+from vone_jax import attacks
 from vone_jax.attacks import losses
 
 LABELS = jnp.asarray([0, 3, 1])
@@ -90,3 +92,71 @@ def test_a_loss_of_nan_stays_the_strongest():
     np.testing.assert_array_equal(best[1], [jnp.nan, jnp.nan, 3.0])
     # So do its images, or what the attack returns would look like a result.
     np.testing.assert_array_equal(best[0].ravel(), [jnp.nan, 1.0, 12.0])
+
+
+# A loss of one's own.
+
+
+def doubled_margin(logits, labels):
+    return 2 * losses.margin(logits, labels)
+
+
+@pytest.mark.parametrize("estimator", losses.ESTIMATORS)
+def test_a_function_for_a_loss_does_as_the_loss_that_it_is(estimator, batch, noisy):
+    images, labels = batch
+
+    def made(loss):
+        attack = attacks.PGD(
+            "l2", 0.5, steps=2, eot_samples=3, keep="best", loss=loss, estimator=estimator
+        )
+        return attack(jax.random.key(3), noisy, images, labels)
+
+    np.testing.assert_allclose(made(doubled_margin), made("margin"), atol=1e-6)
+
+
+def test_a_loss_is_a_known_name_or_a_function_of_one_number_per_example(batch, noisy):
+    images, labels = batch
+    with pytest.raises(ValueError, match="loss must be one of .* did you mean 'margin'"):
+        attacks.PGD("linf", 0.1, loss="margins")
+    mean = attacks.PGD("linf", 0.1, steps=1, loss=lambda logits, labels: jnp.mean(logits))
+    with pytest.raises(ValueError, match=r"loss must return one number per example, shape \(6,\)"):
+        mean(jax.random.key(3), noisy, images, labels)
+    # A name does not say what a function does, so a record of it would not either.
+    with pytest.raises(TypeError, match="PGD.loss has no JSON form"):
+        attacks.to_json(mean)
+
+
+# An operation without a gradient.
+
+
+def test_straight_through_has_the_values_of_one_function_and_the_derivative_of_the_other():
+    rounded = attacks.straight_through(lambda x: jnp.round(4 * x) / 4, jnp.sin)
+    x = jnp.linspace(0, 1, 7)
+    np.testing.assert_array_equal(rounded(x), np.round(4 * np.asarray(x)) / 4)
+    value, slope = jax.jvp(rounded, (x,), (jnp.full(7, 2.0),))
+    np.testing.assert_array_equal(value, rounded(x))
+    np.testing.assert_allclose(slope, 2 * np.cos(x), rtol=1e-6)
+    gradient = jax.grad(lambda x: jnp.sum(rounded(x) ** 2))(x)
+    np.testing.assert_allclose(gradient, 2 * rounded(x) * np.cos(x), rtol=1e-6)
+    identity = attacks.straight_through(jnp.round)
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(identity(x)))(x), np.ones(7))
+
+
+def test_an_attack_sees_through_rounded_pixels_and_through_a_whole_classifier():
+    labels = problem.labels(problem.TWO_CLASSES)
+
+    def rounded(keys, images):
+        return problem.TWO_CLASSES(keys, jnp.round(images * 255) / 255)
+
+    def through_pixels(keys, images):
+        pixels = attacks.straight_through(lambda images: jnp.round(images * 255) / 255)(images)
+        return problem.TWO_CLASSES(keys, pixels)
+
+    fgsm = attacks.FGSM("linf", 0.05)
+    blind = fgsm(problem.KEY, rounded, problem.IMAGES, labels)
+    np.testing.assert_array_equal(blind, problem.IMAGES)
+    sighted = fgsm(problem.KEY, problem.TWO_CLASSES, problem.IMAGES, labels)
+    whole = attacks.straight_through(rounded, problem.TWO_CLASSES)
+    for logits_fn in (through_pixels, whole):
+        adversarial = fgsm(problem.KEY, logits_fn, problem.IMAGES, labels)
+        np.testing.assert_allclose(adversarial, sighted, atol=1e-6)

@@ -2,7 +2,7 @@
 
 A classifier takes one typed key per example; ``per_example`` adapts a function of a single key.
 
-Within a radius, ``FGSM``, ``PGD``, ``MIFGSM`` and ``APGD`` follow the gradient, ``SPSA`` and
+Within a radius, ``FGSM``, ``PGD`` and ``APGD`` follow the gradient, ``SPSA`` and
 ``Square`` use scores alone, and ``RandomNoise`` is a baseline. ``FAB``, ``DeepFool``, ``CW``,
 ``DDN`` and ``FMN`` find the closest adversarial image. ``Strongest`` keeps the strongest result of
 several attacks, of which ``AutoAttack`` is one choice, ``Transfer`` attacks another network, and
@@ -14,13 +14,15 @@ several attacks, of which ``AutoAttack`` is one choice, ``Transfer`` attacks ano
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, from_json, to_json
 from vone_jax.attacks.carlini_wagner import CW
+from vone_jax.attacks.classifier import straight_through
 from vone_jax.attacks.deepfool import DeepFool
 from vone_jax.attacks.ensembles import AutoAttack, Strongest
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.fmn import DDN, FMN
-from vone_jax.attacks.gradient import FGSM, MIFGSM, PGD, STEP_RULES
+from vone_jax.attacks.gradient import FGSM, PGD, STEP_RULES
 from vone_jax.attacks.gradient_free import SPSA, RandomNoise
 from vone_jax.attacks.minimal import MinimalNormAttack, MinimalPerturbation
 from vone_jax.attacks.square import Square
+from vone_jax.attacks.trace import Trace
 from vone_jax.attacks.wrappers import InBatches, Transfer
 from vone_jax.prng import per_example

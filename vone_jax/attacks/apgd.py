@@ -22,7 +22,7 @@ from vone_jax import prng
 from vone_jax.arguments import Share
 from vone_jax.attacks import classifier, losses, norms
 from vone_jax.attacks.attack import GradientAttack, Repeated
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, select
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
 _MOMENTUM = 0.75
 _FIRST_MOVED = 0.2
@@ -115,8 +115,8 @@ class _State(NamedTuple):
     images: Images
     before: Images
     best: _Point
-    fooling: Images
-    fooled: Mask
+    adversarial: Images  # the last misclassified iterate
+    misclassified: Mask  # whether there is one
     finite: Mask
     control: Any  # Sparsity for L1, else Halving
 
@@ -131,19 +131,18 @@ class APGD(GradientAttack, Repeated):
     Attributes:
       steps: number of steps of one run, over all stages.
       restarts: number of runs with other starts, or of rounds over the targets.
-      loss: "cross_entropy", "dlr", "margin", or "targeted_dlr", which makes one run for each of
-        the likeliest other classes of the clean image, and counts any misclassification.
+      loss: "cross_entropy", "dlr", "margin", a function, or "targeted_dlr", which makes one run
+        for each of the likeliest other classes of the clean image, and counts any
+        misclassification.
       targets: number of these classes; never more than there are other classes.
       rho: the step size is halved if less than this share of steps raised the loss (not for L1).
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
     """
 
-    choices = 2
-
     steps: int = 100
     restarts: int = 1
-    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] = dataclasses.field(
+    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] | losses.LossFn = dataclasses.field(
         default="cross_entropy", kw_only=True
     )
     targets: int = 9
@@ -155,13 +154,13 @@ class APGD(GradientAttack, Repeated):
         if self.large_eps_schedule and stages(self.steps, True)[-1][1] < 1:
             raise ValueError(f"large_eps_schedule needs 3 steps, or 5 and more, got {self.steps}")
 
-    def rounds(self, classes: int) -> int:
+    def runs(self, classes: int) -> int:
         return self.restarts * self._target_count(classes)
 
     def _target_count(self, classes: int) -> int:
         return min(self.targets, classes - 1) if self.loss == "targeted_dlr" else 1
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images, Images]:
         target = labels
@@ -171,10 +170,10 @@ class APGD(GradientAttack, Repeated):
             count = self._target_count(logits.shape[-1])
             target = losses.rivals(logits, labels, count).astype(labels.dtype)[number % count]
         run_keys = prng.fold(keys, number)
-        fooling, highest, finite = self._run(run_keys, logits_fn, images, labels, target)
-        return select(finite, (fooling, highest), jnp.nan)
+        adversarial, highest, finite = self._ascend(run_keys, logits_fn, images, labels, target)
+        return where(finite, (adversarial, highest), jnp.nan)
 
-    def _run(
+    def _ascend(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, target: Labels
     ) -> tuple[Images, Images, Mask]:
         """Make one run from a random start.
@@ -182,8 +181,10 @@ class APGD(GradientAttack, Repeated):
         Return three arrays: the last misclassified iterate of each example, or else the iterate
         with the highest loss; the latter in any case; True where losses and gradients were finite.
         """
-        targeted_dlr = functools.partial(losses.targeted_dlr, targets=target)
-        function = losses.LOSSES.get(self.loss, targeted_dlr)
+        if self.loss == "targeted_dlr":
+            function = functools.partial(losses.targeted_dlr, targets=target)
+        else:
+            function = losses.of(self.loss)
         noise_keys, dtype = prng.stream(keys, "noise"), images.dtype
 
         def stage(carry: tuple[Images, Images, Mask], plan: tuple) -> tuple[tuple, None]:
@@ -199,18 +200,18 @@ class APGD(GradientAttack, Repeated):
                 )
                 # One draw is enough: without noise all draws agree, and with noise the judging
                 # draws have to confirm a misclassification.
-                wrong = losses.misled(logits[0], labels, self.targeted)
+                misclassified = losses.misclassified(logits[0], labels, self.targeted)
                 point = _Point(state.images, slope, loss)
-                best = select(loss > state.best.loss, point, state.best)
+                best = where(loss > state.best.loss, point, state.best)
                 control, gap = state.control, gaps[number]
                 if self.norm == "l1":
-                    checked, back = control.check(_nonzero(best.images - images), eps)
+                    checked, return_to_best = control.check(_nonzero(best.images - images), eps)
                 else:
                     control = control.observe(loss, number)
-                    checked, back = control.check(gap, best.loss, self.rho)
+                    checked, return_to_best = control.check(gap, best.loss, self.rho)
                 due = gap > 0
                 control = jax.tree.map(functools.partial(jnp.where, due), checked, control)
-                current, slope, _ = select(back & due, best, point)
+                current, slope, _ = where(return_to_best & due, best, point)
                 if self.norm == "l1":
                     ascent = norms.sparse_direction(slope, control.moved)
                 else:
@@ -218,18 +219,18 @@ class APGD(GradientAttack, Repeated):
                 ahead = current + control.step_size[:, None, None, None] * ascent
                 moved = self._feasible(ahead, images, eps)
                 if self.norm != "l1":
-                    share = jnp.where(number == 0, 1.0, _MOMENTUM).astype(dtype)
-                    momentum = (1.0 - share) * (current - state.before)
-                    moved = current + share * (moved - current) + momentum
+                    weight = jnp.where(number == 0, 1.0, _MOMENTUM).astype(dtype)
+                    momentum = (1.0 - weight) * (current - state.before)
+                    moved = current + weight * (moved - current) + momentum
                     moved = self._feasible(moved, images, eps)
-                sound = jnp.isfinite(loss) & jnp.all(jnp.isfinite(point.slope), axis=(1, 2, 3))
+                finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(point.slope), axis=(1, 2, 3))
                 return _State(
                     images=moved,
                     before=current,
                     best=best,
-                    fooling=select(wrong, point.images, state.fooling),
-                    fooled=state.fooled | wrong,
-                    finite=state.finite & sound,
+                    adversarial=where(misclassified, point.images, state.adversarial),
+                    misclassified=state.misclassified | misclassified,
+                    finite=state.finite & finite,
                     control=control,
                 )
 
@@ -237,23 +238,24 @@ class APGD(GradientAttack, Repeated):
                 images=first,
                 before=first,
                 best=_Point(first, jnp.zeros_like(images), jnp.full(finite.shape, -jnp.inf, dtype)),
-                fooling=first,
-                fooled=jnp.zeros_like(finite),
+                adversarial=first,
+                misclassified=jnp.zeros_like(finite),
                 finite=finite,
                 control=self._control(first, images, eps, stage_number),
             )
             # One more iteration than steps, because each evaluates the result of the step before.
             state = jax.lax.fori_loop(0, steps + 1, step, state)
             highest = state.best.images
-            return (highest, select(state.fooled, state.fooling, highest), state.finite), None
+            adversarial = where(state.misclassified, state.adversarial, highest)
+            return (highest, adversarial, state.finite), None
 
         factors, steps = np.asarray(stages(self.steps, self.large_eps_schedule)).T
         numbers = jnp.arange(len(steps), dtype=jnp.int32)
         plans = numbers, jnp.asarray(factors, dtype), jnp.asarray(steps, jnp.int32), self._gaps()
         start = self._start(prng.stream(keys, "start"), images, float(factors[0]) * self.eps)
         carry = (start, start, jnp.ones(images.shape[:1], bool))
-        (highest, fooling, finite), _ = jax.lax.scan(stage, carry, plans)
-        return fooling, highest, finite
+        (highest, adversarial, finite), _ = jax.lax.scan(stage, carry, plans)
+        return adversarial, highest, finite
 
     def _gaps(self) -> Int[Array, "stages steps"]:
         """Return at each checkpoint of a stage the steps since the one before; 0 at other steps."""
@@ -269,11 +271,12 @@ class APGD(GradientAttack, Repeated):
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
             drawn = norms.sample(keys, shape, "linf", 1.0, dtype)
-            drawn = eps * drawn / norms.size(drawn, "linf")[:, None, None, None]
+            drawn = drawn / norms.size(drawn, "linf")[:, None, None, None]
+            drawn = norms.per_image(eps) * drawn
         else:
             drawn = jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
             if self.norm == "l2":
-                drawn = eps * norms.direction(drawn, "l2")
+                drawn = norms.per_image(eps) * norms.direction(drawn, "l2")
         return self._feasible(images + drawn, images, eps)
 
     def _feasible(self, adversarial: Images, images: Images, eps: Scalar) -> Images:

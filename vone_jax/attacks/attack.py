@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import operator
 import typing
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,8 +35,10 @@ from vone_jax.attacks.classifier import (
     Keys,
     Labels,
     LogitsFn,
-    select,
+    Scalar,
+    where,
 )
+from vone_jax.attacks.trace import Recorder, Trace
 from vone_jax.names import NORMS
 
 AnyAttack = TypeVar("AnyAttack", bound="Attack")
@@ -43,7 +46,7 @@ AnyAttack = TypeVar("AnyAttack", bound="Attack")
 # Types of fields with the accepted values, see ``arguments.fields``.
 Norm = Annotated[str, NORMS]
 Estimator = Annotated[str, losses.ESTIMATORS]
-Loss = Annotated[str, (*losses.LOSSES,)]
+Loss = Annotated[str, (*losses.LOSSES,)] | losses.LossFn
 
 # How far the norm of a change may exceed the radius, as a share of it: sums of many values round.
 BALL_TOLERANCE = 1e-3
@@ -62,11 +65,15 @@ def _is_leaf(hint: Any) -> bool:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Attack(abc.ABC):
-    """Base of the attacks. A subclass with a method ``perturb`` is an attack.
+    """Base of the attacks. A subclass writes one of three methods.
 
-    It becomes a frozen dataclass and a pytree. Fields that are floats or attacks are its leaves,
-    unless their metadata say ``{"leaf": False}``. They are checked when a user makes one, and not
-    when JAX rebuilds it.
+    ``perturb`` is an attack of one run. ``run``, of a ``Repeated`` attack, is one of several runs,
+    of which the strongest result is kept. ``search``, of a ``MinimalNormAttack``, looks for the
+    closest adversarial image.
+
+    A subclass becomes a frozen dataclass and a pytree. Fields that are floats or attacks are its
+    leaves, unless their metadata say ``{"leaf": False}``. They are checked when a user makes one,
+    and not when JAX rebuilds it.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
@@ -81,8 +88,6 @@ class Attack(abc.ABC):
 
     # Whether the attack takes a misclassification in its noise draws for a success.
     decides_by_draws: ClassVar[bool] = False
-    # Number of images that a run returns; the strongest is kept.
-    choices: ClassVar[int] = 1
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -137,10 +142,32 @@ class Attack(abc.ABC):
         del classes
         return (self,)
 
-    def rounds(self, classes: int) -> int:
-        """Return the number of independent runs."""
+    def runs(self, classes: int) -> int:
+        """Return the number of runs, for a number of classes."""
         del classes
         return 1
+
+    def for_images(self, rows: Array | np.ndarray) -> "Attack":
+        """Return the attack on some rows of a batch: with their radii, if each image has one."""
+        return self._with_radii(lambda radii: radii[rows])
+
+    def _with_radii(self, change: Callable[[Array], Array]) -> "Attack":
+        """Return the attack with radii per image changed, also in the attacks that it runs."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, Attack):
+                return value._with_radii(change)
+            if not isinstance(value, tuple):
+                return value
+            items = tuple(map(changed, value))
+            return items if any(map(operator.is_not, items, value)) else value
+
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        new = {name: changed(value) for name, value in fields.items()}
+        if jnp.ndim(new.get("eps", 0.0)) == 1:
+            new["eps"] = change(new["eps"])
+        differ = any(new[name] is not fields[name] for name in fields)
+        return dataclasses.replace(self, **new) if differ else self
 
     def images_at_once(self, images: Images) -> int:
         """Return how many images are attacked in one call of a compiled function."""
@@ -156,7 +183,7 @@ class Attack(abc.ABC):
         """Return adversarial images.
 
         On CPUs and in ensembles, few images are attacked at a time, and later runs leave out the
-        images that have fallen. Results do not depend on that.
+        images that are misclassified. Results do not depend on that.
 
         Args:
           key: typed key. With one key, the draws of an example depend on its position. With an
@@ -201,16 +228,34 @@ class Attack(abc.ABC):
         check_result(attack, images, best.images)
         return best
 
+    def trace(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Trace:
+        """Make the attack, and return its loss at each evaluation and the number of queries.
+
+        All images are attacked at once, in a program of its own, which is compiled for each trace.
+        The loss is that of the attack, or the margin for an attack that has none or
+        "targeted_dlr". Arguments and errors are those of a call, outside of transformations.
+        """
+        attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
+        recorder = Recorder()
+        best = strongest.at_once(attack, keys, recorder.watch(logits_fn), images, labels)
+        check_result(attack, images, best.images)
+        loss = getattr(self, "loss", "margin")
+        loss = losses.of("margin" if loss == "targeted_dlr" else loss)
+        return recorder.trace(best.images, labels, loss)
+
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> tuple["Attack", Keys, LogitsFn, Images, Labels]:
         """Return the arguments of ``strongest.at_once``, after the checks of a call."""
-        if jnp.ndim(self.eps):
-            raise ValueError(
-                f"eps must be one number, got an array of shape {jnp.shape(self.eps)}; "
-                f"for several radii, use a loop or jax.vmap over attacks; neither compiles again"
-            )
         logits_fn, images, labels = classifier.check_batch(key, logits_fn, images, labels)
+        if jnp.ndim(self.eps) and jnp.shape(self.eps) != labels.shape:
+            raise ValueError(
+                f"eps must be one number, or one for each image, shape {labels.shape}, got an "
+                f"array of shape {jnp.shape(self.eps)}; for several radii, use a loop or jax.vmap "
+                f"over attacks; neither compiles again"
+            )
         keys = prng.example_keys(key, images.shape[0])
 
         def as_pytree(leaf: Any) -> Any:
@@ -218,6 +263,7 @@ class Attack(abc.ABC):
 
         # Surrogates are functions, too.
         attack = jax.tree.map(as_pytree, self)
+        attack = attack._with_radii(lambda radii: jnp.asarray(radii, images.dtype))
         # Raises for a number of classes that does not fit.
         attack.members(classifier.classes(logits_fn, keys, images))
         for unaveraged, attacked in attack.unaveraged(logits_fn):
@@ -235,10 +281,10 @@ class Attack(abc.ABC):
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         """Run the attack: a pure function of checked input, with one key per example."""
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images, ...]:
-        """Make one of the ``rounds``, and return the images that it found."""
+        """Make the run of a number, and return the images that it found, the candidates."""
         del number
         return (self.perturb(keys, logits_fn, images, labels),)
 
@@ -252,7 +298,7 @@ class Attack(abc.ABC):
     ) -> tuple[classifier.Values, classifier.Draws]:
         """Return the averaged loss, which the attack raises, and the logits of the noise draws."""
         logits = classifier.draws(logits_fn, keys, images, self.eot_samples)
-        loss = loss or losses.LOSSES[self.loss]
+        loss = loss or losses.of(self.loss)
         average = losses.averaged(loss, self.estimator, logits, labels)
         return -average if self.targeted else average, logits
 
@@ -277,7 +323,7 @@ class Attack(abc.ABC):
 
         slope, (values, logits) = jax.grad(total, has_aux=True)(images)
         finite = jnp.isfinite(values) & jnp.all(jnp.isfinite(logits), axis=(0, 2))
-        return select(finite, slope, jnp.nan), values, logits
+        return where(finite, slope, jnp.nan), values, logits
 
 
 class Repeated(Attack):
@@ -287,17 +333,17 @@ class Repeated(Attack):
       restarts: number of runs with other draws.
     """
 
-    def rounds(self, classes: int) -> int:
+    def runs(self, classes: int) -> int:
         return vars(self).get("restarts", 1)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         return strongest.strongest(self, keys, logits_fn, images, labels).images
 
     @abc.abstractmethod
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images, ...]:
-        """Make one of the ``rounds``, and return the images that it found."""
+        """Make the run of a number, and return the images that it found, the candidates."""
 
 
 class LossAttack(Attack):
@@ -308,10 +354,13 @@ class LossAttack(Attack):
 
     Attributes:
       norm: the norm that bounds perturbations: "linf", "l2" or "l1".
-      eps: the radius of the ball in pixel units, for instance 4/255.
+      eps: the radius of the ball in pixel units, for instance 4/255; or an array (N,), one radius
+        for each image.
       steps: number of steps of a run.
       eot_samples: noise draws per step. The loss is averaged over them before it is differentiated.
-      loss: the loss that the attack raises: "cross_entropy", "margin" or "dlr".
+      loss: the loss that the attack raises: "cross_entropy", "margin", "dlr", or a function
+        ``(logits, labels) -> losses`` of shapes (N, classes), (N,) and (N,). A function has no
+        JSON form, so ``to_json`` refuses it.
       targeted: whether labels are classes to reach rather than to leave. The attack then lowers
         the loss, and reaching the target counts as misclassification. Not allowed with "dlr".
     """
@@ -387,20 +436,20 @@ def check_result(attack: Attack, images: Images, adversarial: Images) -> None:
       FloatingPointError: if a value is not finite; the message names the examples.
       ValueError: if an image leaves [0, 1] or the ball of the attack.
     """
-    report = _report(images, adversarial, attack.norm)
-    if isinstance(report[0], Tracer) or isinstance(attack.eps, Tracer):
+    report = _report(images, adversarial, attack.norm, attack.eps)
+    if isinstance(report[0], Tracer):
         return
-    broken, *numbers = report
+    not_finite, *numbers = report
     # Another process may hold a part of the images: only single numbers are known to all.
-    failed, low, high, largest, eps = jax.device_get((*numbers, attack.eps))
+    failed, low, high, excess = jax.device_get(numbers)
     if failed:
-        raise FloatingPointError(_not_finite(broken))
+        raise FloatingPointError(_not_finite(not_finite))
     inside = -batches.BOX_TOLERANCE <= low and high <= 1 + batches.BOX_TOLERANCE
-    if not inside or largest > eps * (1 + BALL_TOLERANCE) + batches.BOX_TOLERANCE:
+    if not inside or excess > 0:
         raise ValueError(
             f"images of {type(attack).__name__} must lie in [0, 1] and in the ball of norm "
-            f"{attack.norm} with eps {eps:g}, got values from {low:g} to {high:g} and "
-            f"changes of norm up to {largest:g}; clip and project them, see attacks.norms"
+            f"{attack.norm} and radius eps, got values from {low:g} to {high:g} and changes of "
+            f"norm up to eps + {max(excess, 0.0):g}; clip and project them, see attacks.norms"
         )
 
 
@@ -410,28 +459,31 @@ def check_finite(adversarial: Images) -> None:
     Raises:
       FloatingPointError: if a value is not finite; the message names the examples.
     """
-    broken, failed, *_ = _report(adversarial, adversarial, "")
+    not_finite, failed, *_ = _report(adversarial, adversarial, "", 0.0)
     if not isinstance(failed, Tracer) and failed:
-        raise FloatingPointError(_not_finite(broken))
+        raise FloatingPointError(_not_finite(not_finite))
 
 
-def _not_finite(broken: Array) -> str:
-    positions = jnp.flatnonzero(broken)[:8].tolist()
+def _not_finite(not_finite: Array) -> str:
+    positions = jnp.flatnonzero(not_finite)[:8].tolist()
     return (
         f"the attack met a gradient or logits that are not finite, at batch positions {positions}"
     )
 
 
 @functools.partial(jax.jit, static_argnames="norm")
-def _report(images: Images, adversarial: Images, norm: str) -> tuple[Array, ...]:
-    """Return which images are not finite, whether any, the extremes, and the largest change.
+def _report(images: Images, adversarial: Images, norm: str, eps: Scalar) -> tuple[Array, ...]:
+    """Return which images are not finite, whether any, the extremes, and the excess of radius.
 
-    The norm is 0 for a measure of a user that is none of ``NORMS``.
+    This is the largest change beyond ``eps`` and its tolerance, at least 0. It is 0 for a measure
+    of a user that is none of ``NORMS``.
     """
-    broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
-    known = norm in NORMS
-    largest = jnp.max(norms.size(adversarial - images, norm)) if known else jnp.zeros(())
-    return broken, jnp.any(broken), jnp.min(adversarial), jnp.max(adversarial), largest
+    not_finite = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
+    excess = jnp.zeros(())
+    if norm in NORMS:
+        allowed = jnp.asarray(eps, images.dtype) * (1 + BALL_TOLERANCE) + batches.BOX_TOLERANCE
+        excess = jnp.max(norms.size(adversarial - images, norm) - allowed, initial=0.0)
+    return not_finite, jnp.any(not_finite), jnp.min(adversarial), jnp.max(adversarial), excess
 
 
 def to_json(attack: Attack) -> dict[str, Any]:

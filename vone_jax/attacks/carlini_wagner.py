@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.arguments import Positive
 from vone_jax.attacks import losses
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values, select
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values, where
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -132,14 +132,14 @@ class CW(MinimalNormAttack):
             slope = 2 * point * jax.nn.sigmoid(-2 * variable) * slope
             found, adversarial = self.closer(closest, point, logits, images, labels)
             # An image that has stopped takes no more draws of the noise.
-            closest = select(active, found, closest)
+            closest = where(active, found, closest)
             success = success | (active & adversarial)
             if self.abort_early:
                 check = number % -(-self.steps // 10) == 0
                 active = active & (~check | (each <= _PROGRESS * checked))
                 checked = jnp.where(check, each, checked)
             descent, adam = adam.direction(slope, number)
-            moved = select(active, variable - self.learning_rate * descent, variable)
+            moved = where(active, variable - self.learning_rate * descent, variable)
             return number + 1, active, checked, success, closest, moved, adam
 
         # Images may lie outside [0, 1] by rounding.

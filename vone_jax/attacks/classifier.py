@@ -97,16 +97,43 @@ def draws(logits_fn: LogitsFn, keys: Keys, images: Images, count: int) -> Draws:
     return jax.vmap(logits_fn, in_axes=(0, None))(draw_keys, images)
 
 
-def select(chosen: Mask, ours: Tree, theirs: Any) -> Tree:
-    """Return the rows of ``ours`` where ``chosen`` holds, of ``theirs`` elsewhere.
+def where(mask: Mask, new: Tree, old: Any) -> Tree:
+    """Return the rows of ``new`` where the mask is True, those of ``old`` elsewhere.
 
-    Both are trees of arrays with a row for each example; ``theirs`` may be a number instead.
+    Both are trees of arrays with a row for each example; ``old`` may be a number instead.
     """
 
-    def rows(one: Array, other: Array | float) -> Array:
-        return jnp.where(chosen.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+    def rows(new: Array, old: Array | float) -> Array:
+        return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return jax.tree.map(rows, ours, jax.tree.broadcast(theirs, ours))
+    return jax.tree.map(rows, new, jax.tree.broadcast(old, new))
+
+
+def straight_through(
+    forward: Callable[..., Any], backward: Callable[..., Any] = lambda values: values
+) -> Callable[..., Any]:
+    """Return a function with the values of ``forward`` and the derivative of ``backward``.
+
+    An operation without a useful gradient, such as rounding or JPEG, hides the gradient of the
+    network behind it. With a smooth approximation in the backward pass, attacks see through it
+    (BPDA: Athalye et al., Obfuscated gradients give a false sense of security, 2018,
+    arXiv:1802.00420).
+
+    Args:
+      forward: any function of arrays; it may be a whole classifier ``(keys, images) -> logits``.
+      backward: a function of the same arguments, with results of the same shape and dtype. By
+        default the identity: the straight-through estimator.
+    """
+
+    @jax.custom_jvp
+    def function(*arguments: Any) -> Any:
+        return forward(*arguments)
+
+    @function.defjvp
+    def _(arguments: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        return forward(*arguments), jax.jvp(backward, arguments, tangents)[1]
+
+    return functools.wraps(forward)(function)
 
 
 def in_dtype(attack: Tree, dtype: Any) -> Tree:

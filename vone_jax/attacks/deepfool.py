@@ -21,7 +21,7 @@ from vone_jax.attacks.classifier import (
     Logits,
     LogitsFn,
     Values,
-    select,
+    where,
 )
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -92,7 +92,7 @@ class LinearisedAttack(MinimalNormAttack):
             distance = boundary_distance(gap, slope, self.norm)
             # A gradient of NaN wins and is kept, so that it is reported.
             wins = ~(distance >= nearest.distance) & ~jnp.isnan(nearest.distance)
-            return select(wins, Boundary(gap, slope, distance), nearest), None
+            return where(wins, Boundary(gap, slope, distance), nearest), None
 
         zero = jnp.zeros_like(value[:, 0])
         start = Boundary(zero, jnp.zeros_like(images), jnp.full_like(zero, jnp.inf))
@@ -142,7 +142,7 @@ class DeepFool(LinearisedAttack):
             slope = -boundary.slope if self.targeted else boundary.slope
             direction = norms.direction(slope, self.norm)
             moved = total + (boundary.distance + _EXTRA)[:, None, None, None] * direction
-            return select(stopped, total, moved), stopped, closest
+            return where(stopped, total, moved), stopped, closest
 
         start = (jnp.zeros_like(images), closest.distance == 0, closest)
         total, _, closest = jax.lax.fori_loop(0, self.steps, step, start)

@@ -28,7 +28,7 @@ class Ensemble(Attack):
     Attributes:
       batch_size: images at a time. None: few on CPUs, and all on other devices. The remaining
         images are packed into as few calls as possible, so a smaller number saves more work once
-        most images have fallen.
+        most images are misclassified.
     """
 
     _: dataclasses.KW_ONLY
@@ -46,14 +46,15 @@ class Strongest(Ensemble):
 
     The members run one after the other, each from the clean image. The image is kept that is
     classified right in the fewest noise draws and, among equals, has the largest mean margin. No
-    attack uses these judging draws. Later members skip an image only if all of these draws
+    attack uses these draws of the choice. Later members skip an image only if all of these draws
     misclassify it. So a lucky draw does not beat a classifier with noise. Score the result with yet
-    other draws. For a classifier without noise this is the usual worst case.
+    other draws. For a classifier without noise this is the usual worst case. Members with targets
+    share the classes to reach, and the image is kept that reaches its class most often.
 
     ``choose`` also returns which member won, and ``len(attacks)`` for the clean image.
 
     Attributes:
-      attacks: attacks of one norm and radius.
+      attacks: attacks of one norm and radius, all with targets or all without.
       draws: noise draws by which candidates are compared.
       batch_size: images at a time, see ``Ensemble``.
     """
@@ -70,10 +71,8 @@ class Strongest(Ensemble):
             raise ValueError("attacks must be one attack or more, got none")
         super().__post_init__()
         for member in several:
-            if member.targeted:
-                raise ValueError(
-                    f"attacks must be untargeted, since labels are true classes, got {member!r}"
-                )
+            if member.targeted != self.targeted:
+                raise ValueError(f"attacks must all have targeted={self.targeted}, got {member!r}")
             if member.norm != self.norm:
                 raise ValueError(f"attacks must be of norm {self.norm}, got {member!r}")
             radii = (member.eps, self.eps)
@@ -84,6 +83,7 @@ class Strongest(Ensemble):
     # Without annotations, so that these are no fields.
     norm = property(lambda self: self.attacks[0].norm)  # pyright: ignore
     eps = property(lambda self: self.attacks[0].eps)  # pyright: ignore
+    targeted = property(lambda self: self.attacks[0].targeted)  # pyright: ignore
     least_classes = property(lambda self: max(each.least_classes for each in self.attacks))
     choice_draws = property(lambda self: self.draws)
 

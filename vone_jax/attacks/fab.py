@@ -19,7 +19,7 @@ from vone_jax import prng
 from vone_jax.arguments import Range, Share
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Repeated
-from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values, select
+from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values, where
 from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
 from vone_jax.attacks.minimal import Closest
 from vone_jax.attacks.norms import Column, Flat
@@ -84,13 +84,13 @@ class FAB(LinearisedAttack, Repeated):
     def least_classes(self) -> int:
         return (self.targets or 1) + 1
 
-    def rounds(self, classes: int) -> int:
+    def runs(self, classes: int) -> int:
         return self.targets or 1
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images]:
-        search = functools.partial(self.search, first=number)
+        search = functools.partial(self.search, target=number)
         found = self.closest(keys, logits_fn, images, labels, search)
         return (self.within(found, images),)
 
@@ -101,15 +101,15 @@ class FAB(LinearisedAttack, Repeated):
         images: Images,
         labels: Labels,
         closest: Closest,
-        first: Array | None = None,
+        target: Array | None = None,
     ) -> Closest:
-        """Search in all runs or, with ``first``, in those of one target."""
+        """Search towards all targets or, with the number of one, towards that one."""
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
-        def run(number: Array, closest: Closest) -> Closest:
-            if first is not None:
-                number = first.astype(jnp.int32) + number * count
+        def start_again(number: Array, closest: Closest) -> Closest:
+            if target is not None:
+                number = target.astype(jnp.int32) + number * count
             run_keys = prng.fold(keys, number)
             classes = None if groups is None else groups[number % count]
             point = images
@@ -132,12 +132,12 @@ class FAB(LinearisedAttack, Repeated):
                 logits = self.logits(prng.stream(step_keys, "decision"), logits_fn, point)
                 closest, adversarial = self.closer(closest, point, logits, images, labels)
                 back = images + self.beta * (point - images)
-                return select(adversarial, back, point), closest
+                return where(adversarial, back, point), closest
 
             return jax.lax.fori_loop(0, self.steps, step, (point, closest))[1]
 
-        runs = self.restarts * (count if first is None else 1)
-        return jax.lax.fori_loop(0, runs, run, closest)
+        starts = self.restarts * (count if target is None else 1)
+        return jax.lax.fori_loop(0, starts, start_again, closest)
 
     def _groups(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels

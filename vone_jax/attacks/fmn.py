@@ -17,7 +17,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.arguments import Positive, Range
 from vone_jax.attacks import norms
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Scalar, Values, select
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Scalar, Values, where
 from vone_jax.attacks.deepfool import boundary_distance
 from vone_jax.attacks.minimal import Closest, MinimalNormAttack
 
@@ -64,7 +64,7 @@ class DDN(MinimalNormAttack):
             radius = jnp.minimum(radius * factor, largest)
             random = norms.surface(prng.stream(step_keys, "direction"), shape, "l2", dtype)
             flat = jnp.all(slope == 0, axis=(1, 2, 3))
-            direction = select(flat, random, norms.direction(slope, "l2"))
+            direction = where(flat, random, norms.direction(slope, "l2"))
             delta = point - images + lengths[number] * direction
             delta = radius[:, None, None, None] * norms.direction(delta, "l2")
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
@@ -130,9 +130,7 @@ class FMN(MinimalNormAttack):
             inward = jnp.minimum(radius * (1 - gammas[number]), closest.distance)
             radius = jnp.minimum(jnp.where(adversarial, inward, outward), largest)
             delta = point + lengths[number] * norms.direction(slope, "l2") - images
-            delta = jax.vmap(
-                lambda delta, radius: norms.project_nearest(delta[None], self.norm, radius)[0]
-            )(delta, radius)
+            delta = norms.project_nearest(delta, self.norm, radius)
             return jnp.clip(images + delta, 0.0, 1.0), radius, closest
 
         start = (images, jnp.zeros_like(largest), closest)

@@ -1,4 +1,4 @@
-"""Attacks along the gradient: FGSM, projected gradient descent and MI-FGSM, in three norms.
+"""Attacks along the gradient: FGSM and projected gradient descent, in three norms.
 
 References:
   Goodfellow et al., Explaining and harnessing adversarial examples, 2015, arXiv:1412.6572.
@@ -6,7 +6,7 @@ References:
     arXiv:1706.06083.
   Athalye et al., Synthesizing robust adversarial examples, 2018, arXiv:1707.07397
     (expectation over transformation).
-  Dong et al., Boosting adversarial attacks with momentum, 2018, arXiv:1710.06081.
+  Dong et al., Boosting adversarial attacks with momentum, 2018, arXiv:1710.06081 (MI-FGSM).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import GradientAttack, Repeated
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values, select
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values, where
 from vone_jax.names import STEP_RULES
 
 
@@ -35,6 +35,9 @@ class PGD(GradientAttack, Repeated):
       random_start: begin at a point drawn evenly from the ball instead of the image itself.
       restarts: number of runs; more than one needs ``random_start``.
       order: "ball_then_box", or "box_then_ball" as in ART. Both orders end within ball and box.
+      momentum: decay of a sum of gradients, along which the steps then go. Each gradient is divided
+        by its L1 norm before it is added. 0 keeps no earlier gradient. With 1, ``steps=10`` and
+        ``step_rule="eps/steps"`` the attack is MI-FGSM.
       keep: "last" returns the last iterate; "best" the one with the highest averaged loss, the
         start included, judged with keys that no gradient has used.
       norm_offset: added to the norms of gradient and perturbation before dividing by them, for
@@ -50,6 +53,7 @@ class PGD(GradientAttack, Repeated):
     random_start: bool = False
     restarts: int = 1
     order: Annotated[str, ("ball_then_box", "box_then_ball")] = "ball_then_box"
+    momentum: float = dataclasses.field(default=0.0, metadata={"leaf": False})
     keep: Annotated[str, ("last", "best")] = "last"
     norm_offset: float = dataclasses.field(default=0.0, metadata={"leaf": False})
     early_stop: bool = False
@@ -62,7 +66,7 @@ class PGD(GradientAttack, Repeated):
                 f"itself, got {self.restarts}"
             )
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images]:
         run_keys = prng.fold(keys, number)
@@ -70,7 +74,7 @@ class PGD(GradientAttack, Repeated):
         iterate_keys = prng.stream(run_keys, "iterates")
         step_size = self.step_size
         if step_size is None:
-            step_size = STEP_RULES[self.step_rule](self.eps, self.steps)
+            step_size = norms.per_image(STEP_RULES[self.step_rule](self.eps, self.steps))
         start = images
         if self.random_start:
             start_keys = prng.stream(run_keys, "start")
@@ -83,24 +87,30 @@ class PGD(GradientAttack, Repeated):
             return losses.higher(best, iterate, loss)
 
         def step(number: Array, state: tuple) -> tuple:
-            adversarial, active, best = state
+            adversarial, active, best, direction = state
             step_keys = prng.fold(noise_keys, number)
             slope, _, logits = self.gradient(step_keys, logits_fn, adversarial, labels)
-            ascent = norms.direction(slope, self.norm, self.norm_offset)
+            if self.momentum:
+                direction = self.momentum * direction + norms.direction(slope, "l1")
+            else:
+                direction = slope
+            ascent = norms.direction(direction, self.norm, self.norm_offset)
             moved = self._feasible(adversarial + step_size * ascent, images)
             if self.early_stop:
-                misled = losses.misled(logits, labels, self.targeted)
+                misclassified = losses.misclassified(logits, labels, self.targeted)
                 # An image with logits that are not finite goes on, so that it becomes NaN.
-                broken = jnp.isnan(slope).any(axis=(1, 2, 3))
-                active = active & (broken | ~jnp.all(misled, axis=0))
-                moved = select(active, moved, adversarial)
-            return moved, active, best if best is None else higher(best, moved)
+                finite = ~jnp.isnan(slope).any(axis=(1, 2, 3))
+                active = active & ~(finite & jnp.all(misclassified, axis=0))
+                moved = where(active, moved, adversarial)
+            best = None if best is None else higher(best, moved)
+            return moved, active, best, direction if self.momentum else None
 
         best = None
         if self.keep == "best":
             nothing = (images, jnp.full(images.shape[:1], -jnp.inf, images.dtype))
             best = higher(nothing, start)
-        state = (start, jnp.ones(labels.shape, bool), best)
+        no_momentum = jnp.zeros_like(images) if self.momentum else None
+        state = (start, jnp.ones(labels.shape, bool), best, no_momentum)
         if self.early_stop:
             _, state = jax.lax.while_loop(
                 lambda loop: (loop[0] < self.steps) & jnp.any(loop[1][1]),
@@ -109,7 +119,7 @@ class PGD(GradientAttack, Repeated):
             )
         else:
             state = jax.lax.fori_loop(0, self.steps, step, state)
-        last, _, best = state
+        last, _, best, _ = state
         return (last if best is None else best[0],)
 
     def _feasible(self, adversarial: Images, images: Images) -> Images:
@@ -128,36 +138,5 @@ class FGSM(GradientAttack):
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        pgd = PGD(steps=1, step_size=self.eps, **fields)
+        pgd = PGD(steps=1, step_rule="eps/steps", **fields)
         return pgd.perturb(keys, logits_fn, images, labels)
-
-
-class MIFGSM(GradientAttack):
-    """Gradient ascent along a decaying sum of normalised gradients, from the clean image.
-
-    Gradients are divided by their L1 norm before they are added, as in the paper.
-
-    Attributes:
-      step_size: length of a step in the units of ``eps``; None is ``eps / steps``.
-      decay: factor of the sum at each step; 0 keeps no earlier gradient, 1 is the paper's value.
-    """
-
-    steps: int = 10
-    step_size: float | None = None
-    decay: float = 1.0
-
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        noise_keys = prng.stream(keys, "noise")
-        step_size = self.eps / self.steps if self.step_size is None else self.step_size
-
-        def step(number: Array, state: tuple[Images, Images]) -> tuple[Images, Images]:
-            adversarial, momentum = state
-            step_keys = prng.fold(noise_keys, number)
-            slope, _, _ = self.gradient(step_keys, logits_fn, adversarial, labels)
-            momentum = self.decay * momentum + norms.direction(slope, "l1")
-            delta = adversarial + step_size * norms.direction(momentum, self.norm) - images
-            adversarial = jnp.clip(images + norms.project(delta, self.norm, self.eps), 0.0, 1.0)
-            return adversarial, momentum
-
-        start = (images, jnp.zeros_like(images))
-        return jax.lax.fori_loop(0, self.steps, step, start)[0]

@@ -40,15 +40,15 @@ class RandomNoise(Repeated):
     draws: int = 1
     noise: Annotated[str, NOISES] = "uniform"
 
-    def rounds(self, classes: int) -> int:
+    def runs(self, classes: int) -> int:
         return self.draws
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images]:
         shape, noise_keys = images.shape[1:], prng.fold(keys, number)
         drawn = norms.surface(noise_keys, shape, self.norm, images.dtype, self.noise)
-        return (jnp.clip(images + self.eps * drawn, 0.0, 1.0),)
+        return (jnp.clip(images + norms.per_image(self.eps) * drawn, 0.0, 1.0),)
 
 
 class SPSA(LossAttack):
@@ -82,11 +82,11 @@ class SPSA(LossAttack):
         def slope(point: Images, keys: Keys) -> Images:
             def add(number: Array, total: Images) -> Images:
                 sample_keys = prng.fold(keys, number)
-                way_keys = prng.stream(sample_keys, "direction")
+                direction_keys = prng.stream(sample_keys, "direction")
                 noise_keys = prng.stream(sample_keys, "noise")
                 signs = jax.vmap(
                     lambda key: norms.random_signs(key, images.shape[1:], images.dtype)
-                )(way_keys)
+                )(direction_keys)
                 sides = jnp.stack([point + self.delta * signs, point - self.delta * signs])
                 ahead, behind = jax.vmap(loss, in_axes=(0, None))(sides, noise_keys)
                 rise = (ahead - behind) / (2 * self.delta)

@@ -12,7 +12,7 @@ from vone_jax.attacks.classifier import (
     Labels,
     Logits,
     Values,
-    select,
+    where,
 )
 
 # The logits of one or several draws, and a number for each draw and example.
@@ -72,7 +72,8 @@ def _check_classes(loss: str, logits: AnyLogits) -> None:
         )
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+LossFn = Callable[[Logits, Labels], Values]
+LOSSES: dict[str, LossFn] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 # The smallest number of classes for a loss; every other loss needs 2.
 LEAST_CLASSES = {"dlr": 3, "targeted_dlr": 4}
@@ -80,9 +81,24 @@ LEAST_CLASSES = {"dlr": 3, "targeted_dlr": 4}
 ESTIMATORS = ("mean_loss", "mean_logits", "mean_probability")
 
 
-def averaged(
-    loss: Callable[[Array, Labels], Array], estimator: str, logits: Draws, labels: Labels
-) -> Values:
+def of(loss: str | LossFn) -> LossFn:
+    """Return the loss of a name. A function is checked to return one loss per example."""
+    if isinstance(loss, str):
+        return LOSSES[loss]
+
+    def checked(logits: Logits, labels: Labels) -> Values:
+        values = loss(logits, labels)
+        if jnp.shape(values) != labels.shape:
+            raise ValueError(
+                f"loss must return one number per example, shape {labels.shape}, got shape "
+                f"{jnp.shape(values)}"
+            )
+        return values
+
+    return checked
+
+
+def averaged(loss: LossFn, estimator: str, logits: Draws, labels: Labels) -> Values:
     """Return the loss of each example over the noise draws.
 
     The estimator "mean_loss" averages the losses of the draws (AutoAttack, torchattacks, the
@@ -90,7 +106,7 @@ def averaged(
     "mean_probability" takes the loss of the logarithm of the mean probability.
     """
     if estimator == "mean_loss":
-        return jnp.mean(loss(logits, labels), axis=0)
+        return jnp.mean(jax.vmap(loss, (0, None))(logits, labels), axis=0)
     return loss(combined(estimator, logits), labels)
 
 
@@ -107,8 +123,8 @@ def combined(estimator: str, logits: Draws) -> Logits:
     )
 
 
-def misled(logits: AnyLogits, labels: Labels, targeted: bool) -> Bool[Array, "*draws n"]:
-    """Return True where an attack succeeds: another class or, with ``targeted``, the label."""
+def misclassified(logits: AnyLogits, labels: Labels, targeted: bool) -> Bool[Array, "*draws n"]:
+    """Return True where an attack succeeds: at another class or, with ``targeted``, the label."""
     decisions = jnp.argmax(logits, axis=-1).astype(labels.dtype)
     at_label = decisions == jnp.broadcast_to(labels, decisions.shape)
     return at_label if targeted else ~at_label
@@ -120,10 +136,10 @@ def higher(
     """Return for each example the images and loss of the pair with the higher loss."""
     # A loss that is not finite wins and is kept, with images of NaN, so that it is reported.
     finite = jnp.isfinite(rival_loss)
-    rival_images = select(finite, rival_images, jnp.nan)
+    rival_images = where(finite, rival_images, jnp.nan)
     rival_loss = jnp.where(finite, rival_loss, jnp.nan)
     wins = ~(rival_loss <= best[1]) & ~jnp.isnan(best[1])
-    return select(wins, (rival_images, rival_loss), best)
+    return where(wins, (rival_images, rival_loss), best)
 
 
 def rivals(logits: Logits, labels: Labels, count: int) -> Int[Array, "rivals n"]:

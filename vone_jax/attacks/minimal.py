@@ -28,11 +28,11 @@ from vone_jax.attacks.classifier import (
     LogitsFn,
     Mask,
     Values,
-    select,
+    where,
 )
 from vone_jax.attacks.losses import AnyLogits, AnyValues
 
-# A classifier with noise is fooled where its mean logits are wrong by this many standard errors.
+# A classifier with noise misclassifies an image if its mean margin is as many standard errors.
 STANDARD_ERRORS = 2.0
 # If new draws do not confirm the closest image, images at these multiples of its distance are
 # judged.
@@ -104,7 +104,7 @@ class MinimalNormAttack(Attack):
     def within(self, result: MinimalPerturbation, images: Images) -> Images:
         """Return the closest adversarial images within ``eps``, and the originals elsewhere."""
         kept = (result.distance <= self.eps) | jnp.isnan(result.distance)
-        return select(kept, result.images, images)
+        return where(kept, result.images, images)
 
     def closest(
         self,
@@ -118,26 +118,25 @@ class MinimalNormAttack(Attack):
         search = search or self.search
         nothing = Closest(images, jnp.full(images.shape[:1], jnp.inf, images.dtype))
         logits = self.logits(prng.stream(keys, "clean"), logits_fn, images)
-        start, _ = self.closer(nothing, images, logits, images, labels)
-        best = search(prng.stream(keys, "search"), logits_fn, images, labels, start)
+        clean, _ = self.closer(nothing, images, logits, images, labels)
+        best = search(prng.stream(keys, "search"), logits_fn, images, labels, clean)
         confirming = self.logits(prng.stream(keys, "confirm"), logits_fn, best.images)
         margin = self.margin(jnp.mean(confirming, axis=0), labels)
-        failed = ~(margin > 0) & jnp.isfinite(best.distance)
-        judged = select(failed, nothing, best)
-        judged = select(jnp.isfinite(margin), judged, jnp.nan)
+        unconfirmed = ~(margin > 0) & jnp.isfinite(best.distance)
+        confirmed = where(unconfirmed, nothing, best)
+        confirmed = where(jnp.isfinite(margin), confirmed, jnp.nan)
         factors = jnp.asarray(FARTHER, images.dtype)
 
-        def farther(number: Array, judged: Closest) -> Closest:
+        def farther(number: Array, confirmed: Closest) -> Closest:
             points = jnp.clip(images + factors[number] * (best.images - images), 0.0, 1.0)
             farther_keys = prng.fold(prng.stream(keys, "farther"), number)
             logits = self.logits(farther_keys, logits_fn, points)
-            closer, _ = self.closer(judged, points, logits, images, labels)
-            return select(failed, closer, judged)
+            closer, _ = self.closer(confirmed, points, logits, images, labels)
+            return where(unconfirmed, closer, confirmed)
 
         if self.eot_samples > 1:
-            judged = jax.lax.fori_loop(0, len(FARTHER), farther, judged)
-        found = jnp.isfinite(judged.distance)
-        return MinimalPerturbation(judged.images, judged.distance, found)
+            confirmed = jax.lax.fori_loop(0, len(FARTHER), farther, confirmed)
+        return MinimalPerturbation(*confirmed, jnp.isfinite(confirmed.distance))
 
     @abc.abstractmethod
     def search(
@@ -166,9 +165,9 @@ class MinimalNormAttack(Attack):
         adversarial = margin > STANDARD_ERRORS * _standard_error(logits, mean, labels)
         distance = norms.size(candidates - images, self.norm)
         better = adversarial & (distance < closest.distance)
-        closest = select(better, Closest(candidates, distance), closest)
+        closest = where(better, Closest(candidates, distance), closest)
         # No distance is less than NaN, so nothing replaces it.
-        return select(jnp.isfinite(margin), closest, jnp.nan), adversarial
+        return where(jnp.isfinite(margin), closest, jnp.nan), adversarial
 
 
 def _standard_error(logits: Draws, mean: Logits, labels: Labels) -> Values:

@@ -1,6 +1,6 @@
 """Geometry of the three threat models: sizes, directions of steps, projections, random points.
 
-The functions work per example.
+The functions work per example. A radius is one number, or one for each image, shape (N,).
 """
 
 import math
@@ -66,13 +66,21 @@ def sparse_direction(gradient: Images, count: Values) -> Images:
     return _over(signs, size(signs, "l1"))
 
 
+def per_image(number: Scalar) -> Scalar:
+    """Return one number, or one for each image, in a shape that multiplies images."""
+    return number if jnp.ndim(number) == 0 else jnp.reshape(number, (-1, 1, 1, 1))
+
+
 def project(delta: Images, norm: str, eps: Scalar, offset: Scalar = 0.0) -> Images:
     """Return the perturbations within the ball of radius ``eps`` around zero.
 
     L-infinity clips; in L2 and L1 a perturbation is scaled. ``offset`` is added to its norm before
     this is compared with ``eps``, so that a perturbation that is scaled ends strictly inside.
     """
-    return jnp.clip(delta, -eps, eps) if norm == "linf" else _radial(delta, norm, eps, offset)
+    if norm != "linf":
+        return _radial(delta, norm, eps, offset)
+    limit = per_image(eps)
+    return jnp.clip(delta, -limit, limit)
 
 
 def project_nearest(delta: Images, norm: str, eps: Scalar) -> Images:
@@ -114,7 +122,7 @@ def sample(keys: Keys, shape: tuple[int, ...], norm: str, eps: Scalar, dtype: DT
         gaps = jnp.diff(ordered, prepend=jnp.zeros((1,), dtype))
         return (gaps * random_signs(prng.stream(key, "signs"), (count,), dtype)).reshape(shape)
 
-    return jax.vmap(draw)(keys) * eps
+    return jax.vmap(draw)(keys) * per_image(eps)
 
 
 def random_signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -152,6 +160,7 @@ def _soft_threshold(delta: Images, room: Images, eps: Scalar) -> Images:
     def length(threshold: Column) -> Column:
         return jnp.sum(shrink(threshold), axis=-1, keepdims=True)
 
+    eps = eps if jnp.ndim(eps) == 0 else jnp.reshape(eps, (-1, 1))
     zero = jnp.zeros_like(magnitude[:, :1])
     highest = jnp.max(magnitude, axis=-1, keepdims=True)
     _, high = bisect(lambda middle: length(middle) > eps, zero, highest)
@@ -170,16 +179,16 @@ def bisect(
     def halve(_: Array, bracket: tuple[Column, Column]) -> tuple[Column, Column]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        chosen = below(middle)
-        return jnp.where(chosen, middle, low), jnp.where(chosen, high, middle)
+        is_below = below(middle)
+        return jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)
 
     rounds = int(jnp.finfo(low.dtype).nmant) + 8
     return jax.lax.fori_loop(0, rounds, halve, (low, high))
 
 
-def _signs(flat: Flat, chosen: Bool[Array, "n values"]) -> Flat:
+def _signs(flat: Flat, mask: Bool[Array, "n values"]) -> Flat:
     # Zero times the other values, rather than zero, so that a NaN among them is not lost.
-    return jnp.where(chosen, jnp.sign(flat), 0.0 * flat)
+    return jnp.where(mask, jnp.sign(flat), 0.0 * flat)
 
 
 def _over(delta: Images, length: Values) -> Images:

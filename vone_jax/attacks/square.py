@@ -21,7 +21,7 @@ from vone_jax import prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Loss, LossAttack, Repeated
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, select
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
 # The part of the image that a square covers is halved after each of these numbers of queries.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -41,10 +41,10 @@ class Square(LossAttack, Repeated):
     """Random search: a change of a square window is kept if it raises the loss.
 
     It needs no gradients, so it shows where gradients are masked. With one draw per query, an image
-    is done once it is misclassified, and the run ends when all images are done. With several draws,
-    for a classifier with noise, nothing ends early. A change is then kept if its averaged loss is
-    higher than that of the current image under the same fresh draws. So a lucky draw neither counts
-    as success nor blocks later changes, but a query costs two evaluations.
+    stays once it is misclassified, and the run ends when all images are. With several draws, for a
+    classifier with noise, nothing ends early. A change is then kept if its averaged loss is higher
+    than that of the current image under the same fresh draws. So a lucky draw neither counts as
+    success nor blocks later changes, but a query costs two evaluations.
 
     Windows and signs are drawn from the key of each example. The reference code differs: it shares
     them within a batch, and it never uses the last position of a window.
@@ -62,23 +62,25 @@ class Square(LossAttack, Repeated):
     p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
     loss: Loss = dataclasses.field(default="margin", kw_only=True)
 
-    def candidates(
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images]:
+        radii = jnp.broadcast_to(jnp.asarray(self.eps, images.dtype), labels.shape)
+
         def score(candidates: Images, keys: Keys) -> tuple[Values, Mask]:
-            """Return the averaged loss, and whether an image is done."""
+            """Return the averaged loss, and whether a single draw misclassifies an image."""
             loss, logits = self.evaluate(keys, logits_fn, candidates, labels)
             if self.eot_samples > 1:
                 return loss, jnp.zeros(loss.shape, bool)
             margin = losses.margin(logits[0], labels)
             return loss, (-margin if self.targeted else margin) > 0
 
-        clean_loss, done = score(images, prng.stream(keys, "clean"))
+        clean_loss, misclassified = score(images, prng.stream(keys, "clean"))
         images = _finite_or_nan(images, clean_loss)
         run_keys = prng.fold(keys, number)
         noise_keys = prng.stream(run_keys, "noise")
         query_keys = prng.stream(run_keys, "queries")
-        start = self._start(prng.stream(run_keys, "start"), images)
+        start = self._start(prng.stream(run_keys, "start"), images, radii)
 
         def unfinished(state: tuple) -> Array:
             query, _, _, _, active = state
@@ -89,19 +91,20 @@ class Square(LossAttack, Repeated):
             fresh_keys = prng.fold(noise_keys, query)
             if self.eot_samples > 1:
                 loss, _ = score(current, fresh_keys)
-            new_loss, done = score(proposal, fresh_keys)
+            new_loss, misclassified = score(proposal, fresh_keys)
             better = (query == 0) | (new_loss > loss)
-            taken = active & (better | done | ~jnp.isfinite(new_loss))
-            current = select(taken, _finite_or_nan(proposal, new_loss), current)
+            taken = active & (better | misclassified | ~jnp.isfinite(new_loss))
+            current = where(taken, _finite_or_nan(proposal, new_loss), current)
             loss = jnp.where(taken, new_loss, loss)
-            active = active & ~done & jnp.isfinite(loss)
+            active = active & ~misclassified & jnp.isfinite(loss)
             # Made in the iteration before it is scored. Otherwise XLA would compute it again
             # for every part of the classifier that reads it.
             query = query + 1
-            proposal = self._proposal(prng.fold(query_keys, query), current, images, query)
+            proposal_keys = prng.fold(query_keys, query)
+            proposal = self._proposal(proposal_keys, current, images, radii, query)
             return query, proposal, current, loss, active
 
-        state = (jnp.int32(0), start, images, clean_loss, ~done)
+        state = (jnp.int32(0), start, images, clean_loss, ~misclassified)
         return (jax.lax.while_loop(unfinished, ask, state)[2],)
 
     def part(self, query: Array) -> Array:
@@ -110,42 +113,47 @@ class Square(LossAttack, Repeated):
         halvings = jnp.sum(query.astype(jnp.float32) > after)
         return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
-    def _start(self, keys: Keys, images: Images) -> Images:
+    def _start(self, keys: Keys, images: Images, radii: Values) -> Images:
         shape, dtype = images.shape[1:], images.dtype
         if self.norm == "linf":
-            delta = jax.vmap(lambda key: stripes(key, shape, self.eps, dtype))(keys)
+            delta = jax.vmap(lambda key, eps: stripes(key, shape, eps, dtype))(keys, radii)
         else:
             delta = jax.vmap(lambda key: tiles(key, shape, self.norm, dtype))(keys)
-            length = norms.size(delta, self.norm)[:, None, None, None]
-            delta = delta * jnp.maximum(self.eps / length, 1.0)
-        return self._feasible(delta, images)
+            longer = jnp.maximum(radii / norms.size(delta, self.norm), 1.0)
+            delta = delta * norms.per_image(longer)
+        return self._feasible(delta, images, radii)
 
-    def _proposal(self, keys: Keys, current: Images, images: Images, query: Array) -> Images:
+    def _proposal(
+        self, keys: Keys, current: Images, images: Images, radii: Values, query: Array
+    ) -> Images:
         height, width = images.shape[1:3]
         area = self.part(query) * (height * width)
         side = jnp.round(jnp.sqrt(area)).astype(jnp.int32)
         if self.norm == "linf":
             side = jnp.clip(side, 1, min(height, width))
-            propose = functools.partial(signed_window, side=side, eps=self.eps)
+            propose = functools.partial(signed_window, side=side)
         else:
             side = jnp.maximum(side, 3)
             side = jnp.minimum(side + 1 - side % 2, min(height, width))
-            propose = functools.partial(moved_window, side=side, eps=self.eps, norm=self.norm)
-        return self._feasible(jax.vmap(propose)(keys, current - images), images)
+            propose = functools.partial(moved_window, side=side, norm=self.norm)
+        delta = jax.vmap(lambda key, delta, eps: propose(key, delta, eps=eps))(
+            keys, current - images, radii
+        )
+        return self._feasible(delta, images, radii)
 
-    def _feasible(self, delta: Images, images: Images) -> Images:
+    def _feasible(self, delta: Images, images: Images, radii: Values) -> Images:
         """Add perturbations within the box: for L2 scaled to norm ``eps``, for L1 projected."""
         if self.norm == "l2":
-            delta = self.eps * norms.direction(delta, "l2")
+            delta = norms.per_image(radii) * norms.direction(delta, "l2")
         if self.norm == "l1":
             # A little less than eps, as in the reference code, against rounding.
-            delta = norms.project_l1_box(images, delta, self.eps * (1 - 1e-6))
+            delta = norms.project_l1_box(images, delta, radii * (1 - 1e-6))
         return jnp.clip(images + delta, 0.0, 1.0)
 
 
 def _finite_or_nan(images: Images, loss: Values) -> Images:
     # Without gradients nothing else carries a NaN of the classifier into the result.
-    return select(jnp.isfinite(loss), images, jnp.nan)
+    return where(jnp.isfinite(loss), images, jnp.nan)
 
 
 # Starting patterns and proposals, for one example and one key at a time. The side of a window may
@@ -169,12 +177,12 @@ def tiles(key: Key[Array, ""], shape: tuple[int, ...], norm: str, dtype: DTypeLi
     grid = (height // side, width // side)
     down = np.arange(height)[:, None] - (height - grid[0] * side) // 2
     across = np.arange(width)[None] - (width - grid[1] * side) // 2
-    used = (down >= 0) & (down < grid[0] * side) & (across >= 0) & (across < grid[1] * side)
+    tiled = (down >= 0) & (down < grid[0] * side) & (across >= 0) & (across < grid[1] * side)
     tile = (np.clip(down // side, 0, grid[0] - 1), np.clip(across // side, 0, grid[1] - 1))
     drawn = jax.random.uniform(key, (*grid, channels + 1), dtype)[tile]
     rows, columns = map(jnp.asarray, np.broadcast_arrays(down % side, across % side))
     pair = bump_pair(rows, columns, side, drawn[..., 0] < 0.5, norm, dtype)
-    return jnp.where(used, pair, 0.0)[..., None] * _signs(drawn[..., 1:])
+    return jnp.where(tiled, pair, 0.0)[..., None] * _signs(drawn[..., 1:])
 
 
 def signed_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar) -> Image:

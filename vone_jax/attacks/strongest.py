@@ -3,14 +3,15 @@
 Runs are restarts, targets, or other attacks. Of the images that they find, the one is kept that is
 classified right in the fewest noise draws and, among equals, has the largest mean margin. No run
 uses these draws, so a lucky draw does not beat a classifier with noise. An image that all of them
-misclassify is done, and later runs leave it out.
+misclassify takes part in no later run.
 
-``at_once`` makes all runs in one program. ``in_parts`` makes them from the host, on few images at a
-time, and packs those that are left into full calls.
+``at_once`` makes all runs in one program. ``in_parts`` makes each from the host, on few images at a
+time, and packs those that still resist into full calls. Both make the same attempts.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -20,7 +21,7 @@ from jaxtyping import Array, Int
 
 from vone_jax import fast, prng
 from vone_jax.attacks import classifier, losses
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Values, select
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Values, where
 
 # Noise draws by which the strongest of several runs is chosen.
 CHOICE_DRAWS = 20
@@ -59,9 +60,10 @@ def judge(
 ) -> Verdict:
     """Return the verdict of ``count`` noise draws. Compare candidates with the same ``keys``."""
     logits = classifier.draws(logits_fn, keys, images, count)
-    fooled = losses.misled(logits, labels, targeted)
+    misclassified = losses.misclassified(logits, labels, targeted)
     mean = jnp.mean(losses.margin(logits, labels), axis=0)
-    return Verdict(jnp.sum(~fooled, axis=0, dtype=logits.dtype), -mean if targeted else mean)
+    right = jnp.sum(~misclassified, axis=0, dtype=logits.dtype)
+    return Verdict(right, -mean if targeted else mean)
 
 
 class Best(NamedTuple):
@@ -82,42 +84,116 @@ class Best(NamedTuple):
 def stronger(best: Best, adversarial: Images, verdict: Verdict, place: Array | int) -> Best:
     """Return the stronger image of each example.
 
-    An image that all judging draws misclassify stays. A result or logits that are not finite are
-    kept as NaN, so that the failure is reported.
+    An image that all draws misclassify stays. A result or logits that are not finite are kept as
+    NaN, so that the failure is reported.
     """
-    broken = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3)) | ~jnp.isfinite(verdict.margin)
-    adversarial = select(~broken, adversarial, jnp.nan)
-    verdict = verdict._replace(right=jnp.where(broken, 0.0, verdict.right))
-    wins = (best.verdict.right > 0) & (broken | verdict.beats(best.verdict))
+    finite = jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3)) & jnp.isfinite(verdict.margin)
+    adversarial = where(finite, adversarial, jnp.nan)
+    verdict = verdict._replace(right=jnp.where(finite, verdict.right, 0.0))
+    wins = (best.verdict.right > 0) & (~finite | verdict.beats(best.verdict))
     winner = jnp.full_like(best.winner, 1) * place
-    return select(wins, Best(adversarial, verdict, winner.astype(jnp.int32)), best)
+    return where(wins, Best(adversarial, verdict, winner.astype(jnp.int32)), best)
 
 
-class _Itself(NamedTuple):
-    """The attack that leaves an image as it is: what other attacks are compared with."""
+class _CleanImages(NamedTuple):
+    """The attack that leaves images as they are: what other attacks are compared with."""
 
-    def candidates(
+    def runs(self, classes: int) -> int:
+        return 1
+
+    def for_images(self, rows: Array | np.ndarray) -> "_CleanImages":
+        return self
+
+    def run(
         self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images]:
         return (images,)
 
 
-def _plan(
-    attack: AnyAttack, keys: Keys, classes: int
-) -> tuple[list[tuple[int, AnyAttack, Keys, int]], bool]:
-    """Return what an attack runs, and whether there is one image and nothing to choose from.
+class _Rule(NamedTuple):
+    """How the images of several runs are compared.
 
-    A run has a place, an attack, keys and a number of rounds.
+    Attributes:
+      draws: noise draws of a verdict.
+      targeted: whether labels are classes to reach.
+      lone_run: whether there is one run only. Its image needs no verdict.
     """
+
+    draws: int
+    targeted: bool
+    lone_run: bool
+
+
+class _Batch(NamedTuple):
+    """Arrays with a row for each image; ``choice_keys`` are those of the verdicts."""
+
+    keys: Keys
+    choice_keys: Keys
+    images: Images
+    labels: Labels
+    best: Best
+
+
+def _attempt(
+    rule: _Rule,
+    member: AnyAttack,
+    number: Array,
+    place: Array | int,
+    logits_fn: LogitsFn,
+    batch: _Batch,
+) -> Best:
+    """Make one run of an attack, and return the strongest images so far: a pure function."""
+    found = member.run(batch.keys, number, logits_fn, batch.images, batch.labels)
+    for adversarial in found:
+        _check_like(batch.images, adversarial, member)
+    best = batch.best
+    if rule.lone_run and len(found) == 1:
+        return best._replace(images=found[0])
+
+    def judged(candidates: Images) -> Verdict:
+        keys, labels = batch.choice_keys, batch.labels
+        return judge(logits_fn, keys, candidates, labels, rule.draws, rule.targeted)
+
+    # A map and not several calls, so that the classifier is compiled once.
+    verdicts = jax.lax.map(judged, jnp.stack(found))
+    for row, adversarial in enumerate(found):
+        verdict = jax.tree.map(lambda array, row=row: array[row], verdicts)
+        best = stronger(best, adversarial, verdict, place)
+    return best
+
+
+# The arguments of ``_attempt``, with the number of runs in place of the number of one.
+_MakeRuns = Callable[[_Rule, AnyAttack, int, int, LogitsFn, _Batch], Best]
+
+
+def _strongest(
+    attack: AnyAttack,
+    keys: Keys,
+    logits_fn: LogitsFn,
+    images: Images,
+    labels: Labels,
+    classes: int,
+    make_runs: _MakeRuns,
+) -> Best:
+    """Make all runs of an attack with ``make_runs``, and keep the strongest images."""
     members = attack.members(classes)
-    if members[0] is attack:
-        rounds = attack.rounds(classes)
-        return [(0, attack, keys, rounds)], rounds * attack.choices == 1
-    runs = [
-        (place, member, prng.stream(keys, f"member {place}"), member.rounds(classes))
-        for place, member in enumerate(members)
+    several = [
+        (len(members), _CleanImages(), keys),
+        *(
+            (place, member, prng.stream(keys, f"member {place}"))
+            for place, member in enumerate(members)
+        ),
     ]
-    return [(len(members), _Itself(), keys, 1), *runs], False
+    if members[0] is attack:
+        several = [(0, attack, keys)]
+    lone_run = len(several) == 1 and attack.runs(classes) == 1
+    rule = _Rule(attack.choice_draws, attack.targeted, lone_run)
+    choice_keys = prng.stream(keys, "choose")
+    best = Best.start(images)
+    for place, member, own_keys in several:
+        batch = _Batch(own_keys, choice_keys, images, labels, best)
+        best = make_runs(rule, member, member.runs(classes), place, logits_fn, batch)
+    return best
 
 
 # In one program.
@@ -128,38 +204,7 @@ def strongest(
 ) -> Best:
     """Make all runs of an attack, and keep the strongest images: a pure function."""
     classes = jax.eval_shape(logits_fn, keys, images).shape[-1]
-    runs, single = _plan(attack, keys, classes)
-    best = Best.start(images)
-    if single:
-        return best._replace(images=_found(attack, keys, 0, logits_fn, images, labels)[0])
-    choice_keys = prng.stream(keys, "choose")
-
-    def judged(candidate: Images) -> Verdict:
-        draws, targeted = attack.choice_draws, attack.targeted
-        return judge(logits_fn, choice_keys, candidate, labels, draws, targeted)
-
-    def unfinished(rounds: int, state: tuple[Array, Best]) -> Array:
-        return (state[0] < rounds) & jnp.any(state[1].verdict.right > 0)
-
-    def attempt(
-        place: int, member: AnyAttack, keys: Keys, state: tuple[Array, Best]
-    ) -> tuple[Array, Best]:
-        number, best = state
-        found = _found(member, keys, number, logits_fn, images, labels)
-        # A map and not several calls, so that the classifier is compiled once.
-        verdicts = jax.lax.map(judged, jnp.stack(found))
-        for each, candidate in enumerate(found):
-            verdict = jax.tree.map(lambda array, each=each: array[each], verdicts)
-            best = stronger(best, candidate, verdict, place)
-        return number + 1, best
-
-    for place, member, own_keys, rounds in runs:
-        _, best = jax.lax.while_loop(
-            functools.partial(unfinished, rounds),
-            functools.partial(attempt, place, member, own_keys),
-            (jnp.uint32(0), best),
-        )
-    return best
+    return _strongest(attack, keys, logits_fn, images, labels, classes, _runs_at_once)
 
 
 @jax.jit
@@ -173,80 +218,88 @@ def at_once(
     return jax.lax.stop_gradient(strongest(attack, keys, logits_fn, images, labels))
 
 
+def _runs_at_once(
+    rule: _Rule, member: AnyAttack, runs: int, place: int, logits_fn: LogitsFn, batch: _Batch
+) -> Best:
+    """Make runs until all images are misclassified."""
+    if rule.lone_run:
+        return _attempt(rule, member, jnp.uint32(0), place, logits_fn, batch)
+
+    def unfinished(state: tuple[Array, Best]) -> Array:
+        return (state[0] < runs) & jnp.any(state[1].verdict.right > 0)
+
+    def attempt(state: tuple[Array, Best]) -> tuple[Array, Best]:
+        number, best = state
+        batch_now = batch._replace(best=best)
+        return number + 1, _attempt(rule, member, number, place, logits_fn, batch_now)
+
+    return jax.lax.while_loop(unfinished, attempt, (jnp.uint32(0), batch.best))[1]
+
+
 # From the host.
 
 
 def in_parts(
     attack: AnyAttack, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
 ) -> Best:
-    """Do as ``strongest`` does, on few images at a time, and on those that are not done."""
-    runs, single = _plan(attack, keys, classifier.classes(logits_fn, keys, images))
-    best, choice_keys = Best.start(images), prng.stream(keys, "choose")
-    for place, member, own_keys, rounds in runs:
-        for number in range(rounds):
-            left = np.flatnonzero(np.asarray(best.verdict.right) > 0)
-            for rows in _split(left, attack.images_at_once(images), images):
-                part = _take((own_keys, images, labels, choice_keys, best), rows)
-                own, part_images, part_labels, judges, best_part = part
-                found = run(member, own, jnp.uint32(number), logits_fn, part_images, part_labels)
-                for candidate in found:
-                    if single:
-                        best_part = best_part._replace(images=candidate)
-                        continue
-                    rule = attack.choice_draws, attack.targeted
-                    verdict = _judged(rule, logits_fn, candidate, judges, part_labels)
-                    best_part = _stronger(best_part, candidate, verdict, place)
-                best = _put(best, rows, best_part)
+    """Do as ``strongest`` does, on few images at a time, and on those that still resist."""
+    classes = classifier.classes(logits_fn, keys, images)
+    make_runs = functools.partial(_runs_in_parts, attack.images_at_once(images))
+    return _strongest(attack, keys, logits_fn, images, labels, classes, make_runs)
+
+
+def _runs_in_parts(
+    size: int,
+    rule: _Rule,
+    member: AnyAttack,
+    runs: int,
+    place: int,
+    logits_fn: LogitsFn,
+    batch: _Batch,
+) -> Best:
+    """Make runs on ``size`` images at a time."""
+    best = batch.best
+    for number in range(runs):
+        resisting = np.flatnonzero(np.asarray(best.verdict.right) > 0)
+        for rows in _split(resisting, size, batch.images):
+            part = _take(batch._replace(best=best), rows)
+            own = member.for_images(rows)
+            part_best = attempt(rule, own, jnp.uint32(number), place, logits_fn, part)
+            best = _put(best, rows, part_best)
     return best
 
 
-@jax.jit
-@fast.in_fast_layout
-def run(
-    member: AnyAttack,
-    keys: Keys,
-    number: Array,
-    logits_fn: LogitsFn,
-    images: Images,
-    labels: Labels,
-) -> tuple[Images, ...]:
-    """Make one round of an attack as a compiled function, and return the images that it found."""
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    member = classifier.in_dtype(member, images.dtype)
-    return jax.lax.stop_gradient(_found(member, keys, number, logits_fn, images, labels))
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _judged(
-    rule: tuple[int, bool], logits_fn: LogitsFn, images: Images, keys: Keys, labels: Labels
-) -> Verdict:
-    logits_fn = classifier.checked(logits_fn, keys, images)
-    return judge(logits_fn, keys, images, labels, *rule)
-
-
-_stronger = jax.jit(stronger)
-
-
-def _found(
+def attempt(
+    rule: _Rule,
     member: AnyAttack,
-    keys: Keys,
-    number: Array | int,
+    number: Array,
+    place: Array | int,
     logits_fn: LogitsFn,
-    images: Images,
-    labels: Labels,
-) -> tuple[Images, ...]:
-    """Return the images of one round, after a check of their shapes and dtypes."""
-    found = member.candidates(keys, jnp.uint32(number), logits_fn, images, labels)
-    for adversarial in found:
-        expected = f"{images.dtype} {images.shape}"
-        is_array = isinstance(adversarial, jax.Array | np.ndarray)
-        got = f"{adversarial.dtype} {adversarial.shape}" if is_array else repr(type(adversarial))
-        if got != expected:
-            raise TypeError(
-                f"perturb of {type(member).__name__} must return an array like the images, "
-                f"{expected}, got {got}"
-            )
-    return found
+    batch: _Batch,
+) -> Best:
+    """Make one run of an attack as a compiled function."""
+
+    @fast.in_fast_layout
+    def constant(member: AnyAttack, number: Array, logits_fn: LogitsFn, batch: _Batch) -> Best:
+        logits_fn = classifier.checked(logits_fn, batch.keys, batch.images)
+        member = classifier.in_dtype(member, batch.images.dtype)
+        best = _attempt(rule, member, number, place, logits_fn, batch)
+        return jax.lax.stop_gradient(best)
+
+    return constant(member, number, logits_fn, batch)
+
+
+def _check_like(images: Images, adversarial: Any, member: AnyAttack) -> None:
+    """Check that the result of a run has the shape and dtype of the images."""
+    expected = f"{images.dtype} {images.shape}"
+    is_array = isinstance(adversarial, jax.Array | np.ndarray)
+    got = f"{adversarial.dtype} {adversarial.shape}" if is_array else repr(type(adversarial))
+    if got != expected:
+        raise TypeError(
+            f"perturb of {type(member).__name__} must return an array like the images, "
+            f"{expected}, got {got}"
+        )
 
 
 def _split(rows: np.ndarray, size: int, images: Images) -> list[np.ndarray]:

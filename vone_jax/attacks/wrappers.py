@@ -12,6 +12,7 @@ from vone_jax import prng
 from vone_jax.attacks import classifier
 from vone_jax.attacks.attack import Attack
 from vone_jax.attacks.classifier import AnyImages, AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
+from vone_jax.attacks.trace import Trace
 
 
 class Wrapper(Attack):
@@ -32,6 +33,11 @@ class Wrapper(Attack):
 
     def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
         return self.attack.unaveraged(logits_fn)
+
+    def trace(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Trace:
+        return self.attack.trace(key, logits_fn, images, labels)
 
 
 class Transfer(Wrapper):
@@ -55,6 +61,12 @@ class Transfer(Wrapper):
 
     def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
         return self.attack.unaveraged(self.surrogate)
+
+    def trace(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Trace:
+        """Return the course of the attack on the surrogate, see ``Attack.trace``."""
+        return self.attack.trace(key, self.surrogate, images, labels)
 
     def prepared(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
@@ -106,19 +118,19 @@ class InBatches(Wrapper):
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         count = images.shape[0]
-        shares = 1 if self.mesh is None else self.mesh.size
-        size = min(self.size, math.ceil(count / shares))
-        whole = math.ceil(count / (size * shares)) * size * shares
+        devices = 1 if self.mesh is None else self.mesh.size
+        size = min(self.size, math.ceil(count / devices))
+        padded = math.ceil(count / (size * devices)) * size * devices
 
-        def batch(part: tuple[Keys, Images, Labels]) -> Images:
-            keys, images, labels = part
-            return self.attack.perturb(keys, logits_fn, images, labels)
+        def attack_batch(batch: tuple[Keys, Images, Labels, Array]) -> Images:
+            keys, images, labels, rows = batch
+            return self.attack.for_images(rows).perturb(keys, logits_fn, images, labels)
 
-        def share(*arrays: Array) -> Images:
+        def attack_all(*arrays: Array) -> Images:
             batches = [array.reshape(-1, size, *array.shape[1:]) for array in arrays]
-            return jax.lax.map(batch, tuple(batches)).reshape(-1, *images.shape[1:])
+            return jax.lax.map(attack_batch, tuple(batches)).reshape(-1, *images.shape[1:])
 
         if self.mesh is not None:
-            share = meshes.on_each_device(self.mesh, share)
-        rows = jnp.minimum(jnp.arange(whole), count - 1)
-        return share(keys[rows], images[rows], labels[rows])[:count]
+            attack_all = meshes.on_each_device(self.mesh, attack_all)
+        rows = jnp.minimum(jnp.arange(padded), count - 1)
+        return attack_all(keys[rows], images[rows], labels[rows], rows)[:count]
