@@ -5,9 +5,9 @@ noise, or to one image within a ball of perturbations. Its *capacity* is the num
 manifolds per dimension that a random hyperplane still separates. *Radius* and *dimension* are those
 of the points that matter for this plane, its anchors.
 
-``glue`` measures all manifolds together, with their correlations (Chou et al. 2024-25). ``replica``
-is the older theory of single manifolds (Chung, Lee, Sompolinsky 2018; Cohen et al. 2020; Dapello,
-Feather et al. 2021). Both solve one non-negative quadratic program for each random direction.
+``glue`` measures all manifolds together, with their correlations (Chou et al. 2024-25). It solves
+one non-negative quadratic program for each random direction. ``separability`` is how well a linear
+reader separates two manifolds.
 """
 
 import dataclasses
@@ -66,27 +66,6 @@ class Glue:
     active: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Replica:
-    """What ``replica`` measures; arrays have one value for each manifold.
-
-    Attributes:
-      capacity: the harmonic mean of ``capacities``.
-      radii: relative to the distance of a manifold's centre from the centre of all.
-      centre_correlation: mean absolute cosine between centres.
-      participation_ratio: effective number of dimensions of all points together.
-      removed: number of directions, shared by the centres, that were projected out.
-    """
-
-    capacity: float
-    capacities: np.ndarray
-    radii: np.ndarray
-    dimensions: np.ndarray
-    centre_correlation: float
-    participation_ratio: float
-    removed: int
-
-
 def glue(
     key: Key[Array, ""],
     points: Points,
@@ -135,8 +114,8 @@ def glue(
         signs = 2 * jax.nn.one_hot(one, count) - 1
     else:
         raise ValueError(f"labels must be random or one_against_rest, got {labels!r}")
-    moved, left, weights = _nearest(points, directions, signs)
-    apart = jnp.mean(left > _SHORTEST**2 * jnp.sum(directions**2, axis=1))
+    projected, residual, weights = _project_on_cone(points, directions, signs)
+    apart = jnp.mean(residual > _SHORTEST**2 * jnp.sum(directions**2, axis=1))
     if apart < _SEPARABLE:
         raise NotSeparableError(
             f"planes separate {count} manifolds of {size} points in {points.shape[2]} features in "
@@ -149,13 +128,16 @@ def glue(
     numbers = _glue_sums(
         np.asarray(anchors, np.float64), active, np.asarray(directions, np.float64)
     )
-    numbers |= {"moved": np.asarray(moved, np.float64), "manifolds": np.full(draws, float(count))}
+    numbers |= {
+        "projected": np.asarray(projected, np.float64),
+        "manifolds": np.full(draws, float(count)),
+    }
 
     def ratio(top: str, bottom: str, power: float = 1.0) -> Estimate:
         return _ratio(numbers[top], numbers[bottom], power)
 
     return Glue(
-        capacity=ratio("manifolds", "moved"),
+        capacity=ratio("manifolds", "projected"),
         radius=ratio("inner", "outer", 0.5),
         dimension=ratio("varied", "active"),
         centre_alignment=ratio("centres", "pairs"),
@@ -165,97 +147,46 @@ def glue(
     )
 
 
-def replica(
-    key: Key[Array, ""],
-    points: Points,
-    *,
-    draws: int = 100,
-    margin: float = 0.0,
-    features: int = 2000,
-    shared: int | None = None,
-) -> Replica:
-    """Measure manifolds one by one, by the mean-field theory (Chung et al. 2018).
-
-    Directions that the centres share are projected out first (Cohen et al. 2020), since the theory
-    takes the centres to be independent. Each manifold is then scaled by the length of its centre.
-    For a normal vector t in the space of its points, one quadratic program finds the point that
-    decides, the anchor.
-
-    Args:
-      key: typed key.
-      points: (P, M, N), P manifolds of M points each, which differ in each manifold.
-      draws: number of random vectors for each manifold.
-      margin: kappa, the distance that points must keep from the plane.
-      features: points of more features are projected at random to this number.
-      shared: number of shared directions to project out. Default: the number with which the
-        centres are the least correlated.
-
-    Raises:
-      FloatingPointError: if points are not finite.
-    """
-    points = _finite(points)
-    project, centre, direct = jax.random.split(key, 3)
-    points = _project(project, points, features)
-    points = points - points.mean(axis=(0, 1), keepdims=True)
-    points = points / jnp.sqrt(jnp.mean(points**2) * points.shape[2])
-    variances = jnp.linalg.svd(points.reshape(-1, points.shape[2]), compute_uv=False) ** 2
-    centres = points.mean(axis=1)
-    correlation = _correlation(centres)
-    directions = _shared_directions(centre, centres, shared)
-    points = points - (points @ directions) @ directions.T
-    keys = jax.random.split(direct, len(points))
-    each = [_single(*pair, draws, margin) for pair in zip(keys, points, strict=True)]
-    capacities, radii, dimensions = np.array(each).T
-    return Replica(
-        capacity=float(1 / np.mean(1 / capacities)),
-        capacities=capacities,
-        radii=radii,
-        dimensions=dimensions,
-        centre_correlation=float(correlation),
-        participation_ratio=float(variances.sum() ** 2 / (variances**2).sum()),
-        removed=directions.shape[1],
-    )
-
-
 def separability(one: Points, other: Points) -> tuple[np.ndarray, np.ndarray]:
-    """How well a linear reader tells two manifolds apart, pair by pair.
+    """Return how well a linear reader separates two manifolds, pair by pair.
 
     Two manifolds overlap as far as it fails. The reader is Fisher's discriminant: the difference of
     the centres, weighted by the inverse of the covariance within both manifolds (Ledoit & Wolf's
     estimate, 2004), and a threshold half-way. It learns from one half of the points and reads the
-    other half, and the other way round. A better reader may tell more.
+    other half, and the other way round. A better reader may separate more.
 
     Args:
       one, other: (P, M, N), P pairs of manifolds with M points each, of independent draws.
 
     Returns:
-      (P,) shares of points that are told right: 0.5 if manifolds are the same, 1 if they are apart;
-      and (P,) distances of the two centres, relative to the root of the mean squared distance of
-      the points from their own centre (infinite for two single points).
+      (P,) accuracies of the reader on points that it has not seen: 0.5 if manifolds are the same, 1
+      if they are linearly separable; and (P,) distances of the two centres, relative to the root of
+      the mean squared distance of the points from their own centre (infinite for two single
+      points).
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    return tuple(np.array([_told(*pair) for pair in zip(one, other, strict=True)]).T)
+    return tuple(np.array([_separate(*pair) for pair in zip(one, other, strict=True)]).T)
 
 
-def _told(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The share of points of two manifolds (M, N) that are told right, and their distance."""
-    shares = []
+def _separate(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The accuracy of a linear reader of two manifolds (M, N), and their distance."""
+    accuracies = []
     for half in (slice(0, None, 2), slice(1, None, 2)):
         learnt = [each[half] for each in (one, other)]
         centres = [each.mean(axis=0) for each in learnt]
         spread = np.concatenate([a - b for a, b in zip(learnt, centres, strict=True)])
-        weights = _uncorrelated(spread, centres[1] - centres[0])
+        weights = _discriminant(spread, centres[1] - centres[0])
         threshold = (centres[0] + centres[1]) @ weights / 2
         rest = slice(1 - half.start, None, 2)
         read = [(one[rest] @ weights) < threshold, (other[rest] @ weights) >= threshold]
-        shares.append(np.mean(read))
+        accuracies.append(np.mean(read))
     squares = np.mean([np.sum((each - each.mean(axis=0)) ** 2, axis=1) for each in (one, other)])
     distance = np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))
-    return float(np.mean(shares)), float(distance / squares**0.5) if squares > 0 else np.inf
+    return float(np.mean(accuracies)), float(distance / squares**0.5) if squares > 0 else np.inf
 
 
-def _uncorrelated(spread: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """The inverse of the covariance of deviations (K, N) times a difference (N,).
+def _discriminant(spread: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Fisher's weights: the inverse of the covariance of deviations (K, N) times a difference (N,).
 
     The estimate is (1 - share) S + share m I, where S is the sample's and m its mean variance.
     """
@@ -272,35 +203,6 @@ def _uncorrelated(spread: np.ndarray, difference: np.ndarray) -> np.ndarray:
     small = ridge * np.eye(count) + (1 - share) * inner
     along = np.linalg.solve(small, spread @ difference) * (1 - share) / count
     return (difference - spread.T @ along) / ridge
-
-
-def ball_capacity(radius: float, dimension: float, margin: float = 0.0) -> float:
-    """The capacity of balls of a radius and dimension, relative to the distance of their centres.
-
-    Equation 4 of the supplement of Chung et al. 2018. A check of ``replica``: with its mean radius
-    and dimension it gives its capacity within 10 % or so.
-    """
-
-    # Imported here, because it takes long and commands do not need it.
-    from scipy import integrate, stats
-
-    def inner(length: float) -> float:
-        """The mean over the component along the centre, for a vector of this length within it."""
-        low, high = margin - length / radius, margin + radius * length
-        # Moments of a normal variable between two limits.
-        mass = stats.norm.cdf([low, high])
-        density = stats.norm.pdf([low, high])
-        zeroth = mass[1] - mass[0]
-        first = density[0] - density[1]
-        second = zeroth + low * density[0] - high * density[1]
-        touching = (high**2 * zeroth - 2 * high * first + second) / (1 + radius**2)
-        below, edge = mass[0], density[0]
-        inside = margin**2 * below + 2 * margin * edge + below - low * edge + length**2 * below
-        return touching + inside
-
-    top = stats.chi.ppf(1 - 1e-10, dimension)
-    value, _ = integrate.quad(lambda t: stats.chi.pdf(t, dimension) * inner(t), 0, top, limit=200)
-    return 1 / value
 
 
 def _finite(points: Points) -> Array:
@@ -328,17 +230,21 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, power: float) -> Estimate:
     return Estimate(*(math.copysign(abs(each) ** power, each) for each in ends))
 
 
-def _nearest(points: Array, directions: Array, signs: Array) -> tuple[Array, Array, Array]:
-    """For each direction: squared way to the nearest plane, squared rest, weights of points."""
+def _project_on_cone(points: Array, directions: Array, signs: Array) -> tuple[Array, Array, Array]:
+    """Project each -t on the cone of all y x. Return the squared norm, the residual's, and weights.
+
+    The residual t + sum of weighted y x is the nearest vector that classifies all points.
+    """
     count, size, features = points.shape
     flat = points.reshape(-1, features)
     # Rows of length 1 make the program well conditioned; the weights are scaled back.
     lengths = jnp.maximum(jnp.linalg.norm(flat, axis=1), jnp.finfo(jnp.float32).tiny)
     rows, signs = flat / lengths[:, None], jnp.repeat(signs, size, axis=1)
     weights = _nonnegative(rows, directions, signs)
-    way = _product(weights * signs, rows)
-    left = jnp.sum((directions + way) ** 2, axis=1)
-    return jnp.sum(way**2, axis=1), left, (weights / lengths[None]).reshape(-1, count, size)
+    projection = _product(weights * signs, rows)
+    residual = jnp.sum((directions + projection) ** 2, axis=1)
+    weights = (weights / lengths[None]).reshape(-1, count, size)
+    return jnp.sum(projection**2, axis=1), residual, weights
 
 
 def _nonnegative(rows: Array, directions: Array, signs: Array) -> Array:
@@ -468,99 +374,3 @@ def _glue_sums(anchors: np.ndarray, active: np.ndarray, directions: np.ndarray) 
         ):
             sums.setdefault(name, []).append(float(value))
     return {name: np.array(values) for name, values in sums.items()}
-
-
-def _correlation(centres: Array) -> Array:
-    """The mean absolute cosine between different centres."""
-    cosines = _cosines(centres)
-    off = 1.0 - jnp.eye(len(centres))
-    return jnp.sum(jnp.abs(cosines) * off) / off.sum()
-
-
-def _cosines(centres: Array) -> Array:
-    unit = centres / jnp.maximum(jnp.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    return _product(unit, unit.T)
-
-
-def _shared_directions(key: Array, centres: Array, shared: int | None) -> Array:
-    """Orthonormal directions (N, K) without which the centres are the least correlated."""
-    spread = centres - centres.mean(axis=0, keepdims=True)
-    _, singular, basis = jnp.linalg.svd(spread, full_matrices=False)
-    basis = basis[: max(len(centres) - 1, 1)]
-    inner = _product(spread, basis.T)
-    energy = np.cumsum(np.asarray(singular) ** 2) / float(jnp.sum(singular**2))
-    most = min(int(np.searchsorted(energy, 0.95)) + 11, inner.shape[1] - 1)
-    counts = range(1, most + 1) if shared is None else range(shared, shared + 1)
-    best, least, worse = jnp.zeros((inner.shape[1], 0)), float(_correlation(inner)), 0
-    for count in counts:
-        if count == 0:
-            break
-        found = _least_correlated(jax.random.fold_in(key, count), inner, count)
-        rest = inner - jnp.matmul(jnp.matmul(inner, found), found.T)
-        correlation = float(_correlation(rest))
-        if shared is not None or correlation < least:
-            best, least, worse = found, correlation, 0
-        else:
-            worse += 1
-        if worse == 3:
-            break
-    return _product(basis.T, best)
-
-
-@functools.partial(jax.jit, static_argnames="count")
-def _least_correlated(key: Array, inner: Array, count: int) -> Array:
-    """Directions whose removal leaves the least mean squared cosine, the best of ten starts."""
-
-    def rest(directions: Array) -> Array:
-        return inner - jnp.matmul(jnp.matmul(inner, directions), directions.T)
-
-    def loss(directions: Array) -> Array:
-        cosines = _cosines(rest(directions))
-        return jnp.sum((cosines * (1.0 - jnp.eye(len(inner)))) ** 2)
-
-    def descend(start: Array) -> tuple[Array, Array]:
-        def step(state: tuple[Array, Array], _: Any) -> tuple[tuple[Array, Array], None]:
-            directions, rate = state
-            slope = jax.grad(loss)(directions)
-            slope = slope - directions @ (directions.T @ slope)
-            length = jnp.maximum(jnp.linalg.norm(slope), 1e-12)
-            moved, _ = jnp.linalg.qr(directions - rate * slope / length)
-            better = loss(moved) < loss(directions)
-            directions = jnp.where(better, moved, directions)
-            return (directions, jnp.where(better, 1.2 * rate, 0.5 * rate)), None
-
-        (found, _), _ = jax.lax.scan(step, (start, jnp.float32(0.1)), length=500)
-        return found, loss(found)
-
-    normal = jax.random.normal(key, (10, inner.shape[1], count))
-    found, losses = jax.vmap(descend)(jnp.linalg.qr(normal)[0])
-    return found[jnp.argmin(losses)]
-
-
-def _single(key: Array, points: Array, draws: int, margin: float) -> tuple[Array, Array, Array]:
-    """The capacity, radius and dimension of one manifold (M, N), scaled by its centre."""
-    centre = points.mean(axis=0, keepdims=True)
-    length = jnp.maximum(jnp.linalg.norm(centre), 1e-12)
-    spread = (points - centre) / length
-    # Coordinates within the space of the points, and one along the centre.
-    _, _, basis = jnp.linalg.svd(spread, full_matrices=False)
-    inner = _product(spread, basis.T)
-    rows = jnp.concatenate([inner, jnp.ones((len(inner), 1))], axis=1)
-    directions = jax.random.normal(key, (draws, rows.shape[1]))
-    # v = t - sum of weights * points must have points . v <= -margin. All points have 1 as their
-    # last coordinate, so this is a margin of 0 for vectors that are longer there by the margin.
-    along = directions.at[:, -1].add(margin)
-    weights = _nonnegative(rows, along, jnp.full((draws, len(rows)), -1.0))
-    total = weights.sum(axis=1, keepdims=True)
-    touched = _product(weights, rows) / jnp.where(total > 0, total, 1.0)
-    farthest = rows[jnp.argmax(_product(directions, rows.T), axis=1)]
-    anchors = jnp.where(total == 0, farthest, touched)
-    reach = jnp.sum(directions * anchors, axis=1) + margin
-    capacity = 1 / jnp.mean(jnp.maximum(reach, 0.0) ** 2 / jnp.sum(anchors**2, axis=1))
-    varied = (anchors - anchors.mean(axis=0, keepdims=True))[:, :-1] / anchors[:, -1:]
-    radius = jnp.sqrt(jnp.mean(jnp.sum(varied**2, axis=1)))
-    along, across = directions[:, :-1], anchors[:, :-1]
-    cosine = jnp.sum(along * across, axis=1) / jnp.maximum(
-        jnp.linalg.norm(along, axis=1) * jnp.linalg.norm(across, axis=1), 1e-12
-    )
-    return capacity, radius, inner.shape[1] * jnp.mean(cosine) ** 2

@@ -46,7 +46,7 @@ def same(result, found):
         assert result.measured[name] == pytest.approx(expected, rel=1e-4)
 
 
-def test_class_manifolds_are_those_of_the_theories_in_any_batches(network, tmp_path):
+def test_class_manifolds_are_those_of_the_theory_in_any_batches(network, tmp_path):
     images, labels = tiny_images(10)
     keys = prng.fold(example_keys(range(10), "judge"), 0)
     responses = np.asarray(network.response_fn("v1")(keys, images)).reshape(10, -1)
@@ -57,12 +57,6 @@ def test_class_manifolds_are_those_of_the_theories_in_any_batches(network, tmp_p
     result = measured(condition, network, tmp_path, batch_size=4)
     same(result, found)
     assert (result.value("manifolds"), result.value("points")) == (3, 3)
-    older = dataclasses.replace(condition, method="replica")
-    summary, found = older.summary(result.arrays), geometry.replica(key_of_all(), manifolds)
-    assert older.name == "geometry-classes-v1-replica"
-    assert summary.measured["capacity"]["value"] == pytest.approx(found.capacity, rel=1e-4)
-    dimension = pytest.approx(found.dimensions.mean(), rel=1e-4)
-    assert summary.measured["dimension"]["value"] == dimension
     # Classes of one image are no manifolds.
     few = condition.summary({name: array[:4] for name, array in result.arrays.items()})
     assert not few.measured and "fewer than two manifolds" in few.warnings[0]

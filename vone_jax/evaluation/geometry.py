@@ -49,7 +49,6 @@ class Geometry(Condition):
         (draws of a corruption).
       eps: radius of the ball, in pixel units; 0 for the manifolds without one.
       corruption, severity: a corruption that draws random numbers, and its severity, 1 to 5.
-      method: "glue", or "replica" for the theory of single manifolds.
       images: number of images with a manifold of their own.
       points: number of points in a manifold, at most. All manifolds have as many points as the
         smallest class.
@@ -64,7 +63,6 @@ class Geometry(Condition):
     eps: Annotated[float, Range(0.0, 1.0)] = 0.0
     corruption: str = ""
     severity: Annotated[int, Range(0, 5)] = 0
-    method: Annotated[str, ("glue", "replica")] = "glue"
     images: Annotated[int, Range(2)] = 10
     points: Annotated[int, Range(2)] = 50
     draws: Annotated[int, Range(2)] = 300
@@ -92,15 +90,13 @@ class Geometry(Condition):
         size = f"-{self.eps:.4g}" if self.eps else ""
         if self.corruption:
             size = f"-{self.corruption}-{self.severity}"
-        method = "" if self.method == "glue" else f"-{self.method}"
-        return f"geometry-{self.manifold}{size}-{self.layer}{method}"
+        return f"geometry-{self.manifold}{size}-{self.layer}"
 
     @property
     def label(self) -> str:
         size = f" {names.eps_label('linf', self.eps)}" if self.eps else ""
         kind = self._corrupted.label if self.corruption else self.manifold
-        method = "" if self.method == "glue" else f", {self.method}"
-        return f"geometry of {kind}{size} in {self.layer}{method}"
+        return f"geometry of {kind}{size} in {self.layer}"
 
     @property
     def _corrupted(self) -> Corrupted:
@@ -178,29 +174,17 @@ class Geometry(Condition):
         key = prng.stream(
             jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32"), "geometry"
         )
-        if self.method == "replica":
-            single = geometry.replica(key, manifolds)
+        try:
+            found = geometry.glue(key, manifolds, draws=self.draws)
             measured = {
-                "capacity": {"value": single.capacity},
-                "radius": {"value": float(single.radii.mean())},
-                "dimension": {"value": float(single.dimensions.mean())},
-                "centre correlation": {"value": single.centre_correlation},
-                "participation ratio": {"value": single.participation_ratio},
-                "shared directions": {"value": single.removed},
+                name: dataclasses.asdict(getattr(found, field)) for name, field in _NUMBERS.items()
             }
-        else:
-            try:
-                found = geometry.glue(key, manifolds, draws=self.draws)
-                measured = {
-                    name: dataclasses.asdict(getattr(found, field))
-                    for name, field in _NUMBERS.items()
-                }
-                measured["share of active manifolds"] = {"value": found.active}
-            except geometry.NotSeparableError as error:
-                warnings.append(f"{self.layer}: {error}.")
+            measured["share of active manifolds"] = {"value": found.active}
+        except geometry.NotSeparableError as error:
+            warnings.append(f"{self.layer}: {error}.")
         if "clean" in arrays:
-            told, distance = geometry.separability(arrays["clean"], manifolds)
-            measured["told from clean"] = _over_images(told)
+            accuracy, distance = geometry.separability(arrays["clean"], manifolds)
+            measured["told from clean"] = _over_images(accuracy)
             measured["distance from clean"] = _over_images(distance)
         measured |= {
             "manifolds": {"value": manifolds.shape[0]},

@@ -366,7 +366,7 @@ def _manifold(condition: Mapping[str, Any]) -> str:
         kind = f"{condition['corruption'].replace('_', ' ')} {condition['severity']}"
     elif eps:
         kind = f"{kind} {names.eps_label('linf', eps)}"
-    return kind if condition["method"] == "glue" else f"{kind}, {condition['method']}"
+    return kind
 
 
 def psychophysics(runs: Runs) -> list[alt.LayerChart]:
