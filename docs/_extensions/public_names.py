@@ -21,7 +21,7 @@ PACKAGES = (
     "vone_jax.fast",
     "vone_jax.prng", "vone_jax.mesh", "vone_jax.results.mce", "vone_jax.results.humans",
     "vone_jax.neurophysiology.stimuli",
-    "vone_jax.neurophysiology.textures", "vone_jax.neurophysiology.texture_proxies",
+    "vone_jax.neurophysiology.textures",
     "vone_jax.neurophysiology.reference_tables", "vone_jax.neurophysiology.explained_variance",
 )  # fmt: skip
 LITERAL = re.compile(r"``([A-Za-z_][\w.]*)``")

@@ -69,9 +69,9 @@ def surrounded(tuned, strength=0.002):
 def scores():
     """The scores of the block, with 8 texture images of white noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 64, 64), np.uint8)
-    proxy = TextureSet(pixels, ("first", "second"), is_proxy=True, source="white noise")
+    images = TextureSet(pixels, ("first", "second"))
     return neurophysiology.score(
-        block_responses, 8.0, 224, 1, jax.random.key(1), texture_images=proxy
+        block_responses, 8.0, 224, 1, jax.random.key(1), texture_images=images
     )
 
 

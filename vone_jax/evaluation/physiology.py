@@ -17,12 +17,7 @@ from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
 from vone_jax.evaluation.conditions import Condition, Summary
 from vone_jax.evaluation.judging import Protocol, Trial
 from vone_jax.network import Network
-from vone_jax.neurophysiology import (
-    explained_variance,
-    reference_tables,
-    stimuli,
-    texture_proxies,
-)
+from vone_jax.neurophysiology import explained_variance, reference_tables, stimuli, textures
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 
 # The field of view, in degrees, for a network whose own is too small for the stimuli.
@@ -81,8 +76,7 @@ class Physiology(_OfLayer):
       trials: presentations of each grating. A single one is made without the network's noise,
         several are made with it.
       references: tables of neurons, CSV or NetCDF, for the properties without published counts.
-      textures: folder of images for the texture properties: those of Freeman & Ziemba (2013), or
-        one photograph per texture. Stand-ins made from photographs are not scored.
+      textures: folder of the images of Freeman & Ziemba (2013), for the texture properties.
     """
 
     layer: str
@@ -133,11 +127,9 @@ class Physiology(_OfLayer):
         quiet, noisy = network.quiet().response_fn(self.layer), network.response_fn(self.layer)
         shown, trials = display(network), self._trials(network)
         values = _references(self.references)
-        textures = None
+        shown_textures = None
         if self.textures is not None:
-            textures = texture_proxies.load(
-                self.textures, prng.stream(trial.root, "texture images")
-            )
+            shown_textures = textures.load_freeman_ziemba(self.textures)
         try:
             scores = neurophysiology.score(
                 noisy if trials > 1 else quiet,
@@ -148,7 +140,7 @@ class Physiology(_OfLayer):
                 selection_response_fn=quiet,
                 trials=trials,
                 references=values,
-                texture_images=textures,
+                texture_images=shown_textures,
             )
         except ValueError as error:
             reason = str(error).replace("response_fn", "the layer")

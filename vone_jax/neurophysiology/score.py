@@ -165,8 +165,7 @@ def score(
       trials: presentations of each grating to a layer with noise (Brain-Score: 20).
       references: property -> values of neurons, see ``reference_tables``. Without them 7 of the 22
         properties are scored, from published counts.
-      texture_images: images of Freeman & Ziemba (2013), see ``textures``. The properties of a proxy
-        are measured, but not scored.
+      texture_images: images of Freeman & Ziemba (2013), see ``textures``.
       bootstraps: populations drawn for each similarity.
       crop: show only the part of the images that reaches the units, if the layer accepts such
         images (measured, see ``find_units``). The results are the same.
@@ -201,13 +200,11 @@ def score(
     recorder = Recorder(response_fn, recording_key, site, trials if noisy else 1)
 
     values, counted, curves, rate_map = recorder.grating_properties()
-    unscored = set()
     if texture_images is not None:
         measured, driven = recorder.texture_properties(texture_images, rate_map)
         values |= measured
         counted |= dict.fromkeys(measured, driven)
-        unscored = set(measured) if texture_images.is_proxy else set()
-    compared = {name: values[name][mask] for name, mask in counted.items() if name not in unscored}
+    compared = {name: values[name][mask] for name, mask in counted.items()}
     scores = compare(prng.stream(key, "bootstrap"), compared, neurons, bootstraps)
     units = {"row": site.row, "col": site.col, "channel": site.channel}
     return Scores(

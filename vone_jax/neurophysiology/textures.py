@@ -2,8 +2,7 @@
 
 Freeman, Ziemba et al. (2013), Nature Neuroscience 16:974-981, showed V1 neurons 15 families of
 synthetic textures, 15 samples each, and for every sample a noise image with the same amplitude
-spectrum. The user supplies these 450 images (``load_freeman_ziemba``), or a proxy is made
-(``texture_proxies``).
+spectrum. The user supplies these 450 images (``load_freeman_ziemba``).
 
 Images are 8-bit grey values around 128. A texture image spans 4 degrees.
 """
@@ -42,8 +41,6 @@ class TextureSet:
       images: grey levels around 128. Type 0 is the noise, type 1 the texture (types 1 and 2 of
         Freeman & Ziemba). The side is a multiple of 8, so that the stimulus centre is a pixel.
       families: one name per family.
-      is_proxy: False only for the images of Freeman & Ziemba.
-      source: description of the origin of the images.
       has_aperture: False for plain images of 4 degrees; True for images of the 8-degree canvas with
         the aperture applied.
 
@@ -54,8 +51,6 @@ class TextureSet:
 
     images: UInt8[np.ndarray, "families samples 2 side side"]
     families: tuple[str, ...]
-    is_proxy: bool
-    source: str
     has_aperture: bool = False
 
     def __post_init__(self):
@@ -132,11 +127,6 @@ def reframe(
     return np.stack([np.asarray(Image.fromarray(one).resize(size, resample)) for one in field])
 
 
-def holds_freeman_ziemba(folder: str | os.PathLike) -> bool:
-    """Return True if a file in a folder has a name like those of Freeman & Ziemba (2013)."""
-    return any(_FILE_NAME.fullmatch(path.name) for path in files_in(folder))
-
-
 def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     """Read the 450 images of Freeman & Ziemba (2013) from the user's copy.
 
@@ -148,7 +138,7 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     folder are skipped.
 
     Returns:
-      The set, with ``is_proxy`` False; families and samples in ascending order of their numbers.
+      The set, with families and samples in ascending order of their numbers.
 
     Raises:
       FileNotFoundError: if there is no such folder.
@@ -178,8 +168,6 @@ def load_freeman_ziemba(folder: str | os.PathLike) -> TextureSet:
     return TextureSet(
         np.stack(images).reshape(len(FREEMAN_ZIEMBA_FAMILIES), len(samples), 2, *shapes[0]),
         families=tuple(f"im{family}" for family in FREEMAN_ZIEMBA_FAMILIES),
-        is_proxy=False,
-        source=f"Freeman & Ziemba (2013), read from {os.fspath(folder)}",
         has_aperture=forms == {True},
     )
 
