@@ -53,6 +53,12 @@ def test_scores_of_units_that_are_known():
         assert drawn == pytest.approx(score, abs=0.01)
 
 
+def test_a_property_without_stimuli_is_said_to_need_them():
+    scored = neurophysiology.compare(jax.random.key(0), {"max_dc": np.arange(30.0)}, {}, 10)
+    assert scored["max_dc"].status == "needs data" and scored["max_dc"].units == 30
+    assert scored["texture_sparseness"].status == "needs stimuli"
+
+
 def test_a_draw_of_units_equals_the_multinomial_draw_of_their_bins():
     # The definition, unit by unit: resample with NaN, drop them, compare histograms.
     rng = np.random.default_rng(0)

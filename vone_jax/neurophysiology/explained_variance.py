@@ -25,7 +25,6 @@ from numpy.typing import ArrayLike
 from vone_jax import arguments
 from vone_jax.neurophysiology import textures
 from vone_jax.neurophysiology.recording import OneKey, ResponseFn, layer_features, rotated
-from vone_jax.neurophysiology.reference_tables import open_netcdf
 from vone_jax.neurophysiology.stimuli import Display
 
 VERSIONS = ("v1-v2", "v3")
@@ -72,8 +71,11 @@ class Recordings:
 def holds_recordings(path: str | os.PathLike) -> bool:
     """Return True if a file has the form that ``load_recordings`` reads."""
     path = Path(path).expanduser()
-    netcdf = path.suffix == ".nc" and path.is_file()
-    return path.suffix == ".npz" or (netcdf and "responses" in open_netcdf(path))
+    if path.suffix == ".nc" and path.is_file():
+        import xarray
+
+        return "responses" in xarray.load_dataset(path)
+    return path.suffix == ".npz"
 
 
 def load_recordings(path: str | os.PathLike) -> Recordings:
@@ -91,7 +93,9 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
     """
     path = Path(path).expanduser()
     if path.suffix == ".nc":
-        data = open_netcdf(path)
+        import xarray
+
+        data = xarray.load_dataset(path)
         arrays = {name: data[name].values for name in data.variables}
         dims = data["responses"].dims if "responses" in data else ()
         if dims and (dims[1] in _NEURONS or dims[2] in _REPETITIONS):

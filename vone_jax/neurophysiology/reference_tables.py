@@ -73,20 +73,8 @@ RANGES: dict[str, tuple[float, float]] = dict.fromkeys(PROPERTIES, (0.0, 1.0)) |
     "max_texture": (0.0, 1000.0),
     "max_noise": (0.0, 1000.0),
 }
-_HINTS = {
-    "pref_or": "; subtract 180 degrees from orientations of 157.5 and above",
-    "or_selective": "; the values are 0 and 1",
-    "sf_selective": "; the values are 0 and 1",
-}
-# Values of another unit lie within the range, too, but none of them exceeds this value.
-_OTHER_UNITS = {
-    "pref_or": (np.pi, "radians"),
-    "or_bandwidth": (np.pi / 2, "radians"),
-    "sf_bandwidth": (8.0, "octaves or shares; 100 x low/high is accepted, 50 for one octave"),
-}
-_YES_NO = ("or_selective", "sf_selective")
-# Rounding in a file, relative to the range.
-_SLACK = 1e-6
+# Values of another unit (radians, octaves) lie within the range, but none exceeds this one.
+_OTHER_UNIT = {"pref_or": np.pi, "or_bandwidth": np.pi / 2, "sf_bandwidth": 8.0}
 
 
 def load(path: str | os.PathLike, min_cells: int = 20) -> dict[str, Float[np.ndarray, " cells"]]:
@@ -101,63 +89,32 @@ def load(path: str | os.PathLike, min_cells: int = 20) -> dict[str, Float[np.nda
       ``|`` joins the tables of several studies.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ImportError: for NetCDF without the extra "neural".
       ValueError: for an unknown property (the message names the nearest one), properties of several
         studies, values that are not numbers or out of range, or too few cells.
     """
     path = Path(path).expanduser()
     arguments.count("min_cells", min_cells)
     table = _read_netcdf(path) if path.suffix == ".nc" else _read_csv(path)
-    values: dict[str, np.ndarray] = {}
-    for stored_name in table:
-        name = _property(str(stored_name), path)
-        if name in values:
-            raise ValueError(f"{path} holds the property {name!r} twice")
-        if name is not None:
-            try:
-                column = table[stored_name].to_numpy(np.float64)
-            except ValueError as error:
-                raise ValueError(f"{path}, column {stored_name!r}: {error}") from None
-            values[name] = _checked_column(name, column, min_cells, path)
-    studies: dict[tuple[str, int], str] = {}
-    for name in values:
-        about = PROPERTIES[name]
-        studies.setdefault((about.benchmark.split("-")[0], about.neurons), name)
-    # The number of rows is the sample size of one study.
+    names = {stored: _property(str(stored), path) for stored in table}
+    table = table.rename(columns=names)[[name for name in names.values() if name is not None]]
+    if len(twice := table.columns[table.columns.duplicated()]):
+        raise ValueError(f"{path} holds the property {twice[0]!r} twice")
+    # The number of rows is the sample size of one study, since cells without a value count in it.
+    studies = {(PROPERTIES[n].benchmark.split("-")[0], PROPERTIES[n].neurons): n for n in table}
     if len(studies) != 1:
         raise ValueError(
-            f"{path} must hold properties of one study, since cells without a value count in its "
-            f"sample; it holds those of {len(studies)}: {', '.join(studies.values())}"
+            f"{path} must hold properties of one study, got {len(studies)}: {[*studies.values()]}"
         )
-    return values
-
-
-def open_netcdf(path: Path) -> Any:
-    """Read a NetCDF file into an ``xarray.Dataset``.
-
-    Raises:
-      ImportError: without the extra "neural".
-    """
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError(f'{path} is NetCDF: pip install "vone-jax[neural]"') from error
-    return xarray.load_dataset(path)
+    return {str(name): _checked(str(name), table[name], min_cells, path) for name in table}
 
 
 def _read_csv(path: Path) -> Any:
     import pandas  # It takes half a second.
 
-    header = pandas.read_csv(path, nrows=0, encoding="utf-8-sig", index_col=False)
+    form = {"encoding": "utf-8-sig", "index_col": False, "skipinitialspace": True}
+    columns = len(pandas.read_csv(path, nrows=0, **form).columns)
     # In a single column, an empty line is a cell without a value.
-    table = pandas.read_csv(
-        path,
-        encoding="utf-8-sig",
-        index_col=False,
-        skipinitialspace=True,
-        skip_blank_lines=len(header.columns) > 1,
-    )
+    table = pandas.read_csv(path, skip_blank_lines=columns > 1, **form)
     named = [name for name in ("cell", "Unnamed: 0") if name in table]
     # Spreadsheets write rows of commas below a table. They are no cells if cells have names.
     if named and bool(table[named[0]].notna().any()):
@@ -166,50 +123,48 @@ def _read_csv(path: Path) -> Any:
 
 
 def _read_netcdf(path: Path) -> Any:
-    import pandas
+    import xarray
 
     dims = ("neuroid", "neuronal_property")
-    data = open_netcdf(path)
+    data = xarray.load_dataset(path)
     tables = [variable for variable in data.data_vars.values() if set(variable.dims) == {*dims}]
     if len(tables) != 1:
         raise ValueError(f"{path} must hold one variable over the dimensions {dims}, got {data}")
-    names = [str(name) for name in data["neuronal_property"].values]
-    return pandas.DataFrame(tables[0].transpose(*dims).values, columns=names)
+    return tables[0].transpose(*dims).to_pandas()
 
 
 def _property(stored_name: str, path: Path) -> str | None:
     """Return the property of a name in a file; None for names that are stored but not scored."""
     name = stored_name.strip().removeprefix("Marques2020_")
     studies = {p.benchmark: key for key, p in PROPERTIES.items()}
-    for candidate in (studies.get(name), _STORED_NAMES.get(name), name):
-        if candidate in PROPERTIES:
-            return candidate
-    if name in _NOT_SCORED:
-        return None
+    found = studies.get(name) or _STORED_NAMES.get(name, name)
+    if found in PROPERTIES or name in _NOT_SCORED:
+        return found if found in PROPERTIES else None
     hint = arguments.nearest(name, [*PROPERTIES, *studies, *_STORED_NAMES], cutoff=0.0)
     raise ValueError(f"{path} holds the unknown property {stored_name!r}{hint}")
 
 
-def _checked_column(name: str, column: np.ndarray, min_cells: int, path: Path) -> np.ndarray:
-    defined, (low, high) = column[~np.isnan(column)], RANGES[name]
+def _checked(name: str, column: Any, min_cells: int, path: Path) -> np.ndarray:
+    try:
+        values = column.to_numpy(np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}, column {name!r}: {error}") from None
+    defined, (low, high) = values[~np.isnan(values)], RANGES[name]
     if len(defined) < min_cells:
         raise ValueError(
             f"{path}: {name} must have a value for at least {min_cells} cells, got {len(defined)}"
         )
-    slack = _SLACK * (high - low)
-    outside = defined[~((defined >= low - slack) & (defined <= high + slack))]
-    if name in _YES_NO:
-        outside = defined[~np.isin(defined, (0.0, 1.0))]
-    if outside.size:
+    rounding, unit = 1e-6 * (high - low), PROPERTIES[name].unit
+    inside = (defined >= low - rounding) & (defined <= high + rounding)
+    if name.endswith("_selective"):
+        inside &= np.isin(defined, (0.0, 1.0))
+    if not inside.all():
         raise ValueError(
-            f"{path}: {name} must lie in [{low:g}, {high:g}] {PROPERTIES[name].unit}".rstrip()
-            + f", got {outside[0]:g}"
-            + _HINTS.get(name, "")
+            f"{path}: {name} must lie in [{low:g}, {high:g}] {unit}, got {defined[~inside][0]:g}"
         )
     largest = np.abs(defined).max()
-    if name in _OTHER_UNITS and 0 < largest <= _OTHER_UNITS[name][0]:
+    if 0 < largest <= _OTHER_UNIT.get(name, 0.0):
         raise ValueError(
-            f"{path}: {name} must be in {PROPERTIES[name].unit}, but no cell exceeds {largest:g}, "
-            f"as if the values were {_OTHER_UNITS[name][1]}"
+            f"{path}: {name} must be in {unit}, but no cell exceeds {largest:g}, as in another unit"
         )
-    return column
+    return values
