@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_results_and_reports_need_neither_jax_nor_flax():
 def test_reports_and_results_load_without_jax():
     program = "import sys, vone_jax.report, vone_jax.results; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_jaxprs_are_read_in_one_place():
+    reading = r"make_jaxpr|jax\.extend\.core|\.eqns|\.jaxpr\b|ClosedJaxpr|eval_jaxpr"
+    readers = {
+        str(path.relative_to(PACKAGE)) for path in modules() if re.search(reading, path.read_text())
+    }
+    assert readers == {"fast/jaxprs.py"}
 
 
 @pytest.mark.parametrize("library", ["orbax", "grain", "tensorflow_datasets", "sklearn"])

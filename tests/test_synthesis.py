@@ -1,5 +1,7 @@
 """Synthesised images against linear algebra and the kernels of V1."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import scipy.linalg
 import scipy.ndimage
 
-from vone_jax import synthesis, v1
+from vone_jax import fast, models, synthesis, v1
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -47,7 +49,8 @@ def test_a_layer_that_keeps_everything_gives_the_image_back():
     matrix = np.vstack([orthogonal(PIXELS), orthogonal(5, seed=3)])
     found = synthesis.metamers(key(), linear(matrix), images, **RECIPE)
     np.testing.assert_allclose(found.images[0], images, atol=2e-3)
-    assert found.matched.all()
+    natural = linear(matrix)(None, references(50, seed=2))
+    assert found.matched(synthesis.null_decibel(natural)).all()
 
 
 def test_a_metamer_keeps_what_the_layer_does_not_see_of_its_start():
@@ -93,7 +96,7 @@ def test_v1_with_frozen_noise_reaches_its_reference_to_a_thousandth():
     found = synthesis.metamers(key(), lambda keys, x: block.apply({}, x, keys), images)
     # Cells that are silent in both images have no gradient, so some images stop a little above.
     assert np.median(found.error) < 1e-3 and found.error.max() < 2e-3
-    assert found.matched.all()
+    assert found.matched(20.0).all()
     assert np.abs(np.asarray(found.images[0]) - images).max() > 0.02
 
 
@@ -107,6 +110,16 @@ def test_distinct_metamers_differ_more_than_their_starts_alone():
     assert apart > 1.2 * plain
 
 
+def test_distinct_metamers_are_not_moved_apart_in_the_last_round():
+    """The layer keeps everything, so that they end at the reference if nothing drives them away."""
+    images, seen = references(), linear(orthogonal(PIXELS))
+    found = synthesis.metamers(
+        key(), seen, images, rounds=2, steps=600, step_size=0.02, distinct=2, diversity=2.0
+    )
+    # The last steps have a length of 0.01.
+    np.testing.assert_allclose(found.images, np.stack([images, images]), atol=0.01)
+
+
 def test_a_metamer_does_not_depend_on_the_rest_of_the_batch():
     images, seen = references(3), linear(orthogonal(20))
     three = synthesis.metamers(key(), seen, images, rounds=2, steps=20).images
@@ -118,6 +131,38 @@ def test_the_null_is_the_closest_pair():
     responses = np.array([[3.0, 0.0], [3.0, 1.0], [0.0, 5.0]])
     # The second is at a distance of 1 from the first, of norm sqrt(10).
     assert synthesis.null_decibel(responses) == pytest.approx(10 * np.log10(np.sqrt(10)))
+    with pytest.raises(ValueError, match="two images or more"):
+        synthesis.null_decibel(responses[:1])
+
+
+# Layers that end in no ReLU. (Complex cells end in a root, but are a slice of all cells.)
+WITHOUT_RELU = {"logits", "bottleneck"}
+
+
+PUBLISHED = ("resnet18", "resnet50", "cornet_s", "cornet_z", "vone_resnet18", "vone_cornet_s")
+
+
+@pytest.mark.parametrize("name", [
+    "alexnet", "vone_alexnet", *(pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED)
+])  # fmt: skip
+def test_each_layer_of_the_published_networks_has_a_straight_through_estimator(name):
+    model = models.create(name, 3, image_size=64, width=4)
+    keys, images = jax.random.split(key(), 2), jnp.zeros((2, 64, 64, 3))
+    variables = jax.eval_shape(lambda: models.init(model, key()))
+    layers = jax.eval_shape(
+        lambda variables: models.features_fn(model, variables)(keys, images), variables
+    )
+
+    def has_estimator(layer):
+        def gradient(variables, images):
+            layer_fn = functools.partial(models.response_fn(model, variables, layer), keys)
+            straight = fast.with_straight_through_relus(layer_fn)
+            return straight(images)
+
+        return "straight_through" in str(jax.make_jaxpr(gradient)(variables, images))
+
+    found = {layer for layer in layers if has_estimator(layer)}
+    assert found == set(layers) - WITHOUT_RELU
 
 
 @pytest.mark.parametrize(("direction", "place"), [("raise", -1), ("lower", 0)])

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Key
 
 from vone_jax import batches, fast, prng
@@ -28,28 +27,32 @@ from vone_jax import batches, fast, prng
 Images = Float[Array | np.ndarray, "n h w c"]
 ResponseFn = Callable[[Any, Any], Any]
 
+# Responses whose products are summed at a time.
+_COLUMNS = 8192
+
 
 @dataclasses.dataclass(frozen=True)
 class Metamers:
-    """Images with the responses of a reference, with the numbers that say how well.
+    """Images with the responses of a reference, and how close the responses are.
 
     Attributes:
       images: (K, N, H, W, C): K metamers of each of N references.
       error: (K, N), distance of the responses, relative to the norm of the reference's.
       decibel: (K, N), 10 log10 of the norm of the reference's responses over the distance. It is a
         ratio of norms, as in the authors' code.
-      null: the largest ``decibel`` between two different references. A metamer is better.
     """
 
     images: Array
     error: np.ndarray
     decibel: np.ndarray
-    null: float
 
-    @property
-    def matched(self) -> np.ndarray:
-        """(K, N), True where the responses are closer than those of any two references."""
-        return self.decibel > self.null
+    def matched(self, null: float) -> np.ndarray:
+        """Return where the responses are closer than those of any two natural images, (K, N).
+
+        ``null`` is the ``null_decibel`` of many images of the data set. The authors take the
+        largest of a million pairs. Few images have a null that is easily exceeded.
+        """
+        return self.decibel > null
 
 
 def metamers(
@@ -59,16 +62,16 @@ def metamers(
     *,
     rounds: int = 8,
     steps: int = 3000,
-    step_size: float = 1.0,
+    step_size: float | None = None,
     distinct: int = 1,
     diversity: float = 0.1,
 ) -> Metamers:
     """Make metamers of images by the recipe of Feather et al. 2023 (Nature Neuroscience).
 
     From grey noise, clip(.5 + .05 z, 0, 1), gradient steps of length ``step_size`` (L2) lower
-    ||f(x) - f(r)|| / ||f(r)||. The step is halved after each round. Where the layer ends in a
-    rectification, its gradient is taken to be 1 everywhere, so that units which are silent in the
-    start can be reached.
+    ||f(x) - f(r)|| / ||f(r)||. The step is halved after each round. ReLUs at the end of the layer
+    have a straight-through estimator, so that units which are silent in the start can be reached;
+    see ``fast.with_straight_through_relus``.
 
     Args:
       key: typed key of the noise and the starts. An example's result depends on its position alone.
@@ -76,7 +79,10 @@ def metamers(
       response_fn: the layer.
       images: the references, in [0, 1].
       rounds, steps: numbers of rounds, and of steps in each.
-      step_size: length of a step in the first round, in pixel units.
+      step_size: length of a step in the first round, in pixel units. Default: the authors' 1 for
+        colour images of 224 pixels, and for others in proportion to the root of the number of
+        values. In small images, a last step of 1/128 is a thousandth of all contrast, and the
+        responses come no closer.
       distinct: metamers of each image. With several, each step also moves them apart.
       diversity: weight of their mean distance in pixels, for ``distinct`` above 1. It falls to 0
         in the last round.
@@ -91,27 +97,41 @@ def metamers(
     keys = prng.example_keys(noise, len(images))
     places = [prng.example_keys(prng.fold(start, place), len(images)) for place in range(distinct)]
     starts = jnp.stack([_grey(each, images) for each in places])
-    layer = _straight(lambda x: response_fn(keys, x), images)
-    target = layer(images)
+    layer = _Layer(prng.as_pytree(response_fn, keys, images, "response_fn"), keys)
+    target = _responses(layer, images)
     found, lengths = starts, step_size
+    if lengths is None:
+        lengths = math.sqrt(math.prod(images.shape[1:]) / (224 * 224 * 3))
     for number in range(rounds):
         weight = diversity * (distinct > 1) * (number < rounds - 1) / (number + 1)
         found = _round(layer, target, found, jnp.float32(lengths), jnp.float32(weight), steps)
         lengths /= 2
-    error = np.asarray(jnp.stack([_relative(layer(each), target) for each in found]))
+    error = np.asarray(jnp.stack([_relative(_responses(layer, each), target) for each in found]))
     if not np.all(np.isfinite(error)):
         raise FloatingPointError("responses or their gradients are not finite")
     decibel = -10 * np.log10(np.maximum(error, np.finfo(np.float32).tiny))
-    return Metamers(found, error, decibel, null_decibel(target))
+    return Metamers(found, error, decibel)
 
 
 def null_decibel(responses: Any) -> float:
-    """The largest ``decibel`` of any two different examples of responses (N, ...); -inf for one."""
-    flat = np.asarray(responses, np.float64).reshape(len(responses), -1)
-    squares = np.sum(flat**2, axis=1)
-    between = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0.0))
+    """Return the largest ``decibel`` of any two of N images, from their responses (N, ...).
+
+    Either image of a pair may be the reference. It grows with the number of images.
+
+    Raises:
+      ValueError: for fewer than two images.
+    """
+    flat = np.asarray(responses).reshape(len(responses), -1)
+    if len(flat) < 2:
+        raise ValueError(f"responses must be those of two images or more, got {len(flat)}")
+    inner = np.zeros((len(flat), len(flat)))
+    for start in range(0, flat.shape[1], _COLUMNS):
+        part = flat[:, start : start + _COLUMNS].astype(np.float64)
+        inner += part @ part.T
+    squares = np.diag(inner)
+    between = np.sqrt(np.maximum(squares[:, None] + squares - 2 * inner, 0.0))
     np.fill_diagonal(between, np.inf)
-    error = between / np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
+    error = between / np.maximum(np.sqrt(squares), np.finfo(np.float32).tiny)
     return float(-10 * np.log10(np.maximum(error.min(), np.finfo(np.float32).tiny)))
 
 
@@ -167,9 +187,7 @@ def differentiate(
     normal = jax.vmap(lambda each: jax.random.normal(each, images.shape[1:], images.dtype))(draw)
     start = images + noise * normal
     start = start if bounds is None else jnp.clip(start, *bounds)
-    layers = [
-        _program(lambda x, fn=fn: fn(keys, x), images) for fn in (moved_fn, held_fn)
-    ]  # fmt: skip
+    layers = [_Layer(prng.as_pytree(fn, keys, images), keys) for fn in (moved_fn, held_fn)]
     sign = 1.0 if direction == "raise" else -1.0
     found, moved, held, target = _differentiate(
         tuple(layers), images, start, jnp.float32(sign * rate), bounds, steps
@@ -213,7 +231,7 @@ def exciting_images(
     start = jax.vmap(lambda each: jax.random.normal(each, image_shape))(draw)
     responses = jax.eval_shape(response_fn, keys, start)
     batches.check_indices("units", units, math.prod(responses.shape[1:]), "units")
-    layer = _straight(lambda x: response_fn(keys, x), 0.5 + start)
+    layer = _Layer(prng.as_pytree(response_fn, keys, start, "response_fn"), keys)
     images, driven = _excite(layer, units, start, norm, low_pass, steps, rate)
     if not bool(jnp.all(jnp.isfinite(driven))):
         raise FloatingPointError("responses or their gradients are not finite")
@@ -223,52 +241,26 @@ def exciting_images(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A traced function of images whose arrays are leaves; ``straight`` if it ends in a ReLU."""
+    """A layer with the keys of its frozen noise."""
 
-    constants: tuple[Any, ...]
-    jaxpr: Any = dataclasses.field(metadata={"static": True})
-    straight: bool = dataclasses.field(default=False, metadata={"static": True})
+    response_fn: Any
+    keys: Array
 
     def __call__(self, images: Array) -> Array:
-        (response,) = jaxpr_as_fun(ClosedJaxpr(self.jaxpr, self.constants))(images)
-        if not self.straight:
-            return response
-        # The value of the rectification with the gradient of the identity.
-        return response + jax.lax.stop_gradient(jnp.maximum(response, 0) - response)
+        responses = self.response_fn(self.keys, images)
+        if not isinstance(responses, Array):
+            raise TypeError("response_fn must return one array")
+        return responses
+
+    @property
+    def straight(self) -> Callable[[Array], Array]:
+        """The layer with straight-through estimators for the ReLUs at its end."""
+        return fast.with_straight_through_relus(self)
 
 
-def _program(function: Callable[[Any], Any], images: Array) -> _Layer:
-    program = jax.make_jaxpr(function)(images)
-    if len(program.jaxpr.outvars) != 1:
-        raise TypeError("response_fn must return one array")
-    return _Layer(tuple(program.consts), program.jaxpr)
-
-
-def _straight(function: Callable[[Any], Any], images: Array) -> _Layer:
-    """The function, with a gradient of 1 through a rectification at its end."""
-    layer = _program(function, images)
-    (result,) = layer.jaxpr.outvars
-    last = next((each for each in layer.jaxpr.eqns if result in each.outvars), None)
-    if last is None or not _rectifies(last):
-        return layer
-    (before,) = (each for each in last.invars if not isinstance(each, Literal))
-    return _Layer(layer.constants, layer.jaxpr.replace(outvars=[before]), straight=True)
-
-
-def _rectifies(equation: Any) -> bool:
-    """Return whether an equation computes max(x, 0) of one array."""
-    inputs = [each for each in equation.invars if not isinstance(each, Literal)]
-    if len(inputs) != 1 or inputs[0].aval.shape != equation.outvars[0].aval.shape:
-        return False
-    alone = jax.make_jaxpr(lambda: 0.0)().jaxpr.replace(
-        constvars=[], invars=inputs, outvars=equation.outvars, eqns=[equation]
-    )
-    run = jaxpr_as_fun(ClosedJaxpr(alone, []))
-    shape, dtype = inputs[0].aval.shape, inputs[0].aval.dtype
-    return all(
-        bool(jnp.all(run(jnp.full(shape, value, dtype))[0] == max(value, 0.0)))
-        for value in (-3.0, 0.0, 2.0)
-    )
+@jax.jit
+def _responses(layer: _Layer, images: Array) -> Array:
+    return layer(images)
 
 
 def _grey(keys: Array, images: Array) -> Array:
@@ -304,7 +296,7 @@ def _round(
 
     def loss(candidates: Array) -> Array:
         # In turn: each metamer is a batch as large as the references.
-        errors = jnp.stack([jnp.sum(_relative(layer(each), target)) for each in candidates])
+        errors = jnp.stack([jnp.sum(_relative(layer.straight(x), target)) for x in candidates])
         centre = candidates.mean(axis=0, keepdims=True)
         apart = jnp.sum(_norms((candidates - centre).reshape(-1, *candidates.shape[2:])))
         return jnp.sum(errors) - weight * apart
@@ -387,7 +379,7 @@ def _excite(
         return norm * _unit(contrast)
 
     def drive(contrast: Array) -> Array:
-        responses = layer(0.5 + contrast).reshape(len(units), -1)
+        responses = layer.straight(0.5 + contrast).reshape(len(units), -1)
         return jnp.take_along_axis(responses, units[:, None], axis=1)[:, 0]
 
     def step(number: Any, contrast: Array) -> Array:

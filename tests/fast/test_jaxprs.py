@@ -1,4 +1,7 @@
-"""Programs with their convolutions in the fast layout against the same programs without."""
+"""Programs that are rewritten against the same programs as they were.
+
+The tests of each operation are canaries: they fail if JAX renames what the module reads.
+"""
 
 import re
 
@@ -6,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
 from vone_jax import fast
@@ -205,6 +209,88 @@ def test_rewritten_functions_are_transformed_like_others(transformed):
 def test_a_function_called_twice_stays_one():
     inner = jax.jit(lambda x: jnp.tanh(convolve(x, KERNEL)))
     assert layouts(fast.in_fast_layout(lambda x: inner(inner(x))), IMAGES) == [FAST]
+
+
+# What may follow a ReLU at the end of a layer.
+ENDS = {
+    "nothing": lambda x: x,
+    "reshape": lambda x: x.reshape(len(x), -1),
+    "slice": lambda x: x[:, 1:, ::2, 2:4],
+    "take": lambda x: jnp.take(x, np.array([3, 0, 5]), axis=-1),
+    "dynamic slice": lambda x: lax.dynamic_slice_in_dim(x, jnp.int32(2), 3, axis=3),
+    "transpose": lambda x: x.transpose(0, 3, 1, 2)[..., None],
+    "concatenate": lambda x: jnp.concatenate([x, jnp.ones_like(x)], axis=-1),
+    "pad": lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))),
+    "flip": lambda x: jnp.flip(x, axis=1),
+    "split": lambda x: jnp.split(x, 3, axis=-1)[1],
+    "where": lambda x: jnp.where(np.arange(6) < 3, x, jnp.cos(x)),
+    "maximum": lambda x: x.max(axis=2),
+    "mean": lambda x: x.mean(axis=(1, 2)),
+    "max pool": lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
+    "average pool": lambda x: (
+        lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4.0
+    ),
+    "scale": lambda x: 25.0 * x / jnp.full((1, 1, 1, 6), 3.0),
+    "type": lambda x: x.astype(jnp.bfloat16),
+    "permutation": lambda x: fast.permute(x, np.array([5, 3, 1, 0, 2, 4])),
+    "barrier": lax.optimization_barrier,
+    "jit": jax.jit(lambda x: x[:, 1:]),
+    "checkpoint": jax.checkpoint(lambda x: x[:, 1:]),
+    "branches": lambda x: lax.cond(jnp.sum(x) > -1, lambda x: x[:, 1:], lambda x: x[:, :-1], x),
+    "platforms": lambda x: fast.by_platform(x, cpu=jnp.ravel, default=lambda x: x.reshape(-1)),
+}
+RELUS = {
+    "jax.nn": jax.nn.relu,
+    "flax": nn.relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "jit": jax.jit(lambda x: jax.nn.relu(x)),
+}
+
+
+def slope_of(function, x):
+    return jax.grad(lambda x: jnp.sum(function(x).astype(jnp.float32)))(x)
+
+
+@pytest.mark.parametrize(
+    ("end", "relu"), [*((end, "jax.nn") for end in ENDS), *(("slice", relu) for relu in RELUS)]
+)
+def test_relus_at_the_end_of_a_layer_have_the_gradient_of_the_identity(end, relu):
+    """If JAX renames an operation, its case fails."""
+    layer = lambda x: ENDS[end](RELUS[relu](jnp.sin(x)))  # noqa: E731
+    straight = fast.with_straight_through_relus(layer)
+    np.testing.assert_allclose(straight(IMAGES), layer(IMAGES), rtol=1e-6)
+    behind = slope_of(ENDS[end], jax.nn.relu(jnp.sin(IMAGES)))
+    np.testing.assert_allclose(slope_of(straight, IMAGES), behind * jnp.cos(IMAGES), atol=1e-6)
+    assert np.any(slope_of(layer, IMAGES) != slope_of(straight, IMAGES))
+
+
+def test_other_rectifications_keep_their_gradients():
+    """A ReLU within a layer, before a sum, as a gate, or with another bound."""
+    relu, mixing = jax.nn.relu, IMAGES[0, 0, :6]
+    for layer in (
+        lambda x: jnp.matmul(relu(x), mixing),
+        lambda x: relu(x) + jnp.sin(x),
+        lambda x: relu(x) * jnp.cos(x),
+        lambda x: jnp.maximum(x, 0.1),
+        jax.nn.relu6,
+        jax.nn.leaky_relu,
+    ):
+        straight = fast.with_straight_through_relus(layer)
+        np.testing.assert_array_equal(slope_of(straight, IMAGES), slope_of(layer, IMAGES))
+
+
+def test_each_output_of_a_layer_has_its_estimator_within_loops_and_transformations():
+    def layers(x):
+        first = jax.nn.relu(jnp.sin(x))
+        return {"first": first, "second": [jax.nn.relu(jnp.cos(first)) * 2.0]}
+
+    straight = fast.with_straight_through_relus(layers)
+    total = lambda x: jnp.sum(straight(x)["second"][0])  # noqa: E731
+    # The first ReLU is an output, too, so that its gradient is also straight.
+    expected = -2.0 * jnp.sin(jax.nn.relu(jnp.sin(IMAGES))) * jnp.cos(IMAGES)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(IMAGES), expected, atol=1e-6)
+    rows = jax.vmap(jax.grad(lambda x: total(x[None])))(IMAGES)
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
 def test_a_program_runs_without_jit():

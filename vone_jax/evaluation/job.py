@@ -214,11 +214,32 @@ class Job:
           the batch as a trial for the network. Rows that fill the last batch up are not in the
           mask.
         """
-        examples = self.examples_of(condition)
+        functions = None
+        examples, size = self.examples_of(condition), self.batch_size_of(condition)
+        for batch in self._batches(examples, size, start):
+            trial = self.trial(batch["index"], batch.pop("image"), batch["label"])
+            # All batches have one shape, so functions are lowered for the first one alone.
+            functions = functions or trial.functions()
+            yield batch, dataclasses.replace(trial, **functions)
+
+    def sample(self, count: int) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        """The keys, images and mask of every k-th image of the source in batches, ``count`` or all.
+
+        Rows that fill the last batch up are not in the mask.
+        """
+        examples = data.Subset(self.source, min(count, len(self.source)))
+        size = -(-min(_IMAGES, len(examples)) // self.mesh.size) * self.mesh.size
+        for batch in self._batches(examples, size, 0):
+            yield self.example_keys(batch["index"]), batch["image"], batch["mask"]
+
+    def _batches(
+        self, examples: data.Subset, size: int, start: int
+    ) -> Iterator[dict[str, jax.Array]]:
+        """Batches of examples from one on, split over processes and devices."""
         kept = self.keep_images and examples is self.subset
         parts = data.eval_batches(
             self._kept if kept else examples,
-            batch_size=self.batch_size_of(condition),
+            batch_size=size,
             image_size=self.network.image_size,
             preprocessing=None if kept else self.network.preprocessing,
             start=start,
@@ -226,7 +247,6 @@ class Job:
             process_count=jax.process_count(),
         )
         fill = _fill_padding(self.mesh)
-        functions = None
         with contextlib.closing(parts):
             for part in parts:
                 # Padding has an index beyond the examples. It gets a valid one, no matter which.
@@ -234,11 +254,7 @@ class Job:
                 part["index"] = examples.indices[numbers].astype(np.uint32)
                 if self.classes is not None:
                     part["label"] = self.classes[part["label"]].astype(part["label"].dtype)
-                batch = fill(meshes.shard_batch(self.mesh, part))
-                trial = self.trial(batch["index"], batch.pop("image"), batch["label"])
-                # All batches have one shape, so functions are lowered for the first one alone.
-                functions = functions or trial.functions()
-                yield batch, dataclasses.replace(trial, **functions)
+                yield fill(meshes.shard_batch(self.mesh, part))
 
     def trial(self, indices: jax.Array, images: jax.Array, labels: jax.Array) -> Trial:
         """A batch for the network: indices in the dataset, images, and the network's classes."""
@@ -254,7 +270,14 @@ class Job:
             network=network,
             root=jax.random.key(self.seed),
             place=functools.partial(meshes.replicate, self.mesh),
+            sample=self.sample,
+            kept=self._between_batches,
         )
+
+    @functools.cached_property
+    def _between_batches(self) -> dict[Condition, Any]:
+        """What conditions compute for their first batch and keep for the others."""
+        return {}
 
     def example_keys(self, indices: jax.Array) -> jax.Array:
         """One key for each example by its dataset index, the root of all its random numbers."""

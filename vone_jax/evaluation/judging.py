@@ -7,7 +7,7 @@ of an example never uses a key that an attack has used.
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import jax
@@ -127,6 +127,8 @@ class Trial:
       root: the key of the whole evaluation, for conditions that draw nothing for single examples.
       place: function that puts a pytree on the devices of the batch, for networks that a condition
         opens itself.
+      sample: function of a count that yields keys, images and mask of images of the whole data set.
+      kept: what conditions keep from one batch to the next.
     """
 
     protocol: Protocol
@@ -139,6 +141,8 @@ class Trial:
     network: Any = None
     root: Any = None
     place: Callable[[Any], Any] = jax.device_put
+    sample: Callable[[int], Iterator[tuple[jax.Array, ...]]] | None = None
+    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def response_fn(self, layer: str) -> Callable[..., jax.Array]:
         """A layer of the network, as an argument of compiled functions."""

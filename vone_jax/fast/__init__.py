@@ -23,7 +23,13 @@ from vone_jax.fast.blocks import correlate_blocks
 from vone_jax.fast.convolution import convolve
 from vone_jax.fast.counter_random import random_words, standard_normal, symmetric_uniform
 from vone_jax.fast.depthwise import convolve_depthwise
-from vone_jax.fast.jaxprs import callbacks, closes_over_tracers, constants, in_fast_layout
+from vone_jax.fast.jaxprs import (
+    callbacks,
+    closes_over_tracers,
+    constants,
+    in_fast_layout,
+    with_straight_through_relus,
+)
 from vone_jax.fast.operations import (
     by_rows,
     one_by_one,

@@ -1,6 +1,7 @@
 """The only module that reads and rewrites jaxprs, the programs that JAX makes of functions.
 
 - ``in_fast_layout`` brings all convolutions to the layout that is fast on CPUs.
+- ``with_straight_through_relus`` gives ReLUs at the end of a layer the gradient of the identity.
 - ``callbacks``, ``closes_over_tracers`` and ``constants`` say what a function needs beside its
   arguments.
 
@@ -12,14 +13,21 @@ whole program, loops included, what XLA does outside of loops: it exchanges axes
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from vone_jax.fast import switch
@@ -122,12 +130,140 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn:
     def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return switch.by_platform(images, kernel, cpu=exchanged, default=convolve)
 
-    # A user who debugs without ``jit`` needs the call all the same.
-    with jax.disable_jit(False):
-        (call,) = jax.make_jaxpr(jax.jit(convolution))(images, kernel).eqns
+    call = _called(convolution, images, kernel)
     return call.replace(
         invars=equation.invars, outvars=equation.outvars, source_info=equation.source_info
     )
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> JaxprEqn:
+    """Return the call of a compiled function as an equation."""
+    # A user who debugs without ``jit`` needs the call all the same.
+    with jax.disable_jit(False):
+        (call,) = jax.make_jaxpr(jax.jit(function))(*arguments).eqns
+    return call
+
+
+# Straight-through estimators.
+
+# Operations that place, select, pool or scale values.
+_PLACING = {
+    "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "custom_linear_solve",
+    "div", "dynamic_slice", "gather", "mul", "optimization_barrier", "pad", "reduce_max",
+    "reduce_precision", "reduce_sum", "reduce_window_max", "reduce_window_sum", "reshape", "rev",
+    "select_n", "sharding_constraint", "slice", "split", "squeeze", "transpose",
+}  # fmt: skip
+# Calls of functions -> the parameter with their programs.
+_CALLS = {
+    "jit": "jaxpr", "pjit": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr", "cond": "branches",
+}  # fmt: skip
+
+
+def with_straight_through_relus(function: Function) -> Function:
+    """Return the function with a straight-through estimator for each ReLU at its end.
+
+    A ReLU is at the end if its values are only placed, selected, pooled or multiplied by constants
+    afterwards: also in a slice of several layers, before a pool, or as one of several outputs. Its
+    gradient becomes that of the identity, so silent units have one, too. The values stay.
+
+    Args:
+      function: takes pytrees of arrays and returns one.
+    """
+
+    @functools.wraps(function)
+    def rewritten(*arguments: Any) -> Any:
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        jaxpr, _ = _straight(program.jaxpr, [True] * len(program.jaxpr.outvars), None)
+        results = jaxpr_as_fun(ClosedJaxpr(jaxpr, program.consts))(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return cast(Function, rewritten)
+
+
+def _straight(
+    jaxpr: Any, outputs: Sequence[bool], inputs: Sequence[bool] | None
+) -> tuple[Any, list[bool]]:
+    """Rewrite the ReLUs from which some outputs come.
+
+    ``inputs`` says which inputs depend on the arguments of the function; None for all. Returns the
+    program, and which of its inputs are outputs that are only placed.
+    """
+    depending = {v for n, v in enumerate(jaxpr.invars) if inputs is None or inputs[n]}
+    for equation in jaxpr.eqns:
+        if any(v in depending for v in _variables(equation.invars)):
+            depending |= set(equation.outvars)
+    placed = {v for v, wanted in zip(jaxpr.outvars, outputs, strict=True) if wanted} & depending
+    equations = []
+    for equation in reversed(jaxpr.eqns):
+        if not placed.isdisjoint(equation.outvars):
+            wanted = [v in placed for v in equation.outvars]
+            equation, before = _straight_equation(equation, wanted, depending)
+            placed |= before & depending
+        equations.append(equation)
+    found = jaxpr if equations == jaxpr.eqns[::-1] else jaxpr.replace(eqns=equations[::-1])
+    return found, [v in placed for v in jaxpr.invars]
+
+
+def _straight_equation(
+    equation: JaxprEqn, wanted: list[bool], depending: set[Any]
+) -> tuple[JaxprEqn, set[Any]]:
+    """Rewrite an equation of which some results are wanted; return what else to go back to."""
+    name = equation.primitive.name
+    if _is_relu(equation):
+        (before,) = _variables(equation.invars)
+        call = _called(_straight_through_relu, before.aval)
+        new = call.replace(invars=[before], outvars=equation.outvars)
+        return new.replace(source_info=equation.source_info), set()
+    if name in ("mul", "div") and len(depending & set(_variables(equation.invars))) > 1:
+        return equation, set()
+    if name in _PLACING:
+        return equation, set(_variables(equation.invars))
+    if name not in _CALLS:
+        return equation, set()
+    programs = equation.params[_CALLS[name]]
+    several = programs if isinstance(programs, tuple) else (programs,)
+    operands = equation.invars[-len(_inner(several[0]).invars) :] if several else []
+    varying = [not isinstance(v, Literal) and v in depending for v in operands]
+    rewritten, before = [], set()
+    for program in several:
+        inner, reached = _straight(_inner(program), wanted, varying)
+        is_open = isinstance(program, Jaxpr)
+        rewritten.append(inner if is_open else program.replace(jaxpr=inner))
+        before |= {v for v, on in zip(operands, reached, strict=True) if on}
+    value = tuple(rewritten) if isinstance(programs, tuple) else rewritten[0]
+    return equation.replace(params=equation.params | {_CALLS[name]: value}), before
+
+
+def _is_relu(equation: JaxprEqn) -> bool:
+    """Return whether an equation computes max(x, 0) of an array, or is ``jax.nn.relu``."""
+    name, inputs = equation.primitive.name, _variables(equation.invars)
+    if name == "max":
+        zeros = [v for v in equation.invars if isinstance(v, Literal) and np.all(v.val == 0)]
+        return len(inputs) == len(zeros) == 1
+    parameter = {"custom_jvp_call": "call_jaxpr"}.get(name, _CALLS.get(name))
+    if parameter is None or name == "cond" or len(inputs) != 1:
+        return False
+    inner = _inner(equation.params[parameter]).eqns
+    return len(inner) == 1 and _is_relu(inner[0])
+
+
+@jax.custom_jvp
+def _straight_through_relu(values: jax.Array) -> jax.Array:
+    return jnp.maximum(values, 0)
+
+
+@_straight_through_relu.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _straight_through_relu(*primals), tangents[0]
+
+
+def _variables(atoms: Sequence[Any]) -> list[Any]:
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
+
+
+def _inner(program: Any) -> Any:
+    """Return the equations' holder of a program with or without constants."""
+    return program if isinstance(program, Jaxpr) else program.jaxpr
 
 
 # What a function needs beside its arguments.
