@@ -246,7 +246,7 @@ def test_the_set_has_its_ten_corruptions():
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_corruption_is_its_definition(name):
     corruption, shape = corruptions.CORRUPTIONS[name], SHAPE
-    level = float(corruptions.catalogue.PARAMETERS[name]["imagenet"][2])
+    level = float(corruptions.tables.PARAMETERS[name]["imagenet"][2])
     arrays = jax.tree.map(jnp.asarray, corruption.prepare(level, shape))
     draws = jax.jit(lambda keys: corruption.draw(keys, shape, arrays))(keys())
     made = jax.jit(corruption.apply)(draws, jnp.asarray(images()), arrays)
