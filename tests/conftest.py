@@ -115,6 +115,13 @@ def reads_within_the_clone(request):
         assert not read_outside, f"files outside the clone were read: {sorted(set(read_outside))}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_module():
+    """Forget what was compiled for a module: the programs of all tests take 5 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_away_from_home(tmp_path_factory):
     """Commands that tests start as processes keep no compiled programs in the home directory."""
