@@ -169,3 +169,78 @@ class TestAugment:
         assert (tiny.affine_degrees, tiny.affine_shift) == (30.0, 0.05)
         assert tiny.affine_scale == (1.0, 1.2) and tiny.flip and not tiny.random_resized_crop
         assert AUGMENTS["cifar10"] == Augment(crop_padding=4, flip=True)
+
+
+class TestRandAugment:
+    def test_operations_and_directions_are_drawn(self, photo):
+        """Each of 14 in turn: nearly all images of one operation differ."""
+        results = {
+            transforms.rand_augment(photo, 1, 15, rng(seed)).tobytes() for seed in range(400)
+        }
+        # Nine have two directions.
+        assert len(results) == 14 + 9
+        plain = Augment(rand_augment=2, rand_magnitude=9)
+        once, again = (plain(photo, 40, rng(7)) for _ in range(2))
+        np.testing.assert_array_equal(once, again)
+        assert once.shape == (40, 40, 3) and once.dtype == np.uint8
+
+    @pytest.mark.parametrize("name", transforms.OPERATIONS)
+    def test_grey_images_have_all_operations(self, photo, name):
+        grey = transforms.to_pillow(photo[:, :, :1])
+        assert transforms.OPERATIONS[name](grey, 0.5).mode == "L"
+
+    @pytest.mark.extras
+    @pytest.mark.parametrize("magnitude", [-21, -9, 0, 9, 30])
+    def test_operations_are_those_of_torchvision(self, photo, magnitude):
+        torchvision = pytest.importorskip("torchvision")
+        F = torchvision.transforms.functional
+        image, share = Image.fromarray(photo), magnitude / 30
+        degrees = math.degrees(math.atan(0.3 * share))
+        shift = [int(150 / 331 * side * share) for side in image.size]
+        still = {"angle": 0.0, "scale": 1.0}
+
+        def affine(translate, shear, center=None):
+            return F.affine(image, translate=translate, shear=shear, center=center, **still)
+
+        expected = {
+            "shear_x": affine([0, 0], [degrees, 0.0], [0, 0]),
+            "shear_y": affine([0, 0], [0.0, degrees], [0, 0]),
+            "translate_x": affine([shift[0], 0], [0.0, 0.0]),
+            "translate_y": affine([0, shift[1]], [0.0, 0.0]),
+            "rotate": F.rotate(image, 30 * share),
+            "brightness": F.adjust_brightness(image, 1 + 0.9 * share),
+            "colour": F.adjust_saturation(image, 1 + 0.9 * share),
+            "contrast": F.adjust_contrast(image, 1 + 0.9 * share),
+            "sharpness": F.adjust_sharpness(image, 1 + 0.9 * share),
+        }
+        if magnitude >= 0:
+            expected |= {
+                "posterize": F.posterize(image, 8 - round(4 * share)),
+                "solarize": F.solarize(image, 255 * (1 - share)),
+                "autocontrast": F.autocontrast(image),
+                "equalize": F.equalize(image),
+                "identity": image,
+            }
+        for name, theirs in expected.items():
+            ours = transforms.OPERATIONS[name](image, share)
+            np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), name)
+
+
+def test_a_box_is_erased_with_its_probability_share_and_ratio():
+    image = np.full((60, 80, 3), 255, np.uint8)
+    boxes = []
+    for seed in range(300):
+        erased = Augment(erasing=0.5)(image, 60, rng(seed))[..., 0] != 255
+        if erased.any():
+            rows, columns = np.flatnonzero(erased.any(axis=1)), np.flatnonzero(erased.any(axis=0))
+            boxes.append((np.ptp(rows) + 1, np.ptp(columns) + 1))
+            # Values are random; one of 256 is the old one.
+            assert erased.sum() > 0.95 * boxes[-1][0] * boxes[-1][1]
+    # Three standard deviations of a binomial distribution are 26.
+    assert abs(len(boxes) - 150) <= 26
+    areas = np.array([height * width for height, width in boxes]) / 60**2
+    ratios = np.array([height / width for height, width in boxes])
+    assert areas.min() > 0.015 and 0.25 < areas.max() < 0.34
+    assert (
+        ratios.min() < 0.5 and ratios.max() > 2 and (ratios < 3.6).all() and (ratios > 0.27).all()
+    )

@@ -3,17 +3,22 @@
 Images are uint8 arrays (H, W, C). The definitions are torchvision's on Pillow images, so a
 published recipe means the same here: bilinear resizing with antialiasing, rounding of crop boxes,
 the sign of a rotation. Random transforms draw from the NumPy generator that they take.
+
+References:
+  Cubuk et al., RandAugment, 2019, arXiv:1909.13719.
+  Zhong et al., Random erasing data augmentation, 2017, arXiv:1708.04896.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from vone_jax import arguments
-from vone_jax.arguments import FromZero, Range
+from vone_jax.arguments import FromZero, Range, Share
 
 # The smallest and the largest value of a draw.
 Span = tuple[float, float]
@@ -137,6 +142,75 @@ def affine(
     return _to_array(turned)
 
 
+def _mapped(image: Image.Image, *matrix: float) -> Image.Image:
+    """Map a place in the result to a place in the image; outside of it is black."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
+
+
+# The operations of RandAugment as functions of a Pillow image and a strength: from -1 to 1 for the
+# first nine, from 0 to 1 for the next two, without effect for the others.
+OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "shear_x": lambda image, s: _mapped(image, 1, 0.3 * s, 0, 0, 1, 0),
+    "shear_y": lambda image, s: _mapped(image, 1, 0, 0, 0.3 * s, 1, 0),
+    "translate_x": lambda image, s: _mapped(
+        image, 1, 0, -int(150 / 331 * image.width * s), 0, 1, 0
+    ),
+    "translate_y": lambda image, s: _mapped(
+        image, 1, 0, 0, 0, 1, -int(150 / 331 * image.height * s)
+    ),
+    "rotate": lambda image, s: image.rotate(30.0 * s),
+    "brightness": lambda image, s: ImageEnhance.Brightness(image).enhance(1.0 + 0.9 * s),
+    "colour": lambda image, s: ImageEnhance.Color(image).enhance(1.0 + 0.9 * s),
+    "contrast": lambda image, s: ImageEnhance.Contrast(image).enhance(1.0 + 0.9 * s),
+    "sharpness": lambda image, s: ImageEnhance.Sharpness(image).enhance(1.0 + 0.9 * s),
+    "posterize": lambda image, s: ImageOps.posterize(image, 8 - round(4 * s)),
+    "solarize": lambda image, s: ImageOps.solarize(image, 255.0 * (1.0 - s)),
+    "autocontrast": lambda image, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, s: ImageOps.equalize(image),
+    "identity": lambda image, s: image,
+}
+_SIGNED = 9
+
+
+def rand_augment(
+    image: np.ndarray, operations: int, magnitude: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Apply some operations in turn, each drawn among 14, at a magnitude of 0 to 30 (torchvision).
+
+    Of an operation with two directions, one is drawn.
+    """
+    changed = to_pillow(image)
+    for _ in range(operations):
+        number = _integer(rng, len(OPERATIONS) - 1)
+        sign = -1.0 if number < _SIGNED and rng.random() < 0.5 else 1.0
+        changed = list(OPERATIONS.values())[number](changed, sign * magnitude / 30)
+    return _to_array(changed)
+
+
+def random_erasing(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    scale: Span = (0.02, 0.33),
+    ratio: Span = (0.3, 3.3),
+) -> np.ndarray:
+    """Replace a box of random area and aspect ratio, height over width, by random values.
+
+    As in torchvision, nothing is erased if none of ten boxes is smaller than the image.
+    """
+    height, width, channels = image.shape
+    for _ in range(10):
+        area = height * width * _uniform(rng, *scale)
+        aspect = math.exp(_uniform(rng, math.log(ratio[0]), math.log(ratio[1])))
+        rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < rows < height and 0 < columns < width:
+            top, left = _integer(rng, height - rows), _integer(rng, width - columns)
+            image = image.copy()
+            values = rng.integers(0, 256, (rows, columns, channels), np.uint8)
+            image[top : top + rows, left : left + columns] = values
+            return image
+    return image
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random transforms of a training image; everything is off by default.
@@ -167,6 +241,12 @@ class Augment:
     crop_padding: FromZero = 0
     # Mirror half of the images left to right.
     flip: bool = False
+    # Operations of RandAugment, such as 2; 0 is none.
+    rand_augment: FromZero = 0
+    # Their magnitude, 0 to 30 as in torchvision.
+    rand_magnitude: Annotated[int, Range(0, 30)] = 9
+    # Probability that a box is replaced by random values.
+    erasing: Share = 0.0
 
     def __post_init__(self):
         arguments.fields(self)
@@ -213,6 +293,10 @@ class Augment:
             image = random_shifted_crop(image, self.crop_padding, rng)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
+        if self.rand_augment:
+            image = rand_augment(image, self.rand_augment, self.rand_magnitude, rng)
+        if self.erasing and rng.random() < self.erasing:
+            image = random_erasing(image, rng)
         return image
 
 
