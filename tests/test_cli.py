@@ -1,9 +1,7 @@
 """The common part of the commands: messages, exit statuses, signals."""
 
 import contextlib
-import gc
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -89,47 +87,6 @@ def test_commands_that_compute_import_slow_libraries_when_they_need_them():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-COMPILES = """
-import sys, types
-from vone_jax import cli
-
-def run():
-    import jax, jax.numpy as jnp
-    jax.jit(lambda x: jnp.sum(jnp.sin(x)))(jnp.ones(8))
-
-cli.importlib = types.SimpleNamespace(import_module=lambda name: types.SimpleNamespace(run=run))
-cli.start_train()
-"""
-
-
-def test_a_command_keeps_what_it_compiles_and_a_second_one_compiles_nothing(tmp_path):
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("JAX_")}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path)}
-
-    def kept():
-        subprocess.run([sys.executable, "-c", COMPILES], check=True, env=environment)
-        files = (tmp_path / "vone_jax" / platform.node()).glob("*-cache")
-        return {path.name: path.stat().st_mtime_ns for path in files}
-
-    first = kept()
-    assert any("lambda" in name for name in first)
-    assert kept() == first
-
-
-def test_the_users_own_place_of_compiled_programs_stays(monkeypatch, tmp_path):
-    """And where nothing can be written, nothing is kept."""
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    cli.keep_compiled()
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
-    cli.keep_compiled()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "own"
-
-
 def test_a_warning_is_a_line_and_those_of_other_packages_say_where():
     program = (
         "import types, warnings\n"
@@ -154,7 +111,6 @@ def test_a_clone_that_is_not_installed_says_so(monkeypatch):
     monkeypatch.setattr(cli, "importlib", types.SimpleNamespace(import_module=load))
     with pytest.raises(SystemExit, match="No module named 'tyro'; install the project first"):
         cli.start_train()
-    gc.enable()
 
 
 def test_signals_are_passed_to_the_handler_and_restored():

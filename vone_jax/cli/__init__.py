@@ -1,8 +1,7 @@
 """The commands of the project, one module each, and what they share.
 
-This module holds the exit statuses, the form of error messages, the directory of configs, the
-place of compiled programs, and the handling of SIGTERM and Ctrl-C. It imports no JAX, so the report
-starts quickly.
+This module holds the exit statuses, the form of error messages, the directory of configs, and the
+handling of SIGTERM and Ctrl-C. It imports no JAX, so the report starts quickly.
 
 A program that can be interrupted anywhere uses ``interrupted_by_signals``: it catches
 ``KeyboardInterrupt`` and calls ``stopped``. A program with a child process uses
@@ -11,10 +10,8 @@ A program that can be interrupted anywhere uses ``interrupted_by_signals``: it c
 
 import contextlib
 import functools
-import gc
 import importlib
 import os
-import platform
 import shlex
 import signal
 import sys
@@ -37,16 +34,10 @@ _PATIENCE = 2.0
 
 
 def _start(command: str) -> None:
-    keep_compiled()
-    # Importing JAX allocates many objects and frees few. Without the garbage collector, an error
-    # about arguments appears a third sooner.
-    gc.disable()
     try:
         module = importlib.import_module(f"vone_jax.cli.{command}")
     except ModuleNotFoundError as error:
         sys.exit(f"{error}; install the project first: pip install -e .")
-    gc.freeze()
-    gc.enable()
     warnings.formatwarning = _warning
     module.run()
 
@@ -69,26 +60,6 @@ def _warning(
 start_train = functools.partial(_start, "train")
 start_evaluate = functools.partial(_start, "evaluate")
 start_sweep = functools.partial(_start, "sweep")
-
-
-def keep_compiled() -> None:
-    """Let this process and its children keep what JAX compiles, for the next start of a command.
-
-    The programs lie below the user's cache directory, one directory for each machine: machines that
-    share a home may have other processors. Where ``JAX_COMPILATION_CACHE_DIR`` is set, or nothing
-    can be written, nothing is changed. Comes before the import of JAX.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = caches / "vone_jax" / (platform.node() or "unknown")
-        directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home.
-        return
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)
-    # By default JAX keeps what takes a second to compile. Most programs of small networks do not.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def fail(error: Exception | str, status: int = WRONG_ARGUMENTS) -> int:
