@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from vone_jax import attacks, corruptions, models, prng, training, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.state import initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training.step import initial_state, make_train_step
 
 EPS = 4 / 255
 # The body of a loop counts once, so the number of steps hardly matters.

@@ -61,13 +61,14 @@ class TinyNet(nn.Module):
     num_classes: int = 3
     norm: bool = True
     dropout: float = 0.2
+    noise: float = 0.1
 
     @nn.compact
     def __call__(self, images, train=False, noise_key=None):
         keys = prng.example_keys(noise_key, len(images)) if noise_key is not None else None
         x = nn.Conv(4, (3, 3), use_bias=False, name="conv")(images)
         if keys is not None:
-            x += 0.1 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+            x += self.noise * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
         x = nn.relu(BatchNorm(name="norm")(x, train) if self.norm else x)
         x = nn.Dropout(self.dropout, deterministic=not train)(jnp.mean(x, axis=(1, 2)))
         return nn.Dense(self.num_classes, name="logits")(x)

@@ -20,8 +20,7 @@ from tests.photographs import write_photographs
 from vone_jax import data, training
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
-from vone_jax.training.state import initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training.step import initial_state, make_train_step
 from vone_jax.v1.images import normalise
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -15,10 +15,9 @@ import pytest
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.results import built
-from vone_jax import evaluation, results, training
+from vone_jax import evaluation, results, runs
 from vone_jax.cli import evaluate as program
 from vone_jax.network import NetworkError
-from vone_jax.training import run as run_dirs
 
 
 @pytest.fixture
@@ -27,14 +26,14 @@ def run_dir(tmp_path, monkeypatch):
     directory = tmp_path / "runs" / "tiny"
     directory.mkdir(parents=True)
     (directory / "config.json").write_text("{}")
-    restore = training.load_run
+    restore = runs.load_run
 
     def load_run(path, step=None):
         if path != directory:
             return restore(path, step)
         return tiny.run_of(tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
 
-    monkeypatch.setattr(run_dirs, "load_run", load_run)
+    monkeypatch.setattr(runs, "load_run", load_run)
     return directory
 
 
@@ -174,10 +173,9 @@ def test_published_images_are_evaluated(run_dir, tmp_path, capsys):
 KILLED = """
 import sys
 from tests.evaluation import tiny
-from vone_jax import training
+from vone_jax import runs
 from vone_jax.cli import evaluate as program
-from vone_jax.training import run as run_dirs
-run_dirs.load_run = lambda path, step=None: tiny.run_of(
+runs.load_run = lambda path, step=None: tiny.run_of(
     tiny.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
 sys.exit(program.main(sys.argv[1:]))

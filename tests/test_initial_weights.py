@@ -11,7 +11,7 @@ import vone_jax
 from tests.convert.test_from_torch import robustness
 from tests.convert.torch_writer import archive
 from tests.networks import random_variables
-from vone_jax import convert, data, models, training, v1
+from vone_jax import convert, data, models, runs, training, v1
 from vone_jax.cli import train
 
 V1 = v1.VOneBlockConfig(
@@ -24,7 +24,7 @@ def command(config, run_dir, *options):
     """Train a network of a few parameters for two steps."""
     size = ["--model.width=2", "--data.batch-size=32", "--steps=2", "--log-every=1"]
     assert train.main([*config, *size, *options, "--run-dir", str(run_dir)]) == 0
-    return training.load_run(run_dir)
+    return runs.load_run(run_dir)
 
 
 def started_with(told):
@@ -59,7 +59,7 @@ def test_a_vonenet_goes_on_from_a_file_with_its_bank_and_another_run_from_that(t
     assert (run.model.v1.k_exc, run.model.v1.gabor_seed) == (20.0, 3)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     assert stored["experiment"]["model"]["v1"]["bank"]["sha256"] == bank.digest
-    assert stored["given"]["model"]["v1"] is None
+    assert stored["unresolved"]["model"]["v1"] is None
     frozen = {path for path in flatten_dict(variables) if path[1:3] != ("back_end", path[2])}
     frozen |= {path for path in flatten_dict(variables) if path[2].startswith("conv")}
     assert frozen and equal(run.variables, variables) == frozen

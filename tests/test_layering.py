@@ -51,9 +51,10 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",
-            {"network", "convert", "data", "training", "models", "v1", "prng"}
+            {"network", "runs", "convert", "data", "models", "v1", "prng"}
             | {"fast", "fingerprint"},
         ),
+        ("runs.py", {"training", "mesh"}),
         ("batches.py", set()),
         ("fingerprint.py", {"fast"}),
         ("prng.py", {"fingerprint"}),

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
-from vone_jax.training import augmentation
+from vone_jax.training import perturbations
 
 
 def bits(key):
@@ -109,12 +109,12 @@ DRAWS = {
     "noise of signs": lambda key: norms.surface(key[None], SHAPE, "l2", jnp.float32, "signs"),
     "L1 ball": lambda key: norms.sample(key[None], SHAPE, "l1", 1.0, jnp.float32),
     "frost": lambda key: frost.draw(key[None], SHAPE, (None, None, np.array([[40, 50]] * 5))),
-    "share of noisy images": lambda key: augmentation.GaussianImageNoise(1.0, 0.5).perturb(
+    "share of noisy images": lambda key: perturbations.GaussianImageNoise(1.0, 0.5).perturb(
         jax.random.split(key, 20), None, jnp.full((20, 1, 1, 1), 0.5, jnp.float32), None
     ),
-    "displacements": lambda key: augmentation.draw_temperature(key, SHAPE, 9)[0],
-    "colours": lambda key: augmentation.draw_colours(key, (3, 2), 9, 0.1),
-    "chains": lambda key: augmentation.PRIME(chains=1)._chain(
+    "displacements": lambda key: perturbations.draw_temperature(key, SHAPE, 9)[0],
+    "colours": lambda key: perturbations.draw_colours(key, (3, 2), 9, 0.1),
+    "chains": lambda key: perturbations.PRIME(chains=1)._chain(
         key, jnp.full(SHAPE, 0.25, jnp.float32)
     ),
 }

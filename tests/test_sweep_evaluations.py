@@ -12,7 +12,7 @@ from vone_jax import data, evaluation, models, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli import evaluate, parsing
 from vone_jax.network import Network, Split
-from vone_jax.training.inputs import resolve
+from vone_jax.training.initial import resolve
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")

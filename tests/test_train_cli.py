@@ -16,7 +16,8 @@ import pytest
 from tests.photographs import write_photographs
 from vone_jax import data, mesh, models, names, training, v1
 from vone_jax.cli import train
-from vone_jax.training.state import check_patterns, initial_state
+from vone_jax.training.parts import check_patterns
+from vone_jax.training.step import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
 

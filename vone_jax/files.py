@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import zipfile
@@ -27,6 +28,25 @@ from numpy.lib.npyio import NpzFile
 
 class LockedError(RuntimeError):
     """Another process holds the lock. The message says which one, if it is known."""
+
+
+def in_bucket(path: Path | str) -> bool:
+    """Return True for a place in a bucket, such as ``gs://BUCKET/FOLDER``."""
+    return "://" in os.fspath(path)
+
+
+def as_path(path: Path | str) -> Path:
+    """Return a path with ``~`` expanded, or one of etils for a place in a bucket.
+
+    ``pathlib`` would make a local directory ``gs:`` of the latter.
+    """
+    if in_bucket(path):
+        from etils import epath
+
+        return epath.Path(path)  # pyright: ignore[reportReturnType]
+    if re.match(r"[a-z0-9]+:/", os.fspath(path)):
+        raise ValueError(f"{path} must be text, such as 'gs://BUCKET/FOLDER', not a pathlib.Path")
+    return Path(os.path.expanduser(path))
 
 
 def in_package(package: str, path: str, requirement: str) -> Path:
@@ -91,6 +111,11 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     The function ``write`` gets the open binary file. The directory must exist.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    if in_bucket(path):
+        # An object appears when it is complete.
+        with writing(path), path.open("wb") as file:
+            write(file)
+        return
     with writing(path):
         special = path.exists() and not (path.is_file() or path.is_dir())
         if special or path.parent == Path("/dev"):
@@ -132,7 +157,7 @@ def read_npz(
     """
     try:
         # np.load takes a file that is no archive for a pickle, and advises to trust it.
-        with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
             arrays = {}
             for name in filter(wanted, archive.files):
                 try:

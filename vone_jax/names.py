@@ -45,12 +45,6 @@ SEVERITIES = (1, 2, 3, 4, 5)
 # a GPU TF32, TF32 and float32. A CPU always uses float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")
 
-# Fields of an experiment that affect its speed and safety, and no result beyond rounding.
-WITHOUT_EFFECT = (
-    "checkpoint_every", "keep_checkpoints", "non_finite_limit", "remat", "data.data_dir",
-    "data.eval_batch_size", "data.workers",
-)  # fmt: skip
-
 # The data set of 20 photographs of ImageNet, see ``vone_jax.data``.
 DEMO = "demo"
 

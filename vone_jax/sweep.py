@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vone_jax import arguments, cli, files
-from vone_jax.training import experiment_files
-from vone_jax.training.experiment import Experiment
+from vone_jax.training.config import Experiment, load, to_json
 
 Step = Literal["train", "evaluate", "report"]
 # The words of an evaluation, as they are typed behind "eval.py NETWORK".
@@ -133,7 +132,7 @@ def load_sweep(name: str, configs: Path) -> Sweep:
       ValueError: if there is no such file (the names are listed), or it defines no sweep, or the
         sweep is not valid.
     """
-    return experiment_files.load(name, configs, "sweep", Sweep)
+    return load(name, configs, "sweep", Sweep)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +261,7 @@ def commands(name: str, sweep: Sweep, root: Path | None, options: Options) -> It
         network, run_dir = sweep.members[label].network, str(group / label)
         results, needs, subject = ["--results", f"{run_dir}/results"], (), None
         if isinstance(network, Experiment):
-            experiment, results = experiment_files.to_json(network), []
+            experiment, results = to_json(network), []
             words = (*programs["train"], f"{name}:{label}", "--run-dir", run_dir)
             yield Command(label, "train", words, (), experiment)
             evaluated, needs = run_dir, (label,)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.networks import MeanBackEnd
-from vone_jax import data, evaluation, mesh, training, v1
+from vone_jax import data, evaluation, mesh, runs, training, v1
 from vone_jax.models.network import VOneNet
 from vone_jax.network import Network
 
@@ -48,9 +48,9 @@ def tiny_images(count=10):
 
 
 def run_of(experiment, model, variables):
-    """A run as ``training.load_run`` returns it."""
+    """A run as ``runs.load_run`` returns it."""
     described = training.RunDescription(experiment, experiment, (), 0)
-    return training.Run(7, described, model, variables)
+    return runs.Run(7, described, model, variables)
 
 
 def tiny_network(noise=CONFIG.noise, seed=0, classes=3):

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from vone_jax import models, open_network, training, v1
+from vone_jax import models, open_network, runs, v1
 from vone_jax.cli import train
-from vone_jax.training.state import initial_state
+from vone_jax.training.step import initial_state
 
 CONFIG = """
 from dataclasses import replace
@@ -28,7 +28,7 @@ def test_a_run_trains_v1_and_opens_with_what_it_has_learned(tmp_path, rule):
     config.write_text(CONFIG.format(rule=rule))
     size = ["--model.width=2", "--data.batch-size=32", "--log-every=1"]
     assert train.main([str(config), *size, "--steps=2", "--run-dir", str(run_dir)]) == 0
-    run = training.load_run(run_dir)
+    run = runs.load_run(run_dir)
     experiment, model, variables = run.experiment, run.model, run.variables
     assert experiment.model.learned_normalization == eval(f"v1.{rule}")
     start = initial_state(experiment, model).variables["params"]

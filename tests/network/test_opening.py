@@ -15,9 +15,8 @@ import pytest
 import vone_jax
 from tests import networks
 from tests.networks import random_variables, small
-from vone_jax import cli, convert, data, models, prng, training, v1
+from vone_jax import cli, convert, data, models, prng, runs, training, v1
 from vone_jax.network import Network, NetworkError, Split
-from vone_jax.training import run as run_dirs
 
 FUNCTIONS = "tests.networks"
 FILE = Path(networks.__file__)
@@ -180,8 +179,8 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     )
     description = training.RunDescription(experiment, experiment, tuple("abcdefghij"), 0)
     model = experiment.build()
-    loaded = training.Run(7, description, model, random_variables(model))
-    monkeypatch.setattr(run_dirs, "load_run", lambda path, step: loaded)
+    loaded = runs.Run(7, description, model, random_variables(model))
+    monkeypatch.setattr(runs, "load_run", lambda path, step: loaded)
     network = vone_jax.open_network(tmp_path, step=7)
     assert network.preprocessing == data.Preprocessing(0.5)
     assert network.validation == Split("fashion_mnist_small", "test")

@@ -29,6 +29,13 @@ def tiny(monkeypatch):
     )
 
 
+@pytest.fixture
+def standard_promotion():
+    """The promotion of types that users have: Optax's Adam needs it, for its count of steps."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def _cache_directory(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")

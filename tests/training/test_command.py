@@ -7,7 +7,7 @@ import signal
 import jax
 import pytest
 
-from vone_jax import training
+from vone_jax import runs
 from vone_jax.cli import train
 from vone_jax.training.run import RunLog, read_log
 
@@ -49,6 +49,6 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     assert [r["seen"] for r in records if r["kind"] == "validation"] == [2000]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["experiment"]["model"]["v1"]["simple_channels"] == 4
-    run = training.load_run(tmp_path)
+    run = runs.load_run(tmp_path)
     assert run.model.v1 == run.experiment.model.v1
     assert config["parameters"] == sum(x.size for x in jax.tree.leaves(run.variables["params"]))

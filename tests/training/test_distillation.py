@@ -13,8 +13,9 @@ from tiny import tiny_source
 
 from vone_jax import convert, models, network, training
 from vone_jax.cli import train
-from vone_jax.training import inputs
-from vone_jax.training.step import cross_entropy, divergence, make_loss
+from vone_jax.training import initial
+from vone_jax.training.objectives import cross_entropy, divergence
+from vone_jax.training.step import make_loss
 
 CONFIG = """
 from dataclasses import replace
@@ -111,16 +112,16 @@ def test_a_teacher_has_the_classes_in_their_order(tiny, ours, theirs, fits):
     )
     experiment = training.resolve(tiny, tiny_source("train"))
     if fits:
-        inputs.check_teacher(experiment, tuple(ours), teacher)
+        initial.check_teacher(experiment, tuple(ours), teacher)
     else:
         with pytest.raises(ValueError, match="must have the classes of the data in their order"):
-            inputs.check_teacher(experiment, tuple(ours), teacher)
+            initial.check_teacher(experiment, tuple(ours), teacher)
 
 
 def test_a_teacher_of_images_of_another_size_is_refused(tiny):
     teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (9, 9, 1))
     with pytest.raises(ValueError, match="images of shape"):
-        inputs.check_teacher(training.resolve(tiny, tiny_source("train")), "abc", teacher)
+        initial.check_teacher(training.resolve(tiny, tiny_source("train")), "abc", teacher)
 
 
 def test_a_teacher_is_given_for_a_distillation_and_only_then(tiny, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from vone_jax import attacks, data, models, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.experiment_files import differences
+from vone_jax.training.config import differences
 
 
 def run(name="test", **fields):

@@ -14,7 +14,7 @@ from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import models, training, v1
 from vone_jax.training import DataConfig, Experiment, ModelConfig, initial
-from vone_jax.training.state import initial_state
+from vone_jax.training.step import initial_state
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 
@@ -57,7 +57,7 @@ def choose(target, source, class_names=CLASSES):
 
 
 def counts(weights):
-    return {name: (p["taken"], p["left"], p["new"]) for name, p in weights.parts.items()}
+    return {name: (p["taken"], p["not taken"], p["new"]) for name, p in weights.parts.items()}
 
 
 def size(variables, *path):

@@ -37,7 +37,14 @@ def test_bytes_become_the_same_floats_on_the_devices(resolved):
 
 def test_images_are_cropped_as_the_experiment_says(resolved):
     source = tiny_source("train")
-    cropped = replace(resolved, data=replace(resolved.data, center_crop=0.5))
+    plain = data.Augment()
+    cropped = replace(resolved, data=replace(resolved.data, center_crop=0.5, augment=plain))
+    trained = data.train_batches(
+        source, batch_size=8, seed=0, image_size=8, preprocessing=data.Preprocessing(0.5),
+        as_bytes=True,
+    )  # fmt: skip
+    with contextlib.closing(inputs.train_batches(cropped, source, 0)) as batches:
+        np.testing.assert_array_equal(next(batches)["image"], next(trained)["image"])
     prepared = inputs.open_eval_split(cropped, source)
     expected = data.eval_batches(
         tiny_source("test"), batch_size=4, image_size=8, preprocessing=data.Preprocessing(0.5),

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from vone_jax import training
-from vone_jax.training.run import Speed
+from vone_jax.training.speed import Speed
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 

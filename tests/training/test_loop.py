@@ -11,10 +11,10 @@ import pytest
 from tiny import final_state, log, tiny_source
 
 from tests.networks import TinyNet
-from vone_jax import data, training
-from vone_jax.training import inputs, loop, run
+from vone_jax import data, runs, training
+from vone_jax.training import inputs, loop, objectives, run
 from vone_jax.training.run import Checkpoints, RunLog, read_log
-from vone_jax.training.state import Sums
+from vone_jax.training.step import Sums
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
 
@@ -48,6 +48,11 @@ def assert_same_run(experiment, ours, theirs):
     states = (final_state(experiment, run_dir) for run_dir in (ours, theirs))
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert log(ours) == log(theirs)
+
+
+def sums_of(correct, loss=10.0):
+    """The sums of a validation of 10 images."""
+    return Sums(loss=np.float32(loss), correct=correct, seen=10)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_the_log_says_what_the_contract_says(whole):
 
 def test_a_run_describes_itself(tiny, whole):
     described = training.read_run(whole)
-    assert described.given == tiny and described.class_names == ("a", "b", "c")
+    assert described.unresolved == tiny and described.class_names == ("a", "b", "c")
     assert described.experiment == training.resolve(tiny, tiny_source("train"))
 
 
@@ -230,19 +235,19 @@ def test_the_best_checkpoint_is_kept_and_loaded_if_it_is_asked_for(tiny, tmp_pat
     accuracies = iter([3, 8, 5, 6, 7, 2])
 
     def validate(*args):
-        return Sums(np.float32(10.0), next(accuracies), 10)
+        return sums_of(next(accuracies))
 
     monkeypatch.setattr(loop, "validate", validate)
     experiment = replace(tiny, steps=12, evaluate_every=2 / 3, checkpoint_every=2.0)
     assert train(replace(experiment, keep_best=True), tmp_path / "best").finished
     # Beside the last, an interval of checkpoints and the best.
     assert training.saved_steps(tmp_path / "best") == [4, 6, 12]
-    assert training.load_run(tmp_path / "best").step == 4
-    assert training.load_run(tmp_path / "best", step=12).step == 12
+    assert runs.load_run(tmp_path / "best").step == 4
+    assert runs.load_run(tmp_path / "best", step=12).step == 12
     accuracies = iter([3, 8, 5, 6, 7, 2])
     assert train(experiment, tmp_path / "last").finished
     assert training.saved_steps(tmp_path / "last") == [6, 12]
-    assert training.load_run(tmp_path / "last").step == 12
+    assert runs.load_run(tmp_path / "last").step == 12
     # Only what is kept differs.
     states = (final_state(experiment, tmp_path / name) for name in ("best", "last"))
     jax.tree.map(np.testing.assert_array_equal, *states)
@@ -259,7 +264,7 @@ def test_a_run_stopped_and_killed_in_its_best_validation_keeps_that_checkpoint(
         answer = answers[int(jax.tree.leaves(state.step)[0])].pop(0)
         if answer is KeyboardInterrupt:
             raise KeyboardInterrupt
-        return None if answer is None else Sums(np.float32(10.0), answer, 10)
+        return None if answer is None else sums_of(answer)
 
     monkeypatch.setattr(loop, "validate", validate)
     answers |= {2: [None, KeyboardInterrupt, 8], 4: [3], 6: [5], 8: [6], 10: [7], 12: [2]}
@@ -268,13 +273,13 @@ def test_a_run_stopped_and_killed_in_its_best_validation_keeps_that_checkpoint(
         train(experiment, tmp_path)
     assert train(experiment, tmp_path).finished
     assert steps(tmp_path, "validation") == [2, 4, 6, 8, 10, 12]
-    assert training.load_run(tmp_path).step == 2
+    assert runs.load_run(tmp_path).step == 2
     # A command that is run again after the end, and killed, loses nothing.
     assert train(experiment, tmp_path, stop=StopAt(1)).step == 12
-    assert training.load_run(tmp_path).step == 2
+    assert runs.load_run(tmp_path).step == 2
     (tmp_path / "log.jsonl").unlink()
     with pytest.raises(training.RunDirectoryError, match="has lost its log.jsonl"):
-        training.load_run(tmp_path)
+        runs.load_run(tmp_path)
 
 
 @pytest.mark.slow
@@ -291,7 +296,7 @@ def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
         np.testing.assert_array_equal, final_state(moved, tmp_path), final_state(tiny, whole)
     )
     described = training.read_run(tmp_path)
-    assert described.experiment.data.eval_batch_size == 5 and described.given == moved
+    assert described.experiment.data.eval_batch_size == 5 and described.unresolved == moved
 
 
 def test_another_experiment_does_not_touch_the_run(tiny, whole):
@@ -333,6 +338,42 @@ def test_targets_are_computed_in_the_precision_of_the_run(tiny, tmp_path, monkey
         train(similar, tmp_path)
 
 
+def test_steps_and_validations_are_computed_in_the_precision_of_the_run(
+    tiny, tmp_path, monkeypatch
+):
+    seen, cross_entropy = [], objectives.cross_entropy
+
+    def watched(*args):
+        seen.append((len(args), jax.config.jax_default_matmul_precision))
+        return cross_entropy(*args)
+
+    monkeypatch.setattr(objectives, "cross_entropy", watched)
+    train(replace(tiny, matmul_precision="high", steps=1), tmp_path)
+    # The loss of a step has a label smoothing.
+    assert set(seen) == {(3, "high"), (2, "high")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_means_mixing_and_adam_resume_bit_for_bit(tiny, tmp_path):
+    optimizer = training.OptimizerConfig(
+        method="adamw", learning_rate=0.01, schedule=training.OneCycle(), gradient_clip=1.0
+    )
+    experiment = replace(
+        tiny, optimizer=optimizer, ema_decay=0.9, mixing=training.Mixing(0.4, 1.0), keep_best=True
+    )
+    assert train(experiment, tmp_path / "whole").finished
+    for stop in (3, 7):
+        train(experiment, tmp_path / "stopped", stop=StopAt(stop))
+    assert train(experiment, tmp_path / "stopped").finished
+    assert_same_run(experiment, tmp_path / "stopped", tmp_path / "whole")
+    # The means are what is evaluated.
+    state = final_state(experiment, tmp_path / "whole")
+    loaded = runs.load_run(tmp_path / "whole", step=6).variables
+    jax.tree.map(np.testing.assert_array_equal, loaded, state.ema)
+    assert np.any(state.ema["params"]["conv"]["kernel"] != state.params["conv"]["kernel"])
+
+
 def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, whole, monkeypatch):
     """Also one that was trained in bfloat16."""
     built = []
@@ -344,8 +385,8 @@ def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, whole, mo
     monkeypatch.setattr(training.Experiment, "build", build)
     described = replace(training.read_run(whole), experiment=replace(tiny, precision="bfloat16"))
     monkeypatch.setattr(run, "read_run", lambda directory: described)
-    training.load_run(whole)
-    training.load_run(whole, precision="bfloat16")
+    runs.load_run(whole)
+    runs.load_run(whole, precision="bfloat16")
     assert built == ["float32", "bfloat16"]
 
 
@@ -355,7 +396,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before_it(tiny, whole, tmp_p
         if file.is_file():
             os.truncate(file, file.stat().st_size // 2)
     message = "/checkpoints/6 is damaged .*; delete it to go on from step 3"
-    for use in (training.load_run, lambda directory: train(tiny, directory)):
+    for use in (runs.load_run, lambda directory: train(tiny, directory)):
         with pytest.raises(training.RunDirectoryError, match=message):
             use(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/6")
@@ -398,7 +439,7 @@ def test_the_host_waits_only_where_it_logs_validates_or_saves(tiny, tmp_path, mo
 
 
 def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
-    result = Sums(np.float32(np.nan), 0, 10)
+    result = sums_of(0, np.nan)
     monkeypatch.setattr(loop, "validate", lambda *args: result)
     with pytest.raises(training.NonFiniteError, match="validation loss is nan at step 3"):
         train(tiny, tmp_path)
@@ -408,7 +449,7 @@ def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
 def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
     """The losses never fall, so the rate is halved after every second validation."""
 
-    monkeypatch.setattr(loop, "validate", lambda *args: Sums(np.float32(10.0), 0, 10))
+    monkeypatch.setattr(loop, "validate", lambda *args: sums_of(0))
     schedule = training.Plateau(decay=0.5, patience=1)
     experiment = replace(
         tiny,
@@ -447,24 +488,24 @@ def test_splits_with_other_classes_or_the_same_images_are_told(tiny, tmp_path, m
 
 
 def test_a_run_is_loaded_with_the_variables_of_its_last_checkpoint(tiny, whole):
-    run = training.load_run(whole)
+    run = runs.load_run(whole)
     state = final_state(tiny, whole)
     assert run.variables.keys() == {"params", "batch_stats"} and run.step == 6
     jax.tree.map(np.testing.assert_array_equal, run.variables["params"], state.params)
     logits = run.model.apply(run.variables, np.zeros((2, 8, 8, 1), np.float32))
     assert logits.shape == (2, 3)
-    earlier = training.load_run(whole, step=3).variables
+    earlier = runs.load_run(whole, step=3).variables
     assert np.any(earlier["params"]["conv"]["kernel"] != run.variables["params"]["conv"]["kernel"])
     with pytest.raises(training.RunDirectoryError, match=r"no checkpoint 5 in .*; there are \[3"):
-        training.load_run(whole, step=5)
+        runs.load_run(whole, step=5)
 
 
 def test_what_is_no_trained_run_is_named(tiny, tmp_path):
     with pytest.raises(training.RunDirectoryError, match="holds no run"):
-        training.load_run(tmp_path)
+        runs.load_run(tmp_path)
     train(tiny, tmp_path, stop=StopAt(1))
     with pytest.raises(training.RunDirectoryError, match="has no checkpoint yet"):
-        training.load_run(tmp_path)
+        runs.load_run(tmp_path)
 
 
 def test_a_path_in_which_checkpoints_would_be_lost_is_refused(tiny, tmp_path):

@@ -58,14 +58,38 @@ def test_updates_are_those_of_pytorch(config):
     rates = [0.1, 0.1, 0.01, 0.02]
     start, gradients = random_tree(0), [random_tree(seed) for seed in range(1, 5)]
     to_jax = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
-    optimizer = make_optimizer(config)
     params = to_jax(start)
-    state = optimizer.init(params)
+    state = make_optimizer(config).init(params)
     for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer = make_optimizer(config, jnp.float32(rate))
         updates, state = optimizer.update(to_jax(gradient), state, params)
-        params = jax.tree.map(lambda p, u, rate=rate: p - jnp.float32(rate) * u, params, updates)
+        params = jax.tree.map(jnp.add, params, updates)
     expected = reference(config, start, gradients, rates)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), params, expected)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_lamb_scales_updates_by_the_norms_of_parameters():
+    """Algorithm 2 of You et al. in NumPy float64, without a bound on the trust ratio."""
+    config = OptimizerConfig(method="lamb", weight_decay=0.1, beta2=0.99, epsilon=1e-6)
+    start, gradients = random_tree(0), [random_tree(seed) for seed in range(1, 4)]
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start)
+    state = make_optimizer(config).init(params)
+    for gradient in gradients:
+        gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
+        updates, state = make_optimizer(config, jnp.float32(0.05)).update(gradient, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+
+    def expected(p, *gradients):
+        m = v = np.zeros_like(p)
+        for number, g in enumerate(gradients, start=1):
+            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+            update = m / (1 - 0.9**number) / (np.sqrt(v / (1 - 0.99**number)) + 1e-6) + 0.1 * p
+            p = p - 0.05 * np.linalg.norm(p) / np.linalg.norm(update) * update
+        return p
+
+    references = jax.tree.map(expected, start, *gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), params, references)
 
 
 def test_what_is_learned_within_v1_does_not_decay():
@@ -73,7 +97,7 @@ def test_what_is_learned_within_v1_does_not_decay():
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5))
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-    largest = {name: float(jnp.max(each["x"])) for name, each in updates.items()}
+    largest = {name: float(jnp.max(-each["x"])) for name, each in updates.items()}
     assert largest == {"block": 0.0, "normalization": 0.0, "bottleneck": 0.5}
 
 
@@ -120,6 +144,13 @@ def test_one_cycle_is_that_of_pytorch():
         for t in range(50)
     ]
     np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+    momenta = [
+        float(OneCycle(rise=0.3).momentum(jnp.int32(step), 50)) for step in (0, 7, 14, 32, 49)
+    ]
+    halfway = anneal(0.85, 0.95, 18 / 35)
+    np.testing.assert_allclose(momenta, [0.95, 0.9, 0.85, halfway, 0.95], rtol=1e-5)
+    assert OneCycle(cycle_momentum=False).momentum(jnp.int32(3), 50) is None
+    assert Cosine().momentum(jnp.int32(3), 50) is None
     assert rates.argmax() == 14
     np.testing.assert_allclose(rates[-1], end, rtol=1e-2)
 

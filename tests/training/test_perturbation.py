@@ -14,9 +14,9 @@ from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import prng
 from vone_jax.attacks import PGD
-from vone_jax.training import GaussianImageNoise, OptimizerConfig, Similarity
-from vone_jax.training.state import WEIGHTS, initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training import TRADES, GaussianImageNoise, OptimizerConfig, Similarity, objectives
+from vone_jax.training.objectives import WEIGHTS
+from vone_jax.training.step import initial_state, make_loss, make_train_step
 
 
 class Halving(GaussianImageNoise):
@@ -159,3 +159,42 @@ def test_layer_weights_are_no_part_of_the_network():
     state = initial_state(dataclasses.replace(EXPERIMENT, similarity=config), FeaturesNet())
     assert WEIGHTS in state.params and WEIGHTS not in state.variables["params"]
     assert set(dataclasses.replace(state, batch_stats={}).variables) == {"params"}
+
+
+TRADES_LINF = TRADES(0.1, 0.03, steps=4, beta=3.0)
+
+
+@pytest.mark.parametrize("attack", [TRADES_LINF, TRADES(0.5, 0.2, "l2", steps=4)])
+def test_trades_stays_in_the_ball_and_raises_the_divergence(attack):
+    model = TinyNet(dropout=0.0, noise=0.0)
+    variables = model.init(jax.random.key(3), BATCH["image"])
+    logits_fn = lambda keys, images: logits_of(model, variables, None, images)  # noqa: E731
+    keys = prng.index_keys(jax.random.key(1), BATCH["index"])
+    images = attack.perturb(keys, logits_fn, BATCH["image"], None)
+    delta = np.asarray(images - BATCH["image"]).reshape(8, -1)
+    sizes = np.linalg.norm(delta, ord=np.inf if attack.norm == "linf" else 2, axis=1)
+    assert (sizes <= attack.eps + 1e-6).all() and (images >= 0).all() and (images <= 1).all()
+    clean = logits_fn(keys, BATCH["image"])
+    start = BATCH["image"] + 0.001
+    further = objectives.divergence(clean, logits_fn(keys, images), 1.0)
+    assert (further > 5 * objectives.divergence(clean, logits_fn(keys, start), 1.0)).all()
+
+
+def test_the_loss_of_trades_is_that_of_labels_and_divergence():
+    model = TinyNet(norm=False, dropout=0.0, noise=0.0)
+    experiment = dataclasses.replace(EXPERIMENT, perturbation=TRADES_LINF)
+    params = model.init(jax.random.key(3), BATCH["image"])["params"]
+    moved = jnp.clip(BATCH["image"] + 0.05, 0, 1)
+    keys = jax.random.key(0), jax.random.key(1)
+    found, _ = make_loss(model, experiment)(params, {}, {}, BATCH | {"perturbed": moved}, *keys)
+    clean, other = (model.apply({"params": params}, x) for x in (BATCH["image"], moved))
+    smoothing = experiment.optimizer.label_smoothing
+    expected = objectives.cross_entropy(clean, BATCH["label"], smoothing)
+    expected += 3.0 * objectives.divergence(clean, other, 1.0)
+    np.testing.assert_allclose(found, jnp.mean(expected), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_step_of_trades_trains():
+    _, after, metrics = step(perturbation=TRADES_LINF, optimizer=OptimizerConfig(learning_rate=0.1))
+    assert metrics.finite and metrics.gradient_norm > 0

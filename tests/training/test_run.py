@@ -41,7 +41,7 @@ def with_bank():
 
 def test_a_description_comes_back(tmp_path):
     found = describe(tmp_path, replace(EXPERIMENT, seed=3))
-    assert (found.experiment.seed, found.given) == (3, EXPERIMENT)
+    assert (found.experiment.seed, found.unresolved) == (3, EXPERIMENT)
     assert (found.class_names, found.parameters, found.device) == (("cat", "dog"), 12, "1 x abacus")
     assert {"python", "jax", "flax", "numpy"} <= found.versions.keys()
 

@@ -14,8 +14,9 @@ from vone_jax import mesh as meshes
 from vone_jax import training
 from vone_jax.attacks import PGD
 from vone_jax.training import OptimizerConfig, Similarity
-from vone_jax.training.state import initial_state, matches, variables_of
-from vone_jax.training.step import cross_entropy, make_train_step
+from vone_jax.training.objectives import cross_entropy, variables_of
+from vone_jax.training.parts import matches
+from vone_jax.training.step import initial_state, make_train_step
 
 # Decay, momentum and clipping, none of which may reach a frozen parameter.
 OPTIMIZER = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, gradient_clip=1.0)

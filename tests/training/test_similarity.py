@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import training
-from vone_jax.training import Similarity, similarity
+from vone_jax.training import Similarity, objectives
 
 
 def features(seed, shape=(5, 4, 4, 3)):
@@ -17,7 +17,7 @@ def features(seed, shape=(5, 4, 4, 3)):
 
 
 def test_similarity_is_the_correlation_coefficient():
-    found = similarity.correlation(features(0))
+    found = objectives.correlation(features(0))
     flat = np.asarray(features(0)).reshape(5, -1)
     np.testing.assert_allclose(found, np.corrcoef(flat), atol=1e-6)
 
@@ -25,8 +25,8 @@ def test_similarity_is_the_correlation_coefficient():
 @pytest.mark.slow
 def test_constant_features_have_no_similarity_and_a_finite_gradient():
     constant = features(1).at[2].set(3.0)
-    assert np.all(np.asarray(similarity.correlation(constant))[2] == 0)
-    gradient = jax.grad(lambda x: jnp.sum(similarity.correlation(x)))(constant)
+    assert np.all(np.asarray(objectives.correlation(constant))[2] == 0)
+    gradient = jax.grad(lambda x: jnp.sum(objectives.correlation(x)))(constant)
     assert np.isfinite(gradient).all()
 
 
@@ -44,7 +44,7 @@ def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
     )
     pairs = np.triu_indices(5, k=1)
     expected = np.mean((np.arctanh(ours[pairs]) - np.arctanh(clipped[pairs])) ** 2)
-    found = similarity.loss(layers, ("a", "b"), weights, jnp.asarray(target))
+    found = objectives.similarity_loss(layers, ("a", "b"), weights, jnp.asarray(target))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -58,7 +58,7 @@ def experiment(image_size=28, **fields):
 
 
 def targets(**fields):
-    return similarity.make_targets(experiment(images=20, batch=8, **fields))
+    return objectives.make_targets(experiment(images=20, batch=8, **fields))
 
 
 def test_pixel_similarities_below_the_threshold_are_zero():
@@ -95,7 +95,7 @@ def test_images_are_cropped_as_those_of_the_run(tmp_path):
         data=replace(whole.data, source=f"folder:{tmp_path}", center_crop=0.5),
     )
     expected = np.stack([image[16:48, 16:48]] * 2) / 255
-    np.testing.assert_allclose(similarity.make_targets(run)["images"], expected, atol=1e-6)
+    np.testing.assert_allclose(objectives.make_targets(run)["images"], expected, atol=1e-6)
 
 
 def test_shuffling_keeps_the_values_and_moves_them():
@@ -121,18 +121,18 @@ def matrix(tmp_path, **changes):
 
 def test_a_measured_matrix_is_read(tmp_path):
     fields = {"target": "neural", "path": str(matrix(tmp_path)), "images": 6, "batch": 4}
-    found = similarity.make_targets(experiment(**fields))
+    found = objectives.make_targets(experiment(**fields))
     assert found["images"].shape == (6, 28, 28, 1) and found["images"].dtype == np.float32
     assert found["images"].max() <= 1
     np.testing.assert_allclose(np.diag(found["similarity"]), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
-        similarity.make_targets(experiment(image_size=32, **fields))
+        objectives.make_targets(experiment(image_size=32, **fields))
 
 
 def test_pixels_that_are_opposite_are_not_taken_for_unlike():
     image = np.random.default_rng(0).random((8, 8, 1), np.float32)
     config = Similarity("pixels", images=2, batch=2, threshold=0.5)
-    found = similarity._similarity(config, np.stack([image, 1 - image]))
+    found = objectives._similarity(config, np.stack([image, 1 - image]))
     np.testing.assert_allclose(found, [[1, -1], [-1, 1]], atol=1e-5)
 
 
@@ -152,7 +152,7 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 )
 def test_a_wrong_matrix_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        similarity.load_matrix(matrix(tmp_path, **changes))
+        objectives.load_matrix(matrix(tmp_path, **changes))
 
 
 def test_an_unknown_layer_is_named_before_any_training(tmp_path):

@@ -12,9 +12,8 @@ from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 from tests.networks import TinyNet
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
-from vone_jax.training.augmentation import make_corruption
-from vone_jax.training.state import initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training import objectives
+from vone_jax.training.step import initial_state, make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
 
@@ -125,11 +124,15 @@ def images():
     return jax.random.uniform(jax.random.key(1), (64, 8, 8, 1))
 
 
+def batch_of(images, order):
+    return {"image": images[order], "index": jnp.asarray(order, jnp.uint32)}
+
+
 @pytest.fixture(scope="module")
 def corrupted(images):
     """Return 64 images, each corrupted with probability 1/2, for several keys."""
-    corrupt = jax.jit(make_corruption(NAMES, (1, 2), 0.5))
-    return lambda key, order: corrupt(key, images[order], jnp.asarray(order, jnp.uint32))
+    corrupt = jax.jit(objectives.corruption(NAMES, (1, 2), 0.5))
+    return lambda key, order: corrupt(key, batch_of(images, order))["image"]
 
 
 def changed(before, after):
@@ -137,11 +140,12 @@ def changed(before, after):
 
 
 def test_one_corruption_at_probability_1_is_that_corruption(images):
-    corrupt = make_corruption(("gaussian_noise",), (2, 2), 1.0)
+    corrupt = objectives.corruption(("gaussian_noise",), (2, 2), 1.0)
     indices = jnp.arange(64, dtype=jnp.uint32)
     keys = prng.stream(prng.index_keys(KEY, indices), "draws")
     expected = corruptions.corrupt(keys, images, "gaussian_noise", 2)
-    np.testing.assert_array_equal(corrupt(KEY, images, indices), expected)
+    found = corrupt(KEY, batch_of(images, np.arange(64)))["image"]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_which_images_are_corrupted_does_not_depend_on_what_is_drawn_for_them(images, corrupted):
@@ -169,9 +173,25 @@ def test_steps_draw_all_corruptions(images, corrupted):
     assert len(seen) >= 4
 
 
-def test_no_names_or_no_probability_is_no_corruption():
-    assert make_corruption((), (1, 3), 0.5) is None
-    assert make_corruption(NAMES, (1, 3), 0.0) is None
+@pytest.mark.parametrize(("severity", "probability"), [(1, 1.0), (4, 1.0), (4, 0.25), (4, 0.0)])
+def test_an_experiment_says_severity_and_probability(images, severity, probability):
+    """Brightness draws nothing, so the images are those of ``corrupt``."""
+    config = replace(
+        EXPERIMENT.data, corruptions=("brightness",), corruption_severity=(severity, severity),
+        corruption_probability=probability,
+    )  # fmt: skip
+    chosen = objectives.changes(replace(EXPERIMENT, data=config))
+    if probability == 0:
+        assert not chosen
+        return
+    found = np.asarray(chosen["augmentation"](KEY, batch_of(images, np.arange(64)))["image"])
+    keys = prng.index_keys(KEY, jnp.arange(64, dtype=jnp.uint32))
+    expected = np.asarray(corruptions.corrupt(keys, images, "brightness", severity))
+    moved = changed(images, found)
+    np.testing.assert_array_equal(found[moved], expected[moved])
+    # Within three standard deviations of a binomial distribution.
+    spread = np.sqrt(64 * probability * (1 - probability))
+    assert abs(moved.sum() - 64 * probability) <= 3 * spread
 
 
 @pytest.mark.slow

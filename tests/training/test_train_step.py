@@ -11,9 +11,16 @@ from tiny import tiny_source
 
 from tests.networks import TinyNet
 from vone_jax import mesh as meshes
-from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.state import initial_state
-from vone_jax.training.step import make_eval_step, make_train_step
+from vone_jax.training import (
+    Constant,
+    Cosine,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+)
+from vone_jax.training.objectives import cross_entropy
+from vone_jax.training.step import initial_state, make_eval_step, make_train_step
 
 EXPERIMENT = Experiment(
     name="step",
@@ -129,6 +136,40 @@ def test_a_seed_gives_the_same_losses_as_before(one):
     batch = one.shard(host_batch() | {"mask": np.ones(8, bool)})
     validated = one.eval_step(one.start().variables, batch)
     assert validated.loss == pytest.approx(8.519140, rel=1e-5)
+
+
+def test_a_step_goes_down_the_gradient_by_the_learning_rate():
+    """Reference: the gradient of the loss of a network without noise, by ``jax.grad``."""
+    model = TinyNet(norm=False, dropout=0.0, noise=0.0)
+    plain = OptimizerConfig(learning_rate=0.25, momentum=0.0, weight_decay=0.0, schedule=Constant())
+    before, after, metrics = steps(model, optimizer=plain)
+    batch = host_batch()
+
+    def loss(params):
+        logits = model.apply({"params": params}, batch["image"], noise_key=None)
+        return jnp.mean(cross_entropy(logits, jnp.asarray(batch["label"])))
+
+    expected = jax.tree.map(lambda p, g: p - 0.25 * g, before.params, jax.grad(loss)(before.params))
+    assert_close(after.params, expected, 1e-5)
+    assert metrics.learning_rate == np.float32(0.25)
+
+
+def test_moving_means_are_those_of_the_parameters_and_statistics():
+    """The decay of step t is at most (1 + t) / (10 + t), so at first it is less than 0.15."""
+    before, *_ = steps(number=0, ema_decay=0.15)
+    states = [steps(number=number, ema_decay=0.15)[1] for number in (1, 2, 3)]
+    mean = {"params": before.params, "batch_stats": before.batch_stats}
+    for number, state in enumerate(states):
+        decay = min(0.15, (1 + number) / (10 + number))
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        mean = jax.tree.map(lambda m, x, d=decay: d * m + (1 - d) * x, mean, now)
+        assert_close(state.ema, mean, 1e-5)
+    evaluated = states[-1].variables
+    jax.tree.map(np.testing.assert_array_equal, evaluated, states[-1].ema)
+    poisoned = host_batch()
+    poisoned["image"][3] = np.nan
+    before, after, _ = steps(batch=poisoned, ema_decay=0.5)
+    jax.tree.map(np.testing.assert_array_equal, before.ema, after.ema)
 
 
 def test_noise_belongs_to_examples_not_to_rows(one):

@@ -8,7 +8,8 @@ import numpy as np
 from tests.networks import TinyNet
 from vone_jax import data
 from vone_jax.training.run import Checkpoints, read_log
-from vone_jax.training.state import initial_state
+from vone_jax.training.speed import RATES
+from vone_jax.training.step import initial_state
 
 
 def tiny_source(split):
@@ -43,6 +44,6 @@ def final_state(experiment, run_dir, step=None, model=None):
 
 
 def log(run_dir):
-    """Return the log without the speed, which depends on the clock."""
+    """Return the log without the rates, which depend on the clock."""
     records = read_log(run_dir / "log.jsonl")
-    return [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
+    return [{k: v for k, v in r.items() if k not in RATES} for r in records]

@@ -27,7 +27,7 @@ from vone_jax.cli import parsing
 from vone_jax.evaluation.suites import GROUPS, SUITES
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress, aligned
-from vone_jax.training.experiment_files import config_names
+from vone_jax.training.config import config_names
 
 PROGRAM = cli.program("eval.py")
 MARKERS = (tyro.conf.OmitArgPrefixes,)

@@ -20,7 +20,7 @@ import tyro
 from vone_jax import cli
 from vone_jax import sweep as sweeps
 from vone_jax.cli import parsing
-from vone_jax.training.experiment_files import config_names
+from vone_jax.training.config import config_names
 
 PROGRAM = cli.program("sweep.py")
 

@@ -18,13 +18,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
 
-from vone_jax import cli, fast, mesh, names, open_network, training
+from vone_jax import cli, fast, files, mesh, names, open_network, training
 from vone_jax.cli import parsing
 
 PROGRAM = cli.program("train.py")
@@ -51,10 +50,15 @@ class Arguments:
     """The experiment, and where it runs."""
 
     experiment: Annotated[training.Experiment, tyro.conf.arg(name="")]
-    # Directory of the run. Default: runs/NAME in the current directory.
-    run_dir: Path | None = None
+    # Directory of the run, also in a bucket: gs://BUCKET/FOLDER (pip install "vone-jax[bucket]").
+    # Default: runs/NAME in the current directory.
+    run_dir: str | None = None
     # Also write TensorBoard files to RUN_DIR/tensorboard (pip install "vone-jax[tracking]").
     tensorboard: bool = False
+    # Call this function, FILE.py:FUNCTION, with each record of the log.
+    on_log: str | None = None
+    # Write a trace of ten steps from this one on to RUN_DIR/profile, for XProf or Perfetto.
+    profile: int | None = None
     # Train together with other processes that run the same command: "auto" under Slurm, Open MPI
     # or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
     distributed: str | None = None
@@ -97,7 +101,8 @@ def main(argv: Sequence[str]) -> int:
         for library in ("absl", "asyncio"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
         experiment = arguments.experiment
-        run_dir = arguments.run_dir or Path("runs") / experiment.name
+        run_dir = arguments.run_dir or f"runs/{experiment.name}"
+        on_log = None if arguments.on_log is None else files.imported(arguments.on_log)
         # A run that resumes has its weights in a checkpoint.
         spec, distillation = experiment.initial_weights, experiment.distillation
         initial = None if spec is None or training.saved_steps(run_dir) else open_network(spec)
@@ -111,6 +116,8 @@ def main(argv: Sequence[str]) -> int:
                 stop=stop,
                 command=cli.command(PROGRAM, argv),
                 tensorboard=arguments.tensorboard,
+                on_log=on_log,
+                profile=arguments.profile,
                 progress=True,
             )
     except (ValueError, TypeError, *_WRONG_PATHS, training.RunDirectoryError) as error:
@@ -120,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:
-        evaluate = f"{names.command('eval.py')} {shlex.quote(str(run_dir))}"
+        evaluate = f"{names.command('eval.py')} {shlex.quote(run_dir)}"
         print(f"evaluate it: {evaluate}")
     return cli.FINISHED
 

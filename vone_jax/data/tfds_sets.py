@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vone_jax import arguments
+from vone_jax import arguments, files
 from vone_jax.data.embedded import IDX_SETS
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source, checksum
@@ -136,7 +136,7 @@ def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
 
 
 def _expand(data_dir: DataDir) -> Path | None:
-    return None if data_dir is None else Path(os.path.expanduser(data_dir))
+    return None if data_dir is None else files.as_path(os.fspath(data_dir))
 
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:

@@ -10,11 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vone_jax import convert, files, models, prng
+from vone_jax import convert, files, models, prng, runs
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
-from vone_jax.training import run as runs
 
 # A trained network that comes as a package.
 LITE0 = "efficientnet_lite0"
@@ -98,6 +97,8 @@ def open_network(
 
 def _open(spec: str, step: int | None, class_names: Sequence[str]) -> Network:
     """Open a network by its text. Members of an ensemble without names get ``class_names``."""
+    if files.in_bucket(spec):
+        return _open_run(files.as_path(spec), step)
     path = Path(os.path.expanduser(spec))
     module, _, function = spec.rpartition(":")
     is_function = module and function.isidentifier()
@@ -142,7 +143,7 @@ def _open_run(path: Path, step: int | None) -> Network:
     model, trained_on = run.experiment.model, run.experiment.data
     assert trained_on.eval_split is not None
     return Network.of_model(
-        _name(path.resolve().name),
+        _name(path.name if files.in_bucket(path) else path.resolve().name),
         run.model,  # pyright: ignore[reportArgumentType]
         run.variables,
         model.image_size,
@@ -150,12 +151,13 @@ def _open_run(path: Path, step: int | None) -> Network:
         preprocessing=Preprocessing(trained_on.center_crop),
         architecture="" if model.front_end else model.name,
         checkpoint_step=run.step,
-        run_dir=path,
+        # Results beside a bucket are local ones.
+        run_dir=None if files.in_bucket(path) else path,
         validation=Split(
             trained_on.source,
             trained_on.eval_split,
             trained_on.data_dir,
-            run.description.made_from.get(runs.VALIDATION_IMAGES),
+            run.validation_images,
         ),
     )
 

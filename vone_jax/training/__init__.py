@@ -1,17 +1,20 @@
-"""Training: experiments, the optimiser, the loop, checkpoints, and loading of trained runs."""
+"""Training: experiments, the optimiser, objectives, the loop, and the directories of runs."""
 
 # ruff: noqa: F401
 
-from vone_jax.training.augmentation import PRIME, GaussianImageNoise
-from vone_jax.training.experiment import (
+from vone_jax.training.config import (
     DataConfig,
     Distillation,
     Experiment,
+    Mixing,
     ModelConfig,
     Similarity,
+    config_names,
+    from_json,
+    load_config,
+    to_json,
 )
-from vone_jax.training.experiment_files import config_names, from_json, load_config, to_json
-from vone_jax.training.inputs import resolve
+from vone_jax.training.initial import resolve
 from vone_jax.training.loop import NonFiniteError, Outcome, train
 from vone_jax.training.optimizer import (
     Constant,
@@ -21,11 +24,10 @@ from vone_jax.training.optimizer import (
     Plateau,
     Step,
 )
+from vone_jax.training.perturbations import PRIME, TRADES, GaussianImageNoise
 from vone_jax.training.run import (
-    Run,
     RunDescription,
     RunDirectoryError,
-    load_run,
     read_run,
     saved_steps,
     versions,

@@ -1,4 +1,6 @@
-"""The start from given weights: the variables that a network takes from another one.
+"""What a run takes from its data and from other networks: fields, weights, a teacher.
+
+``resolve`` fills in the fields of an experiment that are None, in this one place.
 
 A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
 variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
@@ -17,16 +19,141 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import files, models
+from vone_jax import data, files, models, names
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.progress import aligned
-from vone_jax.training.experiment import Experiment
-from vone_jax.training.state import TrainState, initial_state, matches
+from vone_jax.training.config import DataConfig, Experiment, ModelConfig
+from vone_jax.training.parts import matches
+from vone_jax.training.step import TrainState, initial_state
 
 # Names of a variable, from its collection down.
 _Path = tuple[str, ...]
 # Numbers of parameters: taken from the source; in the source, but not taken; drawn at random.
-_COUNTS = ("taken", "left", "new")
+_COUNTS = ("taken", "not taken", "new")
+
+
+def resolve(experiment: Experiment, source: data.Source, initial: Any = None) -> Experiment:
+    """Return the experiment with every field filled in that is None and follows from others.
+
+    An explicit value always stays. The number of classes and of channels are those of the images.
+    The front end (V1 and the stage before it; mean and standard deviation of a base network) is
+    that of the initial weights, if these are of a network of the same kind, at the same pixels per
+    degree; else the default of ``models.create``.
+
+    Args:
+      experiment: as it is written in a config.
+      source: the training images.
+      initial: a network with weights, such as ``vone_jax.open_network`` returns; or None.
+
+    Raises:
+      ValueError: if the experiment does not fit its data; the message names the field.
+    """
+    config, model = experiment.data, experiment.model
+    if config.eval_split is None:
+        config = dataclasses.replace(config, eval_split=_evaluation_split(config))
+    if source.num_classes == 1:
+        raise ValueError(
+            f"data.source {source.name!r} has one class, so there is nothing to learn; each class "
+            "needs a folder of its own"
+        )
+    fields = {name: value for name, value in vars(model).items() if value is not None}
+    channels = fields.setdefault("in_channels", source.image_shape[-1])
+    classes = fields.setdefault("num_classes", source.num_classes)
+    where = f"the images of {source.name!r} {source.split!r}"
+    for name, ours, theirs in (
+        ("in_channels", channels, source.image_shape[-1]),
+        ("num_classes", classes, source.num_classes),
+    ):
+        if ours != theirs:
+            raise ValueError(
+                f"model.{name} is {ours}, but {where} have {theirs}; leave it out to take it from "
+                "the data"
+            )
+    fields = _inherited_front_end(fields, initial) | fields
+    try:
+        made: Any = models.create(**fields)
+        defaults: dict[str, Any] = {"width": made.back_end.width} | models.trunk_options(made)
+        if isinstance(made, models.VOneNet):
+            defaults |= {"v1": made.v1, "subcortical": made.subcortical}
+        else:
+            defaults |= {"mean": made.mean, "std": made.std}
+            if model.front_end is None:
+                defaults["stem_size"] = model.image_size
+        fields = defaults | fields
+        resolved = ModelConfig(**fields)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
+    return dataclasses.replace(experiment, data=config, model=resolved)
+
+
+def _evaluation_split(config: DataConfig) -> str:
+    split = data.evaluation_split(config.source, data_dir=config.data_dir)
+    # "." is all of a folder without splits, of which training keeps a part for validation.
+    return "validation" if split == "." else split
+
+
+def _stem_size(fields: dict[str, Any], stem: Any) -> int:
+    """Return the image size whose form a stem has: ours, if the stem is of another network."""
+
+    def form(stem: Any) -> tuple[Any, ...]:
+        return getattr(stem, "stride", None), getattr(stem, "pool", None)
+
+    size = fields["image_size"]
+    for other in (size, 224, 32):
+        made: Any = models.create(fields["name"], 1, stem_size=other, width=fields.get("width"))
+        if form(made.stem) == form(stem):
+            return other
+    return size
+
+
+def _inherited_front_end(fields: dict[str, Any], initial: Any) -> dict[str, Any]:
+    """Return the front end of initial weights as fields of the model, if it fits the model."""
+    if fields.get("front_end") is not None:
+        return {}
+    source = None if initial is None else initial.model
+    kind = names.prefix(fields["name"])
+    channels, size = fields["in_channels"], fields["image_size"]
+    if not kind and isinstance(source, models.BaseNetwork) and len(source.mean) == channels:
+        return {
+            "mean": source.mean,
+            "std": source.std,
+            "stem_size": _stem_size(fields, source.stem),
+        }
+    if not isinstance(source, models.VOneNet) or source.in_channels != channels:
+        return {}
+    if kind != ("ev_" if source.subcortical is not None else "vone_"):
+        return {}
+
+    def at_size(stage: Any) -> Any:
+        if stage is None or stage.image_size == size:
+            return stage
+        degrees = size / source.v1.pixels_per_degree
+        return dataclasses.replace(stage, image_size=size, visual_degrees=degrees)
+
+    return {"v1": at_size(source.v1), "subcortical": at_size(source.subcortical)}
+
+
+def check_teacher(experiment: Experiment, class_names: Sequence[str], teacher: Any) -> None:
+    """Raise a ``ValueError`` unless the teacher of the distillation fits the network and the data.
+
+    ``teacher`` is a network as ``vone_jax.open_network`` returns it.
+    """
+    model = experiment.model
+    shape = (model.image_size, model.image_size, model.in_channels)
+    if teacher.image_shape != shape:
+        raise ValueError(
+            f"distillation.teacher must take images of shape {shape}, {teacher.name} takes "
+            f"{teacher.image_shape}"
+        )
+    ours, theirs = (list(map(class_identifier, x)) for x in (class_names, teacher.class_names))
+    unnamed = are_numbers(ours) or are_numbers(theirs)
+    different = ours != theirs and (not unnamed or sorted(ours) == sorted(theirs))
+    if teacher.num_classes != len(class_names) or different:
+        raise ValueError(
+            f"distillation.teacher must have the classes of the data in their order; "
+            f"{teacher.name} has {teacher.num_classes}, {', '.join(theirs[:3])}, ..., the images "
+            f"{len(class_names)}, {', '.join(ours[:3])}, ..."
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +180,7 @@ class InitialWeights:
         placed = {path: jax.device_put(x, leaves[path].sharding) for path, x in self.taken.items()}
         variables = unflatten_dict(leaves | placed)
         batch_stats = variables.get("batch_stats", state.batch_stats)
-        return dataclasses.replace(state, params=variables["params"], batch_stats=batch_stats)
+        return state.starting_at(variables["params"], batch_stats)
 
     @property
     def checksum(self) -> str:
@@ -98,30 +225,37 @@ def take_weights(
     theirs = {path: np.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
     ours = _shapes(experiment, model)
     notes = [f"source: {note}" for note in source.notes]
-    given_front_end = _front_end(source.model)
+    their_front_end = _front_end(source.model)
     for name, value in _front_end(model).items():
-        if name in given_front_end and value != given_front_end[name]:
-            notes.append(f"model.{name} is {value}, that of the source {given_front_end[name]}")
-    known, given = (tuple(map(class_identifier, x)) for x in (class_names, source.class_names))
-    head, fitting = _head(experiment, model), dict(theirs)
-    named = not are_numbers(known) and not are_numbers(given)
-    reordered = known != given and sorted(known) == sorted(given) and len({*known}) == len(known)
+        if name in their_front_end and value != their_front_end[name]:
+            notes.append(f"model.{name} is {value}, that of the source {their_front_end[name]}")
+    our_classes, their_classes = (
+        tuple(map(class_identifier, x)) for x in (class_names, source.class_names)
+    )
+    head, usable = _head(experiment, model), dict(theirs)
+    named = not are_numbers(our_classes) and not are_numbers(their_classes)
+    reordered = (
+        our_classes != their_classes
+        and sorted(our_classes) == sorted(their_classes)
+        and len({*our_classes}) == len(our_classes)
+    )
     if reordered:
-        order = np.array([given.index(name) for name in known])
-        fitting |= {path: theirs[path][..., order] for path in head & theirs.keys()}
+        order = np.array([their_classes.index(name) for name in our_classes])
+        usable |= {path: theirs[path][..., order] for path in head & theirs.keys()}
         notes.append("the classes of the source are ours in another order; its head was reordered")
-    elif named and known != given:
-        fitting = {path: leaf for path, leaf in theirs.items() if path not in head}
+    elif named and our_classes != their_classes:
+        usable = {path: leaf for path, leaf in theirs.items() if path not in head}
         notes.append("the source has other classes, so the head is new")
-    taken = _fitting(fitting, ours)
+    taken = _matching_modules(usable, ours)
     if not named and not reordered and head & taken.keys():
         notes.append("the head was taken by position, because the classes are not named")
     parts = _parts(ours, theirs, taken)
     if not any(part["taken"] for part in parts.values()):
         raise ValueError(
             f"initial_weights: nothing in {source.name} fits {experiment.model.name} of width "
-            f"{experiment.model.width}. It has {_some(theirs)}; this network has {_some(ours)}. "
-            "Choose the config, or model.name and model.width, that it was made with"
+            f"{experiment.model.width}. It has {_first_parameters(theirs)}; this network has "
+            f"{_first_parameters(ours)}. Choose the config, or model.name and model.width, that it "
+            "was made with"
         )
     _check_frozen(experiment.freeze, ours, taken)
     return InitialWeights(source.name, taken, parts, tuple(notes))
@@ -176,7 +310,9 @@ def _head(experiment: Experiment, model: nn.Module) -> set[_Path]:
     return {path for path, leaf in shapes.items() if larger[path].shape != leaf.shape}
 
 
-def _fitting(theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]) -> dict[_Path, np.ndarray]:
+def _matching_modules(
+    theirs: Mapping[_Path, Any], ours: Mapping[_Path, Any]
+) -> dict[_Path, np.ndarray]:
     """Return the arrays of the modules in which all variables of both networks fit."""
     one, other = (
         {(path, leaf.shape, leaf.dtype) for path, leaf in net.items()} for net in (ours, theirs)
@@ -194,7 +330,7 @@ def _parts(
     for path, leaf in _params(ours).items():
         counts[_part(path)]["taken" if path in taken else "new"] += leaf.size
     for path, leaf in _params(theirs).items():
-        counts[_part(path)]["left"] += 0 if path in taken else leaf.size
+        counts[_part(path)]["not taken"] += 0 if path in taken else leaf.size
     return dict(sorted(counts.items(), key=lambda part: part[0].startswith("back_end/")))
 
 
@@ -208,7 +344,7 @@ def _part(path: _Path) -> str:
     return re.sub(r"(_\d+)+$", "", "/".join(path[1:length] if len(path) > 2 else path[1:]))
 
 
-def _some(leaves: Mapping[_Path, Any]) -> str:
+def _first_parameters(leaves: Mapping[_Path, Any]) -> str:
     """Name the first parameters of a network, with their shapes."""
     some = list(_params(leaves).items())[:3]
     return ", ".join(f"{'/'.join(path[1:])} {tuple(leaf.shape)}" for path, leaf in some)

@@ -25,15 +25,23 @@ import numpy as np
 
 from vone_jax import arguments, data, files, prng
 from vone_jax import mesh as meshes
+from vone_jax.attacks import PGD
 from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
-from vone_jax.training.experiment import Experiment
-from vone_jax.training.experiment_files import resumed
-from vone_jax.training.initial import take_weights
+from vone_jax.training.config import Experiment, resumed
+from vone_jax.training.initial import check_teacher, resolve, take_weights
+from vone_jax.training.objectives import similarity_targets
 from vone_jax.training.optimizer import after_validation
-from vone_jax.training.similarity import similarity_targets
-from vone_jax.training.state import Sums, TrainState, check_patterns, initial_state, split
-from vone_jax.training.step import make_eval_step, make_train_step
+from vone_jax.training.parts import check_patterns, split
+from vone_jax.training.perturbations import TRADES
+from vone_jax.training.speed import Profile, Speed
+from vone_jax.training.step import (
+    Sums,
+    TrainState,
+    initial_state,
+    make_eval_step,
+    make_train_step,
+)
 
 _CURE = "try a lower optimizer.learning_rate in a new run"
 
@@ -63,6 +71,8 @@ def train(
     command: str = "",
     tensorboard: bool = False,
     progress: bool = False,
+    on_log: Callable[[dict[str, Any]], Any] | None = None,
+    profile: int | None = None,
 ) -> Outcome:
     """Train, from the last checkpoint in the directory of the run if there is one.
 
@@ -71,7 +81,8 @@ def train(
 
     Args:
       experiment: the experiment to train. Its fields that are None are filled in, see ``resolve``.
-      directory: directory of the run, see ``run.py``. It is made if it does not exist.
+      directory: directory of the run, see ``run.py``, also in a bucket, as text. It is made if it
+        does not exist.
       initial: network with the weights to start from, as ``vone_jax.open_network`` returns it. A
         run with a checkpoint does not need it any more.
       teacher: network of the distillation, needed whenever the run continues.
@@ -81,6 +92,9 @@ def train(
       command: the command that started the program, to be stored in ``config.json``.
       tensorboard: also write TensorBoard files, to ``tensorboard`` in the directory.
       progress: report on stderr.
+      on_log: called with each record of the log, in process 0.
+      profile: write a trace of ten steps from this one on, to ``profile`` in the directory; from a
+        bucket, to ``profile`` in the working directory.
 
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data, if nothing in the
@@ -90,17 +104,17 @@ def train(
       OSError: if the log or a checkpoint cannot be written.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
-    directory, given = run.checked_path(directory), experiment
+    directory, unresolved = run.checked_path(directory), experiment
     mesh = meshes.data_mesh(devices)
 
     # 1. Open the data, and fill in what follows from them.
-    source = inputs.open_train_split(given.data)
-    experiment = _resolved(given, directory, source, initial)
+    source = inputs.open_train_split(unresolved.data)
+    experiment = _resolved(unresolved, directory, source, initial)
     eval_source = inputs.open_eval_split(experiment, source)
     _check(experiment, source, teacher, mesh)
     steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
     total = experiment.total_steps(steps_per_epoch)
-    due = functools.partial(_due, steps_per_epoch, total)
+    due = functools.partial(_is_due, steps_per_epoch, total)
 
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -112,7 +126,9 @@ def train(
         check_patterns(
             experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats
         )
-        targets = experiment.similarity and similarity_targets(experiment, model, mesh, shapes)
+        targets = experiment.similarity and similarity_targets(
+            experiment, model, mesh, shapes.variables
+        )
         teacher_fn = teacher and meshes.replicate(
             mesh, prng.as_pytree(teacher.logits_fn, *teacher.inputs())
         )
@@ -126,7 +142,7 @@ def train(
         # A run that resumes has its weights in a checkpoint.
         weights = None
         if not run.saved_steps(directory):
-            if given.initial_weights is not None and initial is None:
+            if unresolved.initial_weights is not None and initial is None:
                 raise ValueError("initial_weights: the network must be opened and given as initial")
             weights = initial and take_weights(experiment, model, names, initial)
         made_from = _made_from(experiment, source, eval_source, weights, teacher)
@@ -136,7 +152,7 @@ def train(
             made_from = before | made_from
 
         described = run.RunDescription(
-            experiment, given, names, parameters, device, command, made_from=made_from
+            experiment, unresolved, names, parameters, device, command, made_from=made_from
         )
         meshes.agree(lambda: _begin(directory, described, enter))
 
@@ -153,7 +169,9 @@ def train(
         validated = int(state.validated)
 
         curves = directory / "tensorboard" if tensorboard else None
-        log = enter(run.RunLog(directory / run.LOG, step, curves))
+        log = enter(run.RunLog(directory / run.LOG, step, curves, on_log))
+        traces = Path("profile") if files.in_bucket(directory) else directory / "profile"
+        profiled = enter(Profile(traces, profile))
         # The validations of the best checkpoint and of the one from which the run resumes.
         best, judged = meshes.agree(lambda: run.validations(directory, steps))
         highest = -1.0
@@ -168,7 +186,8 @@ def train(
         if weights is not None:
             report.line(weights.table())
         batches = enter(contextlib.closing(inputs.train_batches(experiment, source, step)))
-        speed, running, note = run.Speed(), None, ""
+        operations = functools.cache(lambda: _operations(experiment, train_step, state, batch))
+        speed, running, note = Speed(list(mesh.devices.flat), operations), None, ""
 
         while True:
             stopping = stop() if jax.process_count() == 1 else meshes.stop_requested(step)
@@ -186,9 +205,9 @@ def train(
                     ):
                         sums = validate(eval_step, state, parts, mesh, stop)
                     report.doing("training")
-                    means = sums and sums.means()
+                    means = sums and _means(experiment, sums)
                     if sums is not None:
-                        _log_validation(log, report, step, step / steps_per_epoch, sums)
+                        _log_validation(log, report, step, step / steps_per_epoch, means, sums)
                 if means is None:
                     stopping = True
                 else:
@@ -209,7 +228,10 @@ def train(
                 break
 
             # 6. Take the next batch and step.
-            batch = inputs.place(mesh, next(batches))
+            profiled.before_step(step, running)
+            with speed.waiting():
+                loaded = next(batches)
+            batch = inputs.place(mesh, loaded)
             state, metrics = train_step(state, batch)
             step += 1
             jax.block_until_ready(running)
@@ -219,8 +241,10 @@ def train(
             # 7. Log.
             if step % experiment.log_every == 0 or step == total:
                 _check_finite(experiment, state, saved)
-                if record := _train_record(step, step / steps_per_epoch, state, metrics):
-                    log.write(record | {"examples_per_second": speed.take()})
+                if record := _train_record(
+                    experiment, step, step / steps_per_epoch, state, metrics
+                ):
+                    log.write(record | speed.take())
                     note = f"loss {record['loss']:.4f}"
             report.advance(note=note)
 
@@ -252,19 +276,21 @@ def validate(
     return meshes.fetch(total)
 
 
-def _resolved(given: Experiment, directory: Path, source: data.Source, initial: Any) -> Experiment:
+def _resolved(
+    unresolved: Experiment, directory: Path, source: data.Source, initial: Any
+) -> Experiment:
     """Return the experiment with all fields filled in, as a run in the directory has them."""
     if not meshes.agree(lambda: (directory / run.CONFIG).exists()):
-        return inputs.resolve(given, source, initial)
+        return resolve(unresolved, source, initial)
     before = run.read_run(directory)
-    run.check_same(directory, given, before.given)
+    run.check_same(directory, unresolved, before.unresolved)
     if before.class_names != tuple(source.class_names):
         raise run.RunDirectoryError(
             f"{directory} holds a run on {len(before.class_names)} classes, "
             f"{', '.join(before.class_names[:3])}, ...; the images now have "
             f"{len(source.class_names)}, {', '.join(source.class_names[:3])}, ..."
         )
-    return resumed(before.experiment, given)
+    return resumed(before.experiment, unresolved)
 
 
 def _made_from(
@@ -293,14 +319,15 @@ def _check(experiment: Experiment, source: data.Source, teacher: Any, mesh: mesh
     if (experiment.distillation is None) != (teacher is None):
         raise ValueError("teacher: the network must be given for a distillation, and only then")
     if teacher is not None:
-        inputs.check_teacher(experiment, source.class_names, teacher)
+        check_teacher(experiment, source.class_names, teacher)
 
 
 def _begin(directory: Path, described: run.RunDescription, enter: Callable[[Any], Any]) -> None:
     """Make the directory of a run, lock it and write its description, in process 0."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        enter(files.locked(directory / "lock"))
+        if not files.in_bucket(directory):
+            enter(files.locked(directory / "lock"))
     except files.LockedError as error:
         raise run.RunDirectoryError(
             f"another process is training in {directory}; wait for it, or choose another "
@@ -319,7 +346,7 @@ def _random_state(experiment: Experiment, model: Any, mesh: meshes.Mesh) -> Trai
     )()
 
 
-def _due(steps_per_epoch: int, total: int, epochs: float, step: int) -> bool:
+def _is_due(steps_per_epoch: int, total: int, epochs: float, step: int) -> bool:
     """Return True if an action that is done every so many epochs is due at a step."""
     interval = min(epochs * steps_per_epoch, total)
     return step > 0 and step % max(1, round(interval)) == 0
@@ -337,12 +364,26 @@ def _check_finite(experiment: Experiment, state: TrainState, saved: int) -> None
         )
 
 
-def _train_record(step: int, epoch: float, state: TrainState, metrics: Any) -> dict[str, Any]:
+def _operations(experiment: Experiment, train_step: Any, state: Any, batch: Any) -> float | None:
+    """Return the floating-point operations of a step, where XLA counts them.
+
+    It counts the body of a loop once: that of an attack, and of the parts of a batch.
+    """
+    if experiment.accumulation_steps > 1 or isinstance(experiment.perturbation, PGD | TRADES):
+        return None
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch))
+    step, options = getattr(train_step, "func", train_step), getattr(train_step, "keywords", {})
+    return (step.lower(*shapes, **options).cost_analysis() or {}).get("flops")
+
+
+def _train_record(
+    experiment: Experiment, step: int, epoch: float, state: TrainState, metrics: Any
+) -> dict[str, Any]:
     """Return a line of the log: means since the line before, and values of the last step."""
     sums, host, skipped = meshes.fetch((state.sums, metrics, state.skipped))
     if not sums.seen:
         return {}  # All steps were skipped.
-    record = {"kind": "train", "step": step, "epoch": epoch, **sums.means()}
+    record = {"kind": "train", "step": step, "epoch": epoch, **_means(experiment, sums)}
     record["learning_rate"] = float(host.learning_rate)
     if host.finite:
         record["gradient_norm"] = float(host.gradient_norm)
@@ -351,8 +392,17 @@ def _train_record(step: int, epoch: float, state: TrainState, metrics: Any) -> d
     return record | ({"skipped": int(skipped)} if skipped else {})
 
 
-def _log_validation(log: run.RunLog, report: Progress, step: int, epoch: float, sums: Any) -> None:
+def _means(experiment: Experiment, sums: Sums) -> dict[str, float]:
+    """Return the means; that over five classes only where there are more."""
     means = sums.means()
+    if (experiment.model.num_classes or 0) <= 5:
+        del means["top5_accuracy"]
+    return means
+
+
+def _log_validation(
+    log: run.RunLog, report: Progress, step: int, epoch: float, means: dict[str, float], sums: Sums
+) -> None:
     if not math.isfinite(means["loss"]):
         raise NonFiniteError(f"the validation loss is {means['loss']} at step {step}; {_CURE}")
     log.write({"kind": "validation", "step": step, "epoch": epoch, **means, "seen": int(sums.seen)})

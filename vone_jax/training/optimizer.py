@@ -1,7 +1,7 @@
-"""The optimiser: stochastic gradient descent, its settings and its learning-rate schedules.
+"""The optimiser: a chain of Optax, its settings, and the schedules of its rate and its momentum.
 
 The factor of the schedule ``Plateau`` follows the validation loss, so it is part of the training
-state, see ``PlateauState``. Every other factor is a function of the step.
+state, see ``PlateauState``. Everything else is a function of the step.
 """
 
 import dataclasses
@@ -17,9 +17,8 @@ import optax
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
 from vone_jax.models import V1_MODULES
+from vone_jax.training.parts import Rates, rate_factors
 
-# Rates by pattern: (pattern, factor on the learning rate).
-Rates = tuple[tuple[str, float], ...]
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 
@@ -30,6 +29,10 @@ class _Schedule:
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
         """Return the float32 factor on the base rate for the step after ``step`` steps."""
         return jnp.ones((), jnp.float32)
+
+    def momentum(self, step: jax.Array, total_steps: int) -> jax.Array | None:
+        """Return the momentum of that step; None for that of ``OptimizerConfig``."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,8 @@ class OneCycle(_Schedule):
     """Half a cosine up to the base rate, then half a cosine down, as in PyTorch's OneCycleLR.
 
     The rate starts at 1 / div_factor of the base rate. It ends, at the last step, at
-    1 / (div_factor * final_div_factor) of the base rate. Momentum stays constant.
+    1 / (div_factor * final_div_factor) of the base rate. The momentum goes down from max_momentum
+    to base_momentum while the rate goes up, and up again while the rate goes down.
 
     Reference: Smith and Topin (2017), arXiv:1708.07120.
     """
@@ -90,17 +94,34 @@ class OneCycle(_Schedule):
     div_factor: Positive = 25.0
     # The rate at step 0 divided by the rate at the last step.
     final_div_factor: Positive = 1e4
+    # Let the momentum follow the rate, as PyTorch does by default; False keeps that of the
+    # optimiser.
+    cycle_momentum: bool = True
+    # The momentum at the highest rate, in [0, 1).
+    base_momentum: _BelowOne = 0.85
+    # The momentum at the first and the last step, in [0, 1).
+    max_momentum: _BelowOne = 0.95
 
     def factor(self, step: jax.Array, steps_per_epoch: int, total_steps: int) -> jax.Array:
-        """Interpolate by half cosines between step 0, step rise * total_steps - 1 and the last."""
         start = 1.0 / self.div_factor
-        end = start / self.final_div_factor
+        return self._between(step, total_steps, start, 1.0, start / self.final_div_factor)
+
+    def momentum(self, step: jax.Array, total_steps: int) -> jax.Array | None:
+        if not self.cycle_momentum:
+            return None
+        ends = self.max_momentum
+        return self._between(step, total_steps, ends, self.base_momentum, ends)
+
+    def _between(
+        self, step: jax.Array, total_steps: int, start: float, middle: float, end: float
+    ) -> jax.Array:
+        """Interpolate by half cosines between step 0, step rise * total_steps - 1 and the last."""
         # The length of a part that is shorter than a step only has to be positive.
         peak = max(self.rise * total_steps - 1.0, 1e-6)
         fall = max(total_steps - 1.0 - peak, 1e-6)
         at = step.astype(jnp.float32)
-        rising = _cosine(start, 1.0, jnp.clip(at / peak, 0.0, 1.0))
-        falling = _cosine(1.0, end, jnp.clip((at - peak) / fall, 0.0, 1.0))
+        rising = _cosine(start, middle, jnp.clip(at / peak, 0.0, 1.0))
+        falling = _cosine(middle, end, jnp.clip((at - peak) / fall, 0.0, 1.0))
         return jnp.where(at <= peak, rising, falling)
 
 
@@ -150,8 +171,11 @@ def after_validation(schedule: object, state: PlateauState, loss: float) -> Plat
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent in PyTorch's form, see ``make_optimizer``."""
+    """The optimiser, in PyTorch's form, see ``make_optimizer``."""
 
+    # Stochastic gradient descent, Adam, AdamW (weight decay apart from the gradient), or LAMB
+    # (AdamW with updates in proportion to the norm of each parameter, for large batches).
+    method: Literal["sgd", "adam", "adamw", "lamb"] = "sgd"
     # Base learning rate, which the schedule multiplies.
     learning_rate: Positive = 0.1
     # Factors on the learning rate of parts of the network, as (pattern, factor): patterns as in
@@ -161,10 +185,16 @@ class OptimizerConfig:
     schedule: Constant | Step | Cosine | OneCycle | Plateau = Constant()
     # Epochs of warm-up: a linear rise from 0 to 1 that multiplies the rate of the schedule.
     warmup_epochs: float = 0.0
-    # Share of the last update that is kept, in [0, 1).
+    # Share of the last update that is kept, in [0, 1): momentum of SGD, beta 1 of the others.
     momentum: _BelowOne = 0.9
-    # Factor in [0, 1]. The parameters times this are added to the gradient before momentum, which
-    # is coupled weight decay as in PyTorch.
+    # Nesterov's momentum, for SGD.
+    nesterov: bool = False
+    # Share of the last mean square of gradients that is kept, in [0, 1), for all but SGD.
+    beta2: _BelowOne = 0.999
+    # Added to the root of the mean square, > 0, for all but SGD.
+    epsilon: Positive = 1e-8
+    # Factor in [0, 1] on the parameters, which are then added to the gradient (SGD, Adam) or to the
+    # update (AdamW, LAMB).
     weight_decay: Share = 1e-4
     # Parameters outside V1 that decay: "all", or "kernels" (no biases and nothing of batch norm).
     decayed: Literal["all", "kernels"] = "all"
@@ -179,32 +209,56 @@ class OptimizerConfig:
             if not isinstance(rate, tuple) or len(rate) != 2:
                 raise ValueError(f"rates must be pairs (pattern, factor), got {rate!r}")
             arguments.number(f"rates: the factor of {rate[0]!r}", rate[1], POSITIVE)
+        if self.nesterov and self.method != "sgd":
+            raise ValueError(f"nesterov is for the method sgd, got {self.method}")
         if self.warmup_epochs and isinstance(self.schedule, OneCycle):
             raise ValueError("warmup_epochs must be 0 with OneCycle, which has its own warm-up")
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return SGD in PyTorch's form, without the learning rate.
+def make_optimizer(
+    config: OptimizerConfig,
+    rate: float | jax.Array = 1.0,
+    momentum: jax.Array | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimiser at a learning rate, whose updates are added to the parameters.
 
-    Let g be the gradient of the loss, clipped first, and p a parameter. Its update is
-    v = momentum v + g + weight_decay p, from v = 0 on. The training step subtracts learning_rate *
-    v, where the learning rate includes the factor of ``rates``. So a change of the rate acts at
-    once on the accumulated momentum, as in ``torch.optim.SGD`` with dampening 0. What is learned
-    within V1 does not decay: 0 is not a neutral value there.
+    Let g be the gradient of the loss, clipped first, and p a parameter. SGD is that of PyTorch
+    with dampening 0: v = momentum v + g + weight_decay p from v = 0 on, and p = p - rate v. So a
+    change of the rate acts at once on the accumulated momentum. Adam and AdamW (Loshchilov and
+    Hutter, arXiv:1711.05101) are those of PyTorch, LAMB is that of You et al. (arXiv:1904.00962).
+    What is learned within V1 does not decay: 0 is not a neutral value there.
+
+    Rate and momentum may be traced values, since the state does not depend on them.
+
+    Args:
+      config: the settings.
+      rate: the learning rate, without the factors of ``config.rates``.
+      momentum: default: that of ``config``.
     """
-    parts = []
-    if config.gradient_clip is not None:
-        parts.append(optax.clip_by_global_norm(config.gradient_clip))
-    if config.weight_decay:
-        # Biases and the scales of batch norm are the parameters with one axis.
-        least = 2 if config.decayed == "kernels" else 0
+    beta1: Any = config.momentum if momentum is None else momentum
+    # Biases and the scales of batch norm are the parameters with one axis.
+    least = 2 if config.decayed == "kernels" else 0
 
-        def is_decayed(path: Any, parameter: jax.Array) -> bool:
-            return parameter.ndim >= least and path[0].key not in V1_MODULES
+    def is_decayed(path: Any, parameter: jax.Array) -> bool:
+        return parameter.ndim >= least and path[0].key not in V1_MODULES
 
-        mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask))
-    return optax.chain(*parts, optax.trace(config.momentum))
+    mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
+    decay = [optax.add_decayed_weights(config.weight_decay, mask)] if config.weight_decay else []
+    adam = partial(optax.scale_by_adam, beta1, config.beta2, config.epsilon)
+    limit = config.gradient_clip
+    parts = [] if limit is None else [optax.clip_by_global_norm(limit)]
+    if config.method == "sgd":
+        parts += [*decay, optax.trace(beta1, config.nesterov)]
+    elif config.method == "adam":
+        parts += [*decay, adam()]
+    else:
+        parts += [adam(), *decay]
+        if config.method == "lamb":
+            parts.append(optax.scale_by_trust_ratio())
+    if config.rates:
+        factors = {factor: optax.scale(factor) for factor in (1.0, *dict(config.rates).values())}
+        parts.append(optax.partition(factors, partial(rate_factors, rates=config.rates)))
+    return optax.chain(*parts, optax.scale(-rate))
 
 
 def learning_rate(

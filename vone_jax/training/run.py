@@ -1,4 +1,4 @@
-"""The directory of a run: its files, and how to load it. Only this module imports Orbax.
+"""The directory of a run: its files. Only this module imports Orbax.
 
     config.json    description of the run: experiment, class names, versions, command, device
     banks/         imported Gabor banks of the experiment, as arrays in DIGEST.npz
@@ -8,7 +8,8 @@
 
 Evaluations read these files and add results/. No file depends on the number of devices, processes
 or data workers. Process 0 alone lists, reads and writes checkpoints, in the background, and the
-others get from it what it has read.
+others get from it what it has read. The directory may be in a bucket, such as
+``gs://BUCKET/runs/NAME``. There is no lock then, since a bucket has none.
 """
 
 import contextlib
@@ -20,22 +21,18 @@ import inspect
 import json
 import platform
 import shutil
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.experiment import Experiment
-from vone_jax.training.experiment_files import differences, from_json, to_json
-from vone_jax.training.state import initial_state, variables_of
+from vone_jax.training.config import Experiment, differences, from_json, to_json
+from vone_jax.training.objectives import variables_of
 from vone_jax.v1 import GaborParameters, ImportedBank
 
 CONFIG = "config.json"
@@ -46,6 +43,7 @@ TRAIN_IMAGES, VALIDATION_IMAGES = "training images", "validation images"
 WEIGHTS, TEACHER, FRONT_END = "initial weights", "weights of the teacher", "front end"
 # Orbax looks for its files with patterns that begin with the directory.
 PATTERN_CHARACTERS = "*?[\\"
+_VARIABLES = ("params", "batch_stats")
 _BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 Record = dict[str, Any]
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -70,8 +68,8 @@ class RunDescription:
 
     # The experiment with all fields filled in, see ``resolve``.
     experiment: Experiment
-    # The experiment as it was given.
-    given: Experiment
+    # The experiment as it was written, before these were filled in.
+    unresolved: Experiment
     # One name per logit, in order.
     class_names: tuple[str, ...]
     # Number of trained parameters, without frozen ones.
@@ -95,14 +93,14 @@ def read_run(directory: Path | str) -> RunDescription:
       RunDirectoryError: if the directory holds no run.
       ValueError: if its description does not describe an experiment of this version.
     """
-    path = Path(directory) / CONFIG
+    path = files.as_path(directory) / CONFIG
     if not path.exists():
         raise RunDirectoryError(
             f"{directory} holds no run: there is no {path.name} in it. train.py makes one"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("experiment", "given"):
+        for name in ("experiment", "unresolved"):
             config[name] = from_json(config[name], lambda sha: _read_bank(path.parent, sha))
         return RunDescription(**config | {"class_names": tuple(config["class_names"])})
     except (KeyError, TypeError, ValueError) as error:
@@ -116,7 +114,7 @@ def checked_path(directory: Path | str) -> Path:
             f"{directory} has one of the characters {' '.join(PATTERN_CHARACTERS)}, with which "
             "checkpoints are lost; choose another --run-dir"
         )
-    return Path(directory)
+    return files.as_path(directory)
 
 
 def write_run(directory: Path, description: RunDescription) -> None:
@@ -129,7 +127,7 @@ def write_run(directory: Path, description: RunDescription) -> None:
         arrays |= {n: getattr(bank, n) for n in ("in_phase", "quadrature", "pixels_per_degree")}
         # pyright takes the arrays for the option allow_pickle.
         files.replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore
-    config = {name: to_json(getattr(description, name)) for name in ("experiment", "given")}
+    config = {name: to_json(getattr(description, name)) for name in ("experiment", "unresolved")}
     files.replace_json(directory / CONFIG, {**vars(description), **config})
 
 
@@ -180,7 +178,7 @@ def front_end_digest(experiment: Experiment) -> str | None:
 
 def saved_steps(directory: Path | str) -> list[int]:
     """Return the steps of the checkpoints of a run, which need not exist, oldest first."""
-    names = (path.name for path in (Path(directory) / CHECKPOINTS).glob("*"))
+    names = (path.name for path in (files.as_path(directory) / CHECKPOINTS).glob("*"))
     return meshes.agree(lambda: sorted(int(name) for name in names if name.isdecimal()))
 
 
@@ -221,7 +219,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             directory.mkdir(parents=True, exist_ok=True)
         # Orbax writes under a temporary name. Here process 0 does not wait for the others.
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            directory if files.in_bucket(directory) else directory.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=not read_only,
@@ -245,10 +243,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 # The write before this one may fail only now.
                 self._manager.wait_until_finished()
                 self._written = step
-                # Where the disk is full, Orbax's threads print hundreds of lines.
-                size = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
-                if size > (free := shutil.disk_usage(self._directory).free):
-                    raise OSError(f"it takes {size:,} bytes, and {free:,} are free")
+                if not files.in_bucket(self._directory):
+                    # Where the disk is full, Orbax's threads print hundreds of lines.
+                    size = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
+                    if size > (free := shutil.disk_usage(self._directory).free):
+                        raise OSError(f"it takes {size:,} bytes, and {free:,} are free")
                 self._manager.save(step, args=self._args.StandardSave(host))
 
     def restore(self, step: int, like: Any) -> Any:
@@ -259,11 +258,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return meshes.broadcast(host)
 
     def restore_variables(self, step: int, like: Any) -> Any:
-        """Return the variables of the network alone, whatever the optimiser was."""
+        """Return the variables of the network alone, their moving means if the run has any."""
         host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         if self._manager is not None:
             state = self._read(step)
-            host = variables_of(state["params"], state.get("batch_stats"))
+            host = variables_of(**(state.get("ema") or {k: state.get(k) for k in _VARIABLES}))
         return meshes.broadcast(host)
 
     def _read(self, step: int, like: Any = None) -> Any:
@@ -317,13 +316,20 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     Opening the log removes the records after the checkpoint at ``step``, from which the run
     resumes, so that every step is in the log once. A validation at this step stays: it judged the
-    weights of the checkpoint. ``tensorboard`` is a directory for TensorBoard files.
+    weights of the checkpoint. ``tensorboard`` is a directory for TensorBoard files. ``on_log`` is
+    called with each record in process 0.
 
     Raises:
       ValueError: if ``tensorboard`` is given without the package tensorboardX.
     """
 
-    def __init__(self, path: Path, step: int, tensorboard: Path | None = None):
+    def __init__(
+        self,
+        path: Path,
+        step: int,
+        tensorboard: Path | None = None,
+        on_log: Callable[[Record], Any] | None = None,
+    ):
         if tensorboard is not None and importlib.util.find_spec("tensorboardX") is None:
             raise ValueError(
                 'tensorboard needs the package tensorboardX: pip install "vone-jax[tracking]"'
@@ -332,9 +338,11 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         if jax.process_index() != 0:
             return
         kept = [record for record in read_log(path) if record["step"] <= step]
-        content = "".join(map(_line, kept)).encode()
-        files.replace(path, lambda file: file.write(content))
-        self._file = open(path, "a")
+        self._path, self._on_log = path, on_log
+        self._content = "".join(map(_line, kept))
+        files.replace(path, lambda file: file.write(self._content.encode()))
+        # An object in a bucket cannot be appended to; it is written anew with each record.
+        self._file = None if files.in_bucket(path) else open(path, "a")
         if tensorboard is not None:
             from tensorboardX import SummaryWriter
 
@@ -342,10 +350,17 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
 
     def write(self, record: Record) -> None:
         """Append a record with ``kind``, ``step`` and finite numbers."""
-        if self._file is None:
+        if jax.process_index() != 0:
             return
-        self._file.write(_line(record))
-        self._file.flush()
+        line = _line(record)
+        if self._file is None:
+            self._content += line
+            self._path.write_text(self._content)
+        else:
+            self._file.write(line)
+            self._file.flush()
+        if self._on_log is not None:
+            self._on_log(dict(record))
         for name, value in record.items():
             if self._writer is not None and name not in ("kind", "step"):
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
@@ -377,101 +392,5 @@ def validations(directory: Path, steps: Sequence[int]) -> tuple[Record | None, R
     return best, of_steps.get(steps[-1]) if steps else None
 
 
-class Speed:
-    """The examples per second of training. It begins after the first step, which compiles."""
-
-    def __init__(self):
-        self._start: float | None = None
-        self._examples = 0
-
-    def count(self, examples: int) -> None:
-        """Count the examples of a step."""
-        if self._start is None:
-            self._start = time.perf_counter()
-        else:
-            self._examples += examples
-
-    def take(self) -> float:
-        """Return the rate since the last call; 0 before step 2."""
-        now = time.perf_counter()
-        rate = self._examples / max(now - (self._start or now), 1e-9)
-        self._start, self._examples = now, 0
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count the time within a ``with`` block."""
-        begin = time.perf_counter()
-        yield
-        if self._start is not None:
-            self._start += time.perf_counter() - begin
-
-
 def _line(record: Record) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """A trained network of a run.
-
-    Attributes:
-      step: step of its checkpoint.
-      description: content of ``config.json``.
-      model: the network.
-      variables: ``{"params": ..., "batch_stats": ...}`` on the default device.
-    """
-
-    step: int
-    description: RunDescription
-    model: nn.Module
-    variables: dict[str, Any]
-
-    @property
-    def experiment(self) -> Experiment:
-        """The experiment with all fields filled in."""
-        return self.description.experiment
-
-
-def load_run(
-    directory: Path | str,
-    step: int | None = None,
-    *,
-    precision: Literal["float32", "bfloat16"] = "float32",
-) -> Run:
-    """Load a run, which may still be training, from its checkpoint at a step.
-
-    By default it is the last checkpoint, or with ``Experiment.keep_best`` the one with the highest
-    validation accuracy in the log. The network computes in the given ``precision``, "float32" or
-    "bfloat16", whatever it was trained in. In a program of several processes all of them must call
-    this.
-
-    Raises:
-      RunDirectoryError: if the directory holds no run, or no checkpoint at this step.
-    """
-    description = read_run(directory)
-    experiment = description.experiment
-    if description.made_from.get(FRONT_END) != front_end_digest(experiment):
-        warn_of_front_end(directory)
-    model = dataclasses.replace(experiment, precision=precision).build()
-    like = jax.eval_shape(lambda: initial_state(experiment, model)).variables
-    checkpoints = Path(directory) / CHECKPOINTS
-    if not checkpoints.is_dir():
-        raise RunDirectoryError(f"{directory} has no checkpoint yet")
-    with Checkpoints(checkpoints, read_only=True) as saved:
-        steps = saved.steps()
-        if not steps:
-            raise RunDirectoryError(f"{directory} has no checkpoint yet")
-        if step is None and experiment.keep_best:
-            if not meshes.agree(lambda: (Path(directory) / LOG).exists()):
-                raise RunDirectoryError(
-                    f"{directory} has lost its {LOG}, which says which checkpoint is the best; "
-                    f"give a step, one of {steps}"
-                )
-            best, _ = meshes.agree(lambda: validations(Path(directory), steps))
-            step = best and best["step"]
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise RunDirectoryError(f"no checkpoint {step} in {checkpoints}; there are {steps}")
-        variables = saved.restore_variables(step, like)
-    return Run(step, description, model, jax.tree.map(jnp.asarray, variables))

@@ -1,4 +1,4 @@
-"""The two compiled functions of a training: a step, and the validation of a batch.
+"""The training state, and the two compiled functions: a step, and the validation of a batch.
 
 Both functions are written for the global batch. The sharding of their arguments determines the
 devices on which they run. Keys are derived inside, from (seed, stream, step, example). So the state
@@ -14,40 +14,116 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
-from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax.training.augmentation import make_corruption
-from vone_jax.training.experiment import Experiment
-from vone_jax.training.optimizer import euclidean_norm, learning_rate, make_optimizer
-from vone_jax.training.similarity import make_similarity_gradient
-from vone_jax.training.state import (
-    Sums,
-    TrainState,
-    merge,
-    rate_factors,
-    split,
-    training_apply,
-    variables_of,
+from vone_jax import prng
+from vone_jax.training import objectives
+from vone_jax.training.config import Experiment
+from vone_jax.training.objectives import WEIGHTS, Batch, variables_of
+from vone_jax.training.optimizer import (
+    PlateauState,
+    euclidean_norm,
+    learning_rate,
+    make_optimizer,
 )
+from vone_jax.training.parts import merge, rate_factors, split, training_apply
+from vone_jax.training.perturbations import TRADES
 
-Batch = dict[str, jax.Array]
-
-_STREAMS = ("train noise", "dropout", "augmentation", "perturbation", "similarity", "teacher")
+# The streams of keys of a step.
+_STREAMS = (
+    "train noise", "dropout", "augmentation", "mixing", "perturbation", "similarity", "teacher",
+)  # fmt: skip
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
-# finite parameter or momentum to infinity, which in float32 begins at 3.4e38.
-_LARGEST_CHANGE = 1e30
+# finite parameter or momentum to infinity, which in float32 begins at 3.4e38. All methods but SGD
+# keep the squares of gradients.
+_LARGEST_CHANGE = {"sgd": 1e30}
+_LARGEST_SQUARED = 1e15
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Return the cross-entropy of each example in nats, computed in float32.
+@flax.struct.dataclass
+class Sums:
+    """Metrics as sums over ``seen`` examples, float32 and int32: one division gives the means."""
 
-    A share s = ``label_smoothing`` of the target is spread evenly over the classes. The target is
-    1 - s + s / classes for the right class and s / classes for the others, as in PyTorch.
+    loss: Any = np.float32(0.0)
+    # Number of examples whose largest logit is that of the label.
+    correct: Any = np.int32(0)
+    # Number of examples whose label has one of the five largest logits.
+    correct5: Any = np.int32(0)
+    seen: Any = np.int32(0)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean ``loss``, ``accuracy`` and ``top5_accuracy``, on the host."""
+        seen = int(self.seen)
+        return {
+            "loss": float(self.loss) / seen,
+            "accuracy": int(self.correct) / seen,
+            "top5_accuracy": int(self.correct5) / seen,
+        }
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that changes from step to step. It is frozen; a step returns a new one.
+
+    A step takes one batch, so ``step`` is also the position in the data.
     """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    right = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-    return -(1.0 - label_smoothing) * right - label_smoothing * jnp.mean(log_probabilities, axis=1)
+
+    # Number of optimiser steps done, scalar int32.
+    step: jax.Array
+    # Parameters of the network and, with similarity regularisation, weights of the compared layers.
+    params: Any
+    # Running values of batch norm; empty for networks without it.
+    batch_stats: Any
+    # State of the optimiser for the parameters that are not frozen.
+    opt_state: optax.OptState
+    plateau: PlateauState
+    # Metrics since the last line of the log, over the steps that were not skipped.
+    sums: Sums = Sums()
+    # Number of steps that were skipped because they were not finite, and the last of them, int32.
+    skipped: Any = np.int32(0)
+    last_skipped: Any = np.int32(0)
+    # Step of the last validation, int32; 0 before the first.
+    validated: Any = np.int32(0)
+    # Moving means of ``params`` and ``batch_stats``, by these names; None without ``ema_decay``.
+    ema: Any = None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that are evaluated, as ``model.apply`` takes them: the means, if any."""
+        return variables_of(**self.ema) if self.ema else variables_of(self.params, self.batch_stats)
+
+    def starting_at(self, params: Any, batch_stats: Any) -> "TrainState":
+        """Return the state with other variables, from which the moving means begin."""
+        ema = self.ema and jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
+        return dataclasses.replace(self, params=params, batch_stats=batch_stats, ema=ema)
+
+
+def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
+    """Return the state before the first step, a pure function to be jitted.
+
+    The stream ``"init"`` of the experiment's seed draws the parameters. The layers that similarity
+    regularisation compares have equal weights.
+    """
+    config, root = experiment.model, jax.random.key(experiment.seed)
+    keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
+    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels or 3))
+    variables = model.init(keys, image)
+    params = dict(variables["params"])
+    if experiment.similarity is not None:
+        params[WEIGHTS] = jnp.zeros(len(experiment.similarity.layers), jnp.float32)
+    trained, _ = split(params, experiment.freeze)
+    batch_stats = variables.get("batch_stats", {})
+    averaged = experiment.ema_decay is not None
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=make_optimizer(experiment.optimizer).init(trained),
+        plateau=PlateauState(),
+        ema={"params": params, "batch_stats": batch_stats} if averaged else None,
+    )
 
 
 def batch_sums(
@@ -56,11 +132,16 @@ def batch_sums(
     """Return the sums over a batch. ``mask`` is False for padding, whose values may be NaN."""
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    # As in argmax, the first of equal logits is the largest, and NaN is larger than a number.
+    before = jnp.arange(logits.shape[1])[None] < labels[:, None]
+    rank = jnp.sum(~jnp.where(before, logits < own, logits <= own), axis=1, dtype=jnp.int32)
     hit = jnp.argmax(logits, axis=-1) == labels
     # Selected, not multiplied: a NaN in a padded row must not reach the sum.
     return Sums(
         loss=jnp.sum(jnp.where(mask, losses, 0.0)),
         correct=jnp.sum(hit & mask, dtype=jnp.int32),
+        correct5=jnp.sum((rank < 5) & mask, dtype=jnp.int32),
         seen=jnp.sum(mask, dtype=jnp.int32),
     )
 
@@ -83,44 +164,38 @@ class StepMetrics:
     similarity: jax.Array | None = None
 
 
-def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """Return KL(teacher || network) of the softmax of logits / temperature, (N,), in nats.
-
-    It is computed in float32, also from logits of lower precision.
-    """
-    theirs, ours = (
-        jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (teacher, logits)
-    )
-    return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
-
-
 def make_loss(model: nn.Module, experiment: Experiment) -> Callable[..., Any]:
     """Return the training loss of a batch as a function.
 
     It is ``(trained, frozen, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums,
     batch_stats))``, with the parameters as ``split`` divides them. With ``remat``, only the results
-    of convolutions and matrix products are stored for the backward pass. With ``distillation`` the
-    batch has the teacher's logits as ``teacher``.
+    of convolutions and matrix products are stored for the backward pass.
     """
-    apply, distillation = training_apply(model, experiment.freeze), experiment.distillation
+    apply = training_apply(model, experiment.freeze)
 
     def loss_fn(
         trained: Any, frozen: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any
     ):
-        logits, updated = apply(
-            variables_of(merge(trained, frozen), batch_stats),
-            batch["image"],
-            train=True,
-            noise_key=prng.index_keys(noise_key, batch["index"]),
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        losses = cross_entropy(logits, batch["label"], experiment.optimizer.label_smoothing)
-        if distillation is not None:
-            away = divergence(batch["teacher"], logits, distillation.temperature)
-            losses += distillation.weight * (away - losses)
-        sums = batch_sums(losses, logits, batch["label"])
-        return jnp.mean(losses), (sums, updated.get("batch_stats", {}))
+        params = merge(trained, frozen)
+
+        def forward(images: jax.Array, batch_stats: Any, noise_key: Any, dropout_key: Any) -> Any:
+            logits, updated = apply(
+                variables_of(params, batch_stats),
+                images,
+                train=True,
+                noise_key=prng.index_keys(noise_key, batch["index"]),
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            return logits, updated.get("batch_stats", {})
+
+        logits, batch_stats = forward(batch["image"], batch_stats, noise_key, dropout_key)
+        losses = objectives.losses(experiment, logits, batch)
+        if isinstance(experiment.perturbation, TRADES):
+            keys = (prng.stream(key, "perturbed") for key in (noise_key, dropout_key))
+            moved, batch_stats = forward(batch["perturbed"], batch_stats, *keys)
+            losses += experiment.perturbation.beta * objectives.divergence(logits, moved, 1.0)
+        return jnp.mean(losses), (batch_sums(losses, logits, batch["label"]), batch_stats)
 
     if experiment.remat:
         return jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
@@ -137,47 +212,40 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
-    Corruptions change the images first, the perturbation second. The perturbation uses the labels
-    and the current network in evaluation mode. If a batch has several parts, the gradient is the
-    mean over the parts. Batch norm uses the statistics of one part at a time and updates its
-    running values after each. The dropout of a row depends on its place in its part. So only
-    networks without batch norm and dropout give the same result for any number of parts.
+    The changes of ``objectives.changes`` come first, the perturbation last. The perturbation uses
+    the labels and the current network in evaluation mode. If a batch has several parts, the
+    gradient is the mean over the parts. Batch norm uses the statistics of one part at a time and
+    updates its running values after each. The dropout of a row depends on its place in its part. So
+    only networks without batch norm and dropout give the same result for any number of parts.
 
     The gradient of the similarity regularisation is added, with ``targets`` of ``make_targets``.
     The loss in the metrics does not include this term. The ``teacher`` of the distillation gets
-    corrupted but not perturbed images.
+    corrupted and mixed, but not perturbed images.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
       (N,) and ``index`` (N,), the example's number in the data set. A step that is not finite
       changes only the counters of the state. The state passed in is donated: do not use it again.
     """
-    config, perturbation = experiment.data, experiment.perturbation
-    optimizer = make_optimizer(experiment.optimizer)
-    base_rate = learning_rate(
-        experiment.optimizer, steps_per_epoch, experiment.total_steps(steps_per_epoch)
-    )
-    corrupt = make_corruption(
-        config.corruptions, config.corruption_severity, config.corruption_probability
-    )
-    freeze = experiment.freeze
+    optimizer, freeze = experiment.optimizer, experiment.freeze
+    total_steps = experiment.total_steps(steps_per_epoch)
+    base_rate = learning_rate(optimizer, steps_per_epoch, total_steps)
     loss_gradient_fn = jax.grad(make_loss(model, experiment), has_aux=True)
     similarity_fn = None
     if experiment.similarity is not None:
-        similarity_fn = make_similarity_gradient(model, experiment.similarity, mesh, freeze)
+        similarity_fn = objectives.make_similarity_gradient(
+            model, experiment.similarity, mesh, freeze
+        )
 
     def gradient_fn(params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array]):
-        if perturbation is not None:
+        if experiment.perturbation is not None:
             variables = variables_of(params, batch_stats)
             attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
 
             def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
                 return model.apply(variables, images, train=False, noise_key=keys)
 
-            perturb = perturbation.perturb
-            # An attack is a loop of gradients, which CPUs compute slowly in other layouts.
-            attacked = fast.in_fast_layout(lambda keys, *rest: perturb(keys, logits_fn, *rest))
-            batch = batch | {"image": attacked(attack_keys, batch["image"], batch["label"])}
+            batch = objectives.perturb(experiment.perturbation, attack_keys, logits_fn, batch)
         noise_key, dropout_key = keys["train noise"], keys["dropout"]
         return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
 
@@ -188,11 +256,8 @@ def make_train_step(
         root = jax.random.key(experiment.seed)
         keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
         batch = {name: batch[name] for name in ("image", "label", "index")}
-        if corrupt is not None:
-            batch["image"] = corrupt(keys["augmentation"], batch["image"], batch["index"])
-        if teacher is not None:
-            teacher_keys = prng.index_keys(keys["teacher"], batch["index"])
-            batch["teacher"] = teacher(teacher_keys, batch["image"])
+        for stream, change in objectives.changes(experiment, teacher).items():
+            batch = change(keys[stream], batch)
 
         if experiment.accumulation_steps == 1:
             gradients, (sums, batch_stats) = gradient_fn(
@@ -222,30 +287,42 @@ def make_train_step(
 
         trained, frozen = split(state.params, freeze)
         norm = euclidean_norm(gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
         rate = base_rate(state.step) * state.plateau.factor
-        factors = rate_factors(trained, experiment.optimizer.rates)
-        updated = jax.tree.map(lambda p, u, f: p - rate * f * u, trained, updates, factors)
-        before = (trained, state.batch_stats, state.opt_state)
-        after = (updated, batch_stats, opt_state)
+        momentum = optimizer.schedule.momentum(state.step, total_steps)
+        updates, opt_state = make_optimizer(optimizer, rate, momentum).update(
+            gradients, state.opt_state, trained
+        )
+        updated = optax.apply_updates(trained, updates)
+        params, ema = merge(updated, frozen), state.ema
+        if ema is not None:
+            # The first steps are averaged over fewer, so that the start is soon forgotten.
+            done = state.step.astype(jnp.float32)
+            decay = jnp.minimum(jnp.float32(experiment.ema_decay), (1.0 + done) / (10.0 + done))
+            now = {"params": params, "batch_stats": batch_stats}
+            ema = optax.incremental_update(now, ema, 1.0 - decay)
+        before = (state.params, state.batch_stats, state.opt_state, state.ema)
+        after = (params, batch_stats, opt_state, ema)
         # A bound on the change. A check of every new value would cost as much as the update.
-        change = norm * rate * max(jax.tree.leaves(factors))
+        change = norm * rate * max(jax.tree.leaves(rate_factors(trained, optimizer.rates)))
         losses = jnp.stack([sums.loss] if term is None else [sums.loss, term])
         finite = jnp.all(jnp.isfinite(jnp.concatenate([losses, *jax.tree.leaves(batch_stats)])))
-        finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE
-        trained, batch_stats, opt_state = jax.tree.map(
+        finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE.get(
+            optimizer.method, _LARGEST_SQUARED
+        )
+        params, batch_stats, opt_state, ema = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
         step = state.step + 1
         # A line of the log was written after the last step, so the sums begin again.
-        begun = state.step % experiment.log_every == 0
-        earlier = jax.tree.map(lambda x: jnp.where(begun, jnp.zeros_like(x), x), state.sums)
+        logged = state.step % experiment.log_every == 0
+        earlier = jax.tree.map(lambda x: jnp.where(logged, jnp.zeros_like(x), x), state.sums)
         new_state = dataclasses.replace(
             state,
             step=step,
-            params=merge(trained, frozen),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
+            ema=ema,
             sums=jax.tree.map(lambda x, y: jnp.where(finite, x + y, x), earlier, sums),
             skipped=state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
             last_skipped=jnp.where(finite, state.last_skipped, step),
@@ -303,7 +380,7 @@ def make_eval_step(
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
         keys = prng.index_keys(noise_key, batch["index"])
         logits: Any = model.apply(variables, batch["image"], train=False, noise_key=keys)
-        losses = cross_entropy(logits, batch["label"])
+        losses = objectives.cross_entropy(logits, batch["label"])
         sums = batch_sums(losses, logits, batch["label"], batch["mask"])
         return sums if total is None else jax.tree.map(jnp.add, total, sums)
 

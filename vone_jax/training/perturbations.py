@@ -1,4 +1,4 @@
-"""Changes of the training images on the device: corruptions, Gaussian noise, PRIME, attacks.
+"""Perturbations of the training images on the device: Gaussian noise, PRIME, TRADES, attacks.
 
 All randomness comes from keys, so an image's change depends on the key and on the index of the
 image in the data set. It does not depend on the image's place in the batch.
@@ -14,6 +14,7 @@ References:
   Madry et al., 2018, arXiv:1706.06083: training on the images of a PGD attack.
   Wong, Rice and Kolter, 2020, arXiv:2001.03994: one step from a random start is enough if the step
     is 1.25 times the radius, ``PGD(norm, eps, steps=1, step_size=1.25 * eps, random_start=True)``.
+  Zhang et al., 2019, arXiv:1901.08573: TRADES.
   Rusak et al., 2020, arXiv:2001.06057: training with Gaussian noise, half of the images clean.
   Modas et al., 2022, arXiv:2112.13547: PRIME.
   Petrini et al., 2021, arXiv:2105.02468: displacements of maximum entropy and their temperature.
@@ -21,49 +22,17 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, corruptions, fast, prng
+from vone_jax import arguments, fast, prng
 from vone_jax.arguments import Positive, Range
-from vone_jax.attacks import PGD
+from vone_jax.attacks import PGD, norms
 from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.corruptions import digital, matrices
-
-
-def make_corruption(
-    names: tuple[str, ...], severities: tuple[int, int], probability: float
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None:
-    """Return a function that corrupts some images of a batch, or None if there is nothing to do.
-
-    It is ``(key, images, indices) -> images`` with a scalar key, images (N, H, W, C) in [0, 1] and
-    their indices in the data set (N,). It draws one corruption and one severity for the whole
-    batch: with a draw for each image, all corruptions would be computed. For each image it draws
-    whether the image is corrupted.
-    """
-    if not names or not probability:
-        return None
-    low, high = severities
-    branches = [
-        partial(corruptions.corrupt, name=name, severity=severity)
-        for name in names
-        for severity in range(low, high + 1)
-    ]
-
-    def corrupt(key: jax.Array, images: jax.Array, indices: jax.Array) -> jax.Array:
-        choice = jax.random.randint(prng.stream(key, "choice"), (), 0, len(branches), jnp.int32)
-        keys = prng.index_keys(key, indices)
-        corrupted = jax.lax.switch(choice, branches, prng.stream(keys, "draws"), images)
-        draw = jax.vmap(lambda k: jax.random.bernoulli(k, jnp.float32(probability)))
-        chosen = draw(prng.stream(keys, "chosen"))
-        return jnp.where(chosen[:, None, None, None], corrupted, images)
-
-    return corrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +153,54 @@ class PRIME:
         )
 
 
-Perturbation = PGD | GaussianImageNoise | PRIME | None
+@dataclasses.dataclass(frozen=True)
+class TRADES:
+    """Adversarial training by a divergence (Zhang et al. 2019).
+
+    The loss of the clean images gets ``beta`` times KL(network at the image || network at the
+    perturbed image) in addition. The perturbation maximises this divergence: it starts at a normal
+    draw of 0.001 and makes steps along the gradient. Batch norm uses its running values meanwhile,
+    as in the code of the authors.
+    """
+
+    # Radius in pixel units.
+    eps: Positive
+    # Length of a step.
+    step_size: Positive
+    # Norm of the ball.
+    norm: Literal["linf", "l2"] = "linf"
+    # Number of steps.
+    steps: int = 10
+    # Weight of the divergence.
+    beta: Positive = 6.0
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    def perturb(
+        self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        """Return the perturbed images. The labels are not used."""
+        clean = jax.nn.softmax(logits_fn(prng.stream(keys, "clean"), images))
+        noise_keys = prng.stream(keys, "noise")
+
+        def divergence(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
+            # The entropy of the clean prediction, which does not change, is left out.
+            return -jnp.sum(clean * jax.nn.log_softmax(logits_fn(keys, perturbed)))
+
+        def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+            gradient = jax.grad(divergence)(images + delta, prng.fold(noise_keys, number))
+            moved = delta + self.step_size * norms.direction(gradient, self.norm)
+            moved = norms.project(moved, self.norm, self.eps)
+            return jnp.clip(images + moved, 0.0, 1.0) - images, None
+
+        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
+        start = 0.001 * draw(prng.stream(keys, "start"))
+        delta, _ = jax.lax.scan(step, start, jnp.arange(self.steps))
+        return images + delta
+
+
+Perturbation = PGD | GaussianImageNoise | PRIME | TRADES | None
 
 
 def draw_weights(key: jax.Array, chains: int) -> tuple[jax.Array, jax.Array]:

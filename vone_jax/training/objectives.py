@@ -1,6 +1,19 @@
-"""Neural-similarity regularisation: image similarities in a network should be those in a brain.
+"""The objectives of a training: what is done to a batch, and what is added to the loss.
 
-The loss gets the term
+A change is a function ``(key, batch) -> batch`` of a global batch, see ``changes``: corruptions,
+mixing, the logits of a teacher. A perturbation also needs the network. ``losses`` makes the loss of
+each example from the logits of a batch. Each reads from the batch what it needs:
+
+    image         (N, H, W, C), float32 in [0, 1]
+    label         (N,), int32
+    index         (N,), uint32, number of the example in the data set
+    other_label   (N,), label of the smaller share of a mixed image
+    share         (N,), share of ``label``, from 0.5 to 1
+    teacher       (N, classes), logits of the teacher
+    perturbed     (N, H, W, C), images of TRADES beside the clean ones
+
+Neural-similarity regularisation has images of its own. Similarities of images in the network should
+be those in a brain, and the loss gets the term
 
     alpha * mean over pairs of (atanh S_network - atanh S_target)^2,
     S_network = sum_k gamma_k S_k,   gamma = softmax of trained weights,
@@ -9,6 +22,8 @@ where S_k is the similarity of the two images in layer k: the cosine of their fl
 each image's mean subtracted. The targets are measured, or computed from V1 or from pixels.
 
 References:
+  Zhang et al., mixup: beyond empirical risk minimization, ICLR 2018, arXiv:1710.09412.
+  Yun et al., CutMix: regularization strategy to train strong classifiers, 2019, arXiv:1905.04899.
   Li et al., Learning from brains how to regularize machines, NeurIPS 2019, arXiv:1911.05072.
   Attias, Pehlevan and Obeid, 2024, arXiv:2410.03952: pixel similarity instead of neural data.
 """
@@ -25,16 +40,157 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, files, models, prng
+from vone_jax import arguments, corruptions, data, fast, files, models, prng
 from vone_jax import mesh as meshes
-from vone_jax.training.experiment import Experiment, Similarity
-from vone_jax.training.state import WEIGHTS, TrainState, merge, split, training_apply, variables_of
+from vone_jax.training.config import Experiment, Mixing, Similarity
+from vone_jax.training.parts import merge, split, training_apply
+from vone_jax.training.perturbations import TRADES
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
+Batch = dict[str, jax.Array]
+Change = Callable[[jax.Array, Batch], Batch]
+# Name of the trained layer weights of similarity regularisation among the parameters.
+WEIGHTS = "similarity_weights"
 # The inverse hyperbolic tangent is infinite at 1. Clipped here, its largest value is 4.95.
 _LARGEST = 0.9999
 # Images that are compared or propagated at a time when targets are computed.
 _BATCH = 100
+
+
+def variables_of(params: Any, batch_stats: Any) -> dict[str, Any]:
+    """Return the variables that ``model.apply`` takes: no layer weights, no empty collection."""
+    network = {name: leaf for name, leaf in params.items() if name != WEIGHTS}
+    return {"params": network} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def changes(experiment: Experiment, teacher: Any = None) -> dict[str, Change]:
+    """Return the changes of a global batch in their order, by the names of their keys' streams."""
+    config, chosen = experiment.data, {}
+    if config.corruptions and config.corruption_probability:
+        chosen["augmentation"] = corruption(
+            config.corruptions, config.corruption_severity, config.corruption_probability
+        )
+    if experiment.mixing is not None:
+        chosen["mixing"] = partial(mix, experiment.mixing)
+    if teacher is not None:
+        chosen["teacher"] = partial(ask, teacher)
+    return chosen
+
+
+def corruption(names: tuple[str, ...], severities: tuple[int, int], probability: float) -> Change:
+    """Return a change that corrupts some images of a batch.
+
+    It draws one corruption and one severity for the whole batch: with a draw for each image, all
+    corruptions would be computed. For each image it draws whether the image is corrupted.
+    """
+    low, high = severities
+    branches = [
+        partial(corruptions.corrupt, name=name, severity=severity)
+        for name in names
+        for severity in range(low, high + 1)
+    ]
+
+    def corrupt(key: jax.Array, batch: Batch) -> Batch:
+        images, indices = batch["image"], batch["index"]
+        choice = jax.random.randint(prng.stream(key, "choice"), (), 0, len(branches), jnp.int32)
+        keys = prng.index_keys(key, indices)
+        corrupted = jax.lax.switch(choice, branches, prng.stream(keys, "draws"), images)
+        draw = jax.vmap(lambda k: jax.random.bernoulli(k, jnp.float32(probability)))
+        chosen = draw(prng.stream(keys, "chosen"))
+        return batch | {"image": jnp.where(chosen[:, None, None, None], corrupted, images)}
+
+    return corrupt
+
+
+def mix(config: Mixing, key: jax.Array, batch: Batch) -> Batch:
+    """Mix each image and its label with those of the example before it in the batch.
+
+    Mixup takes the mean of the two images with weights s and 1 - s, s from Beta(alpha, alpha).
+    CutMix replaces a rectangle, whose sides are sqrt(1 - s) of those of the image before it is cut
+    off at the edges. The shares of the labels are those of the pixels. The draws of an example
+    depend on its key alone, its partner on the order of the batch.
+    """
+
+    def one(key: jax.Array, image: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+        cuts = jax.random.bernoulli(prng.stream(key, "kind"), jnp.float32(config.cutmix_share))
+        alpha = jnp.where(cuts, jnp.float32(config.cutmix), jnp.float32(config.mixup))
+        share = jax.random.beta(prng.stream(key, "share"), alpha, alpha, dtype=jnp.float32)
+        sides = jnp.asarray(image.shape[:2], jnp.float32)
+        middle = sides * jax.random.uniform(prng.stream(key, "place"), (2,), jnp.float32)
+        half = sides * jnp.sqrt(1.0 - share) / 2
+        within = [
+            (places >= jnp.round(middle[axis] - half[axis]))
+            & (places < jnp.round(middle[axis] + half[axis]))
+            for axis, places in enumerate(map(_places, image.shape[:2]))
+        ]
+        box = (within[0][:, None] & within[1][None])[..., None]
+        mixed = jnp.where(cuts, jnp.where(box, other, image), share * image + (1 - share) * other)
+        share = jnp.where(cuts, 1.0 - jnp.mean(box.astype(jnp.float32)), share)
+        chosen = jax.random.bernoulli(prng.stream(key, "chosen"), jnp.float32(config.probability))
+        return jnp.where(chosen, mixed, image), jnp.where(chosen, share, 1.0)
+
+    keys = prng.index_keys(key, batch["index"])
+    others, other_labels = (jnp.roll(batch[name], 1, axis=0) for name in ("image", "label"))
+    images, shares = jax.vmap(one)(keys, batch["image"], others)
+    most = shares >= 0.5
+    return batch | {
+        "image": images,
+        "label": jnp.where(most, batch["label"], other_labels),
+        "other_label": jnp.where(most, other_labels, batch["label"]),
+        "share": jnp.where(most, shares, 1.0 - shares),
+    }
+
+
+def _places(side: int) -> jax.Array:
+    return jnp.arange(side, dtype=jnp.float32)
+
+
+def ask(teacher: Any, key: jax.Array, batch: Batch) -> Batch:
+    """Add the logits of a teacher ``(keys, images) -> logits``."""
+    return batch | {"teacher": teacher(prng.index_keys(key, batch["index"]), batch["image"])}
+
+
+def perturb(perturbation: Any, keys: jax.Array, logits_fn: Any, batch: Batch) -> Batch:
+    """Perturb the images of a batch, or of TRADES add the perturbed images."""
+    # An attack is a loop of gradients, which CPUs compute slowly in other layouts.
+    attacked = fast.in_fast_layout(lambda keys, *rest: perturbation.perturb(keys, logits_fn, *rest))
+    images = attacked(keys, batch["image"], batch["label"])
+    return batch | {"perturbed" if isinstance(perturbation, TRADES) else "image": images}
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Return the cross-entropy of each example in nats, computed in float32.
+
+    A share s = ``label_smoothing`` of the target is spread evenly over the classes. The target is
+    1 - s + s / classes for the right class and s / classes for the others, as in PyTorch.
+    """
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    right = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    return -(1.0 - label_smoothing) * right - label_smoothing * jnp.mean(log_probabilities, axis=1)
+
+
+def divergence(teacher: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """Return KL(teacher || network) of the softmax of logits / temperature, (N,), in nats.
+
+    It is computed in float32, also from logits of lower precision.
+    """
+    theirs, ours = (
+        jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (teacher, logits)
+    )
+    return jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+
+
+def losses(experiment: Experiment, logits: jax.Array, batch: Batch) -> jax.Array:
+    """Return the loss of each example (N,), from logits at its image."""
+    smoothing, distillation = experiment.optimizer.label_smoothing, experiment.distillation
+    of_labels = cross_entropy(logits, batch["label"], smoothing)
+    if "other_label" in batch:
+        of_others = cross_entropy(logits, batch["other_label"], smoothing)
+        of_labels = of_others + batch["share"] * (of_labels - of_others)
+    if distillation is None:
+        return of_labels
+    away = divergence(batch["teacher"], logits, distillation.temperature)
+    return of_labels + distillation.weight * (away - of_labels)
 
 
 def correlation(features: jax.Array) -> jax.Array:
@@ -51,7 +207,7 @@ def correlation(features: jax.Array) -> jax.Array:
     return jnp.clip(jnp.matmul(unit, unit.T, precision="highest"), -1.0, 1.0)
 
 
-def loss(
+def similarity_loss(
     features: Mapping[str, jax.Array],
     layers: Sequence[str],
     weights: jax.Array,
@@ -77,12 +233,13 @@ def _atanh(similarity: jax.Array) -> jax.Array:
 def make_similarity_gradient(
     model: nn.Module, config: Similarity, mesh: meshes.Mesh, freeze: Collection[str] = ()
 ) -> Callable[[Any, Any, Any, jax.Array], Any]:
-    """Return a function for alpha times ``loss`` and its gradient, on random images of the target.
+    """Return a function for alpha times ``similarity_loss`` and its gradient.
 
-    It is ``(params, batch_stats, targets, key) -> (term, gradients)``. The gradients are those of
-    parameters that ``freeze`` does not match, with the layer weights under ``WEIGHTS``. Batch norm
-    normalises these images with their own statistics and does not store the statistics. The noise
-    of V1 and dropout are on. The images are spread over the mesh.
+    It is ``(params, batch_stats, targets, key) -> (term, gradients)``, on random images of the
+    targets. The gradients are those of parameters that ``freeze`` does not match, with the layer
+    weights under ``WEIGHTS``. Batch norm normalises these images with their own statistics and does
+    not store the statistics. The noise of V1 and dropout are on. The images are spread over the
+    mesh.
     """
     apply = training_apply(model, freeze)
 
@@ -105,7 +262,7 @@ def make_similarity_gradient(
                 mutable=["batch_stats"],
                 rngs={"dropout": prng.stream(key, "dropout")},
             )
-            return config.alpha * loss(features, config.layers, params[WEIGHTS], target)
+            return config.alpha * similarity_loss(features, config.layers, params[WEIGHTS], target)
 
         return jax.value_and_grad(term)(trained)
 
@@ -144,7 +301,7 @@ def make_targets(experiment: Experiment) -> dict[str, np.ndarray]:
 
 
 def similarity_targets(
-    experiment: Experiment, model: nn.Module, mesh: meshes.Mesh, shapes: TrainState
+    experiment: Experiment, model: nn.Module, mesh: meshes.Mesh, variables: Any
 ) -> Any:
     """Return images and similarities of the regularisation on every device."""
     config = experiment.similarity
@@ -153,7 +310,7 @@ def similarity_targets(
     size, channels = experiment.model.image_size, experiment.model.in_channels
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     features = partial(model.apply, noise_key=jax.random.key(0), method="features")
-    layers: Any = jax.eval_shape(features, shapes.variables, image)
+    layers: Any = jax.eval_shape(features, variables, image)
     for layer in config.layers:
         arguments.choice("each of similarity.layers", layer, layers)
     return meshes.replicate(mesh, make_targets(experiment))

@@ -1,0 +1,87 @@
+"""Trained networks in run directories. ``network`` opens them; a training does not need them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vone_jax import files
+from vone_jax import mesh as meshes
+from vone_jax.training import run
+from vone_jax.training.config import Experiment
+from vone_jax.training.step import initial_state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network of a run.
+
+    Attributes:
+      step: step of its checkpoint.
+      description: content of ``config.json``.
+      model: the network.
+      variables: ``{"params": ..., "batch_stats": ...}`` on the default device.
+    """
+
+    step: int
+    description: run.RunDescription
+    model: nn.Module
+    variables: dict[str, Any]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment with all fields filled in."""
+        return self.description.experiment
+
+    @property
+    def validation_images(self) -> str | None:
+        """The number and checksum of its validation images, see ``data.describe``."""
+        return self.description.made_from.get(run.VALIDATION_IMAGES)
+
+
+def load_run(
+    directory: Path | str,
+    step: int | None = None,
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> Run:
+    """Load a run, which may still be training, from its checkpoint at a step.
+
+    By default it is the last checkpoint, or with ``Experiment.keep_best`` the one with the highest
+    validation accuracy in the log. The network computes in the given ``precision``, "float32" or
+    "bfloat16", whatever it was trained in. In a program of several processes all of them must call
+    this.
+
+    Raises:
+      RunDirectoryError: if the directory holds no run, or no checkpoint at this step.
+    """
+    description = run.read_run(directory)
+    experiment = description.experiment
+    if description.made_from.get(run.FRONT_END) != run.front_end_digest(experiment):
+        run.warn_of_front_end(directory)
+    model = dataclasses.replace(experiment, precision=precision).build()
+    like = jax.eval_shape(lambda: initial_state(experiment, model)).variables
+    directory = files.as_path(directory)
+    checkpoints = directory / run.CHECKPOINTS
+    if not checkpoints.is_dir():
+        raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
+    with run.Checkpoints(checkpoints, read_only=True) as saved:
+        steps = saved.steps()
+        if not steps:
+            raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
+        if step is None and experiment.keep_best:
+            if not meshes.agree(lambda: (directory / run.LOG).exists()):
+                raise run.RunDirectoryError(
+                    f"{directory} has lost its {run.LOG}, which says which checkpoint is the best; "
+                    f"give a step, one of {steps}"
+                )
+            best, _ = meshes.agree(lambda: run.validations(directory, steps))
+            step = best and best["step"]
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise run.RunDirectoryError(f"no checkpoint {step} in {checkpoints}; there are {steps}")
+        variables = saved.restore_variables(step, like)
+    return Run(step, description, model, jax.tree.map(jnp.asarray, variables))
