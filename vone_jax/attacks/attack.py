@@ -162,12 +162,13 @@ class Attack(abc.ABC):
             items = tuple(map(changed, value))
             return items if any(map(operator.is_not, items, value)) else value
 
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        attack = typing.cast(Any, self)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(attack)}
         new = {name: changed(value) for name, value in fields.items()}
         if jnp.ndim(new.get("eps", 0.0)) == 1:
             new["eps"] = change(new["eps"])
         differ = any(new[name] is not fields[name] for name in fields)
-        return dataclasses.replace(self, **new) if differ else self
+        return dataclasses.replace(attack, **new) if differ else self
 
     def images_at_once(self, images: Images) -> int:
         """Return how many images are attacked in one call of a compiled function."""

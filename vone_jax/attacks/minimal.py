@@ -136,7 +136,8 @@ class MinimalNormAttack(Attack):
 
         if self.eot_samples > 1:
             confirmed = jax.lax.fori_loop(0, len(FARTHER), farther, confirmed)
-        return MinimalPerturbation(*confirmed, jnp.isfinite(confirmed.distance))
+        closest, distance = confirmed
+        return MinimalPerturbation(closest, distance, jnp.isfinite(distance))
 
     @abc.abstractmethod
     def search(

@@ -57,7 +57,7 @@ class Recorder:
     def trace(self, images: Images, labels: Labels, loss: LossFn) -> Trace:
         """Return the trace of an attack that has made these images."""
         jax.effects_barrier()
-        several = [logits.reshape(-1, *logits.shape[-2:]) for logits in self.logits]
+        several = [jnp.reshape(logits, (-1, *logits.shape[-2:])) for logits in self.logits]
         each = [jnp.mean(jax.vmap(loss, (0, None))(draws, labels), axis=0) for draws in several]
         losses = np.stack(each) if each else np.empty((0, len(labels)), images.dtype)
         return Trace(images, losses, sum(len(draws) for draws in several))
