@@ -6,7 +6,7 @@ uses these draws, so a lucky draw does not beat a classifier with noise. An imag
 misclassify takes part in no later run.
 
 ``at_once`` makes all runs in one program. ``in_parts`` makes each from the host, on few images at a
-time, and packs those that still resist into full calls. Both make the same attempts.
+time, and packs those that still resist into full calls. Both make the same runs and choices.
 """
 
 import functools
@@ -134,18 +134,24 @@ class _Batch(NamedTuple):
     best: Best
 
 
-def _attempt(
+def _run(
+    member: AnyAttack, number: Array, logits_fn: LogitsFn, batch: _Batch
+) -> tuple[Images, ...]:
+    """Make one run of an attack: a pure function."""
+    found = member.run(batch.keys, number, logits_fn, batch.images, batch.labels)
+    for adversarial in found:
+        _check_like(batch.images, adversarial, member)
+    return found
+
+
+def _keep_strongest(
     rule: _Rule,
-    member: AnyAttack,
-    number: Array,
+    found: tuple[Images, ...],
     place: Array | int,
     logits_fn: LogitsFn,
     batch: _Batch,
 ) -> Best:
-    """Make one run of an attack, and return the strongest images so far: a pure function."""
-    found = member.run(batch.keys, number, logits_fn, batch.images, batch.labels)
-    for adversarial in found:
-        _check_like(batch.images, adversarial, member)
+    """Return the strongest images so far, after a run that found some: a pure function."""
     best = batch.best
     if rule.lone_run and len(found) == 1:
         return best._replace(images=found[0])
@@ -162,7 +168,7 @@ def _attempt(
     return best
 
 
-# The arguments of ``_attempt``, with the number of runs in place of the number of one.
+# Takes the rule, an attack, the number of its runs, its place, the classifier and the batch.
 _MakeRuns = Callable[[_Rule, AnyAttack, int, int, LogitsFn, _Batch], Best]
 
 
@@ -223,15 +229,17 @@ def _runs_at_once(
 ) -> Best:
     """Make runs until all images are misclassified."""
     if rule.lone_run:
-        return _attempt(rule, member, jnp.uint32(0), place, logits_fn, batch)
+        found = _run(member, jnp.uint32(0), logits_fn, batch)
+        return _keep_strongest(rule, found, place, logits_fn, batch)
 
     def unfinished(state: tuple[Array, Best]) -> Array:
         return (state[0] < runs) & jnp.any(state[1].verdict.right > 0)
 
     def attempt(state: tuple[Array, Best]) -> tuple[Array, Best]:
         number, best = state
+        found = _run(member, number, logits_fn, batch)
         batch_now = batch._replace(best=best)
-        return number + 1, _attempt(rule, member, number, place, logits_fn, batch_now)
+        return number + 1, _keep_strongest(rule, found, place, logits_fn, batch_now)
 
     return jax.lax.while_loop(unfinished, attempt, (jnp.uint32(0), batch.best))[1]
 
@@ -263,31 +271,39 @@ def _runs_in_parts(
         resisting = np.flatnonzero(np.asarray(best.verdict.right) > 0)
         for rows in _split(resisting, size, batch.images):
             part = _take(batch._replace(best=best), rows)
-            own = member.for_images(rows)
-            part_best = attempt(rule, own, jnp.uint32(number), place, logits_fn, part)
-            best = _put(best, rows, part_best)
+            found = run(member.for_images(rows), jnp.uint32(number), logits_fn, part)
+            best = _put(best, rows, keep_strongest(rule, found, place, logits_fn, part))
     return best
 
 
+# Two compiled functions, so that the choice is compiled once for all attacks.
+
+
+@jax.jit
+@fast.in_fast_layout
+def run(member: AnyAttack, number: Array, logits_fn: LogitsFn, batch: _Batch) -> tuple[Images, ...]:
+    """Make one run of an attack as a compiled function."""
+    logits_fn = classifier.checked(logits_fn, batch.keys, batch.images)
+    member = classifier.in_dtype(member, batch.images.dtype)
+    return jax.lax.stop_gradient(_run(member, number, logits_fn, batch))
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def attempt(
+def keep_strongest(
     rule: _Rule,
-    member: AnyAttack,
-    number: Array,
+    found: tuple[Images, ...],
     place: Array | int,
     logits_fn: LogitsFn,
     batch: _Batch,
 ) -> Best:
-    """Make one run of an attack as a compiled function."""
+    """Return the strongest images so far as a compiled function."""
 
     @fast.in_fast_layout
-    def constant(member: AnyAttack, number: Array, logits_fn: LogitsFn, batch: _Batch) -> Best:
+    def kept(found: tuple[Images, ...], logits_fn: LogitsFn, batch: _Batch) -> Best:
         logits_fn = classifier.checked(logits_fn, batch.keys, batch.images)
-        member = classifier.in_dtype(member, batch.images.dtype)
-        best = _attempt(rule, member, number, place, logits_fn, batch)
-        return jax.lax.stop_gradient(best)
+        return _keep_strongest(rule, found, place, logits_fn, batch)
 
-    return constant(member, number, logits_fn, batch)
+    return kept(found, logits_fn, batch)
 
 
 def _check_like(images: Images, adversarial: Any, member: AnyAttack) -> None:
