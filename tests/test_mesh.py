@@ -29,8 +29,8 @@ def test_the_mesh_has_all_devices_on_one_auto_axis(mesh):
 
 
 def test_auto_axes_are_enough_on_a_mesh_with_explicit_ones():
-    """The page docs/clusters.md advises them, since JAX refuses pools and loops otherwise."""
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    """The page docs/clusters.md advises them for corruptions."""
+    mesh = jax.make_mesh((4,), ("data",))
     model = models.create("vone_cornet_z", num_classes=10, image_size=28, in_channels=1, width=8)
     logits_fn = models.logits_fn(model, models.init(model, jax.random.key(0)))
     attack = attacks.PGD("l2", 0.5, steps=1)

@@ -1,4 +1,4 @@
-"""Devices and processes: the only module that uses the mesh API of JAX.
+"""Devices and processes: the only module that makes meshes.
 
 The program is written in the global view. A batch is one array, split over the axis ``data`` of a
 one-dimensional mesh. Parameters are on every device, and ``jax.jit`` inserts the communication. The
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 AXIS = "data"
 # Seconds that a process which ends waits for the others. Then JAX ends all of them.
@@ -79,7 +79,8 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not devices:
         raise ValueError("devices must name at least one device, got none")
-    # Auto axes must be named: with Explicit axes, JAX refuses the gradients of some convolutions.
+    # ``jax.make_mesh`` may order the devices otherwise. Networks and attacks work with Explicit
+    # axes, too, but JAX refuses many reshapes of corruptions there.
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -96,12 +97,12 @@ def describe(mesh: Mesh) -> str:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that every device holds in full: parameters, sums."""
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, jax.P())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, whose first axis is split over the devices."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
+    return NamedSharding(mesh, jax.P(AXIS))
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, name: str = "batch_size") -> None:
@@ -142,7 +143,9 @@ def on_each_device(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., An
     multiple of the number of devices. Values that ``function`` closes over are the same on every
     device.
     """
-    split = PartitionSpec(AXIS)
+    split = jax.P(AXIS)
+    # JAX's check of what differs between devices refuses loops that begin with a constant, of which
+    # attacks and corruptions have many.
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
 
 

@@ -56,13 +56,17 @@ def correlate_blocks(
             convolve(images, kernel, (stride, stride), padding, precision=precision)
             for kernel in kernels
         ]
-    blocks = _blocks_of_images(images, stride)
-    before = -(-(size // 2) // stride)
-    # JAX refuses a convolution without kernels.
-    used = tuple(_blocks_of_kernel(kernel, stride) for kernel in kernels if kernel.shape[-1])
-    results = iter(_correlate(blocks, used, before, precision))
-    nothing = jnp.zeros((*blocks.shape[:3], 0), images.dtype)
-    return [next(results) if kernel.shape[-1] else nothing for kernel in kernels]
+
+    def by_blocks(images: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
+        blocks = _blocks_of_images(images, stride)
+        before = -(-(size // 2) // stride)
+        # JAX refuses a convolution without kernels.
+        used = tuple(_blocks_of_kernel(kernel, stride) for kernel in kernels if kernel.shape[-1])
+        results = iter(_correlate(blocks, used, before, precision))
+        nothing = jnp.zeros((*blocks.shape[:3], 0), images.dtype)
+        return [next(results) if kernel.shape[-1] else nothing for kernel in kernels]
+
+    return switch.split_by_examples(by_blocks, images, *kernels)
 
 
 def _blocks_of_images(images: jax.Array, stride: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """A convolution that is a matrix product where XLA's convolution is slow on CPUs."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,25 +86,34 @@ def convolve(
     pads = tuple((before, after) for before, after in padding)
     if depthwise:
         return convolve_depthwise(images, kernel, strides, pads, precision=precision)
-    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
-        return _by_position(images[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
-    if images.shape[1] < kernel.shape[0] or images.shape[2] < kernel.shape[1]:
-        return _by_patches(images, kernel, strides, pads, precision, together=1)
-    if images.shape[3] <= _FEW_CHANNELS and np.prod(kernel.shape[:3]) <= _FEW_TERMS:
-        return _by_patches(images, kernel, strides, pads, precision, together=2)
 
     def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(
             images, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision
         )
 
-    if images.shape[3] > _FEW_CHANNELS or images.shape[2] > _WIDER * kernel.shape[1]:
-        return plain(images, kernel)
+    def by_position(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_position(images[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
 
-    def band(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _by_band(images, kernel, strides, pads, precision)
+    def by_patches(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_patches(images, kernel, strides, pads, precision, together=2 if few else 1)
 
-    return switch.by_platform(images, kernel, cpu=band, default=plain)
+    def by_band(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        banded = functools.partial(_by_band, strides=strides, padding=pads, precision=precision)
+        return switch.by_platform(images, kernel, cpu=banded, default=plain)
+
+    (_, height, width, channels), (rows, columns, _, _) = images.shape, kernel.shape
+    small = height < rows or width < columns
+    few = not small and channels <= _FEW_CHANNELS and rows * columns * channels <= _FEW_TERMS
+    if (rows, columns) == (1, 1) and pads == ((0, 0), (0, 0)):
+        form = by_position
+    elif small or few:
+        form = by_patches
+    elif channels <= _FEW_CHANNELS and width <= _WIDER * columns:
+        form = by_band
+    else:
+        form = plain
+    return switch.split_by_examples(form, images, kernel)
 
 
 def _by_position(images: jax.Array, matrix: jax.Array, precision: Any) -> jax.Array:

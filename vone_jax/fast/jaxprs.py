@@ -137,9 +137,10 @@ def _convolution(equation: JaxprEqn) -> JaxprEqn:
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> JaxprEqn:
-    """Return the call of a compiled function as an equation."""
-    # A user who debugs without ``jit`` needs the call all the same.
-    with jax.disable_jit(False):
+    """Return the call of a compiled function of such arguments as an equation."""
+    # A user who debugs without ``jit`` needs the call all the same. The mesh is that of the
+    # arguments, which may have Auto axes in a program of Explicit ones.
+    with jax.disable_jit(False), jax.sharding.use_abstract_mesh(arguments[0].sharding.mesh):
         (call,) = jax.make_jaxpr(jax.jit(function))(*arguments).eqns
     return call
 

@@ -26,7 +26,7 @@ def stage(function: Callable[..., Any], *operands: Any) -> Any:
         return function(*operands)
     always = lax.fori_loop(0, 2, jnp.add, jnp.int32(0)) == 1
     shapes = jax.eval_shape(function, *operands)
-    nothing = lambda *_: jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)  # noqa: E731
+    nothing = lambda *_: jax.tree.map(jnp.zeros_like, shapes)  # noqa: E731
     return lax.cond(always, function, nothing, *operands)
 
 
@@ -44,7 +44,10 @@ def one_by_one(function: Callable[..., jax.Array], *batches: Any) -> jax.Array:
         alone = lambda trees: function(*jax.tree.map(lambda array: array[None], trees))[0]  # noqa: E731
         return lax.map(alone, batches)
 
-    return switch.by_platform(*batches, cpu=mapped, default=function)
+    def fastest(_, *batches):
+        return switch.by_platform(*batches, cpu=mapped, default=function)
+
+    return switch.split_by_examples(fastest, jax.tree.leaves(batches)[0], *batches)
 
 
 def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
@@ -68,7 +71,10 @@ def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
         results = lax.map(lambda parts: jax.checkpoint(function)(*parts), parts)
         return results.reshape(number, height, width, -1)
 
-    return switch.by_platform(*maps, cpu=mapped, default=function)
+    def fastest(*maps):
+        return switch.by_platform(*maps, cpu=mapped, default=function)
+
+    return switch.split_by_examples(fastest, *maps)
 
 
 def repeated(
@@ -107,12 +113,16 @@ def permute(values: jax.Array, order: np.ndarray) -> jax.Array:
     if np.array_equal(order, np.arange(len(order))):
         return values
     inverse = np.argsort(order)
-    return lax.custom_linear_solve(
-        lambda x: _gather(x, inverse),
-        values,
-        solve=lambda _, x: _gather(x, order),
-        transpose_solve=lambda _, x: _gather(x, inverse),
-    )
+
+    def solved(values: jax.Array) -> jax.Array:
+        return lax.custom_linear_solve(
+            lambda x: _gather(x, inverse),
+            values,
+            solve=lambda _, x: _gather(x, order),
+            transpose_solve=lambda _, x: _gather(x, inverse),
+        )
+
+    return switch.split_by_examples(solved, values)
 
 
 def _gather(values: jax.Array, order: np.ndarray) -> jax.Array:
@@ -130,7 +140,7 @@ def shared_by_draws(values: jax.Array, draws: jax.Array) -> jax.Array:
       values: float array that every draw uses.
       draws: float array, batched under ``vmap`` where ``values`` is not.
     """
-    return _shared(values, draws) if switch.enabled() else values
+    return switch.split_by_examples(_shared, values, draws) if switch.enabled() else values
 
 
 @jax.custom_jvp

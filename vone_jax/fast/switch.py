@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.sharding import NamedSharding
 
 from vone_jax import arguments
 
@@ -53,3 +54,17 @@ def by_platform(*operands: Any, cpu: Callable[..., Any], default: Callable[..., 
     if _switch.value == "auto":
         return lax.platform_dependent(*operands, cpu=cpu, default=default)
     return (cpu if _switch.value == "cpu" else default)(*operands)
+
+
+def split_by_examples(function: Callable[..., Any], examples: jax.Array, *operands: Any) -> Any:
+    """Return ``function(examples, *operands)``, also in a mesh of Explicit axes.
+
+    There, JAX asks of a program how each array is split over devices, and refuses most reshapes and
+    gathers, even of axes that are not split. So the function runs with Auto axes, which leave it to
+    XLA. The first axis of its results counts the examples and is split like that of ``examples``.
+    """
+    placed = jax.typeof(examples).sharding
+    if not placed.mesh.explicit_axes:
+        return function(examples, *operands)
+    split = NamedSharding(placed.mesh, jax.P(placed.spec[0]))
+    return jax.sharding.auto_axes(function, out_sharding=split)(examples, *operands)
