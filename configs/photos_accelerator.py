@@ -17,7 +17,7 @@ from configs.photos import experiment as base
 
 experiment = replace(
     base,
-    name="photos-accelerator",
+    name="photos_accelerator",
     model=replace(base.model, image_size=224),
     data=replace(base.data, batch_size=128, eval_batch_size=256, workers=8),
     optimizer=replace(base.optimizer, learning_rate=0.1, warmup_epochs=2.0),

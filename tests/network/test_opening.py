@@ -15,6 +15,7 @@ import pytest
 import vone_jax
 from tests import networks
 from tests.networks import random_variables, small
+from tests.photographs import write_photographs
 from vone_jax import cli, convert, data, models, prng, runs, training, v1
 from vone_jax.network import Network, NetworkError, Split
 
@@ -186,6 +187,22 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     assert network.validation == Split("fashion_mnist_small", "test")
     assert network.checkpoint_step == 7 and network.class_names[:2] == ("a", "b")
     assert network.label == "ResNet-18"
+
+
+def test_the_images_of_a_run_are_opened_only_while_they_are_the_same(tmp_path):
+    """Else the run would be judged on images that it may have been trained on."""
+    place = tmp_path / "val/cat/a.bmp"
+    write_photographs(tmp_path, "val/cat/a.bmp", "val/dog/b.bmp")
+    source = f"folder:{tmp_path}"
+    split = Split(source, "val", images=data.describe(data.load(source, "val")))
+    assert len(split.open()) == 2
+    place.write_bytes(place.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(ValueError, match="it was validated on 2 with .*; name them .*--source"):
+        split.open()
+    write_photographs(tmp_path, "val/cat/a.bmp", "val/cat/c.bmp")
+    with pytest.raises(ValueError, match="now they are 3 with"):
+        split.open()
+    assert len(dataclasses.replace(split, images=None).open()) == 3
 
 
 @pytest.mark.slow

@@ -205,8 +205,8 @@ def train(
                     ):
                         sums = validate(eval_step, state, parts, mesh, stop)
                     report.doing("training")
-                    means = sums and _means(experiment, sums)
                     if sums is not None:
+                        means = _means(experiment, sums)
                         _log_validation(log, report, step, step / steps_per_epoch, means, sums)
                 if means is None:
                     stopping = True

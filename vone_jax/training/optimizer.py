@@ -256,7 +256,9 @@ def make_optimizer(
         if config.method == "lamb":
             parts.append(optax.scale_by_trust_ratio())
     if config.rates:
-        factors = {factor: optax.scale(factor) for factor in (1.0, *dict(config.rates).values())}
+        factors: Any = {
+            factor: optax.scale(factor) for factor in (1.0, *dict(config.rates).values())
+        }
         parts.append(optax.partition(factors, partial(rate_factors, rates=config.rates)))
     return optax.chain(*parts, optax.scale(-rate))
 
