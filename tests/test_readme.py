@@ -149,7 +149,8 @@ def test_the_result_on_the_protocol_page_is_of_the_form_that_is_written():
 
 def test_the_code_of_the_perception_page_runs():
     names = names_of("docs/perception.md")
-    assert names["found"].matched.shape == (1, 4) and names["found"].matched.all()
+    matched = names["found"].matched(names["null"])
+    assert matched.shape == (1, 4) and matched.all()
     assert 0 < names["measured"].capacity.value < 2
     assert names["blurred"].shape == names["masked"].shape == (2, 64, 64, 3)
     told = results.error_consistency(names["network"], names["person"])
@@ -239,6 +240,24 @@ def test_the_code_of_the_front_ends_page_runs(tmp_path, monkeypatch):
     assert names["v1"].normalization.largest_extent == 0.5
     assert names["experiment"].model.front_end == names["Energy"](cells=32)
     np.testing.assert_allclose(names["learned"].sf, config.gabor_parameters().sf, rtol=1e-5)
+    # A network in NNX draws noise for each image and call, and has the parameters of Linen's.
+    module, logits, images = names["module"], names["logits"], jnp.full((2, 32, 32, 3), 0.5)
+    assert np.all(logits[0] != logits[1]) and np.all(module(images) != logits)
+    params = jax.tree.leaves(names["nnx"].state(module, names["nnx"].Param))
+    expected = jax.eval_shape(lambda: models.init(names["model"], jax.random.key(0)))["params"]
+    shapes = [sorted(x.shape for x in leaves) for leaves in (params, jax.tree.leaves(expected))]
+    assert shapes[0] == shapes[1]
+    # A front end in NNX, with its gradients.
+    model = models.create("cornet_z", 10, image_size=32, width=2, front_end=names["FrontEnd"](2))
+    variables = models.init(model, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def total(variables):
+        return jnp.sum(models.logits_fn(model, variables)(keys, images) ** 2)
+
+    slopes = jax.jit(jax.grad(total))(variables)["params"]["stem"]
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(slopes))
+    assert models.response_fn(model, variables, "energy")(keys, images).shape == (2, 16, 16, 2)
 
 
 def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeypatch, capsys):
