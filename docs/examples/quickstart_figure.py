@@ -40,14 +40,10 @@ def main() -> None:
 
     for run, (label, colour, style) in LINES.items():
         (loaded,) = results.load(RUNS / run)
-        attacks = {each.condition["attack"]["eps"]: each for each in loaded.of_type("Attacked")}
-        measured = [*loaded.of_type("Clean"), *(attacks[eps] for eps in sorted(attacks))]
-        accuracies, low, high = np.transpose(
-            [
-                [each.measured["accuracy"][end] for end in ("value", "low", "high")]
-                for each in measured
-            ]
-        )
+        attacks = {each.row["eps"]: each for each in loaded.of("attack")}
+        measured = [*loaded.of("clean"), *(attacks[eps] for eps in sorted(attacks))]
+        numbers = [each.find("accuracy") or {} for each in measured]
+        accuracies, low, high = ([row[end] for row in numbers] for end in ("value", "low", "high"))
         places = range(len(measured))
         axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(places, accuracies, style, color=colour, label=label)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tests.results import built
+from vone_jax import results
 
 EDGES = {"pref_or": [-22.5, 22.5, 67.5, 112.5, 157.5], "peak_sf": [0.5, 1.0, 2.0, 4.0, 8.0]}
 LABELS = {"pref_or": "preferred orientation", "peak_sf": "preferred spatial frequency"}
@@ -42,66 +43,85 @@ def layer(score, units=120):
     return {"mean_score": score, "units": units, "properties": properties}
 
 
-def kept(result, predicted):
-    """The result of an attack that keeps adversarial images."""
+def kept(clean, attacked, changed=(3, 7)):
+    """The results of clean images and of an attack that keeps four, of which it changed some."""
     rng = np.random.default_rng(0)
-    original = rng.random((2, 28, 28, 1)).astype(np.float32)
-    arrays = dict(result.arrays) | {
-        "kept": np.array([3, 7]), "original": original, "predicted": predicted,
-        "adversarial": np.clip(original + 4 / 255, 0, 1),
+    original = rng.random((4, 28, 28, 1)).astype(np.float32)
+    label = clean.arrays["label"]
+    right = np.ones((len(label), 10), bool)
+    wrong = np.isin(np.arange(len(label)), changed)
+    arrays = {
+        "kept": np.array([3, 5, 7, 9]), "original": original,
+        "adversarial": np.clip(original + 4 / 255, 0, 1), "label": label,
+        "index": attacked.arrays["index"], "right": right & ~wrong[:, None],
+        "predicted": np.where(wrong, (label + 1) % 10, label),
     }  # fmt: skip
-    return dataclasses.replace(result, arrays=arrays)
+    before = dict(clean.arrays) | {"predicted": label, "right": right}
+    return [
+        dataclasses.replace(
+            each, arrays=of, rows=[each.row | {"number": "accuracy"} | number(of["right"])]
+        )
+        for each, of in ((clean, before), (attacked, arrays))
+    ]
+
+
+def number(right):
+    return dataclasses.asdict(results.accuracy(right))
 
 
 def psychophysics(of=None):
     """Results of a network beside human observers, three levels and four bands."""
-    of = of or built.network()
     entries = {"1": 0.9, "0.1": 0.6, "0.02": 0.2}
-    measured = {
+    numbers = {
         f"accuracy at {level}": {"value": v, "low": v - 0.1, "high": v + 0.1}
         for level, v in entries.items()
     }
-    condition = {"type": "Psychophysics", "distortion": "contrast", "levels": []}
-    distorted = built.result(condition, "psychophysics-contrast", measured, network=of)
-    masked = {"bandwidth": {"value": 2.0}}
-    masked = built.result({"type": "CriticalBands"}, "critical-bands", masked, network=of)
     bands = {"centres": [1.75, 3.5, 7, 14], "steps": [0, 2, 4, 1], "channel": [2.0, 6.0, 4.0]}
     return [
-        dataclasses.replace(distorted, details={"levels": list(entries)}),
-        dataclasses.replace(masked, details=bands),
-    ]
+        built.result(
+            {"condition": "psychophysics", "corruption": "contrast"}, numbers, of=of,
+            details={"levels": list(entries)},
+        ),
+        built.result(
+            {"condition": "critical bands"}, {"bandwidth": {"value": 2.0}}, of=of, details=bands
+        ),
+    ]  # fmt: skip
+
+
+CHECK = {
+    "name": "steps", "question": "Do more steps do more?", "verdict": "warning",
+    "meaning": "More steps leave more accuracy.", "numbers": {"eps": 0.5, "4 S steps": None},
+}  # fmt: skip
+
+
+def minimal(of):
+    """A result with a number at one radius, and one at none."""
+    made = built.result(
+        {"condition": "minimal", "attack": "FMN", "norm": "linf", "steps": 100},
+        {"median distance": {"value": None}, "share of broken images": {"value": 0.4}}, of=of,
+    )  # fmt: skip
+    at = {"number": "accuracy", "eps": 4 / 255, "value": 0.25, "low": 0.2, "high": 0.3}
+    return dataclasses.replace(made, rows=[*made.rows, made.row | at])
 
 
 def everything(model):
     """Results of all kinds of a network."""
     made = built.measure(model, corruptions=("fog", "gaussian_noise"))
     of = made[0].identity["network"]
-    labels = made[0].arrays["label"]
-    made[0] = dataclasses.replace(made[0], arrays=dict(made[0].arrays) | {"predicted": labels})
-    made[2] = kept(made[2], (labels + 1) % 10)
-    check = {
-        "name": "steps", "question": "Do more steps do more?", "verdict": "warning",
-        "meaning": "More steps leave more accuracy.", "numbers": {"eps": 0.5, "4 S steps": None},
-    }  # fmt: skip
-    masking = {"type": "Masking", "norm": "linf", "eps": 4 / 255}
-    masked = built.result(masking, "masking-linf-0.0157", network=of)
-    made.append(dataclasses.replace(masked, details={"checks": [check]}))
-    minimal = {"type": "Minimal", "attack": {"type": "FMN", "norm": "linf", "eps": 0.1}}
-    entry = {"value": 0.25, "low": 0.2, "high": 0.3, "eps": 4 / 255}
-    measured = {
-        "median distance": {"value": None}, "share of broken images": {"value": 0.4},
-        "accuracy at 4/255": entry,
-    }  # fmt: skip
-    made.append(built.result(minimal, "minimal-fmn-linf", measured, network=of))
-    made += psychophysics(of)
+    made[0], made[2] = kept(made[0], made[2])
+    masking = {"condition": "masking", "norm": "linf", "eps": 4 / 255}
+    made.append(built.result(masking, {"checks: warning": {"value": 1}}, of=of,
+                             details={"checks": [CHECK]}))  # fmt: skip
+    made += [minimal(of), *psychophysics(of)]
     if model.startswith("vone_"):
-        made.append(built.result({"type": "FrontEnd"}, "v1", arrays=bank(), network=of))
+        made.append(built.result({"condition": "front end"}, arrays=bank(), of=of))
         for name, score, units in (("v1", 0.9, 120), ("bottleneck", 0.95, 20)):
-            recorded = built.result(
-                {"type": "Physiology", "layer": name}, f"physiology-{name}",
-                {"mean score": {"value": score}}, network=of,
+            made.append(
+                built.result(
+                    {"condition": "physiology", "layer": name}, {"mean score": {"value": score}},
+                    of=of, details=layer(score, units),
+                )
             )  # fmt: skip
-            made.append(dataclasses.replace(recorded, details=layer(score, units)))
     return made
 
 

@@ -1,7 +1,5 @@
 """Charts: their data are the results, and Vega-Lite accepts them."""
 
-import dataclasses
-
 import altair as alt
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ import vl_convert
 
 from tests.report import built_runs
 from tests.results import built
-from vone_jax import report, results
-from vone_jax.report import charts, tables
+from vone_jax import results
+from vone_jax.report import charts, layer_charts, observer_charts, tables
 
 
 @pytest.fixture(scope="module")
@@ -27,55 +25,82 @@ def rows_of(chart):
     return data["values"] if "values" in data else spec["datasets"][data["name"]]
 
 
+def points_of(chart, kind="network"):
+    """The rows of a ladder that have a column, in all of its layers."""
+    spec = chart.to_dict()
+    vl_convert.vegalite_to_svg(spec | {"width": 300})
+    return [row for rows in spec["datasets"].values() for row in rows if kind in row]
+
+
 def test_a_ladder_has_each_attack_at_each_radius_and_the_clean_images(runs):
-    rows = rows_of(charts.ladder(tables.conditions(runs), runs, "linf"))
+    lines, labels = tables.accuracies(runs), [run.label for run in runs]
+    rows = points_of(charts.ladder(lines, labels, "linf"))
     for run in runs:
-        attacked = {r.label: r.value() for r in run.of_type("Attacked") if "L∞" in r.label}
+        attacked = {r.label: r.value() for r in run.of("attack") if "L∞" in r.label}
         own = [row for row in rows if row["network"] == run.label]
-        pgd = {row["condition"]: row["accuracy"] for row in own if row["attack"] == "PGD"}
-        assert pgd == attacked | {"clean": run.of_type("Clean")[0].value()}
-        # The curve of the smallest changes is another line.
-        assert [row["accuracy"] for row in own if row["condition"] == "accuracy at 4/255"] == [0.25]
+        pgd = {r["condition"]: r["accuracy"] for r in own if r["attack"] == "PGD L∞, 64 steps"}
+        assert pgd == attacked | {"clean": run.of("clean")[0].value()}
+        # The curve of the smallest perturbations is another line.
+        fmn = [row for row in own if row["attack"] == "minimal FMN L∞, 100 steps"]
+        assert {row["accuracy"] for row in fmn} == {0.25, pgd["clean"]}
+    assert charts.ladder(lines, labels, "l1") is None
 
 
-def test_certified_accuracy_and_the_heat_map_are_drawn(tmp_path):
+def test_whiskers_of_networks_stand_side_by_side_and_chance_has_a_line(runs):
+    labels = [run.label for run in runs]
+    chart = charts.ladder(tables.accuracies(runs), labels, "linf")
+    assert points_of(chart, "chance") == [{"chance": 0.1, "is": "chance"}]
+    shown = chart.to_dict()["layer"][-1]
+    offsets = [each["encoding"]["xOffset"]["sort"] for each in shown["layer"]]
+    assert offsets == [labels] * 3
+
+
+def test_certified_accuracy_begins_at_the_vote_and_attacks_at_clean_images():
     vote, attacked, certified = (
         {"value": v, "low": v - 0.1, "high": v + 0.1} for v in (0.75, 0.6, 0.5)
     )
-    measured = {
-        "accuracy": vote,
-        "certified accuracy at 0.15": certified | {"eps": 0.15},
-        "accuracy under APGD at 0.15": attacked | {"eps": 0.15},
+    condition = {"condition": "certified", "norm": "l2"}
+    numbers = {
+        "accuracy of the vote": vote,
+        "certified accuracy": certified | {"eps": 0.15},
+        "accuracy under APGD": attacked | {"eps": 0.15},
     }
-    condition = {"type": "Certified", "norm": "l2", "radii": [0.15]}
-    proof = built.result(condition, "certified-l2", measured)
-    heat = built.result({"type": "FourierMap"}, "fourier-4", {"mean error": {"value": 0.25}})
-    heat = dataclasses.replace(heat, details={"errors": np.eye(3).tolist()})
-    made = [built.accuracy(built.CLEAN, 0.8, "clean"), proof, heat]
-    path = built.write(tmp_path, made)
-    runs = results.load([path])
-    rows = rows_of(charts.ladder(tables.conditions(runs), runs, "l2"))
-    assert [(row["eps"], row["accuracy"]) for row in rows if row["attack"] == proof.label] == [
-        (0.0, 0.75), (0.15, 0.5)
-    ]  # fmt: skip
-    assert [row["accuracy"] for row in rows if row["attack"] != proof.label] == [0.75, 0.6]
-    errors = {(row["down"], row["across"]): row["error"] for row in rows_of(charts.fourier(heat))}
+    clean = built.accuracy(built.CLEAN, 0.9)
+    lines = tables.accuracies(built.runs_of([clean, built.result(condition, numbers)]))
+    rows = points_of(charts.ladder(lines, ["ResNet-18"], "l2"))
+    found = {(row["attack"], row["eps"]): row["accuracy"] for row in rows}
+    assert found == {
+        ("certified accuracy L2", 0.0): 0.75, ("certified accuracy L2", 0.15): 0.5,
+        ("accuracy under APGD L2", 0.0): 0.75,
+        ("accuracy under APGD L2", 0.15): 0.6,
+    }  # fmt: skip
+
+
+def test_the_heat_map_is_drawn():
+    heat = built.result({"condition": "fourier map"}, {"mean error": {"value": 0.25}},
+                        details={"errors": np.eye(3).tolist()})  # fmt: skip
+    rows = rows_of(observer_charts.fourier(heat))
+    errors = {(row["down"], row["across"]): row["error"] for row in rows}
     assert len(errors) == 9 and errors[0, 0] == errors[1, 1] == 1 and errors[0, 1] == 0
-    page = report.write([path], tmp_path / "page.html").read_text()
-    assert '<section id="fourier">' in page and '<section id="attacks">' in page
 
 
-def test_the_overview_has_a_row_for_each_condition_and_the_mean_over_corruptions(runs):
-    rows = rows_of(charts.overview(tables.conditions(runs), runs))
-    own = {row["condition"]: row["accuracy"] for row in rows if row["network"] == "ResNet-18"}
-    corrupted = [r.value() for r in runs[0].of_type("Corrupted")]
-    assert own["mean over corruptions"] == pytest.approx(np.mean(corrupted))
-    assert own["clean"] == runs[0].of_type("Clean")[0].value() and len(own) == 7
-
-
-def test_corruptions_and_training(runs):
-    rows = rows_of(charts.corruptions(tables.conditions(runs), runs))
+def test_corruptions_have_their_mean_and_each_severity_if_there_are_several(runs):
+    members = ("fog", "gaussian_noise")
+    rows = rows_of(charts.corruptions(runs, members))
     assert {row["corruption"] for row in rows} == {"fog", "gaussian noise"} and len(rows) == 4
+    assert len(charts.corruptions(runs, members).layer) == 2
+    assert charts.corruptions(runs, ("snow",)) is None
+    made = [built.accuracy(built.corrupted("fog", s), share) for s, share in ((1, 0.9), (5, 0.2))]
+    other = built.accuracy(built.corrupted("fog", 5, noise="none"), 0.99)
+    tagged = built.accuracy(built.corrupted("fog", 5), 0.99, tag="b")
+    chart = charts.corruptions(built.runs_of([*made, other, tagged]), ("fog",))
+    (mean,), _, severities = (layer.data.values for layer in chart.layer)
+    values = [result.value() for result in made]
+    assert mean["accuracy"] == pytest.approx(np.mean(values))
+    assert [row["accuracy"] for row in severities] == values
+
+
+def test_training(runs):
     rows = rows_of(charts.training(runs, "loss"))
     assert {row["value"] for row in rows} == {line["loss"] for line in runs[0].log}
     assert charts.training(runs, "no such number") is None
@@ -83,16 +108,16 @@ def test_corruptions_and_training(runs):
 
 def test_histograms_have_the_shares_of_the_cells():
     arrays = built_runs.bank()
-    rows = rows_of(charts.bank_histogram(arrays, "sf"))
+    rows = rows_of(layer_charts.bank_histogram(arrays, "sf"))
     shares = {(row["of"], row["low"]): row["share"] for row in rows}
     expected = np.histogram(arrays["sf"], arrays["published_sf_edges"])[0] / 8
     for low, share in zip(arrays["published_sf_edges"], expected, strict=False):
         assert shares["this bank", low] == share
     assert shares["macaque V1", 1.0] == pytest.approx(1 / 3)
     for parameter in ("theta", "nx", "ny"):
-        assert sum(row["share"] for row in rows_of(charts.bank_histogram(arrays, parameter))) == (
-            pytest.approx(1.0)
-        )
+        assert sum(
+            row["share"] for row in rows_of(layer_charts.bank_histogram(arrays, parameter))
+        ) == (pytest.approx(1.0))
 
 
 def test_tuning_curves_are_relative_to_their_largest_value():
@@ -101,13 +126,13 @@ def test_tuning_curves_are_relative_to_their_largest_value():
         "axis/orientation": np.arange(12) * 15.0, "curve/orientation": rng.random((12, 9)),
         "value/peak_sf": np.r_[np.nan, np.arange(1.0, 9.0)], "value/pref_or": np.zeros(9),
     }  # fmt: skip
-    rows = rows_of(charts.tuning(arrays, "orientation", [4]))
+    rows = rows_of(layer_charts.tuning(arrays, "orientation", [4]))
     curve = arrays["curve/orientation"][:, 4]
     np.testing.assert_allclose([row["response"] for row in rows], curve / curve.max(), atol=1e-4)
-    shown = {row["unit"] for row in rows_of(charts.tuning(arrays))}
+    shown = {row["unit"] for row in rows_of(layer_charts.tuning(arrays))}
     assert shown == {"unit 1", "unit 3", "unit 5", "unit 7"}
     with pytest.raises(ValueError, match="curve must be one of orientation, "):
-        charts.tuning(arrays, "colour")
+        layer_charts.tuning(arrays, "colour")
 
 
 def all_rows(chart):
@@ -119,7 +144,7 @@ def all_rows(chart):
 
 def test_networks_are_drawn_beside_human_observers(tmp_path):
     runs = results.load([built.write(tmp_path, built_runs.psychophysics())])
-    (chart,) = charts.psychophysics(runs)
+    (chart,) = observer_charts.psychophysics(runs)
     # Published levels and those of the network on one axis, from the easiest.
     first = chart.to_dict()["layer"][0]
     assert first["encoding"]["x"]["sort"] == "1 0.5 0.3 0.15 0.1 0.05 0.03 0.02 0.01".split()
@@ -128,7 +153,7 @@ def test_networks_are_drawn_beside_human_observers(tmp_path):
     assert {r["level"]: r["accuracy"] for r in all_rows(chart) if "low" in r} == {
         "1": 0.9, "0.1": 0.6, "0.02": 0.2,
     }  # fmt: skip
-    channel = charts.critical_bands(runs)
+    channel = observer_charts.critical_bands(runs)
     observers = {row["frequency"]: row["sensitivity"] for row in rows_of(channel)}
     assert max(observers, key=observers.get) == pytest.approx(39.1, rel=0.05)
     own = [row for row in all_rows(channel) if "network" in row]

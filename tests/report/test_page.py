@@ -1,14 +1,17 @@
 """The page: its numbers are those of the files, and it shows what it is given."""
 
+import dataclasses
 import html
 import re
 
+import numpy as np
 import pytest
 
 from tests.report import built_runs
 from tests.results import built
 from vone_jax import report, results
 from vone_jax.cli import report as program
+from vone_jax.report import comparison, gallery, tables
 from vone_jax.results import ResultError
 
 
@@ -26,39 +29,157 @@ def page(paths, tmp_path_factory):
 def section(page, name):
     """The text of a section, without its tags."""
     found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
-    text = re.sub(r"<script.*?</script>", "", found[1], flags=re.DOTALL) if found else ""
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)))
+    return text_of(found[1]) if found else ""
 
 
-def values(page, name):
-    """The numbers of a section in their order, in full precision."""
+def text_of(markup):
+    text = re.sub(r"<script.*?</script>", "", markup, flags=re.DOTALL)
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))).strip()
+
+
+def values_of(markup):
+    """The numbers in their order, in full precision."""
+    return [float(value) for value in re.findall(r'<data value="([^"]*)">', markup)]
+
+
+def table(page, name):
+    """Title of a line -> label of a column -> the numbers of the cell, or its text without one."""
     (found,) = re.findall(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
-    return [float(value) for value in re.findall(r'<data value="([^"]*)">', found)]
+    lines = {}
+    for line in re.findall(r"<tr>(<th scope.*?)</tr>", found, re.DOTALL):
+        title = text_of(re.findall(r"<th[^>]*>(.*?)(?:<small>|</th>)", line, re.DOTALL)[0])
+        cells = re.findall(r'<td[^>]*data-label="([^"]*)"[^>]*>(.*?)</td>', line, re.DOTALL)
+        lines[title] = {html.unescape(n): values_of(each) or text_of(each) for n, each in cells}
+    return lines
+
+
+def head_of(page):
+    return text_of(page[page.index("<header>") : page.index("</header>")])
 
 
 def test_all_numbers_are_those_of_the_files(page, paths):
     rows = results.load(paths).to_frame()
-    accuracies = rows[rows["number"] == "accuracy"]["value"]
-    assert sorted(values(page, "numbers")) == pytest.approx(sorted(accuracies), abs=0)
-    assert len(accuracies) == 16
+    shown = re.findall(r'<section id="numbers">(.*?)</section>', page, re.DOTALL)[0]
+    assert values_of(shown) == rows["value"].dropna().tolist() and len(rows) > 30
 
 
-def test_differences_are_those_of_the_results(page, paths):
-    base, vone = (
-        {r.name: r for r in run.results if "right" in r.arrays} for run in results.load(paths)
-    )
-    shown = values(page, "differences")
-    names = ("clean", "attack-linf-0.003922", "attack-linf-0.01569", "attack-linf-0.06275")
-    for place, name in enumerate(names):
-        ours, theirs = vone[name].arrays["right"], base[name].arrays["right"]
-        expected = [base[name].value(), results.paired_difference(ours, theirs).value]
-        assert shown[2 * place : 2 * place + 2] == expected
+def test_the_first_screen_has_a_sentence_a_line_and_one_table(page, paths):
+    base, vone = results.load(paths)
+    lines = tables.accuracies(results.load(paths))
+    head = head_of(page)
+    assert comparison.sentence(vone, base, lines) in head
+    for words in (
+        "100 images of shapes test", "1 training seed of each network",
+        "strongest attacks: PGD, 64 steps, 10 draws; FMN, 100 steps, 10 draws",
+        "masked gradients checked: 1 warning",
+    ):  # fmt: skip
+        assert words in head
+    top = page[: page.index("<nav")]
+    assert top.count("<table") == 1 and 'class="chart"' not in top
 
 
-def test_the_first_screen_answers_in_a_sentence(page):
-    head = page[: page.index("<main>")]
-    assert "VOneResNet-18 is more robust than ResNet-18 in 4 of 4 attack conditions." in head
-    assert head.count('class="chart"') == 1
+def test_numbers_stand_in_one_table(page, paths):
+    """Those of the ladder, the scores and the differences, each once."""
+    shown = re.findall(r'number comes from"><data value="([^"]*)">', page)
+    measured = [r.value() for run in results.load(paths) for r in run.of("clean", "attack")]
+    measured += [
+        r.value("accuracy", 4 / 255) for run in results.load(paths) for r in run.of("minimal")
+    ]
+    assert sorted(map(float, shown)) == sorted(measured)
+
+
+def six_networks():
+    """Networks with other noise, decisions, tags, severities, settings, images and classes."""
+    of = {
+        label: built.network(model, label=label, checksum=label)
+        for label, model in (
+            ("base", "resnet18"), ("vone", "vone_resnet18"), ("elsewhere", "resnet18"),
+            ("one draw", "vone_resnet18"), ("uneven", "vone_resnet18"), ("thousand", "resnet18"),
+        )
+    }  # fmt: skip
+    rng = np.random.default_rng(1)
+
+    def measured(label, condition, **fields):
+        share = rng.uniform(0.2, 0.8)
+        return built.accuracy(
+            condition, built.answers(share, seed=rng.integers(1000)), of=of[label], **fields
+        )
+
+    strong = built.attacked("linf", 4 / 255, "strongest of PGD, APGD", None)
+    common = [built.CLEAN, built.attacked("linf", 4 / 255), strong]
+    common += [built.corrupted(name, 3) for name in ("fog", "snow")]
+    made = {label: [measured(label, each) for each in common] for label in of}
+    for columns in ({"noise": "none"}, {"decision": "vote:8"}, {"noise": "frozen", "draws": 1}):
+        made["vone"] += [measured("vone", each | columns) for each in common]
+    made["vone"] += [measured("vone", each, tag="again", seed=1) for each in common]
+    made["one draw"] = [
+        measured("one draw", each, settings={"eot_samples": 1} if "attack" in each else None)
+        for each in common
+    ]
+    made["uneven"] += [measured("uneven", built.corrupted("fog", s)) for s in (1, 5)]
+    images = built.DATASET | {"fingerprint": "other"}
+    made["elsewhere"] = [measured("elsewhere", each, dataset=images) for each in common]
+    thousand = {"provenance": {"logits_classes": 1000}}
+    made["thousand"] = [measured("thousand", each, **thousand) for each in common]
+    return made
+
+
+def test_a_page_of_six_networks_has_the_true_numbers(tmp_path):
+    """Each cell against the decisions of the result that its row and column name."""
+    made = six_networks()
+    paths = [built.write(tmp_path, each, label) for label, each in made.items()]
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    lines = table(page, "accuracies")
+    words = ("", ", without noise", ", vote:8", ", frozen noise", ", again")
+    conditions = ("clean", "PGD L∞ 4/255", "strongest of PGD, APGD L∞ 4/255")
+    mean = "mean over 2 of 15 corruptions, severity 3"
+    assert lines.keys() == {f"{each}{word}" for each in (*conditions, mean) for word in words}
+
+    def right(label, condition, word):
+        """The decisions of a network in a condition; a base network has no noise and decision."""
+        if word not in ("", ", again") and made[label][0].row.get("draws") is None:
+            word = ""
+        wanted = {"PGD L∞ 4/255": "PGD L∞ 4/255, 64 steps"}.get(condition, condition) + word
+        found = [each.arrays["right"] for each in made[label] if each.label == wanted]
+        return found[0].mean(axis=1) if found else None
+
+    count = 0
+    for word in words:
+        for condition in (*conditions, mean):
+            for label, shown in lines[f"{condition}{word}"].items():
+                parts = (
+                    ("fog, severity 3", "snow, severity 3") if condition == mean else (condition,)
+                )
+                own, base = ([right(of, part, word) for part in parts] for of in (label, "base"))
+                if own[0] is None:
+                    assert shown == "–"
+                    continue
+                expected = [np.mean(own)]
+                if label not in ("base", "elsewhere") and base[0] is not None:
+                    expected.append(np.mean(own) - np.mean(base))
+                assert shown == pytest.approx(expected), (condition, word, label)
+                count += 1
+    # Each of five lines for each network, and the controls for the VOneNet and base networks.
+    assert count == 4 * (6 + 3 * (1 + 3) + 1)
+    head = head_of(page)
+    assert "100 images of shapes test" in head and "masked gradients not checked" in head
+    notes = text_of(page[page.index("Measured differently:") : page.index("<nav")])
+    assert "noise draws per gradient: 1 against 10" not in notes  # The baseline has no noise.
+    assert "measured on other images" in notes
+
+
+def test_a_page_compares_two_noisy_networks_with_what_differs_beside_the_difference(tmp_path):
+    made = six_networks()
+    paths = [built.write(tmp_path, made[label], label) for label in ("vone", "one draw")]
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    lines = table(page, "accuracies")
+    assert len(lines["PGD L∞ 4/255"]["Difference"]) == 1
+    (at,) = re.findall(r'<li id="note-(\d)">noise draws per gradient: 1 against 10', page)
+    cells = re.findall(r'data-label="Difference">(.*?)</td>', page, re.DOTALL)
+    marked = [f"#note-{at}" in cell for cell in cells]
+    # Only the two attacks, and not clean images or corruptions.
+    assert sum(marked) == 2 and marked[1:3] == [True, True]
+    assert "The two were measured differently" in head_of(page)
 
 
 def test_each_kind_of_result_has_its_section(page):
@@ -66,10 +187,7 @@ def test_each_kind_of_result_has_its_section(page):
         page, "trust"
     )
     assert "4 S steps not finite" in section(page, "trust")
-    assert "not found for half of them" in section(page, "attacks")
-    assert "after: class 4" in section(page, "gallery") and "before: class 3" in section(
-        page, "gallery"
-    )
+    assert "not found for half of the images" in section(page, "attacks")
     assert "VOneResNet-18: 8 cells" in section(page, "v1")
     physiology = section(page, "physiology")
     # A layer with few units stands last, whatever its score.
@@ -79,55 +197,135 @@ def test_each_kind_of_result_has_its_section(page):
     assert section(page, "training")
 
 
-def test_each_network_has_the_settings_of_its_attack(tmp_path):
-    """A network without noise needs one draw for a gradient, another one several."""
-    paths = []
-    for model, draws in (("resnet18", 1), ("vone_resnet18", 10)):
-        of = built.network(model)
-        made = [
-            built.accuracy(
-                built.attacked("linf", eps, eot_samples=draws), 0.5, f"at-{eps}", network=of
-            )
-            for eps in (0.25, 0.5)
-        ]
-        paths.append(built.write(tmp_path, made, model))
-    shown = section(report.write(paths, tmp_path / "page.html").read_text(), "attacks")
-    settings = "PGD(norm=linf, steps=64, step_size=0.015625, eot_samples="
-    for network in ("ResNet-18: {}1)", "VOneResNet-18: {}10)"):
-        assert f"PGD L∞ on {network.format(settings)}" in shown
+def test_the_gallery_shows_what_the_attack_changed_and_nothing_else(page):
+    """Of the four images that are kept, 3 and 7 are misclassified after the attack."""
+    shown = section(page, "gallery")
+    changed = re.findall(r"(\S+): class (\d) → class (\d)", shown)
+    assert changed == [
+        (network, before, after)
+        for before, after in (("3", "4"), ("7", "8"))
+        for network in ("ResNet-18", "VOneResNet-18")
+    ]
+    # Perturbations of 4/255 fill the grey range if they are 20 times as large.
+    assert "difference × 20" in shown and page.count('alt="adversarial image"') == 4
+
+
+def test_a_gallery_has_eight_pairs_of_the_first_attack_that_changed_so_many():
+    rng = np.random.default_rng(0)
+    clean = built.accuracy(built.CLEAN, np.ones((40, 1)))
+    label = clean.arrays["label"]
+    clean = dataclasses.replace(clean, arrays=dict(clean.arrays) | {"predicted": label})
+    made = [clean]
+    for eps, count in ((1 / 255, 5), (4 / 255, 12), (8 / 255, 20)):
+        wrong = np.arange(40) < count
+        kept = {
+            "kept": np.arange(20), "original": rng.random((20, 8, 8, 3)).astype(np.float32),
+            "adversarial": rng.random((20, 8, 8, 3)).astype(np.float32),
+            "predicted": (label + wrong) % 10,
+        }  # fmt: skip
+        made.append(built.accuracy(built.attacked("linf", eps), ~wrong, arrays=kept))
+    runs = built.runs_of(made)
+    shown = gallery.attacked(tables.accuracies(runs), runs)
+    assert shown["title"] == "PGD L∞ 4/255, 64 steps" and len(shown["pairs"]) == 8
+    runs = built.runs_of(made[:2])
+    assert len(gallery.attacked(tables.accuracies(runs), runs)["pairs"]) == 5
+    runs = built.runs_of(built.measure())
+    assert gallery.attacked(tables.accuracies(runs), runs) is None
+
+
+def test_an_attack_has_its_constructor_where_the_mouse_rests(page):
+    heading = re.findall(r'<th scope="row" title="([^"]*)">PGD L∞ 1/255', page)
+    expected = "PGD(norm='linf', eps=0.00392157, steps=64, eot_samples=10)"
+    assert list(map(html.unescape, heading)) == [expected]
 
 
 def test_a_page_shows_only_sections_that_have_something_to_show(tmp_path):
-    made = [built.accuracy(built.CLEAN, 0.5, "clean")]
+    made = [built.accuracy(built.CLEAN, 0.5)]
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    assert re.findall(r'<section id="(\w+)">', page) == ["scores", "numbers", "provenance"]
-    assert re.findall(r'<li><a href="#(\w+)">', page) == ["scores", "numbers", "provenance"]
+    sections = ["accuracies", "numbers", "provenance"]
+    assert re.findall(r'<section id="(\w+)">', page) == sections
+    assert re.findall(r'<li><a href="#(\w+)">', page) == sections[1:]
+
+
+def test_physiology_alone_makes_a_page(tmp_path):
+    """Its gratings are no images of a data set, which the first screen would count."""
+    made = [
+        built.result({"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.9}},
+                     details=built_runs.layer(0.9)),
+        built.result({"condition": "explained variance", "layer": "v1"},
+                     {"explained variance": {"value": 0.25, "low": 0.125, "high": 0.5}}),
+    ]  # fmt: skip
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    assert "images" not in head_of(page)
+    assert "v1 ResNet-18, 120 units 0.90" in section(page, "physiology")
+    assert table(page, "further") == {
+        "explained variance, v1, explained variance": {"ResNet-18": [0.25]}
+    }
+    alone = report.write([built.write(tmp_path, made[1:], "alone")], tmp_path / "b.html")
+    assert "0.25" in section(alone.read_text(), "further")
 
 
 def test_the_calibration_has_a_row_for_each_number_of_draws(tmp_path):
-    measured = {
-        f"{name}, {text}": {"value": value, "draws": draws}
+    numbers = {"accuracy": built.INTERVAL} | {
+        f"{name}, {text}": {"value": value, "low": 0.01, "high": 0.5}
         for name, value in (("calibration error", 0.0625), ("Brier score", 0.375))
-        for text, draws in (("1 draw", 1), ("10 draws", 10))
+        for text in ("1 draw", "10 draws")
     }
-    measured = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}} | measured
-    made = [built.result(built.CLEAN, "clean", measured)]
+    numbers["Brier score, 10 draws"] = {"value": None}
+    made = [built.result(built.CLEAN, numbers), built.accuracy(built.attacked("linf", 0.1), 0.5)]
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
     shown = section(page, "calibration")
-    assert "ResNet-18 1 0.0625 0.3750 ResNet-18 10 0.0625 0.3750" in shown
+    assert "ResNet-18 clean 1 0.06 0.01 to 0.50 0.38 0.01 to 0.50" in shown
+    assert "ResNet-18 clean 10 0.06 0.01 to 0.50 –" in shown
+    assert page.index('id="attacks"') < page.index('id="calibration"')
+
+
+def test_corruptions_stand_in_categories_and_the_extra_ones_apart(tmp_path):
+    made = built.measure(corruptions=("fog", "snow", "gaussian_noise", "spatter", "own_blur"))
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    found = page[page.index('<section id="corruptions">') :]
+    assert re.findall(r"<figure><h3>(.*?)</h3>", found) == [
+        "Noise", "Weather", "Extra corruptions of ImageNet-C", "Others"
+    ]  # fmt: skip
+    assert "In no mean: spatter." in section(page, "corruptions")
+    assert list(table(page, "corruptions")) == ["mean over 2 of 4 weather corruptions, severity 3"]
+
+
+def test_two_v1s_with_equal_kernels_and_other_gains_have_pictures_of_their_own(tmp_path):
+    bank = built_runs.bank()
+    louder = bank | {"responses_clean": 2 * bank["responses_clean"]}
+    paths = [
+        built.write(tmp_path, [built.result({"condition": "front end"}, arrays=arrays,
+                                            of=built.network("vone_resnet18", label=label))], label)
+        for label, arrays in (("one", bank), ("same", bank), ("louder", louder))
+    ]  # fmt: skip
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    assert re.findall(r"<h3>(.*?): 8 cells", page) == ["one, same", "louder"]
 
 
 def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp_path):
     of = built.network(label="</script><script>alert(1)</script>")
     made = [
-        built.accuracy(built.CLEAN, 0.5, "clean", network=of),
-        built.result({"type": "Brightness"}, "brightness", {"mean": {"value": 0.125}}, network=of),
+        built.accuracy(built.CLEAN, 0.5, of=of, warnings=["Too few <steps>."]),
+        built.result({"condition": "brightness"}, {"mean": {"value": 0.125}}, of=of),
+        built.result({"condition": "contrast"}, {"accuracy": built.INTERVAL}, of=of),
     ]
-    made[0].warnings.append("Too few <steps>.")
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    assert "brightness mean 0.125" in section(page, "numbers")
+    (shown,) = table(page, "further").items()
+    assert shown == ("brightness, mean", {of["label"]: [0.125]})
+    assert table(page, "accuracies")["contrast"] == {of["label"]: [0.5]}
     # Names and warnings are text.
     assert "<script>alert(1)" not in page and "clean: Too few &lt;steps&gt;." in page
+
+
+def test_provenance_begins_with_what_differs(page):
+    (found,) = re.findall(r'<section id="provenance">(.*?)</section>', page, re.DOTALL)
+    differing = table(page, "provenance")
+    assert differing["weights"] == {
+        "ResNet-18": "sum-of-resnet18", "VOneResNet-18": "sum-of-vone_resnet18"
+    }  # fmt: skip
+    assert differing["noise"]["ResNet-18"] == "none" and "parameters" not in differing
+    assert found.index("</table>") < found.index("<details>")
 
 
 def test_the_same_runs_give_the_same_page_which_loads_nothing(page, paths, tmp_path):
@@ -146,7 +344,7 @@ def test_six_networks_are_below_two_megabytes(tmp_path):
 
 def test_the_baseline_can_be_chosen(paths, tmp_path):
     page = report.write(paths, tmp_path / "p.html", baseline="VOneResNet-18").read_text()
-    assert "ResNet-18 is less robust than VOneResNet-18 in 4 of 4" in page
+    assert "ResNet-18 is less robust than VOneResNet-18 at " in head_of(page)
 
 
 def test_wrong_arguments_are_errors(paths, tmp_path):

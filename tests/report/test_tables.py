@@ -1,125 +1,218 @@
-"""Rows, differences, sentences and scores of the page, from results with known accuracies."""
+"""Lines, differences, cautions and sentences of the page, from results with known accuracies."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.results import built
 from vone_jax import results
-from vone_jax.report import tables
-from vone_jax.results import ResultError, Run, Runs
+from vone_jax.report import comparison, first_screen, tables
+from vone_jax.results import ResultError, Runs
 
 CORRUPTIONS = ("fog", "contrast")
-
-
-def runs_of(*made, labels=None):
-    """Runs of lists of results, without files."""
-    labels = labels or [each[0].identity["network"]["label"] for each in made]
-    return Runs(
-        Run(path=Path("runs", label), label=label, results=each)
-        for label, each in zip(labels, made, strict=True)
-    )
+MEAN = "mean over 2 of 15 corruptions, severity 3"
+VONE = built.network("vone_resnet18")
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return runs_of(
+    return built.runs_of(
         built.measure("resnet18", corruptions=CORRUPTIONS),
         built.measure("vone_resnet18", corruptions=CORRUPTIONS),
     )
 
 
-def test_rows_are_conditions_in_order_with_a_result_for_each_network(pair):
-    rows = tables.conditions(pair)
-    assert [row.label for row in rows] == [
-        "clean", "PGD L∞ 1/255", "PGD L∞ 4/255", "PGD L∞ 16/255", "PGD L2 0.15", "PGD L2 0.6",
-        "contrast, severity 3", "fog, severity 3",
+def compared(lines, run, base):
+    """Label of a line -> comparison."""
+    return {lines[at].label: c for at, c in comparison.compare_all(lines, run, base).items()}
+
+
+def test_lines_are_conditions_in_order_with_a_number_of_each_network(pair):
+    lines = tables.accuracies(pair)
+    assert [line.label for line in lines] == [
+        "clean", "PGD L∞ 1/255, 64 steps", "PGD L∞ 4/255, 64 steps", "PGD L∞ 16/255, 64 steps",
+        "PGD L2 0.15, 64 steps", "PGD L2 0.6, 64 steps", MEAN,
     ]  # fmt: skip
-    for row in rows:
-        for label, result in row.results.items():
+    for line in lines[:-1]:
+        for label, cell in line.cells.items():
             (run,) = [run for run in pair if run.label == label]
-            assert result in run.results and result.name == row.name
+            assert cell.results[0] in run.results and cell.results[0].label == line.label
+            assert cell.interval.value == cell.results[0].value()
+    for run in pair:
+        corrupted = [result.value() for result in run.of("corruption")]
+        assert lines[-1].cells[run.label].interval.value == pytest.approx(np.mean(corrupted))
+        assert len(lines[-1].cells[run.label].results) == 2
 
 
-def test_a_tag_is_part_of_the_condition(pair):
-    tagged = built.accuracy(built.CLEAN, 0.5, "clean-again", tag="again")
-    rows = tables.conditions(runs_of([*pair[0].results, tagged]))
-    assert [row.label for row in rows[:2]] == ["clean", "clean, again"]
-
-
-def test_two_results_of_one_network_and_condition_are_an_error(pair):
-    with pytest.raises(ResultError, match="a network has a condition twice; give each result a"):
-        tables.conditions(runs_of([*pair[0].results, pair[0].results[0]]))
-    twice = runs_of(pair[0].results, pair[0].results, labels=["a", "a"])
-    with pytest.raises(ResultError, match="or each network a label of its own"):
-        tables.conditions(twice)
-
-
-def test_differences_are_paired_over_the_images_and_put_in_words(pair):
-    rows = tables.conditions(pair)
-    base, vone = pair
-    lines = tables.compare(rows, vone, base)
-    assert {label: line.verdict for label, line in lines.items()} == {
-        "clean": "less accurate",
-        "PGD L∞ 1/255": "more robust",
-        "PGD L∞ 4/255": "more robust",
-        "PGD L∞ 16/255": tables.BROKEN,
-        "PGD L2 0.15": "more robust",
-        "PGD L2 0.6": "more robust",
-        tables.MEAN: tables.ALIKE,
-    }
-    for label, row in zip(lines, rows, strict=False):
-        if row.kind != "Corrupted":
-            ours, theirs = (row.results[run.label].arrays["right"] for run in (vone, base))
-            line = lines[label]
-            assert line.paired and line.difference == results.paired_difference(ours, theirs)
-            assert line.difference.value == pytest.approx(np.mean(ours) - np.mean(theirs))
-    assert tables.sentence(vone, base, lines) == (
-        "VOneResNet-18 is more robust than ResNet-18 in 4 of 4 attack conditions. 1 further attack "
-        "left both at chance or below."
-    )
-
-
-def test_equal_networks_cannot_be_told_apart():
-    made = built.measure("vone_resnet18"), built.measure("vone_resnet18")
-    runs = runs_of(*made, labels=["one", "two"])
-    lines = tables.compare(tables.conditions(runs), runs[1], runs[0])
-    assert tables.sentence(runs[1], runs[0], lines).startswith(
-        "two and one cannot be told apart in 4 of 4 attack conditions."
-    )
-
-
-def test_attacks_with_other_settings_are_not_compared():
-    """The noise draws of a gradient may differ: a network without noise needs one."""
-    base, vone = built.measure("resnet18"), built.measure("vone_resnet18")
-    condition = {**vone[1].condition}
-    for fields, verdict in (({"eot_samples": 10}, "more robust"), ({"steps": 5}, "measured in")):
-        attack = {**condition["attack"], **fields}
-        identity = vone[1].identity | {"condition": condition | {"attack": attack}}
-        changed = [vone[0], dataclasses.replace(vone[1], identity=identity), *vone[2:]]
-        runs = runs_of(base, changed)
-        rows = tables.conditions(runs)
-        lines = tables.compare(rows, runs[1], runs[0])
-        assert lines["PGD L∞ 1/255"].verdict.startswith(verdict)
-        told = [caution for caution in tables.cautions(runs, rows) if "different ways" in caution]
-        assert bool(told) == (verdict != "more robust")
-
-
-def test_other_images_are_not_compared_and_few_images_are_not_put_in_words():
-    base = built.measure("resnet18")
-    other = [
-        built.accuracy(each.condition, 0.9, each.name, dataset=built.DATASET | {"checksum": "x"})
-        for each in base
+def test_the_main_number_is_that_of_the_networks_own_noise_and_single_draws():
+    """Other noise, a vote and a tag have lines of their own, which the base network meets."""
+    own = built.measure("vone_resnet18")
+    controls = {"noise": ("none", 0.2), "decision": ("vote:8", 0.3)}
+    more = [
+        built.accuracy(built.CLEAN | {column: word}, share, of=VONE)
+        for column, (word, share) in controls.items()
     ]
-    few = [built.accuracy(e.condition, np.ones((10, 1)), e.name) for e in built.measure("resnet18")]
-    for made, verdict in ((other, "measured in different ways"), (few, "measured in different")):
-        runs = runs_of(base, made, labels=["a", "b"])
-        lines = tables.compare(tables.conditions(runs), runs[1], runs[0])
-        assert lines["clean"].verdict.startswith(verdict)
-    runs = runs_of(few, few, labels=["a", "b"])
-    assert tables.compare(tables.conditions(runs), *runs)["clean"].verdict == tables.TOO_FEW
+    tagged = built.accuracy(built.CLEAN, 0.4, of=VONE, tag="again")
+    runs = built.runs_of(built.measure(), [*more, tagged, *own])
+    lines = {line.label: line for line in tables.accuracies(runs)}
+    assert lines["clean"].cells["VOneResNet-18"].interval.value == own[0].value()
+    base = lines["clean"].cells["ResNet-18"].interval
+    for label, result in zip(("clean, without noise", "clean, vote:8"), more, strict=True):
+        assert not lines[label].is_main and lines[label].cells["ResNet-18"].interval == base
+        assert lines[label].cells["VOneResNet-18"].interval.value == result.value()
+    assert lines["clean, again"].cells.keys() == {"VOneResNet-18"}
+
+
+def test_equal_networks_are_never_told_apart_by_how_they_were_judged():
+    """One was also evaluated without noise and by votes, where it is better."""
+    plain = built.measure("vone_resnet18")
+    better = {"clean": 0.99, "linf": (0.99, 0.9, 0.8)}
+    more = [
+        each
+        for fields in ({"noise": "none"}, {"decision": "vote:8"}, {"tag": "again"})
+        for each in built.measure("vone_resnet18", better, **fields)
+    ]
+    runs = built.runs_of(plain, [*more, *plain], labels=["one", "two"])
+    said = comparison.sentence(runs[1], runs[0], tables.accuracies(runs))
+    assert said.startswith("two and one cannot be told apart at any of 4 attack radii: at most 0.0")
+    assert said.endswith("clean 0.0 (−2.7 to +2.7).")
+
+
+def test_differences_are_paired_over_the_images(pair):
+    base, vone = pair
+    found = compared(tables.accuracies(pair), vone, base)
+    for result in vone.results[:6]:
+        (other,) = [each for each in base.results if each.label == result.label]
+        ours, theirs = (each.arrays["right"] for each in (result, other))
+        item = found[result.label]
+        assert item.paired and item.difference == results.paired_difference(ours, theirs)
+        assert item.difference.value == pytest.approx(np.mean(ours) - np.mean(theirs))
+    means = [np.mean([r.value() for r in run.of("corruption")]) for run in pair]
+    assert found[MEAN].paired
+    assert found[MEAN].difference.value == pytest.approx(means[1] - means[0])
+    assert not any(item.cautions for item in found.values())
+
+
+def test_the_sentence_has_the_largest_difference_and_the_one_on_clean_images(pair):
+    base, vone = pair
+    lines = tables.accuracies(pair)
+    found = compared(lines, vone, base)
+    gains = {label: item.difference for label, item in found.items() if "PGD" in label}
+    most = max(gains, key=lambda label: gains[label].value)
+    said = comparison.sentence(vone, base, lines)
+    radius = most.removeprefix("PGD ").removesuffix(", 64 steps")
+    ends = [f"{100 * x:+.1f}" for x in dataclasses.astuple(gains[most])]
+    assert said.startswith(
+        f"VOneResNet-18 is more robust than ResNet-18 at 4 of 4 attack radii: {ends[0]} points "
+        f"(95 % CI {ends[1]} to {ends[2]}) at {radius}; both are at chance at 1 more; clean −"
+    )
+    back = comparison.sentence(base, vone, lines)
+    assert back.startswith("ResNet-18 is less robust than VOneResNet-18 at 4 of 4 attack radii: −")
+
+
+def test_the_sentence_is_made_of_the_strongest_attack_of_each_radius():
+    """PGD alone says that the VOneNet is better, and a stronger attack that it is worse."""
+    base, vone = (built.network(model) for model in ("resnet18", "vone_resnet18"))
+    strong = built.attacked("linf", 4 / 255, "strongest of PGD, APGD", None)
+    weak = built.attacked("linf", 4 / 255)
+    made = [
+        [built.accuracy(weak, a, of=of), built.accuracy(strong, b, of=of)]
+        for of, a, b in ((base, 0.5, 0.45), (vone, 0.8, 0.2))
+    ]
+    runs = built.runs_of(*made)
+    lines = tables.accuracies(runs)
+    (radius,) = comparison.radii(lines, runs[1], runs[0])
+    assert radius.attacks == ("strongest of PGD, APGD, 10 draws",) * 2
+    expected = made[1][1].value() - made[0][1].value()
+    assert radius.compared.difference.value == pytest.approx(expected)
+    said = comparison.sentence(runs[1], runs[0], lines)
+    assert "is less robust than ResNet-18 at 1 of 1 attack radius" in said
+    facts = [words for words, _ in first_screen.facts(runs, lines, runs[0])]
+    assert "strongest attack: strongest of PGD, APGD, 10 draws" in facts
+
+
+def test_a_certificate_at_radius_0_is_no_attack():
+    numbers = {"accuracy of the vote": built.INTERVAL}
+    certified = {"condition": "certified", "norm": "l2"}
+    better = {"accuracy of the vote": {"value": 0.9, "low": 0.85, "high": 0.95}}
+    runs = built.runs_of(
+        [built.result(certified, numbers)],
+        [built.result(certified, better, of=VONE)],
+    )
+    lines = tables.accuracies(runs)
+    assert [line.label for line in lines] == ["accuracy of the vote L2"]
+    assert comparison.radii(lines, runs[1], runs[0]) == []
+    said = comparison.sentence(runs[1], runs[0], lines)
+    assert said == "VOneResNet-18 and ResNet-18 have no attack on the same images in common."
+
+
+SETTINGS = [
+    ({"settings": {"eot_samples": 1}}, "noise draws per gradient: 1 against 10", True),
+    ({"settings": {"step_size": 0.1}}, "step_size: 0.1 against absent", False),
+    ({"seed": 1}, "seed: 1 against 0", False),
+    ({"matmul_precision": "high"}, "matmul_precision: high against highest", False),
+    ({"provenance": {"versions": {"jax": "0.9"}}}, "version of jax: 0.9 against 0.10.2", False),
+]
+
+
+@pytest.mark.parametrize(("fields", "caution", "of_noise"), SETTINGS)
+def test_other_settings_are_a_caution_beside_the_difference(fields, caution, of_noise):
+    """What follows from a network having no noise is none."""
+    condition = built.attacked("linf", 4 / 255)
+    for model, told in (("vone_resnet50", True), ("resnet18", not of_noise)):
+        first = built.accuracy(condition, 0.5, of=built.network(model))
+        second = built.accuracy(condition, 0.7, of=VONE, **fields)
+        runs = built.runs_of([first], [second])
+        lines = tables.accuracies(runs)
+        (item,) = compared(lines, runs[1], runs[0]).values()
+        assert item.difference.value > 0.1 and (caution in item.cautions) == told
+        said = comparison.sentence(runs[1], runs[0], lines)
+        assert ("measured differently" in said) == told
+
+
+def test_a_network_on_other_images_leaves_the_comparison_of_the_others_alone():
+    other = built.DATASET | {"fingerprint": "other"}
+    elsewhere = built.network("vone_resnet50")
+    made = [
+        built.measure("resnet18"),
+        built.measure("vone_resnet18"),
+        [built.accuracy(built.CLEAN, 0.9, of=elsewhere, dataset=other)],
+    ]
+    runs, two = built.runs_of(*made), built.runs_of(*made[:2])
+    lines = tables.accuracies(runs)
+    assert compared(lines, runs[1], runs[0]) == compared(tables.accuracies(two), two[1], two[0])
+    (item,) = compared(lines, runs[2], runs[0]).values()
+    assert item.difference is None and item.cautions == ("measured on other images",)
+    # A moved folder has the same images.
+    moved = [built.accuracy(built.CLEAN, 0.9, dataset=built.DATASET | {"name": "elsewhere"})]
+    runs = built.runs_of(made[0], moved, labels=["a", "b"])
+    (item,) = compared(tables.accuracies(runs), runs[1], runs[0]).values()
+    assert item.paired and not item.cautions
+
+
+def test_fewer_images_are_named_and_not_paired_and_few_are_not_put_in_words():
+    some = built.accuracy(built.attacked("linf", 4 / 255), np.ones((50, 1)))
+    runs = built.runs_of(built.measure(), [some], labels=["a", "b"])
+    lines = tables.accuracies(runs)
+    (item,) = compared(lines, runs[1], runs[0]).values()
+    assert not item.paired and item.cautions == ("images: 50 against 100",)
+    few = [built.accuracy(built.attacked("linf", 4 / 255), np.ones((10, 1)))]
+    runs = built.runs_of(few, few, labels=["a", "b"])
+    assert "fewer than 20 images" in comparison.sentence(*runs, tables.accuracies(runs))
+
+
+@pytest.mark.parametrize(("classes", "doubtful"), [(10, True), (1000, False)])
+def test_chance_is_one_over_the_classes_whose_logits_count(classes, doubtful):
+    """A network with 1,000 classes that has 10 % of ten classes right is far above chance."""
+    made = [
+        built.accuracy(condition, np.arange(100) < 10, provenance={"logits_classes": classes})
+        for condition in (built.CLEAN, built.attacked("linf", 4 / 255))
+    ]
+    runs = built.runs_of(made, made, labels=["a", "b"])
+    lines = tables.accuracies(runs)
+    assert any("at chance" in each for each in first_screen.warnings(runs, lines)) == doubtful
+    assert ("at chance" in comparison.sentence(*runs, lines)) == doubtful
 
 
 def test_the_baseline_is_the_base_network_unless_another_is_named(pair):
@@ -131,60 +224,82 @@ def test_the_baseline_is_the_base_network_unless_another_is_named(pair):
     assert tables.baseline(runs, str(vone.path)) is vone
     own = built.network(name="energy")
     own["description"] = {"model": {"type": "BaseNetwork"}, "program": "1234abcd"}
-    front_end = runs_of([built.accuracy(built.CLEAN, 0.5, "clean", network=own)], labels=["e"])[0]
+    front_end = built.runs_of([built.accuracy(built.CLEAN, 0.5, of=own)], labels=["e"])[0]
     assert tables.baseline(Runs([front_end, vone, base])) is base
     with pytest.raises(ResultError, match="baseline must be one of .*, got nobody"):
         tables.baseline(runs, "nobody")
 
 
-def test_means_are_over_the_radii_and_corruptions_that_all_networks_have(pair):
-    shorter = runs_of(
-        pair[0].results, [r for r in pair[1].results if r.name != pair[1].results[3].name]
+def test_warnings_are_told_once_with_the_tags_of_what_they_are_about():
+    made = built.measure("resnet18", {"clean": 0.02, "linf": (0.0,)}, warnings=["Too short."])
+    again = built.accuracy(built.CLEAN, 0.5, tag="again", warnings=["Too long."])
+    runs = built.runs_of([*made, again])
+    assert first_screen.warnings(runs, tables.accuracies(runs)) == [
+        "ResNet-18, clean; ResNet-18, PGD L∞ 1/255, 64 steps: Too short.",
+        "ResNet-18, clean, again: Too long.",
+        "ResNet-18 is at chance on clean images, so its robustness says little.",
+    ]
+
+
+def test_the_first_screen_says_whether_masking_was_checked(pair):
+    def said(*runs):
+        return first_screen.facts(Runs(runs), tables.accuracies(Runs(runs)), runs[0])[-1]
+
+    def checked(run, kind, verdict):
+        check = {"question": "?", "verdict": verdict, "meaning": ""}
+        if kind == "checks":
+            condition = {"condition": "masking", "norm": "linf", "eps": 0.1}
+            more = built.result(condition, details={"checks": [check] * 2})
+            return dataclasses.replace(run, results=[*run.results, more])
+        results_of = [dataclasses.replace(r, details={"masking": [check]}) for r in run.results]
+        return dataclasses.replace(run, results=results_of)
+
+    base, vone = pair
+    assert said(base, vone) == ("masked gradients not checked", True)
+    clean = [checked(run, "checks", "pass") for run in pair]
+    assert said(*clean) == ("masked gradients checked, no sign found", False)
+    quick = checked(vone, "masking", "pass")
+    assert said(clean[0], quick) == (
+        "masked gradients checked by the quick checks alone, no sign found for VOneResNet-18", True
+    )  # fmt: skip
+    failed = said(clean[0], checked(vone, "checks", "fail"))
+    assert failed == ("masked gradients checked: 2 fail for VOneResNet-18", True)
+
+
+def test_training_seeds_are_counted_and_not_networks():
+    three = [built.measure("resnet18", of=built.network(checksum=str(n))) for n in range(3)]
+    runs = built.runs_of(*three, labels=["a", "b", "c"])
+    seeds = [
+        dataclasses.replace(r, experiment={"seed": n, "epochs": 8}) for n, r in enumerate(runs)
+    ]
+    lines = tables.accuracies(runs)
+    assert ("3 training seeds of each network", False) in first_screen.facts(
+        Runs(seeds), lines, seeds[0]
     )
-    scores = tables.means(tables.conditions(shorter), shorter)
-    first = scores["ResNet-18"]
-    assert list(first) == [
-        "clean", "PGD L∞, mean over 1/255, 4/255", "PGD L2, mean over 0.15, 0.6",
-        "mean over corruptions",
-    ]  # fmt: skip
-    values = [each.value() for each in pair[0].results]
-    assert first["clean"].value == values[0]
-    assert first["PGD L∞, mean over 1/255, 4/255"].value == pytest.approx(np.mean(values[1:3]))
-    assert first["mean over corruptions"].value == pytest.approx(np.mean(values[-2:]))
+    longer = dataclasses.replace(seeds[2], experiment={"seed": 2, "epochs": 9})
+    assert ("1 to 2 training seeds of each network", True) in first_screen.facts(
+        Runs([*seeds[:2], longer]), lines, seeds[0]
+    )
 
 
-def test_cautions_are_told_once():
-    """Also that a network is near chance."""
-    made = built.measure("resnet18", {"clean": 0.02, "linf": (0.0, 0.0)})
-    warned = [dataclasses.replace(each, warnings=["Too short."]) for each in made[1:]]
-    runs = runs_of([made[0], *warned])
-    assert tables.cautions(runs, tables.conditions(runs)) == [
-        "ResNet-18, PGD L∞ 1/255; ResNet-18, PGD L∞ 4/255: Too short.",
-        "ResNet-18 is near chance on clean images, so its robustness says little.",
-    ]
+def test_an_attack_is_described_by_its_steps_and_draws():
+    eps = 4 / 255
+    words = {
+        "64 steps of eps/32, 10 draws": {"step_size": eps / 32},
+        "64 steps of 2.5*eps/steps, 10 draws": {"step_rule": "2.5*eps/steps"},
+        "64 steps of 0.3 eps, 10 draws": {"step_size": 0.3 * eps},
+    }
+    for note, settings in words.items():
+        made = built.accuracy(built.attacked("linf", eps), 0.5, of=VONE, settings=settings)
+        (line,) = tables.accuracies(built.runs_of([made]))
+        assert (line.title, line.note) == ("PGD L∞ 4/255", note)
+        assert tables.code(line.attack).startswith("PGD(norm='linf', eps=0.0156863, steps=64, ")
 
 
-def test_attacks_of_one_radius_are_never_joined_by_their_minimum(pair):
-    """Each has a row and a mean of its own: the lowest of noisy estimates is too low."""
-    again = [
-        built.accuracy(r.condition, 0.4, f"{r.name}-long", tag="long")
-        for r in pair[0].results
-        if r.condition["type"] == "Attacked"
-    ]
-    runs = runs_of([*pair[0].results, *again])
-    scores = tables.means(tables.conditions(runs), runs)["ResNet-18"]
-    assert {
-        "PGD L∞, mean over 1/255, 4/255, 16/255",
-        "PGD, long L∞, mean over 1/255, 4/255, 16/255",
-    } < set(scores)
-
-
-def test_the_mean_over_corruptions_is_one_number_wherever_it_stands():
-    """The extra corruptions are in no mean."""
-    corruptions = ("fog", "contrast", "speckle_noise")
-    runs = runs_of(*(built.measure(m, corruptions=corruptions) for m in ("resnet18", "resnet50")))
-    rows = tables.conditions(runs)
-    common = [r.value() for r in runs[0].of_type("Corrupted") if "speckle" not in r.name]
-    mean = tables.means(rows, runs)["ResNet-18"][tables.MEAN]
-    assert mean.value == pytest.approx(np.mean(common))
-    assert tables.compare(rows, runs[1], runs[0])[tables.MEAN].theirs == mean
+def test_corruptions_that_differ_between_networks_are_not_one_mean():
+    runs = built.runs_of(
+        built.measure("resnet18", corruptions=("fog", "contrast")),
+        built.measure("vone_resnet18", corruptions=("snow", "contrast")),
+    )
+    means = [line for line in tables.accuracies(runs) if line.label == MEAN]
+    assert [list(line.cells) for line in means] == [["ResNet-18"], ["VOneResNet-18"]]

@@ -7,92 +7,112 @@ import numpy as np
 
 from vone_jax import names, results
 
-CLEAN = {"type": "Clean"}
 NOISE = {"type": "NeuronalNoise", "scale": 0.35, "level": 0.07, "strength": 1.0}
 FRESH = {"type": "Protocol", "noise": "fresh", "draws": 10, "decision": "single", "averaged": 1}
 QUIET = FRESH | {"noise": "none", "draws": 1}
 DATASET = {
     "name": "shapes", "split": "test", "examples": 100, "total": 1000, "classes": 10,
-    "checksum": "abc",
+    "fingerprint": "abc",
 }  # fmt: skip
-# An entry of a number with its interval.
+# An accuracy with its interval.
 INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
 # The accuracies of a base network and of a VOneNet.
 WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0)}
 STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2)}
 RADII = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6)}
 
+CLEAN = {"condition": "clean"}
+
 
 def network(model="resnet18", **fields):
     """The network part of an identity; a VOneNet has noise."""
     noise = NOISE if model.startswith("vone_") else None
     inside = {"type": "VOneNet", "v1": {"k_exc": 25.0}} if noise else {"type": "BaseNetwork"}
-    description = {"model": inside}
+    description = {"model": inside, "mean": [0.5, 0.5]}
     return {
         "name": "run", "label": names.network_label(model), "description": description,
         "checksum": f"sum-of-{model}", "image_size": 64, "trained_noise": noise,
-        "test_noise": noise, "source": "",
+        "test_noise": noise, "stochastic": noise is not None, "source": "",
     } | fields  # fmt: skip
 
 
-def attacked(norm, eps, **fields):
-    """The condition of PGD with steps of eps/32."""
-    attack = {"type": "PGD", "norm": norm, "eps": eps, "steps": 64, "step_size": eps / 32}
-    return {"type": "Attacked", "attack": attack | fields, "attack_noise": "same", "kept": 0}
+def attacked(norm, eps, attack="PGD", steps=64, **columns):
+    """The columns of an attack."""
+    return {
+        "condition": "attack", "norm": norm, "eps": eps, "attack": attack, "steps": steps, **columns
+    }  # fmt: skip
 
 
-def corrupted(name, severity, form="float"):
-    return {"type": "Corrupted", "corruption": name, "severity": severity, "form": form}
+def corrupted(name, severity, **columns):
+    return {"condition": "corruption", "corruption": name, "severity": severity, **columns}
 
 
-def result(condition, name="r", measured=None, arrays=None, **identity):
-    """A result of any kind; ``identity`` replaces parts of its identity."""
-    of = identity.get("network") or network()
-    parts = {
-        "condition": condition,
-        "protocol": FRESH if of["test_noise"] else QUIET,
-        "dataset": DATASET,
+def result(condition, numbers=None, arrays=None, of=None, dataset=DATASET, settings=None, **fields):
+    """A result of any kind.
+
+    Args:
+      condition: the columns of its condition; "draws" is added for a network with noise.
+      numbers: name of a number -> its columns, with "number" if several have one name.
+      arrays: its arrays.
+      of: the network, see ``network``.
+      dataset: the data set of its identity.
+      settings: fields of the attack, or of another condition, in its identity.
+      **fields: parts of the identity, and "details", "warnings" and "provenance".
+    """
+    of = of or network()
+    noisy = of["stochastic"] and condition.get("noise") != "none"
+    given = {"seed": fields.get("seed", 0), "tag": fields.get("tag", "")}
+    shared = {"network": of["label"], **condition}
+    shared |= {name: dataset[name] for name in ("split", "examples")} | {"dataset": dataset["name"]}
+    shared |= {name: value for name, value in given.items() if value != ""}
+    if noisy:
+        shared |= (
+            {"draws": 10} | ({"attack_draws": 10} if "attack" in condition else {}) | condition
+        )
+    rows = [shared | {"number": name} | entry for name, entry in (numbers or {}).items()]
+    attack = {"type": condition.get("attack"), "norm": condition.get("norm")}
+    attack |= {name: condition.get(name) for name in ("eps", "steps")}
+    attack["eot_samples"] = shared.get("attack_draws", 1)
+    kind = {"attack": "Attacked", "corruption": "Corrupted"}.get(condition["condition"], "Other")
+    identity = {
+        "condition": {"type": kind} | ({"attack": attack} if "attack" in condition else {}),
+        "protocol": FRESH if noisy else QUIET,
+        "dataset": dataset,
         "network": of,
-        "seed": 0,
-        "tag": "",
         "matmul_precision": "highest",
+        **given,
     }
+    if settings:
+        where = identity["condition"]
+        where |= {"attack": attack | settings} if "attack" in condition else settings
     provenance = {
-        "versions": {"python": "3.11.2", "jax": "0.10.2"},
+        "versions": {"python": "3.11.2", "jax": "0.10.2", "vone_jax": "0.1"},
         "command": "python eval.py runs/x",
         "device": "cpu",
         "started": "2030-01-02T03:04:05+00:00",
         "wall_seconds": 12.5,
         "parameters": 11181642,
         "class_names": [f"class {i}" for i in range(10)],
+        "logits_classes": 10,
     }
-    label = _label(condition, name)
+    given = {name: fields.pop(name) for name in ("details", "warnings") if name in fields}
+    provenance |= fields.pop("provenance", {})
     return results.Result(
-        name, parts | identity, measured or {}, label, {}, [], provenance, arrays or {}
+        rows or [shared], identity | fields, provenance=provenance, arrays=arrays or {}, **given
     )
 
 
-def _label(condition, name):
-    """The condition in words."""
-    if condition["type"] == "Attacked":
-        norm, eps = (condition["attack"][field] for field in ("norm", "eps"))
-        return f"PGD {names.NORM_LABELS[norm]} {names.eps_label(norm, eps)}"
-    if condition["type"] == "Corrupted":
-        return f"{condition['corruption'].replace('_', ' ')}, severity {condition['severity']}"
-    return "clean" if condition == CLEAN else name
-
-
-def accuracy(condition, right, name="r", index=None, **identity):
+def accuracy(condition, right, index=None, dataset=DATASET, arrays=None, **fields):
     """A result with decisions (N, R), or with a number: the share of right ones of 100 images."""
     if isinstance(right, float):
         right = answers(right)
     right = np.asarray(right)
     right = right[:, None] if right.ndim == 1 else right
     index = np.arange(len(right)) if index is None else np.asarray(index)
-    arrays = {"index": index, "label": index % 10, "right": right}
-    measured = {"accuracy": dataclasses.asdict(results.accuracy(right))}
-    identity.setdefault("dataset", DATASET | {"examples": len(right)})
-    return result(condition, name, measured, arrays, **identity)
+    stored = {"index": index, "label": index % 10, "right": right} | (arrays or {})
+    numbers = {"accuracy": dataclasses.asdict(results.accuracy(right))}
+    dataset = dataset | {"examples": len(right)}
+    return result(condition, numbers, stored, dataset=dataset, **fields)
 
 
 def answers(share, images=100, draws=10, seed=0):
@@ -102,18 +122,21 @@ def answers(share, images=100, draws=10, seed=0):
     return rng.random((images, draws)) < (probability if 0 < share < 1 else share)
 
 
-def measure(model="resnet18", accuracies=None, corruptions=(), **fields):
-    """The results of a network: clean, a ladder for each norm, and corruptions at severity 3."""
-    of = network(model, **fields)
+def measure(model="resnet18", accuracies=None, corruptions=(), of=None, **fields):
+    """The results of a network: clean, a ladder for each norm, and corruptions at severity 3.
+
+    Fields are those of ``result``; columns such as "noise" are those of every condition.
+    """
+    of = of or network(model)
+    columns = {name: fields.pop(name) for name in ("noise", "decision") if name in fields}
     chosen = accuracies or (STRONG if model.startswith("vone_") else WEAK)
-    made = [accuracy(CLEAN, chosen["clean"], "clean", network=of)]
+    made = [accuracy(CLEAN | columns, chosen["clean"], of=of, **fields)]
     for norm in [norm for norm in RADII if norm in chosen]:
         for eps, share in zip(RADII[norm], chosen[norm], strict=False):
-            name = f"attack-{norm}-{eps:.4g}"
-            made.append(accuracy(attacked(norm, eps), share, name, network=of))
+            made.append(accuracy(attacked(norm, eps, **columns), share, of=of, **fields))
     for name in corruptions:
-        stem = f"corruption-{name}-3"
-        made.append(accuracy(corrupted(name, 3), chosen["clean"] / 2, stem, network=of))
+        condition = corrupted(name, 3, **columns)
+        made.append(accuracy(condition, chosen["clean"] / 2, of=of, **fields))
     return made
 
 
@@ -128,3 +151,12 @@ def write(directory, made, name="run", experiment=None):
                  range(0, 30, 10)]  # fmt: skip
         (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return run
+
+
+def runs_of(*made, labels=None):
+    """Runs of lists of results, without files."""
+    labels = labels or [each[0].identity["network"]["label"] for each in made]
+    return results.Runs(
+        results.Run(path=f"runs/{label}", label=label, results=each)
+        for label, each in zip(labels, made, strict=True)
+    )

@@ -130,7 +130,7 @@ def test_a_network_is_compared_with_observers(tmp_path):
     right = np.array([[1, 1], [0, 0], [1, 0], [0, 0], [1, 1], [0, 1], [1, 1], [1, 1]], bool)
     condition = ["c10"] * 4 + ["c100"] * 4
     files = [f"bear/{n:04d}_cop_dnn_{condition[n]}_bear_10_n02132136_{n}.png" for n in range(8)]
-    made = built.accuracy(built.CLEAN, right, "clean")
+    made = built.accuracy(built.CLEAN, right)
     arrays = dict(made.arrays) | {"label": np.full(8, 1), "predicted": np.arange(8)}
     made = dataclasses.replace(made, arrays=arrays)
     own = results.decisions(made, files)

@@ -18,18 +18,19 @@ def fails(paths, *parts):
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
-    made = built.accuracy(built.attacked("linf", 4 / 255), 0.5, "attack-linf-0.01569")
+    made = built.accuracy(built.attacked("linf", 4 / 255), 0.5)
     path = results.write(dataclasses.replace(made, warnings=["weak"]), tmp_path)
-    assert path == tmp_path / "attack-linf-0.01569.json"
+    assert path == tmp_path / "attack-pgd-linf-0.01569-64-steps.json"
     read = results.read(path)
-    assert read.measured == made.measured and read.identity == made.identity
+    assert read.rows == made.rows and read.identity == made.identity
+    assert (read.row, read.label, read.name) == (made.row, made.label, made.name)
     assert read.warnings == ["weak"] and read.value() == made.value()
     assert read.arrays.keys() == made.arrays.keys() and "distance" not in read.arrays
     np.testing.assert_array_equal(read.arrays["right"], made.arrays["right"])
 
 
 def test_arrays_are_read_when_they_are_used(tmp_path):
-    path = results.write(built.accuracy(built.CLEAN, 0.5, "clean"), tmp_path)
+    path = results.write(built.accuracy(built.CLEAN, 0.5), tmp_path)
     path.with_suffix(".npz").write_bytes(b"PK not an archive")
     read = results.read(path)
     assert 0.4 < read.value() < 0.6
@@ -38,29 +39,46 @@ def test_arrays_are_read_when_they_are_used(tmp_path):
 
 
 def test_a_number_that_is_not_finite_is_not_written(tmp_path):
-    made = built.result(built.CLEAN, "clean", {"x": {"value": np.nan}}, {"a": np.zeros(1)})
+    made = built.result(built.CLEAN, {"x": {"value": np.nan}}, {"a": np.zeros(1)})
     with pytest.raises(ValueError, match="JSON"):
         results.write(made, tmp_path)
+    misspelt = built.result(built.CLEAN, {"x": {"value": 1.0, "epsilon": 0.5}})
+    with pytest.raises(ValueError, match="columns of results.row, got .'epsilon'"):
+        results.write(misspelt, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_is_one_clear_error(tmp_path):
     run = built.write(tmp_path, built.measure())
-    (run / "results" / "clean.json").write_text('{"name": "clean", ')
+    file = run / "results" / "clean.json"
+    whole = json.loads(file.read_text())
+    file.write_text('{"rows": [], ')
     fails([run], "clean.json cannot be read")
-    (run / "results" / "clean.json").write_text('{"name": "clean", "format": 2}')
-    fails([run], "clean.json is no result of this version", "format")
+    for wrong in ({"format": 2}, {"rows": []}, {"rows": [1]}, {"rows": [{"norm": "linf"}]}):
+        file.write_text(json.dumps(whole | wrong))
+        fails([run], "clean.json is no result of this version")
+
+
+def test_a_result_whose_arrays_are_lost_is_not_finished(tmp_path):
+    run = built.write(tmp_path, built.measure())
+    path = run / "results" / "clean.json"
+    assert results.is_complete(path)
+    path.with_suffix(".npz").unlink()
+    assert not results.is_complete(path)
+    (loaded,) = results.load([run])
+    assert loaded.unfinished == ["clean"] and not loaded.of("clean")
+    # A result without arrays has no such file.
+    bare = results.write(built.result({"condition": "v1"}), tmp_path)
+    assert results.is_complete(bare) and not bare.with_suffix(".npz").exists()
 
 
 def test_a_field_that_an_identity_lacks_is_a_difference():
     ours = built.result(built.CLEAN).identity
     assert results.differences(ours, json.loads(json.dumps(ours))) == []
     v1 = built.network("vone_resnet18")
-    theirs = built.result(built.CLEAN, network=v1).identity
-    other = built.result(
-        built.CLEAN,
-        network=v1 | {"description": {"model": {"type": "VOneNet", "v1": {"k_exc": 1.0}}}},
-    ).identity
+    theirs = built.result(built.CLEAN, of=v1).identity
+    changed = v1 | {"description": {"model": {"type": "VOneNet", "v1": {"k_exc": 1.0}}}}
+    other = built.result(built.CLEAN, of=changed).identity
     assert results.differences(other, theirs) == [
         "network.description.model.v1.k_exc is 1.0, was 25.0"
     ]
@@ -73,44 +91,67 @@ def test_a_field_that_an_identity_lacks_is_a_difference():
     ]
 
 
+def minimal():
+    """A result with a number at each of two radii, and one at none."""
+    condition = {"condition": "minimal", "attack": "FMN", "norm": "linf"}
+    made = built.result(condition, {"median distance": {"value": None}})
+    at = [made.row | {"number": "accuracy", "eps": eps / 255} | built.INTERVAL for eps in (1, 4)]
+    return dataclasses.replace(made, rows=[*made.rows, *at])
+
+
+def test_a_number_for_one_radius_of_several_has_it_in_its_row():
+    made = minimal()
+    assert "eps" not in made.row and made.label == "minimal FMN L∞"
+    assert [results.label(row) for row in made.rows][1:] == [
+        "minimal FMN L∞ 1/255", "minimal FMN L∞ 4/255"
+    ]  # fmt: skip
+    assert made.value("accuracy", 4 / 255) == 0.5 and np.isnan(made.value("accuracy", 8 / 255))
+    assert np.isnan(made.value("median distance"))
+
+
 def test_the_frame_has_a_row_for_each_number(tmp_path):
-    ladder = {
-        "median distance": {"value": None},
-        "accuracy at 1/255": {"value": 0.5, "low": 0.4, "high": 0.6, "eps": 1 / 255},
-    }
-    minimal = built.result(
-        {"type": "Minimal", "attack": {"type": "FMN", "norm": "linf"}, "radii": [1 / 255]},
-        "minimal",
-        ladder,
-    )
-    base = built.write(tmp_path, [*built.measure(), minimal], "base")
+    base = built.write(tmp_path, [*built.measure(), minimal()], "base")
     vone = built.write(tmp_path, built.measure("vone_resnet18"), "vone")
     frame = results.load(str(tmp_path / "*")).to_frame()
-    assert list(frame.columns[:9]) == [
-        *("run", "network", "result", "label", "number", "value", "low", "high", "eps")
-    ]
-    assert len(frame) == 2 * 6 + 2 and set(frame["run"]) == {str(base), str(vone)}
-    attacks = frame[frame["condition.type"] == "Attacked"]
-    table = attacks[attacks["condition.attack.norm"] == "linf"].pivot(
-        index="network", columns="condition.attack.eps", values="value"
-    )
+    assert list(frame.columns[:26]) == ["run", "label", *results.COLUMNS]
+    assert len(frame) == 2 * 6 + 3 and set(frame["run"]) == {str(base), str(vone)}
+    attacks = frame[(frame["condition"] == "attack") & (frame["norm"] == "linf")]
+    table = attacks.pivot(index="network", columns="eps", values="value")
     assert table.shape == (2, 3) and table.loc["VOneResNet-18", 4 / 255] > 0.3
-    row = frame[frame["number"] == "accuracy at 1/255"].iloc[0]
-    assert (row["value"], row["eps"]) == (0.5, 1 / 255)
+    row = frame[frame["label"] == "minimal FMN L∞ 1/255"].iloc[0]
+    assert (row["value"], row["eps"], row["condition"]) == (0.5, 1 / 255, "minimal")
     assert np.isnan(frame[frame["number"] == "median distance"]["value"].iloc[0])
     assert set(frame["network.description.model.v1.k_exc"].dropna()) == {25.0}
-    assert set(frame["protocol.draws"]) == {1, 10}
+    assert set(frame["draws"].dropna()) == {10} and set(frame["protocol.draws"]) == {1, 10}
+
+
+def test_no_network_has_two_rows_of_one_label_and_number(tmp_path):
+    """Other noise, decisions, tags and corruptions, as a user measures them one after another."""
+    made = [
+        each
+        for fields in ({}, {"noise": "none"}, {"decision": "vote:8"}, {"tag": "again", "seed": 1})
+        for each in built.measure("vone_resnet18", corruptions=("fog",), **fields)
+    ]
+    run = built.write(tmp_path, made)
+    frame = results.load([run]).to_frame()
+    assert len(frame) == 4 * 7 and not frame.duplicated(["network", "label", "number"]).any()
+    own = frame[frame["noise"].isna() & frame["decision"].isna() & frame["tag"].isna()]
+    assert sorted(own["value"]) == sorted(each.value() for each in made[:7])
+    again = json.loads((run / "results" / "clean.json").read_text())
+    again["arrays"] = []
+    (run / "results" / "copy.json").write_text(json.dumps(again))
+    fails([run], "has two results 'clean'", "--tag")
 
 
 def test_a_run_knows_its_training(tmp_path):
     run = built.write(tmp_path, built.measure(), experiment={"seed": 3})
     log = run / "log.jsonl"
     log.write_text(log.read_text() + '{"kind": "tra')
-    (run / "results" / "attack-l1-40.partial").mkdir()
+    (run / "results" / "attack-l1-40.0123456789ab.partial").mkdir()
     (loaded,) = results.load([run])
     assert loaded.experiment == {"seed": 3} and len(loaded.log) == 3
     assert loaded.unfinished == ["attack-l1-40"]
-    assert [each.name for each in loaded.of_type("Clean")] == ["clean"]
+    assert [each.name for each in loaded.of("clean")] == ["clean"]
     elsewhere = results.load([run / "results"])
     assert elsewhere[0].experiment == {"seed": 3}
 
@@ -124,7 +165,7 @@ def test_directories_that_cannot_be_used(tmp_path):
     fails(str(tmp_path / "x*"), "matches no directory with results")
     # A name that could be a pattern is a name.
     assert len(results.load(str(run.rename(tmp_path / "run[1]")))) == 1
-    other = built.accuracy(built.CLEAN, 0.5, "other", network=built.network(checksum="1"))
+    other = built.accuracy(built.CLEAN, 0.5, tag="other", of=built.network(checksum="1"))
     mixed = built.write(tmp_path, [*built.measure(), other], "mixed")
     fails([mixed], "different networks", "--results")
 

@@ -6,7 +6,8 @@ from scipy import stats
 
 from tests.results import built
 from tests.results.built import CLEAN, accuracy
-from vone_jax import names, results
+from vone_jax import results
+from vone_jax.results import statistics
 from vone_jax.results.statistics import wilson
 
 
@@ -98,27 +99,41 @@ def test_a_difference_of_other_images_is_newcombes():
     """Newcombe 1998, table II, (a): 56/70 against 48/80, method 10."""
     ours = accuracy(CLEAN, np.arange(70) < 56)
     base = accuracy(CLEAN, np.arange(80) < 48)
-    item = results.difference([ours], [base])
+    item = results.difference(ours, base)
     assert (item.value, *ends(item)) == pytest.approx((0.2, 0.0524, 0.3339), abs=2e-4)
 
 
 @pytest.mark.parametrize(
     ("fields", "paired"),
-    [({"checksum": "b"}, False), ({"total": 8}, False), ({"name": "x"}, False), ({}, True)],
+    [({"fingerprint": "b"}, False), ({"name": "moved"}, True), ({}, True)],
 )
 def test_only_the_same_images_are_paired(fields, paired):
     dataset = built.DATASET | {"examples": 40}
     right = built.answers(0.5, images=40)
     made = [accuracy(CLEAN, right, dataset=each) for each in (dataset, dataset | fields)]
-    item = results.difference(made[:1], made[1:])
+    item = results.difference(*made)
     assert item.value == 0 and (item.high < 0.08) == paired
+
+
+def test_images_that_are_some_of_the_others_are_of_one_set():
+    """By index and checksum; the first forty of another set have the same indices."""
+
+    def on(count, fingerprint, start):
+        arrays = {"checksum": np.arange(start, start + count)}
+        dataset = built.DATASET | {"fingerprint": fingerprint}
+        return accuracy(CLEAN, np.ones(count), arrays=arrays, dataset=dataset)
+
+    whole = on(100, "a", 0)
+    assert statistics.comparable(whole, on(40, "b", 0))
+    assert not statistics.comparable(whole, on(40, "c", 1000))
+    assert not statistics.comparable(whole, accuracy(CLEAN, np.ones(40), dataset=built.DATASET))
 
 
 def test_a_difference_is_a_mean_over_conditions():
     values = [built.answers(share, images=50, seed=place) for place, share in
               enumerate((0.5, 0.6, 0.3, 0.2))]  # fmt: skip
     made = [accuracy(CLEAN, each) for each in values]
-    item = results.difference(made[:2], made[2:])
+    item = results.mean_difference(made[:2], made[2:])
     shares = [each.mean(axis=1) for each in values]
     expected = results.paired_difference((shares[0] + shares[1]) / 2, (shares[2] + shares[3]) / 2)
     assert item == expected and item.sign == 1
@@ -139,52 +154,3 @@ def test_a_mean_over_conditions_knows_that_hard_images_are_hard_in_all():
     assert ends(results.mean_accuracy(never)) == pytest.approx((0, high / np.sqrt(2)))
     weighted = results.mean_accuracy([accuracy(CLEAN, noisy), accuracy(CLEAN, 0.0)], [1.0, 0.0])
     assert weighted.value == one.value
-
-
-def corruptions(shares, severities=(3,), of=None):
-    """Results of corruptions by name, each with one accuracy."""
-    return [
-        accuracy(
-            built.corrupted(name, s), np.arange(100) < 100 * share, **({} if of is None else of)
-        )
-        for name, share in shares.items()
-        for s in severities
-    ]
-
-
-def test_means_over_corruptions_by_both_rules():
-    shares = {name: 0.5 for name in names.COMMON_CORRUPTIONS} | {"fog": 0.2, "gaussian_noise": 0.8}
-    means = results.corruption_means(corruptions(shares | {"spatter": 0.0}))
-    assert means["mean over corruptions"].value == pytest.approx((13 * 0.5 + 1.0) / 15)
-    assert means["mean over noise"].value == pytest.approx(0.6)
-    categories = (0.6 + 0.5 + (3 * 0.5 + 0.2) / 4 + 0.5) / 4
-    assert means["mean over categories"].value == pytest.approx(categories)
-    assert "mCE" not in means
-    few = results.corruption_means(corruptions({"fog": 0.2, "snow": 0.4}))
-    assert list(few) == ["mean over corruptions"] and few["mean over corruptions"].value == 0.3
-    assert results.corruption_means(corruptions({"spatter": 0.2})) == {}
-
-
-def test_a_mean_is_over_the_severities_that_all_corruptions_have():
-    more = corruptions({"fog": 1.0}, (1, 5)) + corruptions({"fog": 0.6, "snow": 0.0}, (3,))
-    assert results.corruption_means(more)["mean over corruptions"].value == 0.3
-    # The drawn texture stands in for frost only where frost was not measured.
-    frost = corruptions({"frost_procedural": 0.8, "snow": 0.0})
-    assert results.corruption_means(frost)["mean over corruptions"].value == 0.4
-    photographs = corruptions({"frost": 0.2})
-    for both in (frost + photographs, photographs + frost):
-        assert results.corruption_means(both)["mean over corruptions"].value == pytest.approx(0.1)
-
-
-def test_mce_is_defined_on_imagenet_alone():
-    imagenet = {
-        "network": built.network(image_size=224),
-        "dataset": built.DATASET | {"classes": 1000},
-    }
-    shares = {name: 1 - results.mce.ALEXNET_ERRORS[name] for name in names.COMMON_CORRUPTIONS}
-    made = corruptions(shares, names.SEVERITIES, imagenet)
-    means = results.corruption_means(made, accuracy(CLEAN, np.arange(100) < 57))
-    assert means["mCE"].value == pytest.approx(100, abs=1)
-    assert means["relative mCE"].value == pytest.approx(100, abs=3)
-    assert "relative mCE" not in results.corruption_means(made)
-    assert "mCE" not in results.corruption_means(made[1:])

@@ -18,9 +18,9 @@ def plot_tuning(scores: Scores, curve: str = "orientation", units: Sequence[int]
       units: positions of units. Default: four, spread over the preferred spatial frequencies.
     """
     # Altair takes half a second to import.
-    from vone_jax.report import charts
+    from vone_jax.report import layer_charts
 
-    return charts.tuning(scores.arrays(), curve, units).properties(width=_WIDTH)
+    return layer_charts.tuning(scores.arrays(), curve, units).properties(width=_WIDTH)
 
 
 def plot_property(score: PropertyScore) -> Any:
@@ -29,10 +29,10 @@ def plot_property(score: PropertyScore) -> Any:
     Args:
       score: of a property that was scored, such as ``scores["pref_or"]``.
     """
-    from vone_jax.report import charts
+    from vone_jax.report import layer_charts
 
     if score.distribution is None or score.reference_distribution is None:
         raise ValueError(f"{score.label} must be a scored property, it is {score.status!r}")
     shares = {"neurons of macaque V1": score.reference_distribution, "units": score.distribution}
     title = f"{score.label}, {score.unit}" if score.unit else score.label
-    return charts.property_histogram(title, score.edges, shares).properties(width=_WIDTH)
+    return layer_charts.property_histogram(title, score.edges, shares).properties(width=_WIDTH)

@@ -1,19 +1,12 @@
-"""Pixel images as PNG: adversarial images, maps, and mosaics of Gabor filters."""
+"""Pixel images as PNG: photographs, maps, and mosaics of Gabor filters."""
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vone_jax.results import Result, Run
-
-# The page stays small: fewer large images than small ones.
-_SMALL_SIDE, _MANY, _FEW = 64, 8, 4
-_MAX_CONDITIONS = 4
 # Larger images are shrunk for the page.
 MAX_SIDE = 112
 _ROWS, _COLUMNS = 6, 8
@@ -164,97 +157,3 @@ def _chosen(cells: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[int]:
         angles = np.abs((theta[order, None] - theta[chosen] + 90) % 180 - 90)
         chosen.append(order[(angles >= _TURN).all(axis=1).argmax()])
     return chosen
-
-
-def galleries(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Adversarial images that results keep, beside the originals: one gallery for each attack.
-
-    Each is a title, the factor that magnifies the changes, and cards: an image, its true class, and
-    what each network took it for, before the attack and after it.
-    """
-    shown: dict[str, list[tuple[Run, Result]]] = {}
-    for run in runs:
-        for result in run.of_type("Attacked"):
-            if "adversarial" in result.arrays:
-                shown.setdefault(result.label, []).append((run, result))
-    return [_gallery(title, kept) for title, kept in list(shown.items())[:_MAX_CONDITIONS]]
-
-
-def _gallery(title: str, kept: Sequence[tuple[Run, Result]]) -> dict[str, Any]:
-    largest = max(
-        float(np.abs(result.arrays["adversarial"] - result.arrays["original"]).max())
-        for _, result in kept
-    )
-    factor = _magnification(largest)
-    cards: dict[int, dict[str, Any]] = {}
-    for run, result in kept:
-        arrays = dict(result.arrays)
-        names = result.provenance.get("class_names", ())
-        before = _predictions(run)
-        most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
-        places = {int(index): place for place, index in enumerate(arrays["index"])}
-        for i, index in enumerate(arrays["kept"][:most].tolist()):
-            place, original = places[index], arrays["original"][i]
-            adversarial, label = arrays["adversarial"][i], int(arrays["label"][place])
-            after = int(arrays["predicted"][place])
-            card = {"truth": _name(names, label), "original": photograph(original), "attacked": []}
-            cards.setdefault(index, card)["attacked"].append(
-                {
-                    "network": run.label,
-                    "perturbation": photograph(0.5 + factor * (adversarial - original)),
-                    "adversarial": photograph(adversarial),
-                    "before": _name(names, before[index]) if index in before else "",
-                    "after": _name(names, after),
-                    "right": after == label,
-                }
-            )
-    return {"title": title, "factor": factor, "cards": list(cards.values())}
-
-
-def metamers(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Strips of metamers: the originals and a row for each layer of a network, in its order.
-
-    Each strip is a title and images, which have a caption: the true class, or what the network took
-    the metamer for and how well it matches.
-    """
-    strips = []
-    for run in runs:
-        made = sorted(run.of_type("Metamers"), key=lambda result: result.details["place"])
-        for result in made:
-            arrays, names = dict(result.arrays), result.provenance.get("class_names", ())
-            most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
-            if result is made[0]:
-                shown = zip(arrays["original"][:most], arrays["label"].tolist(), strict=False)
-                originals = [{"uri": photograph(x), "caption": _name(names, y)} for x, y in shown]
-                strips.append({"title": f"{run.label}: originals", "images": originals})
-            columns = (arrays[name] for name in ("metamers", "predicted", "decibel"))
-            row = [
-                {
-                    "uri": photograph(image),
-                    "caption": f"{_name(names, int(predicted))}, {decibel:.1f} dB",
-                }
-                for image, predicted, decibel in list(zip(*columns, strict=True))[:most]
-            ]
-            strips.append({"title": f"{run.label}: {result.label}", "images": row})
-    return strips
-
-
-def _predictions(run: Run) -> dict[int, int]:
-    """Index of an image -> the class that a network takes the clean image for."""
-    for result in run.of_type("Clean"):
-        arrays = result.arrays
-        return dict(zip(arrays["index"].tolist(), arrays["predicted"].tolist(), strict=True))
-    return {}
-
-
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if label < len(names) else str(label)
-
-
-def _magnification(largest: float) -> int:
-    """The largest of 1, 2, 5, 10, 20, ... that keeps the perturbation within the grey range."""
-    if largest <= 0:
-        return 1
-    room = 0.5 / largest
-    tens = 10 ** max(0, math.floor(math.log10(max(room, 1.0))))
-    return max(step * tens for step in (1, 2, 5) if step == 1 or step * tens <= room)

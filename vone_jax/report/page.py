@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -12,11 +12,22 @@ import vl_convert
 from markupsafe import Markup
 
 from vone_jax import names
-from vone_jax.report import charts, images, tables
+from vone_jax.report import (
+    charts,
+    comparison,
+    first_screen,
+    gallery,
+    images,
+    layer_charts,
+    observer_charts,
+    provenance,
+    tables,
+)
 from vone_jax.results import Result, Run, Runs, humans
 
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
 FEW_UNITS = 100
+_VERDICTS = ("pass", "warning", "fail")
 # The look that all charts share.
 _CONFIG = {
     "font": "system-ui, sans-serif",
@@ -35,18 +46,13 @@ def render(runs: Runs, chosen: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "chart": _chart}
+    environment.filters |= {"percent": _percent, "chart": _chart, "code": tables.code}
     return environment.get_template("page.html").render(_context(runs, chosen))
 
 
 def _percent(share: float) -> str:
-    """0.8123 -> '81.2 %'."""
-    return f"{100 * share:.1f}\u202f%"
-
-
-def _points(difference: float) -> str:
-    """A signed difference of shares in percentage points: 0.289 -> '+28.9'."""
-    return f"{100 * difference:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0")
+    """0.8123 -> '81.2'. What is not defined is a dash."""
+    return f"{100 * share:.1f}" if share == share else "–"
 
 
 def _chart(chart: Any) -> Markup:
@@ -67,204 +73,148 @@ def _script() -> Markup:
     return Markup(vl_convert.javascript_bundle(lines).replace("</script", "<\\/script"))
 
 
+# Kinds of conditions with a section, or with numbers that stand in the table of all numbers alone.
+_KNOWN = ("clean", "attack", "corruption", "minimal", "certified", "masking", "physiology")
+
+
 def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
-    table = tables.conditions(runs)
+    lines = tables.accuracies(runs)
     base = tables.baseline(runs, chosen)
-    compared = [(run, tables.compare(table, run, base)) for run in runs if run is not base]
-    compared = [(run, lines) for run, lines in compared if lines]
-    scores = tables.means(table, runs)
-    distances = _numbers(runs, "Minimal")
-    attacked = {each.norm for each in table} | {r.condition["attack"]["norm"] for _, r in distances}
-    attacked |= {result.condition["norm"] for _, result in _numbers(runs, "Certified")}
-    norms = [norm for norm in names.NORMS if norm in attacked]
-    corrupted = any(each.kind == "Corrupted" for each in table)
+    others = [run for run in runs if run is not base]
+    compared = {run.label: comparison.compare_all(lines, run, base) for run in others}
     labels = [run.label for run in runs]
-    datasets = {
-        " ".join(str(r.identity["dataset"].get(n) or "") for n in ("name", "split")).strip(". ")
-        for run in runs
-        for r in run.results
-        if "accuracy" in r.measured
-    }
+    norms = [norm for norm in names.NORMS if any(line.row.get("norm") == norm for line in lines)]
     logged = ("loss", "accuracy")
+    ladders = (charts.ladder(lines, labels, norm) for norm in norms)
     return {
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
         "runs": runs,
+        "labels": labels,
         "base": base,
-        "datasets": sorted(datasets),
-        "images": sorted(
-            {r.identity["dataset"]["examples"] for each in table for r in each.results.values()}
-        ),
         "date": max(str(r.provenance.get("started", "")) for run in runs for r in run.results)[:10],
-        "sentences": [tables.sentence(run, base, lines) for run, lines in compared],
-        "overview": charts.overview(table, runs),
-        "cautions": tables.cautions(runs, table),
+        "sentences": [comparison.sentence(run, base, lines) for run in others],
+        "facts_shown": first_screen.facts(runs, lines, base),
+        "lines": lines,
+        "signed": comparison.signed,
         "compared": compared,
-        # Condition -> the accuracy of the baseline.
-        "compared_in": {name: line.theirs for _, lines in compared for name, line in lines.items()},
-        "headlines": {label: tables.headline(line) for label, line in scores.items()},
-        "scores": scores,
+        "footnotes": comparison.footnotes(compared),
+        "warnings": first_screen.warnings(runs, lines),
+        "ladders": [each for each in ladders if each is not None],
+        "distances": _numbers(runs, "minimal"),
         "calibration": _calibration(runs),
-        "columns": list(dict.fromkeys(name for line in scores.values() for name in line)),
-        "ladders": [(norm, charts.ladder(table, runs, norm)) for norm in norms],
-        "attacks": _attacks(table),
-        "distances": distances,
-        "masking": _numbers(runs, "Masking"),
-        "galleries": images.galleries(runs),
-        "corruptions": charts.corruptions(table, runs) if corrupted else None,
+        "masking": [each for run in runs for each in _masking(run)],
+        "gallery": gallery.attacked(lines, runs),
+        "corruptions": _corruptions(runs),
+        "categories": tables.categories(runs),
         "fourier": [
-            (f"{run.label}: {result.label}", charts.fourier(result))
-            for run, result in _numbers(runs, "FourierMap")
+            (f"{run.label}: {result.label}", observer_charts.fourier(result))
+            for run, result in _numbers(runs, "fourier map")
         ],
-        "metamers": images.metamers(runs),
-        "recognised": charts.metamers(runs),
+        "metamers": gallery.metamers(runs),
+        "recognised": observer_charts.metamers(runs),
         "observers": f"{humans.METAMERS['AlexNet'].source}; chance is {humans.CHANCE:.1%}",
-        "geometry": charts.geometry(runs),
-        "psychophysics": charts.psychophysics(runs),
-        "critical_bands": charts.critical_bands(runs),
+        "geometry": layer_charts.geometry(runs),
+        "psychophysics": observer_charts.psychophysics(runs),
+        "critical_bands": observer_charts.critical_bands(runs),
         "humans": humans,
         "banks": _banks(runs),
         "physiology": _physiology(runs),
         "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],
-        "table": table,
-        "others": _others(runs),
+        "further": tables.further(runs, _KNOWN),
+        "numbers": runs.to_frame().to_dict("records"),
         "script": _script(),
-        "notes": {run.label: _notes(run) for run in runs},
+        "differing": provenance.differing(runs),
         "anchors": {
             (run.label, result.name): f"r{place}-{at}"
             for place, run in enumerate(runs)
             for at, result in enumerate(run.results)
         },
-        "facts_of": _facts,
-        "settings": {run.label: _settings(run) for run in runs},
+        "facts_of": provenance.facts,
+        "settings": {run.label: provenance.settings(run) for run in runs},
         "command": names.command("report.py") if names.installed() else "python -m vone_jax.report",
     }
 
 
-def _attacks(table: Sequence[tables.Condition]) -> list[tuple[str, str]]:
-    """(attack in words, its settings at the largest radius), with networks that differ apart."""
-    settings: dict[str, dict[str, str]] = {}
-    for each in table:
-        if each.norm:
-            ladder = settings.setdefault(f"{each.series} {names.NORM_LABELS[each.norm]}", {})
-            for label, result in each.results.items():
-                shown = result.condition.get("several") or [result.condition["attack"]]
-                codes = ({n: v for n, v in attack.items() if n != "eps"} for attack in shown)
-                ladder[label] = "; ".join(map(_code, codes))
-    rows = []
-    for attack, by_network in settings.items():
-        for code in dict.fromkeys(by_network.values()):
-            of = [label for label, each in by_network.items() if each == code]
-            apart = "" if len(of) == len(by_network) else f" on {', '.join(of)}"
-            rows.append((attack + apart, code))
-    return rows
-
-
-def _code(fields: Mapping[str, Any]) -> str:
-    """An attack as code, without what is None."""
-    given = [
-        f"{name}={_code(value) if isinstance(value, dict) else _rounded(value)}"
-        for name, value in fields.items()
-        if name != "type" and value is not None
-    ]
-    return f"{fields.get('type', '')}({', '.join(given)})"
-
-
-def _rounded(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _numbers(runs: Runs, *kinds: str) -> list[tuple[Run, Result]]:
-    return [(run, result) for run in runs for result in run.of_type(*kinds)]
+    return [(run, result) for run in runs for result in run.of(*kinds)]
 
 
-def _calibration(runs: Runs) -> list[tuple[Run, Result, int, dict[str, float]]]:
-    """Numbers of the calibration on clean images, for each number of averaged draws."""
-    rows = []
-    for run, result in _numbers(runs, "Clean"):
-        of_draws: dict[int, dict[str, float]] = {}
-        for name, entry in result.measured.items():
-            if "draws" in entry:
-                of_draws.setdefault(entry["draws"], {})[name.partition(",")[0]] = entry["value"]
-        rows += [(run, result, draws, numbers) for draws, numbers in of_draws.items()]
-    return rows
+def _masking(run: Run) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """The checks for masked gradients: label, what was measured, and the checks.
+
+    The quick checks of all attacks on a network stand together, each with its worst verdict.
+    """
+    for result in run.of("masking"):
+        yield run.label, result.label, result.details["checks"]
+    worst: dict[str, dict[str, Any]] = {}
+    for check in (c for result in run.results for c in result.details.get("masking", ())):
+        known = worst.setdefault(check["question"], check)
+        if _VERDICTS.index(check["verdict"]) > _VERDICTS.index(known["verdict"]):
+            worst[check["question"]] = check
+    if worst:
+        yield run.label, "quick checks", list(worst.values())
 
 
-def _others(runs: Runs) -> list[tuple[Run, Result, list[tuple[str, str]]]]:
-    """The numbers of kinds that have no section of their own."""
-    shown = ("Clean", "Attacked", "Corrupted", "Minimal", "Masking", "Physiology")
-    return [
-        (run, result, [(name, f"{result.value(name):.6g}") for name in result.measured])
-        for run in runs
-        for result in run.results
-        if result.condition["type"] not in shown and result.measured
-    ]
+def _corruptions(runs: Runs) -> list[tuple[str, str, Any]]:
+    """Name and chart of each group of corruptions, and the members of one that is in no mean."""
+    groups: dict[str, Sequence[str]] = dict(names.CORRUPTION_CATEGORIES)
+    groups["weather"] = [*groups["weather"], names.PROCEDURAL_FROST]
+    in_means = set(groups)
+    groups["extra corruptions of ImageNet-C"] = names.EXTRA_CORRUPTIONS
+    groups["ImageNet-C-bar"] = names.C_BAR_CORRUPTIONS
+    known = {name for members in groups.values() for name in members}
+    measured = dict.fromkeys(r.row["corruption"] for _, r in _numbers(runs, "corruption"))
+    groups["others"] = [name for name in measured if name not in known]
+    found = []
+    for group, members in groups.items():
+        if (chart := charts.corruptions(runs, members)) is not None:
+            words = ", ".join(name for name in members if name in measured).replace("_", " ")
+            title = group[0].upper() + group[1:]
+            found.append((title, "" if group in in_means else words, chart))
+    return found
 
 
-def _notes(run: Run) -> list[str]:
-    """What was assumed when a network was opened, and facts about it."""
-    first = run.results[0]
-    network, noise = first.identity["network"], first.identity["network"]["test_noise"]
-    return [
-        f"{first.provenance.get('parameters', 0):,} parameters",
-        f"images of {network['image_size']} pixels",
-        f"noise: {'none' if noise is None else _code(noise)}",
-        *first.provenance.get("notes", ()),
-    ]
-
-
-def _settings(run: Run) -> str:
-    """The experiment that trained a network, or its description, as JSON."""
-    shown = run.experiment or run.results[0].identity["network"]["description"]
-    return json.dumps(shown, indent=1, ensure_ascii=False)
-
-
-def _facts(result: Result) -> dict[str, str]:
-    """The provenance of a result in words."""
-    identity, made = result.identity, result.provenance
-    dataset = identity["dataset"]
-    protocol = {n: v for n, v in identity["protocol"].items() if n != "type"}
-    versions = made.get("versions", {})
-    return {
-        "condition": _code(result.condition),
-        "judged": ", ".join(f"{name} {value}" for name, value in protocol.items()),
-        "data": f"{dataset['name']} {dataset.get('split') or ''}, {dataset['examples']} images",
-        "seed": str(identity["seed"]),
-        "precision": str(identity["matmul_precision"]),
-        "weights": str(identity["network"]["checksum"]),
-        "command": str(made.get("command", "")),
-        "device": str(made.get("device", "")),
-        "started": str(made.get("started", "")),
-        "seconds": f"{made.get('wall_seconds') or 0:.1f}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
+def _calibration(runs: Runs) -> list[tuple[Run, Result, str, dict[str, Mapping[str, Any]]]]:
+    """The rows of the calibration on clean images, for each number of averaged draws."""
+    found = []
+    for run, result in _numbers(runs, "clean"):
+        of_draws: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for row in result.rows:
+            number, _, draws = row.get("number", "").partition(", ")
+            if draws.endswith((" draw", " draws")):
+                of_draws.setdefault(draws.split()[0], {})[number] = row
+        found += [(run, result, draws, numbers) for draws, numbers in of_draws.items()]
+    return found
 
 
 def _banks(runs: Runs) -> list[dict[str, Any]]:
-    """The pictures of V1: kernels, parameters, and responses to an image; equal banks once."""
-    shown: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        for result in run.of_type("FrontEnd"):
-            arrays = dict(result.arrays)
-            key = arrays["kernels_in_phase"].tobytes().hex()
-            if key in shown:
-                shown[key]["labels"].append(run.label)
-                continue
-            shown[key] = {
-                "labels": [run.label],
-                "cells": len(arrays["sf"]),
-                "side": arrays["kernels_in_phase"].shape[1],
-                "degrees": arrays["kernels_in_phase"].shape[1] / float(arrays["pixels_per_degree"]),
-                "mosaics": images.mosaics(arrays),
-                "histograms": [charts.bank_histogram(arrays, name) for name in charts.PARAMETERS],
-                "image": images.photograph(arrays["image"]),
-                "maps": images.response_maps(arrays),
-            }
+    """The pictures of V1: kernels, parameters, and responses to an image; equal V1s once."""
+    shown: dict[tuple, dict[str, Any]] = {}
+    for run, result in _numbers(runs, "front end"):
+        arrays = dict(result.arrays)
+        # Two V1s with equal kernels can have other gains or noise, and so other responses.
+        key = tuple((name, arrays[name].tobytes()) for name in sorted(arrays))
+        if key in shown:
+            shown[key]["labels"].append(run.label)
+            continue
+        shown[key] = {
+            "labels": [run.label],
+            "cells": len(arrays["sf"]),
+            "side": arrays["kernels_in_phase"].shape[1],
+            "degrees": arrays["kernels_in_phase"].shape[1] / float(arrays["pixels_per_degree"]),
+            "mosaics": images.mosaics(arrays),
+            "histograms": [
+                layer_charts.bank_histogram(arrays, name) for name in layer_charts.PARAMETERS
+            ],
+            "image": images.photograph(arrays["image"]),
+            "maps": images.response_maps(arrays),
+        }
     return list(shown.values())
 
 
 def _physiology(runs: Runs) -> dict[str, Any] | None:
     """The scores of layers, and the distributions of the best layer of each network."""
-    recorded = _numbers(runs, "Physiology")
+    recorded = _numbers(runs, "physiology")
     scored = [(run, result) for run, result in recorded if "properties" in result.details]
     if not recorded:
         return None
@@ -286,11 +236,11 @@ def _physiology(runs: Runs) -> dict[str, Any] | None:
         first = scored[0][1].details["properties"][name]
         shares = {"neurons of macaque V1": first["reference_distribution"]}
         for label, result in reversed(best.items()):
-            layer = f"{label}, {result.condition['layer']}"
+            layer = f"{label}, {result.row['layer']}"
             shares[layer] = result.details["properties"][name]["distribution"]
         unit = f", {first['unit']}" if first["unit"] else ""
         title = f"{first['label']}{unit}"
-        panels.append(charts.property_histogram(title, first["edges"], shares))
+        panels.append(layer_charts.property_histogram(title, first["edges"], shares))
     properties = [scored[0][1].details["properties"][name] for name in shared]
     return {
         "columns": [each["label"] for each in properties],

@@ -1,162 +1,259 @@
-"""What the page says in tables and sentences, from the data frame of runs."""
+"""The lines of the page's tables: a condition each, with a number of each network."""
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from vone_jax import names, results
-from vone_jax.results import Interval, Result, ResultError, Run, Runs, statistics
+from vone_jax.results import Interval, Result, ResultError, Run, Runs
+from vone_jax.results.row import Row, is_of
 
-# The order of kinds of conditions in tables.
-_KINDS = ("Clean", "Attacked", "Certified", "Corrupted")
-_CATEGORIES = tuple(names.CORRUPTION_CATEGORIES)
-# With fewer images, differences are not put in words.
-_FEW_IMAGES = 20
-
-# The mean over the common corruptions that were measured.
-MEAN = "mean over corruptions"
-ALIKE = "cannot be told apart"
-BROKEN = "both at chance or below"
-TOO_FEW = "too few images"
+# Numbers of the main table, and the order of the kinds of conditions in it. Other kinds, such as
+# one of the user's own, stand last.
+_ACCURACIES = ("accuracy", "certified accuracy", "mCE", "relative mCE")
+_KINDS = ("clean", "attack", "minimal", "certified", "mean over")
+# Kinds whose accuracies stand in a section of their own.
+_APART = ("corruption", "metamers", "psychophysics", "critical bands", "physiology", "masking")
+# What replaces the network's own noise and the default decision.
+_CONTROLS = ("noise", "decision", "attack_noise", "tag", "form")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Condition:
-    """A condition in which networks were measured: a row of a table.
+class Cell:
+    """A number of a network.
 
     Attributes:
-      name: the name of its results, the same for all networks; it ends with the tag.
-      label: the condition in words.
-      results: label of a network -> its result.
+      row: its row.
+      results: its result, or those that a mean is over.
+      weights: the weight of each result; they sum to 1.
     """
 
-    name: str
-    label: str
-    results: Mapping[str, Result]
+    row: Row
+    results: tuple[Result, ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def interval(self) -> Interval:
+        """The number with its interval; NaN for what is not defined."""
+        ends = (self.row.get(name) for name in ("value", "low", "high"))
+        return Interval(*(float("nan") if end is None else float(end) for end in ends))
+
+    @property
+    def paired(self) -> bool:
+        """True if the number is the accuracy of the decisions that its results keep."""
+        return self.row["number"] == "accuracy" and all(
+            sum(row.get("number") == "accuracy" for row in each.rows) == 1
+            and {"index", "right"} <= each.arrays.keys()
+            for each in self.results
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Line:
+    """A condition and a number, with the cells of the networks that have it.
+
+    Attributes:
+      row: a row of the condition, that of a network with noise if there is one.
+      over: the corruptions and severities of a mean, in words; empty for others.
+      cells: label of a network -> its cell.
+    """
+
+    row: Row
+    cells: Mapping[str, Cell]
+    over: str = ""
 
     @functools.cached_property
-    def fields(self) -> dict[str, Any]:
-        """The condition of its first result as JSON values."""
-        return next(iter(self.results.values())).condition
+    def label(self) -> str:
+        """The condition and the number in words."""
+        return _label(self.row)
 
     @property
-    def kind(self) -> str:
-        """The kind of the condition, such as "Attacked"."""
-        return self.fields["type"]
-
-    @property
-    def attack(self) -> dict[str, Any]:
-        """The attack, or the first of several, as JSON values; empty without one."""
-        return self.fields.get("attack") or next(iter(self.fields.get("several", ())), {})
-
-    @property
-    def norm(self) -> str:
-        """The norm of the attack; empty without one."""
-        return self.attack.get("norm", "")
-
-    @property
-    def eps(self) -> float:
-        """The radius of the attack; 0 without one."""
-        return float(self.attack.get("eps", 0.0))
-
-    @property
-    def radius(self) -> str:
-        """The norm and the radius in words, such as "L∞ 4/255"."""
-        return f"{names.NORM_LABELS[self.norm]} {names.eps_label(self.norm, self.eps)}"
+    def title(self) -> str:
+        """The label without the number of steps, which stands in the ``note``."""
+        return _label({name: each for name, each in self.row.items() if name != "steps"})
 
     @property
     def series(self) -> str:
-        """The condition in words without its radius: the same for attacks of one ladder."""
-        return self.label.replace(f" {self.radius}", "") if self.norm else self.label
+        """The label without a radius: the same for attacks of one ladder."""
+        return _label({name: each for name, each in self.row.items() if name != "eps"})
 
     @property
-    def differences(self) -> list[str]:
-        """The settings in which the networks were measured otherwise, in words.
+    def is_main(self) -> bool:
+        """True for the network's own noise and the default decision, without a tag."""
+        return is_main(self.row)
 
-        Noise draws are left out: a network without noise needs one.
-        """
-        told: dict[str, None] = {}
-        first, *others = map(_comparable, self.results.values())
-        for other in others:
-            told |= dict.fromkeys(results.differences(other, first))
-        return list(told)
+    @property
+    def is_share(self) -> bool:
+        """False for a mean corruption error, which is in percent of AlexNet's."""
+        return "mCE" not in self.row["number"]
 
+    @property
+    def attack(self) -> dict[str, Any]:
+        """The attack as JSON values; empty without one."""
+        noisy = [cell for cell in self.cells.values() if cell.row.get("draws") is not None]
+        first = next(iter(noisy or self.cells.values()))
+        return first.results[0].identity["condition"].get("attack") or {}
 
-def _comparable(result: Result) -> dict[str, Any]:
-    """What must be equal for two networks to be compared."""
-
-    def without_draws(value: Any) -> Any:
-        if isinstance(value, list):
-            return [without_draws(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        hidden = ("eot_samples", "kept", "stochastic", "without_noise")
-        return {name: without_draws(item) for name, item in value.items() if name not in hidden}
-
-    dataset = result.identity["dataset"]
-    shown = ("name", "split", "examples", "total", "checksum")
-    return {
-        "condition": without_draws(result.condition),
-        "dataset": {name: dataset.get(name) for name in shown},
-    }
+    @property
+    def note(self) -> str:
+        """What is said below the title: the steps of an attack, or what a mean is over."""
+        return _steps({**self.attack, **self.row}) if "attack" in self.row else self.over
 
 
-def conditions(runs: Runs) -> list[Condition]:
-    """The conditions with an accuracy, in the order of tables.
+def is_main(row: Row) -> bool:
+    """True for the network's own noise and the default decision, without a tag."""
+    return all(row.get(name) is None for name in _CONTROLS)
 
-    Raises:
-      ResultError: if a network has a condition twice.
+
+def _label(row: Row) -> str:
+    label, number = results.label(row), row["number"]
+    if is_of(row, "certified"):
+        return label.replace("certified", number, 1)
+    return label if number == "accuracy" else f"{label}, {number}"
+
+
+def _is_accuracy(row: Row) -> bool:
+    """True for a number of the main table; of a certificate also the accuracies of its vote."""
+    of_vote = is_of(row, "certified") and row["number"].startswith("accuracy")
+    return (row["number"] in _ACCURACIES or of_vote) and not is_of(row, *_APART)
+
+
+def _steps(attack: Mapping[str, Any]) -> str:
+    """The steps and the noise draws of an attack, such as "64 steps of eps/32, 10 draws".
+
+    ``attack`` has the fields of the attack and the columns of its row.
     """
-    frame = runs.to_frame()
-    accuracies = frame[frame["number"] == "accuracy"]
-    try:
-        table = accuracies.pivot(index="result", columns="network", values="value")
-    except ValueError:
-        raise ResultError(
-            "a network has a condition twice; give each result a tag of its own, or each network "
-            "a label of its own"
-        ) from None
-    measured = {(run.label, result.name): result for run in runs for result in run.results}
+    eps, size, rule = (attack.get(name) for name in ("eps", "step_size", "step_rule"))
+    count, draws = attack.get("steps"), attack.get("attack_draws", 1)
+    of = f" of {rule}" if rule else ""
+    if size and eps:
+        parts = eps / size
+        whole = abs(parts - round(parts)) < 1e-6 * parts
+        of = f" of eps/{round(parts)}" if whole else f" of {size / eps:.3g} eps"
+    words = [f"{count} steps{of}"] if count else []
+    return ", ".join([*words, *([f"{draws} draws"] if draws > 1 else [])])
+
+
+def code(value: Any) -> str:
+    """A dataclass in its JSON form as the call that makes it, without what is None."""
+    if isinstance(value, Mapping):
+        given = (f"{n}={code(v)}" for n, v in value.items() if n != "type" and v is not None)
+        return f"{value.get('type', '')}({', '.join(given)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(code, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def accuracies(runs: Runs) -> list[Line]:
+    """The lines of the main table: accuracies, and the means over corruptions.
+
+    The conditions with the networks' own noise come first, then those with other noise or another
+    decision, and those with a tag.
+    """
+    entries = [each for each in _measured(runs) if _is_accuracy(each.row)]
+    return sorted(_lines([*entries, *_means(runs, [""])]), key=_order)
+
+
+def categories(runs: Runs) -> list[Line]:
+    """The lines of the means over categories of corruptions, and over these means."""
+    return sorted(_lines(_means(runs, [*names.CORRUPTION_CATEGORIES, "all"])), key=_order)
+
+
+def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
+    """The numbers of conditions whose kind is not shown, and which are not in the main table."""
+    found = (each for each in _measured(runs) if not is_of(each.row, *shown))
+    return _lines([each for each in found if not _is_accuracy(each.row)])
+
+
+class _Entry(NamedTuple):
+    """A number of a network, see ``Cell`` and ``Line``."""
+
+    network: str
+    row: Row
+    results: tuple[Result, ...]
+    weights: tuple[float, ...] = (1.0,)
+    over: str = ""
+
+
+def _measured(runs: Runs) -> list[_Entry]:
+    return [
+        _Entry(run.label, row, (result,))
+        for run in runs
+        for result in run.results
+        for row in result.rows
+        if "number" in row
+    ]
+
+
+def _means(runs: Runs, chosen: Sequence[str]) -> list[_Entry]:
+    """Means over corruptions of some categories."""
+    by_label = {(run.label, each.label): each for run in runs for each in run.results}
     found = []
-    for name, row in table.iterrows():
-        labels = [run.label for run in runs if bool(pd.notna(row.get(run.label)))]
-        by_network = {label: measured[label, str(name)] for label in labels}
-        tag = next(iter(by_network.values())).identity["tag"]
-        label = next(iter(by_network.values())).label
-        found.append(Condition(str(name), f"{label}, {tag}" if tag else label, by_network))
-    return sorted(found, key=_order)
+    for mean in results.means(runs.to_frame()).to_dict("records"):
+        if mean["category"] not in chosen:
+            continue
+        network, weights = mean["network"], mean["weights"]
+        row = {name: mean[name] for name in results.COLUMNS if pd.notna(mean[name])}
+        averaged = tuple(by_label[network, label] for label in weights)
+        found.append(_Entry(network, row, averaged, tuple(weights.values()), mean["over"]))
+    return found
 
 
-def _order(condition: Condition) -> tuple:
-    kind, norm = condition.kind, condition.norm
+def _lines(entries: Sequence[_Entry]) -> list[Line]:
+    """A line for each condition and number, in order of appearance.
+
+    A network without noise stands in each line whose condition it meets, also under a decision or a
+    noise that it does not have, see ``results.same_condition``.
+    """
+    grouped: dict[Any, list[_Entry]] = {}
+    for each in entries:
+        grouped.setdefault((results.condition_key(each.row), each.over), []).append(each)
+    networks = dict.fromkeys(each.network for each in entries)
+    quiet = [each for each in entries if each.row.get("draws") is None]
+    lines = []
+    for (_, over), own in grouped.items():
+        noisy = [each.row for each in own if each.row.get("draws") is not None]
+        row = [*noisy, own[0].row][0]
+        # Two networks without noise are of one condition only if their rows say so.
+        meeting = [
+            each
+            for each in quiet
+            if (noisy or "noise" in row)
+            and each.over == over
+            and results.same_condition(each.row, row)
+        ]
+        cells = {each.network: Cell(*each[1:4]) for each in (*meeting, *own)}
+        lines.append(Line(row, {name: cells[name] for name in networks if name in cells}, over))
+    return lines
+
+
+def _order(line: Line) -> tuple:
+    row = line.row
+    kind = next((at for at, kind in enumerate(_KINDS) if row["condition"].startswith(kind)), 9)
+    norm = names.NORMS.index(row["norm"]) if row.get("norm") in names.NORMS else -1
+    without_controls = {name: each for name, each in row.items() if name not in _CONTROLS}
     return (
-        _KINDS.index(kind) if kind in _KINDS else len(_KINDS),
-        names.NORMS.index(norm) if norm in names.NORMS else len(names.NORMS),
-        condition.series if norm else "",
-        condition.eps,
-        condition.name,
+        not line.is_main,
+        kind,
+        norm,
+        _label({name: each for name, each in without_controls.items() if name != "eps"}),
+        row.get("eps") or 0.0,
+        line.label,
     )
 
 
-def accuracy(result: Result) -> Interval:
-    """The accuracy of a result with its interval."""
-    entry = result.measured["accuracy"]
-    return Interval(entry["value"], entry["low"], entry["high"])
-
-
 def chance(result: Result) -> float:
-    """The accuracy of guessing."""
-    return 1 / result.identity["dataset"]["classes"]
+    """The accuracy of guessing among the classes whose logits count."""
+    return 1 / result.provenance["logits_classes"]
 
 
-def guesses(result: Result) -> bool:
-    """True if an accuracy is not above that of guessing."""
-    return accuracy(result).low <= chance(result)
+def at_chance(cell: Cell) -> bool:
+    """True if an accuracy cannot be told from that of guessing, or is below it."""
+    return cell.interval.low <= chance(cell.results[0])
 
 
 def baseline(runs: Runs, chosen: str | None = None) -> Run:
@@ -170,167 +267,16 @@ def baseline(runs: Runs, chosen: str | None = None) -> Run:
       ResultError: if no network is named so.
     """
     if chosen is None:
-        return next((run for run in runs if not has_v1(run)), runs[0])
+        return next((run for run in runs if not _has_v1(run)), runs[0])
     for run in runs:
-        if chosen == run.label or Path(chosen).resolve() == run.path.resolve():
+        if chosen == run.label or Path(chosen).resolve() == Path(run.path).resolve():
             return run
     known = ", ".join(str(run.path) for run in runs)
     raise ResultError(f"baseline must be one of {known}, got {chosen}")
 
 
-def has_v1(run: Run) -> bool:
+def _has_v1(run: Run) -> bool:
     """True for a VOneNet or an EVNet, and for networks with code of a user."""
     description = run.results[0].identity["network"]["description"]
     model = description.get("model", {})
     return "v1" in model or not model or "program" in description
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A condition in which a network is compared with the baseline.
-
-    Attributes:
-      theirs: the accuracy of the baseline, with its interval.
-      difference: the accuracy of the network minus that of the baseline, with its interval.
-      paired: whether both are on the same images.
-      verdict: the difference in words, for the network.
-      attack: whether the condition is an attack.
-    """
-
-    theirs: Interval
-    difference: Interval
-    paired: bool
-    verdict: str
-    attack: bool = False
-
-
-def compare(table: Sequence[Condition], run: Run, base: Run) -> dict[str, Comparison]:
-    """Condition in words -> comparison, with one for all corruptions that both networks share."""
-    shared = [each for each in table if {run.label, base.label} <= each.results.keys()]
-    groups = {each.label: [each] for each in shared if each.kind != "Corrupted"}
-    if corrupted := averaged(shared):
-        groups[MEAN] = corrupted
-    return {label: _compared(group, run, base) for label, group in groups.items()}
-
-
-def _compared(group: Sequence[Condition], run: Run, base: Run) -> Comparison:
-    ours, theirs = ([each.results[of.label] for each in group] for of in (run, base))
-    difference = results.difference(ours, theirs)
-    attack = bool(group[0].norm)
-    better = "accurate" if group[0].kind == "Clean" else "robust"
-    verdict = {1: f"more {better}", -1: f"less {better}", 0: ALIKE}[difference.sign]
-    if any(each.differences for each in group):
-        verdict = "measured in different ways"
-    elif min(each.identity["dataset"]["examples"] for each in (*ours, *theirs)) < _FEW_IMAGES:
-        verdict = TOO_FEW
-    # Where attacks break both networks, a stochastic one is still right now and then by chance.
-    elif attack and guesses(ours[0]) and guesses(theirs[0]):
-        verdict = BROKEN
-    paired = statistics.paired(ours, theirs)
-    return Comparison(results.mean_accuracy(theirs), difference, paired, verdict, attack)
-
-
-def sentence(run: Run, base: Run, lines: Mapping[str, Comparison]) -> str:
-    """The comparison of a network with the baseline in one sentence."""
-    attacks = [line for line in lines.values() if line.attack]
-    if not attacks:
-        return f"{run.label} and {base.label} share no attack."
-    counts = Counter(line.verdict for line in attacks)
-    told = len(attacks) - counts[BROKEN]
-    if not told:
-        return f"Every attack here leaves {run.label} and {base.label} at chance or below."
-    of = f"of {told} attack condition{'s' if told > 1 else ''}"
-    parts = [
-        f"{verdict} than {base.label} in {counts[verdict]} {of}"
-        for verdict in ("more robust", "less robust")
-        if counts[verdict]
-    ]
-    if parts:
-        rest = f"; the two {ALIKE} in {counts[ALIKE]}" if counts[ALIKE] else ""
-        text = f"{run.label} is {' and '.join(parts)}{rest}."
-    elif counts[ALIKE]:
-        text = f"{run.label} and {base.label} {ALIKE} in {counts[ALIKE]} {of}."
-    else:
-        text = f"{run.label} and {base.label}: {', '.join(counts)} in all {told} attack conditions."
-    if counts[BROKEN]:
-        noun = "attack" if counts[BROKEN] == 1 else "attacks"
-        text += f" {counts[BROKEN]} further {noun} left both at chance or below."
-    return text
-
-
-def means(table: Sequence[Condition], runs: Runs) -> dict[str, dict[str, Interval]]:
-    """Network -> the numbers of its line in the table of scores, by name.
-
-    Clean, the mean over the radii of each ladder of attacks, and the means over corruptions. A
-    mean is over the conditions that all networks have that have any of them.
-    """
-    scores: dict[str, dict[str, Interval]] = {run.label: {} for run in runs}
-    for condition in table:
-        if condition.kind == "Clean":
-            for label, result in condition.results.items():
-                scores[label][condition.label] = accuracy(result)
-    ladders: dict[tuple[str, str], list[Condition]] = {}
-    for condition in table:
-        if condition.norm:
-            ladders.setdefault((condition.norm, condition.series), []).append(condition)
-    for (norm, series), ladder in ladders.items():
-        labels = {label for each in ladder for label in each.results}
-        shared = [each for each in ladder if labels == each.results.keys()]
-        radii = ", ".join(names.eps_label(norm, each.eps) for each in shared)
-        name = f"{series} {names.NORM_LABELS[norm]}"
-        name += f", mean over {radii}" if len(shared) > 1 else f" {radii}"
-        for label in labels if shared else ():
-            scores[label][name] = results.mean_accuracy([e.results[label] for e in shared])
-    corrupted = averaged(table)
-    labels = {label for each in corrupted for label in each.results}
-    shared = [each for each in corrupted if labels == each.results.keys()]
-    clean = next((each for each in table if each.kind == "Clean"), None)
-    for run in runs if shared else ():
-        if run.label in labels:
-            own = [each.results[run.label] for each in shared]
-            found = clean and clean.results.get(run.label)
-            scores[run.label] |= results.corruption_means(own, found)
-    return scores
-
-
-def averaged(table: Sequence[Condition]) -> list[Condition]:
-    """The corruptions that means are over: the common ones, or all if there are none of these."""
-    corrupted = [each for each in table if each.kind == "Corrupted"]
-    known = (*names.COMMON_CORRUPTIONS, names.PROCEDURAL_FROST)
-    return [each for each in corrupted if each.fields["corruption"] in known] or corrupted
-
-
-def headline(scores: Mapping[str, Interval]) -> dict[str, Interval]:
-    """The scores that stand at the top of the page: without parts of means."""
-    hidden = ("mean over categories", "relative mCE", *(f"mean over {c}" for c in _CATEGORIES))
-    return {name: item for name, item in scores.items() if name not in hidden}
-
-
-def cautions(runs: Runs, table: Sequence[Condition]) -> list[str]:
-    """What a reader must know: warnings of the evaluation, and results that do not compare."""
-    told: dict[str, list[str]] = {}
-    for run in runs:
-        for result in run.results:
-            for warning in result.warnings:
-                told.setdefault(warning, []).append(f"{run.label}, {result.label}")
-    found = [f"{_listing(where)}: {warning}" for warning, where in told.items()]
-    for condition in table:
-        if condition.differences:
-            found.append(
-                f"{condition.label} was measured in different ways: "
-                f"{'; '.join(condition.differences[:3])}."
-            )
-    for run in runs:
-        if run.unfinished:
-            found.append(f"{run.label} has unfinished results: {', '.join(run.unfinished)}.")
-        clean = [each for each in table if each.kind == "Clean" and run.label in each.results]
-        if clean and guesses(clean[0].results[run.label]):
-            found.append(
-                f"{run.label} is near chance on clean images, so its robustness says little."
-            )
-    return found
-
-
-def _listing(items: Sequence[str]) -> str:
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return f"{'; '.join(items[:3])}{more}"

@@ -13,13 +13,22 @@ from vone_jax.results.consistency import (
     error_consistency,
     read_trials,
 )
-from vone_jax.results.corruption_means import corruption_means
-from vone_jax.results.result import Result, ResultError, differences, read, write
+from vone_jax.results.means import means
+from vone_jax.results.result import (
+    Result,
+    ResultError,
+    differences,
+    is_complete,
+    read,
+    write,
+)
+from vone_jax.results.row import COLUMNS, condition_key, label, same_condition, stem
 from vone_jax.results.runs import Run, Runs, load
 from vone_jax.results.statistics import (
     Interval,
     accuracy,
     difference,
     mean_accuracy,
+    mean_difference,
     paired_difference,
 )

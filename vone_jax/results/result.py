@@ -1,23 +1,28 @@
-"""A result: one measured condition of one network, as two files NAME.json and NAME.npz.
+"""A result: one measured condition of one network, as two files STEM.json and STEM.npz.
 
 The JSON file has the fields of ``Result``. It is written last and whole, so it stands for a
 complete result. The NPZ file has arrays with a row for each example, such as ``index`` in the data
 set, ``label``, and ``right`` (N, draws).
 """
 
-import contextlib
 import dataclasses
 import json
+import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vone_jax import files
+from vone_jax.results import row as rows_of
+from vone_jax.results.row import COLUMNS
+
+# What is a column of a number, and not of the condition.
+_NUMBER = ("number", "value", "low", "high")
 
 
 class ResultError(ValueError):
@@ -29,13 +34,9 @@ class Result:
     """One measured condition of one network.
 
     Attributes:
-      name: the stem of its files, unique among the results of a network. It ends with the tag.
+      rows: one for each number, at least one, see ``results.row``.
       identity: what was measured, as JSON values: "condition", "protocol", "dataset", "network",
-        "seed", "tag" and "matmul_precision". Work is continued or used again only if it is equal.
-      measured: name of a number -> ``{"value": ...}``, with the ends "low" and "high" of its 95 %
-        interval over images if it has one, and with "eps" if it is for one radius of several.
-        A value of None is not defined or infinite.
-      label: the condition in words, such as "PGD L∞ 4/255".
+        "seed", "tag" and others. Work is continued or used again only if it is equal.
       details: what is no number, such as the answers of the checks for masked gradients.
       warnings: sentences about the numbers, written by the evaluation.
       provenance: "versions", "command", "device", "started", "wall_seconds", "checkpoint_step",
@@ -43,24 +44,42 @@ class Result:
       arrays: the arrays of the NPZ file by name. Those of a file are read when they are used.
     """
 
-    name: str
+    rows: Sequence[Mapping[str, Any]]
     identity: dict[str, Any]
-    measured: dict[str, dict[str, Any]]
-    label: str = ""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
-    warnings: list[str] = dataclasses.field(default_factory=list)
+    warnings: Sequence[str] = ()
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
-    def condition(self) -> dict[str, Any]:
-        """The condition as JSON values; "type" is its kind, such as "Attacked"."""
-        return self.identity["condition"]
+    def row(self) -> dict[str, Any]:
+        """The columns that all rows share: the condition, without numbers and their radii."""
+        first, *others = self.rows
+        return {
+            name: value
+            for name, value in first.items()
+            if name not in _NUMBER and all(each.get(name) == value for each in others)
+        }
 
-    def value(self, number: str = "accuracy") -> float:
+    @property
+    def label(self) -> str:
+        """The condition in words, such as "PGD L∞ 4/255, 64 steps"."""
+        return rows_of.label(self.row)
+
+    @property
+    def name(self) -> str:
+        """The stem of its files."""
+        return rows_of.stem(self.row)
+
+    def find(self, number: str = "accuracy", eps: float | None = None) -> Mapping[str, Any] | None:
+        """The row of a number, and of a radius if it is for one of several; None without one."""
+        found = (each for each in self.rows if each.get("number") == number)
+        return next((each for each in found if eps is None or each.get("eps") == eps), None)
+
+    def value(self, number: str = "accuracy", eps: float | None = None) -> float:
         """A measured number; NaN if it is not defined or was not measured."""
-        value = self.measured.get(number, {}).get("value")
-        return float("nan") if value is None else float(value)
+        value = (self.find(number, eps) or {}).get("value")
+        return math.nan if value is None else float(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,48 +87,66 @@ class _Stored(Mapping[str, np.ndarray]):
     """The arrays of an NPZ file, each read when it is used."""
 
     path: Path
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
-        try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                yield archive
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ResultError(f"{self.path} cannot be read as NPZ: {error}") from error
+    names: tuple[str, ...]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with self._opened() as archive:
-            return archive[name]
+        if name not in self.names:
+            raise KeyError(name)
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                return archive[name]
+        except (
+            OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error,
+        ) as error:  # fmt: skip
+            raise ResultError(f"{self.path} cannot be read as NPZ: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
-        with self._opened() as archive:
-            return iter(archive.files)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, name: object) -> bool:
-        return any(name == each for each in self)
+        return len(self.names)
 
 
 def write(result: Result, directory: str | os.PathLike) -> Path:
     """Write a result with its arrays and return the path of its JSON file.
 
     Raises:
-      ValueError: if a number is NaN or infinite.
+      ValueError: if a number is NaN or infinite, or a row has an unknown column.
       OSError: if a file cannot be written.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{result.name}.json"
-    record = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
-    arrays: dict[str, Any] = dict(record.pop("arrays"))
+    for each in result.rows:
+        if unknown := sorted(set(each) - set(COLUMNS)):
+            raise ValueError(f"rows must have the columns of results.row, got {unknown}")
+    present = [
+        {name: each[name] for name in COLUMNS if each.get(name) not in (None, "")}
+        for each in result.rows
+    ]
+    arrays: dict[str, Any] = dict(result.arrays)
+    record = {
+        "rows": present,
+        "identity": result.identity,
+        "details": result.details,
+        "warnings": list(result.warnings),
+        "provenance": result.provenance,
+        "arrays": list(arrays),
+    }
     # A number that JSON cannot hold is found before any file is written.
     json.dumps(record, allow_nan=False)
     if arrays:
         files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
     files.replace_json(path, record)
     return path
+
+
+def is_complete(path: str | os.PathLike) -> bool:
+    """True if the JSON file of a result is there, and the NPZ file if it names arrays."""
+    path = Path(path)
+    return path.exists() and (
+        not read_json(path).get("arrays") or path.with_suffix(".npz").exists()
+    )
 
 
 def read(path: str | os.PathLike) -> Result:
@@ -120,11 +157,13 @@ def read(path: str | os.PathLike) -> Result:
     """
     path = Path(path)
     values = read_json(path)
-    archive = path.with_suffix(".npz")
     try:
-        return Result(**values, arrays=_Stored(archive) if archive.exists() else {})
-    except TypeError as error:
+        arrays = _Stored(path.with_suffix(".npz"), tuple(values.pop("arrays")))
+        result = Result(**values, arrays=arrays)
+        _ = result.name  # Its rows are rows.
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ResultError(f"{path} is no result of this version of vone_jax ({error})") from error
+    return result
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -143,7 +182,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
     A field that one of them lacks is a difference.
     """
-    here, there = dict(_leaves(ours)), dict(_leaves(theirs))
+    here, there = dict(leaves(ours)), dict(leaves(theirs))
     return [
         f"{name} is {here.get(name, 'absent')}, was {there.get(name, 'absent')}"
         for name in {**here, **there}
@@ -151,12 +190,12 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     ]
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """The leaves of a tree of JSON values as text, with their paths."""
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         value = {str(place): item for place, item in enumerate(value)}
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}" if path else name)
+            yield from leaves(item, f"{path}.{name}" if path else name)
     else:
         yield path, json.dumps(value)

@@ -4,12 +4,14 @@ import dataclasses
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from vone_jax import names
-from vone_jax.results.result import Result, ResultError, read, read_json
+from vone_jax.results.result import Result, ResultError, is_complete, read, read_json
+from vone_jax.results.row import COLUMNS, is_of, label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +27,7 @@ class Run:
       results: in the order of their names.
       experiment: the experiment in config.json; None without one.
       log: the lines of log.jsonl; empty without one.
-      unfinished: names of results that were begun and are not finished.
+      unfinished: names of results that were begun and are not finished, or whose NPZ file is lost.
     """
 
     path: Path
@@ -35,9 +37,9 @@ class Run:
     log: Sequence[dict[str, Any]] = ()
     unfinished: Sequence[str] = ()
 
-    def of_type(self, *types: str) -> list[Result]:
-        """The results of some kinds of condition, such as "Attacked"."""
-        return [result for result in self.results if result.condition["type"] in types]
+    def of(self, *kinds: str) -> list[Result]:
+        """The results of some kinds of condition, such as "attack"."""
+        return [result for result in self.results if is_of(result.row, *kinds)]
 
 
 class Runs(Sequence[Run]):
@@ -63,28 +65,26 @@ class Runs(Sequence[Run]):
     def to_frame(self) -> "pd.DataFrame":
         """The measured numbers, one row each.
 
-        Columns: ``run`` (path), ``network`` (label), ``result`` (name), ``label`` (the condition in
-        words), ``number`` ("accuracy", "median distance", ...), ``value``, ``low`` and ``high``,
-        and ``eps`` of a number for one radius of several. Further columns are the fields of the
-        identity by their paths: "condition.type", "condition.attack.eps", "protocol.draws",
-        "dataset.name", "network.description.model.v1.k_exc". A column that does not apply to a row
-        is missing there.
+        Columns: ``run`` (path), ``label`` (the condition in words), those of ``results.row``, and
+        the fields of the identity by their paths: "condition.attack.step_size",
+        "network.description.model.v1.k_exc". A column that does not apply to a row is missing
+        there. No network has two rows of one label and number.
         """
         import pandas as pd
 
-        found = [(run, result) for run in self for result in run.results]
-        identities = pd.json_normalize([result.identity for _, result in found])
-        rows, places = [], []
-        for place, (run, result) in enumerate(found):
-            common = {"run": str(run.path), "network": run.label, "result": result.name}
-            for number, entry in result.measured.items():
-                rows.append(common | {"label": result.label, "number": number} | entry)
-                places.append(place)
-        columns = ["run", "network", "result", "label", "number", "value", "low", "high", "eps"]
-        numbers = pd.DataFrame(rows).reindex(columns=columns)
-        for column in columns[5:]:
+        rows = [
+            {"run": str(run.path), "label": label(row), **row, "network": run.label} | {"at": at}
+            for at, (run, result) in enumerate((run, r) for run in self for r in run.results)
+            for row in result.rows
+            if "number" in row
+        ]
+        numbers = pd.DataFrame(rows).reindex(columns=["run", "label", *COLUMNS, "at"])
+        for column in ("eps", "value", "low", "high"):
             numbers[column] = numbers[column].astype(float)
-        return numbers.join(identities.iloc[places].reset_index(drop=True))
+        identities = pd.json_normalize([r.identity for run in self for r in run.results])
+        # The seed and the tag are columns of the row.
+        paths = identities[[name for name in identities if name not in numbers]]
+        return numbers.join(paths, on="at").drop(columns="at")
 
 
 def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
@@ -99,8 +99,8 @@ def load(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
       The runs in the given order, with distinct labels.
 
     Raises:
-      ResultError: if there is no directory, one has no results or is given twice, or a file in it
-        cannot be read.
+      ResultError: if there is no directory, one has no results or is given twice, a file in it
+        cannot be read, or two of its results are of one condition.
     """
     if isinstance(paths, str | os.PathLike):
         # A directory whose name has a bracket is no pattern.
@@ -141,7 +141,8 @@ def _results(path: Path) -> Path:
 def _load(path: Path) -> Run:
     directory = _results(path)
     # Names are sorted without their ending, because "-" sorts before ".".
-    results = [read(file) for file in sorted(directory.glob("*.json"), key=lambda file: file.stem)]
+    found = sorted(directory.glob("*.json"), key=lambda file: file.stem)
+    results = [read(file) for file in found if is_complete(file)]
     if not results:
         inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
@@ -157,6 +158,9 @@ def _load(path: Path) -> Run:
             f"{path} has results of different networks: {', '.join(described)}; evaluate each with "
             "a directory of its own (--results)"
         )
+    measured = Counter((label(row), row.get("number")) for each in results for row in each.rows)
+    if twice := next((condition for (condition, _), count in measured.items() if count > 1), None):
+        raise ResultError(f"{path} has two results {twice!r}; give one of them a tag (--tag)")
     config, log = path / "config.json", path / "log.jsonl"
     return Run(
         path=path,
@@ -164,7 +168,11 @@ def _load(path: Path) -> Run:
         results=results,
         experiment=read_json(config).get("experiment") if config.exists() else None,
         log=_read_log(log) if log.exists() else (),
-        unfinished=sorted(folder.stem for folder in directory.glob("*.partial")),
+        unfinished=sorted(
+            # STEM.DIGEST.partial, see ``evaluation.run``.
+            {folder.stem.rpartition(".")[0] for folder in directory.glob("*.partial")}
+            | {file.stem for file in found if not is_complete(file)}
+        ),
     )
 
 

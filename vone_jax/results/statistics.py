@@ -88,23 +88,40 @@ def mean_accuracy(results: Sequence[Result], weights: Sequence[float] | None = N
     return Interval(value, max(0.0, value - below), min(1.0, value + above))
 
 
-def difference(results: Sequence[Result], base: Sequence[Result]) -> Interval:
-    """The mean accuracy of ``results`` minus that of ``base``, which has the same conditions.
+def difference(result: Result, base: Result) -> Interval:
+    """The accuracy of a result minus that of another network in the same condition.
 
     On the same images the difference is paired, see ``paired_difference``. Otherwise it is combined
-    from the two intervals (Newcombe, Statistics in Medicine 17, 1998, method 10).
+    from the two intervals, see ``independent_difference``.
+    """
+    return mean_difference([result], [base])
+
+
+def mean_difference(
+    results: Sequence[Result], base: Sequence[Result], weights: Sequence[float] | None = None
+) -> Interval:
+    """The mean accuracy of ``results`` minus that of ``base``, see ``difference``.
 
     Args:
       results: results of one network, one for each condition; not empty.
       base: results of another network, in the same order.
+      weights: weights of the conditions, which sum to 1. Default: all equal.
     """
     if paired(results, base):
+        shares = np.full(len(results), 1 / len(results)) if weights is None else np.array(weights)
         ours, theirs = (
-            np.mean([_shares(each.arrays["right"]) for each in group], axis=0)
+            shares @ np.stack([_shares(each.arrays["right"]) for each in group])
             for group in (results, base)
         )
         return paired_difference(ours, theirs)
-    ours, theirs = mean_accuracy(results), mean_accuracy(base)
+    return independent_difference(mean_accuracy(results, weights), mean_accuracy(base, weights))
+
+
+def independent_difference(ours: Interval, theirs: Interval) -> Interval:
+    """The difference of two accuracies on different images, from their intervals.
+
+    Reference: Newcombe, Statistics in Medicine 17, 1998, method 10.
+    """
     value = ours.value - theirs.value
     below = math.hypot(ours.value - ours.low, theirs.high - theirs.value)
     above = math.hypot(ours.high - ours.value, theirs.value - theirs.low)
@@ -119,10 +136,21 @@ def paired(results: Sequence[Result], base: Sequence[Result]) -> bool:
     return same_sets and _same_index([*results, *base])
 
 
-def _images(result: Result) -> list:
-    """What identifies the images of a result."""
-    dataset = result.identity["dataset"]
-    return [dataset.get(name) for name in ("name", "split", "total", "examples", "checksum")]
+def comparable(one: Result, other: Result) -> bool:
+    """True if two results are on images of one set: the same, or some of which are the same."""
+    if _images(one) == _images(other):
+        return True
+    shared = [
+        set(zip(arrays["index"].tolist(), arrays["checksum"].tolist(), strict=True))
+        for arrays in (one.arrays, other.arrays)
+        if {"index", "checksum"} <= arrays.keys()
+    ]
+    return len(shared) == 2 and not shared[0].isdisjoint(shared[1])
+
+
+def _images(result: Result) -> str | None:
+    """The fingerprint of the images of a result. Their positions are among the arrays."""
+    return result.identity["dataset"].get("fingerprint")
 
 
 def _same_index(results: Sequence[Result]) -> bool:

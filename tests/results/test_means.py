@@ -1,0 +1,131 @@
+"""Means over corruptions: what they are over stands in their name."""
+
+import numpy as np
+import pytest
+
+from tests.results import built
+from vone_jax import names, results
+
+COMMON = names.COMMON_CORRUPTIONS
+FIVE = names.SEVERITIES
+
+
+def corruptions(shares, severities=(3,), **fields):
+    """Results of corruptions by name, each with one accuracy."""
+    return [
+        built.accuracy(built.corrupted(name, s), np.arange(100) < 100 * share, **fields)
+        for name, share in shares.items()
+        for s in severities
+    ]
+
+
+def means_of(*made):
+    """Label -> value, of results of one network."""
+    frame = results.means(built.runs_of(*made).to_frame())
+    found = {(r.label, r.number): r.value for r in frame.itertuples()}
+    assert len(found) == len(frame)
+    return {label if number == "accuracy" else number: v for (label, number), v in found.items()}
+
+
+def test_the_published_mean_has_its_name_alone():
+    shares = {name: 0.5 for name in COMMON} | {"fog": 0.2, "gaussian_noise": 0.8}
+    means = means_of(corruptions(shares | {"spatter": 0.0}, FIVE))
+    weather = (3 * 0.5 + 0.2) / 4
+    assert means == pytest.approx(
+        {
+            "mean over corruptions": (13 * 0.5 + 1.0) / 15,
+            "mean over noise": 0.6,
+            "mean over blur": 0.5,
+            "mean over weather": weather,
+            "mean over digital": 0.5,
+            "mean over 4 categories": (0.6 + 0.5 + weather + 0.5) / 4,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ({"fog": 0.2, "snow": 0.4}, {"mean over 2 of 15 corruptions, severity 3": 0.3,
+                                     "mean over 2 of 4 weather corruptions, severity 3": 0.3}),
+        ({"fog": 0.2, "contrast": 0.4}, {"mean over 2 of 15 corruptions, severity 3": 0.3}),
+        ({"frost_procedural": 0.8, "contrast": 0.0},
+         {"mean over 2 of 15 corruptions, severity 3, drawn frost": 0.4}),
+        # The drawn texture stands in for frost only where frost was not measured.
+        ({"frost_procedural": 0.8, "contrast": 0.0, "frost": 0.2},
+         {"mean over 2 of 15 corruptions, severity 3": 0.1}),
+        ({"brightness": 0.7, "spatter": 0.2}, {}),
+        ({"spatter": 0.2, "saturate": 0.3}, {}),
+    ],
+)  # fmt: skip
+def test_a_subset_is_named(made, expected):
+    assert means_of(corruptions(made)) == pytest.approx(expected)
+
+
+def test_a_mean_is_over_the_severities_that_all_corruptions_have():
+    more = corruptions({"fog": 1.0}, (1, 5)) + corruptions({"fog": 0.6, "contrast": 0.0}, (3,))
+    assert means_of(more) == pytest.approx({"mean over 2 of 15 corruptions, severity 3": 0.3})
+    uneven = corruptions({"fog": 0.9}, (1, 2)) + corruptions({"contrast": 0.1}, (5,))
+    assert means_of(uneven) == pytest.approx(
+        {"mean over 2 of 15 corruptions, at different severities": 0.5}
+    )
+
+
+def test_forms_tags_and_noise_have_means_of_their_own():
+    shares, of = {"fog": 0.2, "contrast": 0.4}, built.network("vone_resnet18")
+    made = [
+        *corruptions(shares, of=of),
+        *corruptions({"fog": 0.4, "contrast": 0.6}, of=of, tag="b"),
+    ]
+    for noise in ("none", "frozen"):
+        made += [
+            built.accuracy(built.corrupted(name, 3, noise=noise), np.arange(100) < 10, of=of)
+            for name in shares
+        ]
+    name = "mean over 2 of 15 corruptions, severity 3"
+    assert means_of(made) == pytest.approx(
+        {name: 0.3, f"{name}, b": 0.5, f"{name}, without noise": 0.1, f"{name}, frozen noise": 0.1}
+    )
+
+
+def test_means_of_equal_names_can_be_told_apart():
+    """Two networks with other corruptions, of which each has two."""
+    runs = built.runs_of(
+        corruptions({"fog": 0.2, "contrast": 0.4}), corruptions({"snow": 0.2, "contrast": 0.4}),
+        labels=["a", "b"],
+    )  # fmt: skip
+    found = results.means(runs.to_frame())
+    assert found["label"].nunique() == 1 and found["over"].tolist() == [
+        "fog, contrast; severity 3", "snow, contrast; severity 3"
+    ]  # fmt: skip
+
+
+def test_mce_is_defined_on_imagenet_alone():
+    shares = {name: 1 - results.mce.ALEXNET_ERRORS[name] for name in COMMON}
+    clean = np.arange(100) < 57
+    imagenet = built.DATASET | {"classes": 1000, "wordnet": True}
+    given = {"of": built.network(image_size=224), "dataset": imagenet}
+    made = corruptions(shares, FIVE, **given)
+    means = means_of([*made, built.accuracy(built.CLEAN, clean, **given)])
+    assert means["mCE"] == pytest.approx(100, abs=1)
+    assert means["relative mCE"] == pytest.approx(100, abs=3)
+    assert "relative mCE" not in means_of(made)
+    elsewhere = (
+        {"dataset": imagenet | {"wordnet": False}},
+        {"dataset": imagenet | {"classes": 10}},
+        {"of": built.network(image_size=64)},
+    )
+    wrong = [corruptions(shares, FIVE, **(given | each)) for each in elsewhere]
+    wrong += [made[1:], corruptions(shares | {"frost": 0.2}, (1, 2, 3, 4), **given)]
+    drawn = {name.replace("frost", "frost_procedural"): share for name, share in shares.items()}
+    for each in [*wrong, corruptions(drawn, FIVE, **given)]:
+        assert "mCE" not in means_of(each)
+
+
+def test_the_interval_of_a_mean_is_that_of_corruptions_that_are_hard_for_the_same_images():
+    made = corruptions({"fog": 0.3, "contrast": 0.3})
+    found = results.means(built.runs_of(made).to_frame()).iloc[0]
+    exact = results.mean_accuracy(made)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(
+        (exact.value, exact.low, exact.high), abs=0.01
+    )

@@ -1,0 +1,203 @@
+"""Charts of layers: parameters of Gabor banks, tuning and properties of units, and geometry."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import numpy as np
+
+from vone_jax import names
+from vone_jax.report.charts import COLORS, chart_of, curves, layer_order
+from vone_jax.results import Result, Runs
+
+_SMALL = 150
+PARAMETERS = {
+    "sf": "spatial frequency, cycles/degree",
+    "theta": "direction of the carrier θ, degrees",
+    "nx": "envelope along carrier nx, periods",
+    "ny": "envelope across it ny, periods",
+}
+# Tuning curve -> its axis among the arrays, and the title of the axis.
+CURVES = {
+    "orientation": ("orientation", "orientation, degrees"),
+    "spatial_frequency": ("spatial_frequency", "spatial frequency, cycles/degree"),
+    "size": ("radius", "radius, degrees"),
+}
+
+
+def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> alt.LayerChart:
+    """The shares of a parameter of a Gabor bank (bars) and its published histogram (line).
+
+    Args:
+      arrays: the arrays of a result of the suite "v1".
+      parameter: one of ``PARAMETERS``.
+    """
+    sample = np.asarray(arrays[parameter], float)
+    edges = np.linspace(sample.min(), sample.max() + 1e-9, 9)
+    published = f"published_{parameter}_edges" in arrays
+    if published:
+        edges = np.asarray(arrays[f"published_{parameter}_edges"], float)
+    if parameter == "theta":
+        sample = edges[0] + np.mod(sample - edges[0], 180.0)
+    shares = np.histogram(sample, edges)[0] / len(sample)
+    layers = {"this bank": shares}
+    if published:
+        weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
+        layers["macaque V1"] = weights / weights.sum()
+    return _histogram(edges, layers, PARAMETERS[parameter])
+
+
+def property_histogram(
+    label: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]]
+) -> alt.LayerChart:
+    """The distribution of a property of units, beside that of neurons of macaque V1.
+
+    Args:
+      label: the property in words, with its unit.
+      edges: bin edges.
+      shares: whose distribution it is -> the share in each bin; drawn as bars for the first, and
+        as lines for the others.
+    """
+    return _histogram(np.asarray(edges, float), shares, label)
+
+
+def _histogram(
+    edges: np.ndarray, shares: Mapping[str, Sequence[float] | np.ndarray], title: str
+) -> alt.LayerChart:
+    known = list(shares)
+    filled = np.flatnonzero(np.sum([np.asarray(each) for each in shares.values()], axis=0))
+    first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(edges) - 1)
+    rows = [
+        {"of": name, "low": float(edges[at]), "high": float(edges[at + 1]), "share": float(of[at])}
+        for name, of in shares.items()
+        for at in range(first, last)
+    ]
+    ends = [float(edges[first]), float(edges[last])]
+    logarithmic = ends[0] > 0 and ends[1] / ends[0] >= 8
+    scale = alt.Scale(domain=ends, type="log" if logarithmic else "linear", nice=False)
+    colors = ["#b9c0c8", *COLORS] if len(known) > 1 else [COLORS[1]]
+    color = alt.Color(
+        "of:N",
+        scale=alt.Scale(domain=known, range=(colors * len(known))[: len(known)]),
+        legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300),
+    )
+    told = [
+        "of:N", alt.Tooltip("low:Q", format=".3~g", title="from"),
+        alt.Tooltip("high:Q", format=".3~g", title="to"), alt.Tooltip("share:Q", format=".0%"),
+    ]  # fmt: skip
+    base = chart_of(rows).encode(
+        x=alt.X(
+            "low:Q",
+            scale=scale,
+            title=textwrap.wrap(title, 30),
+            axis=alt.Axis(format=".3~g", tickCount=4),
+        ),
+        color=color,
+        tooltip=told,
+    )
+    bars = base.transform_filter(f"datum.of === {known[0]!r}").mark_rect(stroke="white")
+    # A step reaches the end of the last bin.
+    ends_of = [row | {"low": row["high"]} for row in rows if row["high"] == float(edges[last])]
+    lines = (
+        chart_of([*rows, *ends_of])
+        .transform_filter(f"datum.of !== {known[0]!r}")
+        .mark_line(interpolate="step-after", strokeWidth=1.8)
+        .encode(x=alt.X("low:Q", scale=scale), y="share:Q", color=color, detail="of:N")
+    )
+    y = alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=4))
+    layers = [bars.encode(x2="high:Q", y=y, y2=alt.datum(0)), lines]
+    return alt.LayerChart(layer=layers[: len(known)]).properties(height=_SMALL)
+
+
+def tuning(
+    arrays: Mapping[str, np.ndarray], curve: str = "orientation", units: Sequence[int] = ()
+) -> alt.Chart:
+    """Tuning curves of units, each divided by its largest value.
+
+    Args:
+      arrays: the arrays of a scored layer, see ``neurophysiology.Scores.arrays``.
+      curve: one of ``CURVES``.
+      units: positions of units. Default: four, spread over the preferred spatial frequencies.
+    """
+    if curve not in CURVES:
+        raise ValueError(f"curve must be one of {', '.join(CURVES)}, got {curve!r}")
+    axis, title = CURVES[curve]
+    steps, curves = arrays[f"axis/{axis}"], arrays[f"curve/{curve}"]
+    rows = []
+    for unit in units or spread_units(arrays):
+        relative = curves[:, unit] / max(float(curves[:, unit].max()), 1e-9)
+        rows += [
+            {"unit": f"unit {unit}", "level": float(level), "response": round(float(value), 4)}
+            for level, value in zip(steps, relative, strict=True)
+        ]
+    linear = curve == "orientation"
+    scale = alt.Scale() if linear else alt.Scale(type="log", nice=False)
+    # On a linear scale Vega would make 1e+2 of 100.
+    ticks = alt.Axis(tickCount=5, format="d" if linear else "~g")
+    return (
+        chart_of(rows)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("level:Q", scale=scale, title=title, axis=ticks),
+            y=alt.Y("response:Q", title="relative response"),
+            color=alt.Color("unit:N", legend=alt.Legend(title=None, orient="top", columns=2)),
+            tooltip=["unit:N", "level:Q", "response:Q"],
+        )
+        .properties(height=_SMALL)
+    )
+
+
+def spread_units(arrays: Mapping[str, np.ndarray], count: int = 4) -> list[int]:
+    """Units spread over the preferred spatial frequencies, among those that respond enough."""
+    frequency = np.asarray(arrays["value/peak_sf"], float)
+    usable = np.flatnonzero(np.isfinite(frequency) & np.isfinite(arrays["value/pref_or"]))
+    ordered = usable[np.argsort(frequency[usable], kind="stable")]
+    places = np.linspace(0.1, 0.9, count) * (len(ordered) - 1)
+    return list(dict.fromkeys(int(ordered[place]) for place in places.astype(int)))
+
+
+def geometry(runs: Runs) -> list[alt.LayerChart]:
+    """The numbers of manifolds over the layers, a line for each network and manifold."""
+    measured = [(run, result) for run in runs for result in run.of("geometry")]
+    order = layer_order(runs, "geometry")
+    measured.sort(key=lambda pair: order.index(pair[1].row["layer"]))
+    labels = [run.label for run in runs]
+    legend = alt.Legend(title=None, orient="bottom", columns=3)
+    drawn = []
+    for number in ("capacity", "radius", "dimension", "told from clean", "distance from clean"):
+        rows = [
+            {
+                "network": run.label, "layer": row["layer"], "manifold": _manifold(result),
+                "value": row["value"], "low": row.get("low"), "high": row.get("high"),
+            }
+            for run, result in measured
+            for row in [result.find(number)]
+            if row is not None and "value" in row
+        ]  # fmt: skip
+        if not rows:
+            continue
+        told = [f"{name}:N" for name in ("network", "layer", "manifold")] + [
+            alt.Tooltip(f"{name}:Q", format=".3g") for name in ("value", "low", "high")
+        ]
+        base = chart_of(rows).encode(
+            x=alt.X("layer:O", sort=order, title=None, axis=alt.Axis(labelAngle=-40)),
+            detail="manifold:N",
+        )
+        # Half of the points are separated by chance.
+        scale = alt.Scale(domain=[0.4, 1.0]) if number == "told from clean" else alt.Undefined
+        y = alt.Y("value:Q", title=number, scale=scale)
+        dashes = alt.StrokeDash("manifold:N", sort=None, legend=legend)
+        shown = curves(base, y, labels, told, strokeDash=dashes)
+        drawn.append(shown.properties(height=220))
+    return drawn
+
+
+def _manifold(result: Result) -> str:
+    """The manifold in words, with the size of a change."""
+    row = result.row
+    words = [row["condition"].removeprefix("geometry of ").removeprefix("geometry")]
+    if "corruption" in row:
+        words += [f"{row['corruption'].replace('_', ' ')} {row['severity']}"]
+    elif "eps" in row:
+        words += [names.eps_label("linf", row["eps"])]
+    return " ".join(filter(None, words))

@@ -1,0 +1,142 @@
+"""The mean accuracy over corruptions, and the mean corruption error, from a data frame."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vone_jax.names import (
+    COMMON_CORRUPTIONS,
+    CORRUPTION_CATEGORIES,
+    PROCEDURAL_FROST,
+    SEVERITIES,
+)
+from vone_jax.results import mce
+from vone_jax.results.row import COLUMNS, label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AVERAGED = (*COMMON_CORRUPTIONS, PROCEDURAL_FROST)
+# Corruptions of one network with the same of these are averaged. Clean images have no form.
+_OF_CLEAN = ("network", "noise", "decision", "draws", "examples", "seed", "tag", "number")
+_SHARED = (*_OF_CLEAN, "form")
+_NUMBERS = ("value", "low", "high")
+# ImageNet's own classes at 224 pixels, for which AlexNet's errors are known.
+_IMAGENET = {"dataset.classes": 1000, "dataset.wordnet": True, "network.image_size": 224}
+# Corruption and severity -> the row of the frame.
+_Group = dict[tuple[str, int], dict[Any, Any]]
+
+
+def means(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Means over the common corruptions that were measured.
+
+    "mean over corruptions" is the published mean: over the 15 common corruptions at severities 1 to
+    5, each of the same weight. Any other is named by what it is over, such as "mean over 7 of 15
+    corruptions, severity 3", at the severities that all of them have. So are the means of
+    categories, such as "mean over weather". "mean over 4 categories" gives the three kinds of noise
+    as much weight as the four corruptions of each other category. The extra corruptions are in no
+    mean. Where frost was not measured, its drawn texture takes its place.
+
+    The ends of an interval are the means of those of the corruptions: it is right if the same
+    images are hard in all of them, and too wide otherwise.
+
+    Args:
+      frame: that of ``Runs.to_frame``, or a part of it.
+
+    Returns:
+      A row for each mean, with the columns ``label`` and those of ``results.row``, whose condition
+      is the mean in words. ``category`` is that of the corruptions: "" for all of them, and "all"
+      for the mean over categories. ``over`` lists the corruptions and severities, since means of
+      equal labels can be over different ones. ``weights`` has the weight of each label of the
+      frame. "mCE" and "relative mCE", in percent and without interval, are there where they are
+      defined: for all 75 conditions on ImageNet's own 1,000 classes at 224 pixels, with the
+      photographs of frost.
+    """
+    import pandas as pd
+
+    used = ["label", *COLUMNS, *(name for name in _IMAGENET if name in frame)]
+    records = [
+        {name: row[name] for name in used if pd.notna(row[name])}
+        for row in frame.to_dict("records")
+    ]
+    accuracies = [row for row in records if row.get("number") == "accuracy" and "value" in row]
+    groups: dict[tuple, _Group] = {}
+    for row in accuracies:
+        if row["condition"] == "corruption" and row["corruption"] in _AVERAGED:
+            group = groups.setdefault(tuple(map(row.get, _SHARED)), {})
+            group[row["corruption"], int(row["severity"])] = row
+    rows = []
+    for shared, group in groups.items():
+        common = {n: each for n, each in zip(_SHARED, shared, strict=True) if each is not None}
+        same = (row for row in accuracies if row["condition"] == "clean")
+        same = (r for r in same if all(r.get(name) == common.get(name) for name in _OF_CLEAN))
+        clean = next((row["value"] for row in same), None)
+        rows += [common | mean for mean in _of_group(group, clean)]
+    columns = ["label", *COLUMNS, "category", "over", "weights"]
+    labelled = [row | {"label": label(row)} for row in rows]
+    return pd.DataFrame(labelled).reindex(columns=columns)
+
+
+def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
+    """The condition, the number and what it is over, of each mean of one network."""
+    drawn = [at for at in group if at[0] == PROCEDURAL_FROST]
+    photographs = any(name == "frost" for name, _ in group)
+    for at in drawn:
+        row = group.pop(at)
+        if not photographs:
+            group["frost", at[1]] = row
+    measured = [name for name in COMMON_CORRUPTIONS if any(name == at[0] for at in group)]
+    severities = [s for s in SEVERITIES if all((name, s) in group for name in measured)]
+    level = _severities(severities)
+
+    def mean(words: str, category: str, shares: Mapping[str, float]) -> dict[str, Any]:
+        """A mean with a share for each corruption, which its severities have in equal parts."""
+        chosen = [at for at in group if at[0] in shares and (at[1] in severities or not severities)]
+        counts = Counter(name for name, _ in chosen)
+        weights = {at: shares[at[0]] / counts[at[0]] for at in sorted(chosen)}
+        said = [words]
+        said += [level] if severities != list(SEVERITIES) else []
+        said += ["drawn frost"] if drawn and not photographs and "frost" in shares else []
+        return {
+            "condition": ", ".join(said),
+            "category": category,
+            "over": f"{', '.join(shares).replace('_', ' ')}; {level}",
+            "weights": {group[at]["label"]: weight for at, weight in weights.items()},
+            **{n: sum(w * group[at][n] for at, w in weights.items()) for n in _NUMBERS},
+        }
+
+    for category, members in {"": COMMON_CORRUPTIONS, **CORRUPTION_CATEGORIES}.items():
+        of = [name for name in measured if name in members]
+        words = f"mean over {category or 'corruptions'}"
+        if len(of) < len(members):
+            kind = f"{category} corruptions".strip()
+            words = f"mean over {len(of)} of {len(members)} {kind}"
+        if len(of) > 1:
+            yield mean(words, category, dict.fromkeys(of, 1 / len(of)))
+    if len(measured) < len(COMMON_CORRUPTIONS):
+        return
+    whole = CORRUPTION_CATEGORIES.values()
+    shares = {name: 1 / len(each) / len(whole) for each in whole for name in each}
+    yield mean("mean over 4 categories", "all", shares)
+    first = next(iter(group.values()))
+    on_imagenet = all(first.get(name) == value for name, value in _IMAGENET.items())
+    if (drawn and not photographs) or severities != list(SEVERITIES) or not on_imagenet:
+        return
+    errors = {
+        name: {s: 1 - group[name, s]["value"] for s in SEVERITIES} for name in COMMON_CORRUPTIONS
+    }
+    numbers = {"mCE": mce.mean_corruption_error(errors)}
+    if clean is not None:
+        numbers["relative mCE"] = mce.relative_mean_corruption_error(errors, 1 - clean)
+    equal = mean("mean over corruptions", "", dict.fromkeys(measured, 1 / len(measured)))
+    for number, value in numbers.items():
+        yield equal | {"number": number, "value": value, "low": None, "high": None}
+
+
+def _severities(severities: Sequence[int]) -> str:
+    if not severities:
+        return "at different severities"
+    if list(severities) == list(SEVERITIES):
+        return "severities 1 to 5"
+    several = "severities" if len(severities) > 1 else "severity"
+    return f"{several} {', '.join(map(str, severities))}"
