@@ -1,6 +1,5 @@
 """The common part of the commands: messages, exit statuses, signals."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -13,43 +12,8 @@ import jax
 import pytest
 
 import vone_jax
-from tests.results import built
-from vone_jax import cli, evaluation, fast, mesh
-from vone_jax.attacks import PGD
+from vone_jax import cli, fast, mesh
 from vone_jax.cli import evaluate, report, sweep, train
-
-
-def test_the_progress_of_an_evaluation_counts_passes(monkeypatch):
-    """An image under attack is more work than a clean one."""
-    said = []
-
-    class Recorder(contextlib.nullcontext):
-        def __init__(self, total, unit, shown):
-            super().__init__(self)
-            said.append((total, unit, shown))
-
-        def __getattr__(self, name):
-            return lambda *what: said.append((name, *what))
-
-    def measure(job, condition, progress):
-        progress(2, True)
-        progress(3, False)
-        return built.accuracy(built.CLEAN, 0.5)
-
-    monkeypatch.setattr(evaluate, "Progress", Recorder)
-    monkeypatch.setattr(evaluation, "evaluate", measure)
-    monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 1.0)
-    job = types.SimpleNamespace(
-        examples_of=lambda condition: range(8), passes=lambda condition: condition.passes(4)
-    )
-    attack = evaluation.Attacked(PGD("linf", 0.1, steps=2))
-    assert len(evaluate._run([(job, evaluation.Clean()), (job, attack)], True)) == 2
-    line = ("line", "r: accuracy 49.9 %, 12.5 s")
-    assert said == [
-        (8 * 4 + 8 * 10, "passes", True),
-        ("doing", "clean, 1 of 2"), ("expect", 1 / 32), ("found", 8), ("advance", 12), line,
-        ("doing", "PGD L∞ 0.1, 2 of 2"), ("expect", 1 / 80), ("found", 20), ("advance", 30), line,
-    ]  # fmt: skip
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
@@ -179,7 +143,7 @@ def test_a_signal_ends_an_evaluation_that_is_busy_outside_python():
     ("command", "argv", "expected"),
     [
         (train, ["quickstart/resnet18"], ["use_all_cores", "join", "keep_memory"]),
-        (evaluate, ["run"], ["join", "keep_memory"]),
+        (evaluate, ["run"], ["use_all_cores", "join", "keep_memory"]),
     ],
 )
 def test_settings_of_the_process_are_made_before_all_else(monkeypatch, command, argv, expected):

@@ -1,5 +1,6 @@
 """The program eval.py: what it accepts, refuses, prints and leaves on disk."""
 
+import dataclasses
 import json
 import os
 import random
@@ -14,9 +15,11 @@ import pytest
 
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
+from tests.photographs import write_photographs
 from tests.results import built
 from vone_jax import evaluation, results, runs
 from vone_jax.cli import evaluate as program
+from vone_jax.evaluation.suites import GROUPS, SUITES
 from vone_jax.network import NetworkError
 
 
@@ -28,7 +31,7 @@ def run_dir(tmp_path, monkeypatch):
     (directory / "config.json").write_text("{}")
     restore = runs.load_run
 
-    def load_run(path, step=None):
+    def load_run(path, step=None, precision="float32"):
         if path != directory:
             return restore(path, step)
         return tiny.run_of(tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
@@ -61,23 +64,26 @@ def test_a_suite_runs_is_printed_and_continues(run_dir, capsys):
     *table, headline, where = shown.out.splitlines()
     assert where == f"results in {run_dir / 'results'}"
     # One line for the network: clean, the strongest radius, and the mean over corruptions.
-    told = r"VOneResNet-18 \(tiny\), 8 images of fashion_mnist_small: "
-    told += r"clean \d+\.\d, PGD L∞ 0.1 \d+\.\d, corruptions \d+\.\d"
+    told = r"VOneResNet-18 \(tiny, step 7\), 8 images of fashion_mnist_small: "
+    told += r"clean \d+\.\d, PGD L∞ 0.1, 2 steps \d+\.\d"
     assert re.fullmatch(told, headline), headline
-    assert [line.split("  ")[0] for line in table[2:5]] == ["clean", "PGD L∞ 0.05", "PGD L∞ 0.1"]
-    assert any("mean over corruptions" in line for line in table)
-    assert "attack-linf-0.05: accuracy " in shown.err
+    assert [line.split("  ")[0] for line in table[2:5]] == [
+        "clean", "PGD L∞ 0.05, 2 steps", "PGD L∞ 0.1, 2 steps"
+    ]  # fmt: skip
+    assert "attack-pgd-linf-0.05-2-steps: accuracy " in shown.err
     directory = run_dir / "results"
-    names = {"clean", "attack-linf-0.05", "attack-linf-0.1", "corruption-gaussian_noise-3", "v1"}
+    names = {"clean", "attack-pgd-linf-0.05-2-steps", "attack-pgd-linf-0.1-2-steps"}
+    names |= {"corruption-gaussian-noise-severity-3", "front-end"}
     assert {path.stem for path in directory.iterdir() if path.suffix == ".json"} == names
-    record = json.loads((directory / "attack-linf-0.05.json").read_text())
+    record = json.loads((directory / "attack-pgd-linf-0.05-2-steps.json").read_text())
     assert record["provenance"]["command"] == "python eval.py " + " ".join(arguments)
     assert record["provenance"]["versions"]["jax"]
-    assert record["identity"]["dataset"]["stride"] == 250
+    assert record["provenance"]["checkpoint_step"] == 7
     before = {path: path.read_bytes() for path in directory.iterdir()}
     assert program.main(arguments) == 0
     assert before == {path: path.read_bytes() for path in directory.iterdir()}
-    capsys.readouterr()
+    said = [line for line in capsys.readouterr().err.splitlines() if "kept from 20" in line]
+    assert len(said) == 5
     # Another seed is another evaluation.
     refused(capsys, [*arguments, "--seed", "1"], "error: ", "seed is 1, was 0", "--tag")
 
@@ -95,50 +101,57 @@ def test_where_the_noise_is_can_be_chosen(run_dir):
         ["--noise", "trained", "--attack-noise", "same"],
     ):
         assert program.main([str(run_dir), *LINF, *options]) == 0
-    found = {path.stem: results.read(path) for path in (run_dir / "results").glob("*.json")}
-    assert set(found) == {
-        "attack-linf-0.05",
-        "attack-linf-0.05-attacked-gaussian-3-test-none",
-        "attack-linf-0.05-frozen",
-        "attack-linf-0.05-frozen-attack",
-        "attack-linf-0.05-noise-free",
-        "attack-linf-0.05-test-gaussian-2",
-    }
+    read = map(results.read, (run_dir / "results").glob("*.json"))
+    found = {(each.row.get("noise"), each.row.get("attack_noise")): each for each in read}
     # Draws of a gradient: several where the attack sees fresh noise.
-    draws = [found[name].condition["attack"]["eot_samples"] for name in sorted(found)]
-    assert draws == [2, 2, 1, 1, 1, 2]
+    draws = {n: each.identity["condition"]["attack"]["eot_samples"] for n, each in found.items()}
+    assert draws == {
+        (None, None): 2, ("none", "gaussian 3"): 2, ("gaussian 2", None): 2,
+        ("frozen", None): 1, (None, "frozen"): 1, (None, "none"): 1,
+    }  # fmt: skip
+    assert len({each.name for each in found.values()}) == 6
 
 
-def test_a_long_attack_says_so_before_it_starts_and_warnings_come_last(
-    run_dir, capsys, monkeypatch
-):
-    monkeypatch.setattr(evaluation, "expected_seconds", lambda job, condition: 5400.0)
+def test_warnings_come_last(run_dir, capsys):
     assert program.main([str(run_dir), *LINF, "--examples", "1"]) == 0
     said = capsys.readouterr().err
-    parts = ("PGD L∞ 0.05: takes about 1.5 h", "attack-linf-0.05: accuracy", "warning: attack-linf")
-    places = list(map(said.index, parts))
+    places = list(
+        map(said.index, ("attack-pgd-linf-0.05-2-steps: accuracy", "warning: attack-pgd"))
+    )
     assert places == sorted(places)
+
+
+def test_help_fits_on_a_screen_and_suites_say_what_they_cost(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 60 and "None" not in shown
+    assert program.main(["--suite", "help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in (*SUITES, *GROUPS):
+        assert sum(line.split()[0] == name for line in lines) == 1
 
 
 def test_numbers_of_every_kind_are_printed():
     checks = [{"verdict": "pass", "question": "Does it?", "meaning": "It does."}]
-    ladder = {"median distance": {"value": None}, "accuracy at 1/255": built.INTERVAL}
     made = [
-        built.result({"type": "Masking"}, "masking", {"checks: pass": {"value": 14}}),
-        built.result({"type": "Minimal"}, "minimal", ladder),
-        built.result({"type": "Physiology"}, "physiology-v1", {"mean score": {"value": 0.61234}}),
-        built.result({"type": "FrontEnd"}, "v1"),
+        built.result({"condition": "masking"}, {"checks: pass": {"value": 14}}),
+        built.result({"condition": "minimal"}, {"median distance": {}, "accuracy": built.INTERVAL}),
+        built.result(
+            {"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.61234}}
+        ),
+        built.result({"condition": "front end"}),
     ]
     made[0].details["checks"] = checks
     assert [program.line(each) for each in made] == [
         "masking: checks: pass 14, 12.5 s",
         "minimal: median distance none, 12.5 s",
         "physiology-v1: mean score 0.6123, 12.5 s",
-        "v1: done, 12.5 s",
+        "front-end: done, 12.5 s",
     ]
     text = program.summary(made)
     assert "pass    Does it? It does." in text
-    assert re.search(r"minimal +accuracy at 1/255 +50.0 % +40.0 to 60.0 %", text)
+    assert re.search(r"minimal +accuracy +50.0 % +40.0 to 60.0 %", text)
 
 
 @pytest.mark.slow
@@ -150,7 +163,7 @@ def test_every_attack_has_a_suite(run_dir, capsys):
     ]  # fmt: skip
     assert program.main(arguments) == 0
     shown = capsys.readouterr().out
-    for name in ("APGD L∞", "Square L∞", "Strongest L∞", "AutoAttack", "smallest"):
+    for name in ("APGD L∞", "Square L∞", "strongest of", "AutoAttack", "minimal"):
         assert name in shown
     record = results.read(run_dir / "results" / "masking-linf-0.05.json")
     checks = {check["name"]: check for check in record.details["checks"]}
@@ -166,8 +179,52 @@ def test_published_images_are_evaluated(run_dir, tmp_path, capsys):
     np.save(tmp_path / "labels.npy", np.tile(np.arange(10), 5))
     files = ["--source", f"npy:{tmp_path}"]
     assert program.main([str(run_dir), "--suite", f"{QUICK}:noise", *FAST, *files]) == 0
-    assert "mean over corruptions" in capsys.readouterr().out
-    assert (run_dir / "results" / "corruption-gaussian_noise-3-published.json").exists()
+    name = "corruption-gaussian-noise-severity-3-published"
+    assert (run_dir / "results" / f"{name}.json").exists()
+
+
+def test_a_corrupt_image_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_photographs(tmp_path, *(f"val/{c}/{i}.png" for c in "ab" for i in range(2)))
+    (tmp_path / "val/b/1.png").write_bytes(b"cut off")
+    (tmp_path / "net.py").write_text(
+        "def net():\n    return lambda keys, x: x.mean((1, 2))[:, :2], (8, 8, 3), ('a', 'b')\n"
+    )
+    argv = ["net.py:net", "--suite", "clean", "--source", f"folder:{tmp_path}"]
+    assert program.main(argv) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "first batch" not in line]
+    assert len(said) == 1 and "b/1.png cannot be decoded" in said[0]
+
+
+def test_another_checkpoint_of_a_run_has_results_of_its_own(run_dir, monkeypatch):
+    loaded = []
+    restore = runs.load_run
+
+    def load_run(path, step=None, precision="float32"):
+        loaded.append(step)
+        return dataclasses.replace(restore(path), step=step or 7)
+
+    monkeypatch.setattr(runs, "load_run", load_run)
+    for spec in (str(run_dir), f"{run_dir}@5"):
+        assert program.main([spec, "--suite", "clean", *FAST]) == 0
+    first, second = (results.load([d])[0].results[0] for d in (run_dir, f"{run_dir}@5"))
+    assert loaded == [None, 5]
+    steps = [each.provenance["checkpoint_step"] for each in (first, second)]
+    assert steps == [7, 5] and second.identity["network"]["name"] == "tiny@5"
+
+
+def test_networks_compute_in_float32_unless_told(run_dir, monkeypatch):
+    """A run that was trained in bfloat16 was attacked and judged in it."""
+    asked, restore = [], runs.load_run
+
+    def load_run(path, step=None, precision="float32"):
+        asked.append(precision)
+        return restore(path, step)
+
+    monkeypatch.setattr(runs, "load_run", load_run)
+    for options in ([], ["--dtype", "bfloat16", "--tag", "halves"]):
+        assert program.main([str(run_dir), "--suite", "clean", *FAST, *options]) == 0
+    assert asked == ["float32", "bfloat16"]
 
 
 KILLED = """
@@ -175,7 +232,7 @@ import sys
 from tests.evaluation import tiny
 from vone_jax import runs
 from vone_jax.cli import evaluate as program
-runs.load_run = lambda path, step=None: tiny.run_of(
+runs.load_run = lambda path, step=None, precision="float32": tiny.run_of(
     tiny.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
 sys.exit(program.main(sys.argv[1:]))
@@ -208,7 +265,7 @@ def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     whole, killed = tmp_path / "whole" / "tiny", tmp_path / "killed" / "tiny"
     assert start(whole).wait() == 0
     moments = random.Random(5)
-    for target in sorted(moments.sample(range(1, 20), 3)):
+    for target in sorted(moments.sample(range(1, 22), 6)):
         process = start(killed)
         deadline = time.monotonic() + 300
         while progress(killed) < target:

@@ -11,7 +11,7 @@ import typing
 
 import pytest
 
-from vone_jax import attacks, corruptions, data, evaluation, sweep, training, v1
+from vone_jax import attacks, corruptions, data, evaluation, training, v1
 from vone_jax.arguments import Range
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Attacked, Corrupted
@@ -74,8 +74,6 @@ EXAMPLES = [
     Physiology("v1"),
     Protocol(),
     Psychophysics(next(iter(corruptions.DISTORTIONS))),
-    evaluation.Options(),
-    sweep.Options(),
 ]
 
 

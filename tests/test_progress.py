@@ -57,13 +57,6 @@ def test_work_goes_on_without_stderr(monkeypatch):
         progress.advance()
 
 
-def test_what_a_unit_takes_may_be_known_before_the_first_is_done():
-    with Progress(100, unit="passes", shown=False) as progress:
-        assert "left" not in progress.status()
-        progress.expect(36.0)
-        assert "0 of 100 passes" in progress.status() and "about 60 min left" in progress.status()
-
-
 def test_off_a_terminal_nothing_is_silent_for_long():
     """Also before the first unit is done, while a program is compiled."""
     stream = io.StringIO()

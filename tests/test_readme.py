@@ -138,12 +138,13 @@ def test_the_result_on_the_protocol_page_is_of_the_form_that_is_written():
     page = (ROOT / "docs/protocol.md").read_text()
     (text,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     result = results.Result(**json.loads(text))
-    attack, protocol = result.condition["attack"], dict(result.identity["protocol"])
+    attack = result.identity["condition"]["attack"]
+    protocol = dict(result.identity["protocol"])
     assert attacks.from_json(attack) == evaluation.vonenet_pgd("linf", 4 / 255)
     assert attacks.to_json(attacks.from_json(attack)) == attack
     assert protocol.pop("type") == "Protocol"
     assert evaluation.Protocol(**protocol) == evaluation.Protocol()
-    number = result.measured["accuracy"]
+    number = result.find("accuracy")
     assert number["low"] < result.value() < number["high"]
 
 

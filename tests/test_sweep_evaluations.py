@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import data, evaluation, models, results, training
+from vone_jax import data, models, results, training
 from vone_jax import sweep as sweeps
 from vone_jax.cli import evaluate, parsing
 from vone_jax.network import Network, Split
@@ -19,13 +19,11 @@ NAMES = training.config_names(CONFIGS, "sweep")
 GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
 
 
-def trunk_options(words):
-    """The options that the words of an evaluation give."""
-    given = parsing.parse(
-        evaluate.Arguments, ["run", *words], "eval.py", "", markers=evaluate.MARKERS
-    )
+def arguments_of(words):
+    """The arguments that the words of an evaluation give."""
+    given = parsing.parse(evaluate.Arguments, ["run", *words], "eval.py", "")
     # The other networks of a sweep are not trained here.
-    return dataclasses.replace(given.measurement, others=())
+    return dataclasses.replace(given, others=())
 
 
 def network_of(network, variables):
@@ -59,6 +57,7 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, monkeypatc
     monkeypatch.setattr(Network, "num_classes", 2)
     monkeypatch.setattr(Network, "checksum", "0")
     monkeypatch.setattr(Network, "parameters", 0)
+    monkeypatch.setattr(data.ArraySource, "checksums", lambda self, indices: indices)
     members: dict[str, tuple] = {}
     for name in NAMES:
         sweep = sweeps.load_sweep(name, CONFIGS)
@@ -80,12 +79,12 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, monkeypatc
         monkeypatch.setattr(data, "load", load)
         identities: dict[str, dict] = {}
         for words in wanted:
-            options = parsed.setdefault(words, None) or trunk_options(words)
+            options = parsed.setdefault(words, None) or arguments_of(words)
             parsed[words] = options
             if network.validation is None:
                 options = dataclasses.replace(options, source="folder:images", split=".")
-            for job, condition in evaluation.plan(network, options):
-                identity = job.identity(condition)
-                first = identities.setdefault(job.name(condition), identity)
+            for plan, condition in evaluate.tasks(network, options):
+                identity = plan.identity(condition)
+                first = identities.setdefault(results.stem(plan.row(condition)), identity)
                 assert not results.differences(identity, first), (label, words)
         assert {"clean"} < set(identities), label

@@ -33,10 +33,12 @@ TABLE = [
     (f"{NET} --suite mine.py:suite", "mine.py"),
     (f"{NET} --suite linf --eps 4", "4/255"),
     (f"{NET} --suite linf --eps 8/0", "--eps"),
-    (f"{NET} --suite linf --eps 0.0156861 0.0156862", "attack-linf-0.01569"),
+    (f"{NET} --suite linf --eps 0.0156861 0.0156862", "attack-pgd-linf-0.01569-64-steps"),
     (f"{NET} --suite linf l2 --eps 0.1", "l2, linf"),
     (f"{NET} --suite clean --eps 0.1", "eps"),
     (f"{NET} --suite clean --attack-noise none", "attack_noise"),
+    (f"{NET} --suite linf --norm l2", "norm"),
+    ("eval net.py:net@7", "net.py:net@7"),
     (f"{NET} --suite masking --attack-noise none", "attack_noise"),
     (f"{NET} --suite clean --layers v1", "layers"),
     (f"{NET} --suite clean", "names"),
@@ -63,7 +65,6 @@ TABLE = [
     ("eval net.py:net --source folder:nowhere", "nowhere"),
     ("sweep nosuch", "nosuch"),
     ("sweep quickstart/resnet18", "sweep"),
-    ("sweep laboratory/headline --shard 9/8", "shard"),
     ("sweep laboratory/headline --only trian", "--only"),
     ("sweep benchmark/published", "weights"),
     ("report nosuch", "nosuch"),
@@ -90,7 +91,7 @@ def workplace(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", never)
     monkeypatch.setattr("vone_jax.training.train", never)
-    monkeypatch.setattr("vone_jax.sweep._execute", never)
+    monkeypatch.setattr("vone_jax.cli.sweep._execute", never)
     return tmp_path
 
 

@@ -110,7 +110,8 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
     The function ``write`` gets the open binary file. The directory must exist.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Of this process, since another may write the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     if in_bucket(path):
         # An object appears when it is complete.
         with writing(path), path.open("wb") as file:

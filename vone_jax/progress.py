@@ -37,7 +37,6 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._terminal = getattr(self._stream, "isatty", bool)()
         self._total, self._first, self._done, self._unit = total, done, done, unit
         self._doing = ""
-        self._expected: float | None = None
         # When the work began, and when a unit was done last.
         self._start = self._last = time.monotonic()
         self._bar = tqdm(
@@ -58,10 +57,6 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """Say what is done now."""
         self._doing = what
         self._bar.set_description(what)
-
-    def expect(self, seconds: float) -> None:
-        """Say how many seconds a unit takes, for estimates until enough of them are done."""
-        self._expected = seconds
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units, with a note such as ``"loss 0.5"``."""
@@ -103,7 +98,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         # The first units take longer than others, since programs are compiled for them.
         enough = done >= _SHARE * (self._total - self._first) or (done > 0 and spent >= _LONG)
         until_last = self._last - self._start
-        each = until_last / done if enough else self._expected
+        each = until_last / done if enough else None
         if each is not None and self._done < self._total:
             # The time since the last unit is part of the rest. If the unit has taken longer than
             # the whole estimate, there is none.

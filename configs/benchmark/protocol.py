@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vone_jax.evaluation.conditions import Condition
-from vone_jax.evaluation.suites import Setting, corrupted, white_box
+from vone_jax.evaluation.evaluation import Evaluation
+from vone_jax.evaluation.suites import corrupted, white_box
 from vone_jax.names import COMMON_CORRUPTIONS
 
 # L2 and L1 steps of the Adversarial Robustness Toolbox 1.5 to 1.17, as for the paper: steps are
@@ -18,31 +19,31 @@ from vone_jax.names import COMMON_CORRUPTIONS
 _ART: dict[str, Any] = {"norm_offset": 1e-7, "order": "box_then_ball"}
 
 
-def linf_eps4(setting: Setting) -> list[Condition]:
+def linf_eps4(evaluation: Evaluation) -> list[Condition]:
     """L-infinity with steps of eps/4, as in an earlier example of the authors."""
-    return white_box(setting, "linf", step_rule="eps/4", variant="eps-4")
+    return white_box(evaluation, "linf", step_rule="eps/4", variant="eps-4")
 
 
-def l2_l1_art(setting: Setting) -> list[Condition]:
+def l2_l1_art(evaluation: Evaluation) -> list[Condition]:
     """L2 and L1 with the steps of the paper's time."""
     return [
         each
         for norm in ("l2", "l1")
-        for each in white_box(setting, norm, variant="art-1.5", **_ART)
+        for each in white_box(evaluation, norm, variant="art-1.5", **_ART)
     ]
 
 
-def l2_l1_art_eps4(setting: Setting) -> list[Condition]:
+def l2_l1_art_eps4(evaluation: Evaluation) -> list[Condition]:
     """L2 and L1 with the steps of the paper's time, of length eps/4."""
     variant = "eps-4-art-1.5"
     return [
         each
         for norm in ("l2", "l1")
-        for each in white_box(setting, norm, step_rule="eps/4", variant=variant, **_ART)
+        for each in white_box(evaluation, norm, step_rule="eps/4", variant=variant, **_ART)
     ]
 
 
-def common(setting: Setting) -> list[Condition]:
+def common(evaluation: Evaluation) -> list[Condition]:
     """The 15 corruptions of ImageNet-C, with a drawn texture in place of frost."""
     return corrupted(COMMON_CORRUPTIONS)
 

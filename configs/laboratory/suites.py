@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.metamers import Metamers
-from vone_jax.evaluation.suites import Setting, white_box
+from vone_jax.evaluation.suites import white_box
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
 # L2 radius is above 2.46 deviations of pixel noise. The sensitivity of V1 is that of certified.py.
@@ -18,24 +19,24 @@ _PROOF = Certified(radii=(0.01, 0.05, 0.2), draws=1000, steps=20, eot_samples=10
 _SENSITIVITY = 26.3357
 
 
-def weak_attacks(setting: Setting) -> list[Condition]:
+def weak_attacks(evaluation: Evaluation) -> list[Condition]:
     """The attacks in L2 and L1 at the weak half of their ladders."""
-    return [each for norm in ("l2", "l1") for each in white_box(setting, norm, points=2)]
+    return [each for norm in ("l2", "l1") for each in white_box(evaluation, norm, points=2)]
 
 
-def one_draw(setting: Setting) -> list[Condition]:
+def one_draw(evaluation: Evaluation) -> list[Condition]:
     """Gradients of a single noise draw."""
-    return white_box(setting, "linf", eot_samples=1, variant="1-draw")
+    return white_box(evaluation, "linf", eot_samples=1, variant="1-draw")
 
 
-def hundred_draws(setting: Setting) -> list[Condition]:
+def hundred_draws(evaluation: Evaluation) -> list[Condition]:
     """Gradients averaged over 100 noise draws."""
-    return white_box(setting, "linf", eot_samples=100, variant="100-draws")
+    return white_box(evaluation, "linf", eot_samples=100, variant="100-draws")
 
 
-def long_attacks(setting: Setting) -> list[Condition]:
+def long_attacks(evaluation: Evaluation) -> list[Condition]:
     """Four times as many steps of the same length."""
-    return white_box(setting, "linf", steps=256, variant="256-steps")
+    return white_box(evaluation, "linf", steps=256, variant="256-steps")
 
 
 certified = [_PROOF]
@@ -49,22 +50,22 @@ def _pixels(deviation: float) -> list[Condition]:
 certified_pixels_1, certified_pixels_2, certified_pixels_4 = map(_pixels, (1.0, 2.0, 4.0))
 
 
-def _ends(setting: Setting) -> tuple[str, str]:
+def _ends(evaluation: Evaluation) -> tuple[str, str]:
     """The front end and the end of a network."""
-    return ("stem" if setting.network.v1 is None else "v1", "logits")
+    return ("stem" if evaluation.network.v1 is None else "v1", "logits")
 
 
-def metamers(setting: Setting) -> list[Condition]:
+def metamers(evaluation: Evaluation) -> list[Condition]:
     """Metamers of the front end and of the logits."""
-    return [Metamers(layer, others=setting.others) for layer in _ends(setting)]
+    return [Metamers(layer, others=evaluation.others) for layer in _ends(evaluation)]
 
 
-def overlap(setting: Setting) -> list[Condition]:
+def overlap(evaluation: Evaluation) -> list[Condition]:
     """Manifolds of attacked images beside clean ones, and of random changes of the same size."""
     small = functools.partial(Geometry, images=10, points=30, draws=100)
     made: list[Condition] = []
-    for layer in _ends(setting):
-        if setting.noisy:
+    for layer in _ends(evaluation):
+        if evaluation.noisy:
             made.append(small(layer, "noise"))
         made += [small(layer, "fgsm", eps / 255) for eps in (4, 8, 16)]
         made.append(small(layer, "corners", 16 / 255))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from vone_jax import sweep as sweeps
 from vone_jax import training
 from vone_jax.arguments import union_members
 from vone_jax.cli import convert, evaluate, parsing, prepare, report, sweep, train
@@ -32,14 +31,14 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 OF_COMMANDS = re.compile(r"`(--[^`]+)`\s+(?:of|for)\s+`(\w+)\.py`(?:\s+and\s+`(\w+)\.py`)?")
 
 
-def fields(cls, prefix="", flat=False):
-    """The options that tyro makes of a dataclass; ``flat`` ones have no prefixes."""
+def fields(cls, prefix=""):
+    """The options that tyro makes of a dataclass."""
     for name, hint in typing.get_type_hints(cls).items():
         yield f"--{prefix}{name}".replace("_", "-")
         for kind in union_members(hint):
             if dataclasses.is_dataclass(kind):
-                skipped = flat or kind in (training.Experiment, sweeps.Options)
-                yield from fields(kind, "" if skipped else f"{prefix}{name}.", flat)
+                skipped = kind is training.Experiment
+                yield from fields(kind, "" if skipped else f"{prefix}{name}.")
 
 
 def written_in(*files):
@@ -49,7 +48,7 @@ def written_in(*files):
 
 OPTIONS = {
     "train": {*fields(train.Arguments), "--help-all"},
-    "eval": set(fields(evaluate.Arguments, flat=True)),
+    "eval": set(fields(evaluate.Arguments)),
     "sweep": set(fields(sweep.Arguments)),
     "report": set(fields(report.Arguments)),
     "convert": set(fields(convert.Options)),

@@ -7,24 +7,24 @@ from vone_jax.attacks import APGD, AutoAttack, Strongest
 from vone_jax.evaluation.suites import SUITES
 
 
-def linf(setting):
-    return evaluation.white_box(setting, "linf", steps=2, eot_samples=min(2, setting.draws))
+def linf(given):
+    return evaluation.white_box(given, "linf", steps=2, eot_samples=min(2, given.attack_draws))
 
 
-def attacks(setting):
+def attacks(given):
     """All suites of other attacks, with few steps."""
     names = ("apgd", "square", "worst", "minimal", "autoattack")
-    return [_short(each) for name in names for each in SUITES[name](setting)]
+    return [_short(each) for name in names for each in SUITES[name].suite(given)]
 
 
-def masking(setting):
-    (condition,) = SUITES["masking"](setting)
+def masking(given):
+    (condition,) = SUITES["masking"].suite(given)
     few = {"steps": 8, "queries": 20, "restarts": 2, "eot_samples": 2}
     return [dataclasses.replace(condition, **few)]
 
 
-def worst(setting):
-    return [_short(each) for each in SUITES["worst"](setting)]
+def worst(given):
+    return [_short(each) for each in SUITES["worst"].suite(given)]
 
 
 def _short(condition):

@@ -21,3 +21,11 @@ def read_results(run_dir):
 def roughly(measured):
     """Measured numbers to compare with: accuracies differ by more, or are equal."""
     return {name: pytest.approx(entry, rel=1e-4, abs=1e-6) for name, entry in measured.items()}
+
+
+def numbers(rows):
+    """The numbers of rows by their names and radii, each with its interval."""
+    return {
+        (row.get("number"), row.get("eps")): [row.get(n) for n in ("value", "low", "high")]
+        for row in rows
+    }

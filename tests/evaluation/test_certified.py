@@ -10,7 +10,7 @@ import pytest
 from tests.certification.test_certificates import GAUSSIAN, decoder, network, two, uniform
 from vone_jax import certification, diagnostics, evaluation, models, prng, v1
 from vone_jax.evaluation import suites
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 
 KEY = jax.random.key(0)
@@ -21,15 +21,13 @@ WEAK = {"steps": 5, "eot_samples": 2}
 def measured(condition, network, images, labels):
     keys = prng.example_keys(KEY, len(images))
     protocol = evaluation.Protocol("fresh", 1)
-    trial = Trial(protocol, keys, network.logits_fn, images, labels, network=network)
-    arrays = {name: np.asarray(each) for name, each in condition.measure(trial).items()}
-    return condition.summary(arrays), arrays
+    batch = Batch(protocol, keys, network.logits_fn, images, labels, network=network)
+    arrays = {name: np.asarray(each) for name, each in condition.make(batch).items()}
+    return condition.numbers(arrays), arrays
 
 
 def at_radii(summary, number):
-    return [
-        each["value"] for name, each in summary.measured.items() if name.startswith(number + " ")
-    ]
+    return [each["value"] for each in summary.measured if each["number"] == number]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def test_certified_accuracy_is_that_of_the_certificates(vonenet):
     np.testing.assert_array_equal(arrays["votes"], expected.votes)
     found = at_radii(summary, "certified accuracy")
     assert found == [expected.certified(labels, each).mean() for each in condition.radii]
-    assert found[1] <= found[0] <= summary.measured["accuracy"]["value"]
+    assert found[1] <= found[0] <= summary["accuracy of the vote"]["value"]
 
 
 def test_a_function_is_certified_by_noise_on_its_pixels_alone():
@@ -68,10 +66,8 @@ def test_a_function_is_certified_by_noise_on_its_pixels_alone():
     summary, _ = measured(condition, function, images, labels)
     # Of two images with the same answer, one has it as its label. A large change takes it away.
     assert at_radii(summary, "certified accuracy") == [0.5, 0.0]
-    assert (
-        at_radii(summary, "accuracy under APGD") == [0.5, 0.0]
-        and condition.name == "certified-l2-pixels-0.5"
-    )
+    assert at_radii(summary, "accuracy under APGD") == [0.5, 0.0]
+    assert condition.row == {"condition": "certified", "norm": "l2", "noise": "pixel noise 0.5"}
 
 
 def test_the_heat_map_of_a_classifier_of_one_frequency():
@@ -90,7 +86,7 @@ def test_the_heat_map_of_a_classifier_of_one_frequency():
     summary, arrays = measured(condition, function, images, labels)
     errors = np.array(summary.details["errors"])
     assert errors.sum() == errors[0, 1] + errors[4, 3] == 2.0
-    assert summary.measured["mean error"]["value"] == pytest.approx(2 / 24)
+    assert summary["mean error"]["value"] == pytest.approx(2 / 24)
     assert arrays["wrong"].shape == (3, 5, 5)
 
 
@@ -112,17 +108,20 @@ def test_an_attack_breaks_the_vote_just_outside_the_certified_radius_and_never_i
     assert at_radii(summary, "accuracy under APGD") == [1.0, 0.0]
     assert not summary.warnings
     # A proof that is wrong is noticed.
-    broken = condition.summary(arrays | {"radius": 2 * arrays["radius"]})
+    broken = condition.numbers(arrays | {"radius": 2 * arrays["radius"]})
     assert len(broken.warnings) == 1 and "3 of 3" in broken.warnings[0]
 
 
 def test_the_suite_certifies_v1_where_it_has_noise_and_pixels_elsewhere(vonenet):
-    setting = evaluation.Setting(vonenet, noisy=True, norm="l2", eps=(0.1, 0.2))
-    (made,) = suites.conditions(["certified"], setting)
+    given = evaluation.Evaluation(vonenet, norm="l2", eps=(0.1, 0.2))
+    (made,) = suites.conditions(["certified"], given)
     assert made == evaluation.Certified((0.1, 0.2))
     assert [(each.norm, each.eps) for each in made.attacks] == [("l2", 0.1), ("l2", 0.2)]
-    base = Network.of_model("base", models.create("resnet18", image_size=28), {})
-    (first,) = suites.conditions(["certified"], evaluation.Setting(base, norm="l2"))
+    model = models.create("resnet18", image_size=28, width=2)
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    base = Network.of_model("base", model, zeros)
+    (first,) = suites.conditions(["certified"], evaluation.Evaluation(base, norm="l2"))
     assert first.pixel_noise == 0.25
-    (fourier,) = suites.conditions(["fourier"], evaluation.Setting(base))
+    (fourier,) = suites.conditions(["fourier"], evaluation.Evaluation(base))
     assert fourier == evaluation.FourierMap(l2=3.5, size=27)

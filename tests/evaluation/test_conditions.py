@@ -12,26 +12,28 @@ from jax.tree_util import Partial
 from scipy.stats import norm
 
 from tests.attacks import toy
-from vone_jax import dataclass_json, evaluation, prng, v1
-from vone_jax.attacks import APGD, FMN, PGD, InBatches, Square, Strongest
-from vone_jax.evaluation.judging import Trial
+from vone_jax import dataclass_json, evaluation, prng, results
+from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Strongest
+from vone_jax.evaluation.judging import Batch
 
 KEY = jax.random.key(21)
+# Of the members of AutoAttack for classifiers with noise.
+RAND = {"attack_draws": 20}
 ONCE = evaluation.Protocol("fresh", 1)
 
 
 def measured(condition, logits_fn, images, labels, protocol=ONCE):
     """The numbers and the arrays of a condition."""
     keys = prng.example_keys(KEY, len(images))
-    arrays = condition.measure(Trial(protocol, keys, logits_fn, images, labels))
+    arrays = condition.make(Batch(protocol, keys, logits_fn, images, labels))
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
-    summary = condition.summary(arrays | {"index": np.arange(len(images))})
+    summary = condition.numbers(arrays | {"index": np.arange(len(images))})
     return summary, arrays
 
 
 def curve(summary):
     """The accuracy at each radius."""
-    return {each["eps"]: each["value"] for each in summary.measured.values() if "eps" in each}
+    return {each["eps"]: each["value"] for each in summary.measured if "eps" in each}
 
 
 def test_a_linear_model_has_the_distances_of_the_closed_form():
@@ -48,8 +50,8 @@ def test_a_linear_model_has_the_distances_of_the_closed_form():
     condition = evaluation.Minimal(FMN("l2", 1.0, steps=300), radii)
     summary, arrays = measured(condition, Partial(toy.linear, weights), images, labels)
     np.testing.assert_allclose(arrays["distance"], expected, rtol=0.02, atol=1e-4)
-    assert summary.measured["share of broken images"]["value"] == 1
-    median = summary.measured["median distance"]["value"]
+    assert summary["share of broken images"]["value"] == 1
+    median = summary["median distance"]["value"]
     assert median == pytest.approx(np.median(expected), rel=0.02)
     assert list(curve(summary)) == list(radii) and not summary.warnings
     accuracy = [29 / 30, 0.7, 0.3, 0.0]
@@ -61,11 +63,11 @@ def test_an_image_at_its_distance_is_judged_as_it_was_found():
     condition, right = evaluation.Minimal(FMN("l2", 1.0), (0.25, 0.5)), np.ones((2, 1), bool)
     arrays = {"right": ~right, "right clean": right, "distance": np.array([0.5, np.inf])}
     arrays |= {"loss": np.zeros(2), "loss clean": np.zeros(2), "index": np.arange(2)}
-    assert list(curve(condition.summary(arrays)).values()) == [1.0, 0.5]
+    assert list(curve(condition.numbers(arrays)).values()) == [1.0, 0.5]
     # Images that cannot be fooled are infinitely far.
-    summary = condition.summary(arrays | {"distance": np.full(2, np.inf)})
-    assert summary.measured["share of broken images"]["value"] == 0
-    assert summary.measured["median distance"]["value"] is None
+    summary = condition.numbers(arrays | {"distance": np.full(2, np.inf)})
+    assert summary["share of broken images"]["value"] == 0
+    assert "value" not in summary["median distance"]
     assert list(curve(summary).values()) == [1.0, 1.0] and summary.warnings
 
 
@@ -103,7 +105,7 @@ def test_moved_images_stay_within_the_pixels_and_wrong_ones_where_they_are():
     labels = jnp.asarray([1, 0], jnp.int32)
     shown = []
 
-    class Watched(Trial):
+    class Watched(Batch):
         def judge(self, images, purpose="judge"):
             shown.append(images)
             return super().judge(images, purpose)
@@ -111,8 +113,8 @@ def test_moved_images_stay_within_the_pixels_and_wrong_ones_where_they_are():
     keys = prng.example_keys(KEY, 2)
     trial = Watched(ONCE, keys, Partial(toy.linear, weights), images, labels)
     condition = evaluation.Minimal(FMN("l2", 1.0, steps=100), (0.05, 10.0), moved=True)
-    arrays = condition.measure(trial)
-    summary = condition.summary({"index": np.arange(2)} | jax.tree.map(np.asarray, arrays))
+    arrays = condition.make(trial)
+    summary = condition.numbers({"index": np.arange(2)} | jax.tree.map(np.asarray, arrays))
     assert list(curve(summary).values()) == [0.5, 0.0]
     assert arrays["distance"][0] == 0 and jnp.array_equal(shown[-1][0], images[0])
     assert 0 <= jnp.min(shown[-1]) and jnp.max(shown[-1]) <= 1
@@ -161,7 +163,7 @@ def random_start(**fields):
     return PGD("linf", 0.1, 3, random_start=True, **fields)
 
 
-STILL, NOISY = {"distance": np.zeros(4)}, {"right": np.eye(4, 2) > 0}
+STILL = {"distance": np.zeros(4)}
 FLAT, STEEP = {"flat": np.ones(4) > 0}, {"flat": np.zeros(4) > 0}
 
 
@@ -180,32 +182,12 @@ FLAT, STEEP = {"flat": np.ones(4) > 0}, {"flat": np.zeros(4) > 0}
         (evaluation.vonenet_pgd("linf", 0.05, steps=2), {}, "reach 6% of its radius"),
         (evaluation.vonenet_pgd("linf", 0.05, steps=32), {}, None),
         (random_start(step_size=0.001), {}, None),
-        (random_start(), NOISY | STEEP, "single noise draw"),
-        (random_start(eot_samples=2), NOISY | STEEP, None),
     ],
 )
 def test_attacks_that_say_little_have_a_warning(attack, changed, told):
     arrays = {"right": np.ones((4, 2), bool), "loss": np.ones(4), "distance": np.full(4, 0.1)}
-    warnings = evaluation.Attacked(attack).summary(arrays | changed).warnings
+    warnings = evaluation.Attacked(attack).numbers(arrays | changed).warnings
     assert [told in warning for warning in warnings] == ([True] if told else [])
-
-
-def test_the_passes_of_attacks_are_counted():
-    """A gradient is a pass forwards and about two backwards; the image is judged by some draws."""
-    gradient = PGD("linf", 0.1, steps=7, random_start=True, restarts=2, eot_samples=5)
-    scores = Square("linf", 0.1, queries=100, eot_samples=2)
-    assert evaluation.Clean().passes(1) == 1
-    assert evaluation.Corrupted("fog", 1).passes(10) == 10
-    assert evaluation.Attacked(gradient).passes(10) == 10 + 3 * 7 * 2 * 5
-    assert evaluation.Attacked(InBatches(gradient, 4)).passes(10) == 10 + 3 * 7 * 2 * 5
-    assert evaluation.Attacked(scores).passes(10) == 10 + 100 * 2
-    several = evaluation.Attacked(Strongest((gradient, scores), draws=20))
-    assert several.passes(10) == 10 + 3 * 20 + 3 * 7 * 2 * 5 + 100 * 2
-    assert evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1,)).passes(10) == 2 * 10 + 3 * 5
-    moved = evaluation.Minimal(FMN("linf", 1.0, steps=5), (0.1, 0.2), moved=True)
-    assert moved.passes(7) == (2 + 2) * 7 + 3 * 5
-    quiet = evaluation.Masking("linf", 0.1, stochastic=False).passes(10)
-    assert evaluation.Masking("linf", 0.1, stochastic=True).passes(10) > 10 * quiet
 
 
 def test_the_result_names_the_attack_that_won():
@@ -219,8 +201,9 @@ def test_the_result_names_the_attack_that_won():
     assert [each["images"] for each in summary.details["won"]] == [0, 4, 0]
     assert summary.details["won"][1]["attack"] == repr(condition.attack.attacks[1])
     assert set(arrays["winner"]) == {1}
-    assert condition.name == "attack-strongest-linf-0.02"
-    assert condition.label == "Strongest L∞ 0.02"
+    expected = {"attack": "strongest of PGD", "norm": "linf", "eps": 0.02, "attack_draws": 1}
+    assert condition.row == {"condition": "attack", **expected}
+    assert condition.label == "strongest of PGD L∞ 0.02"
 
 
 def test_the_strongest_is_no_minimum_of_noisy_estimates():
@@ -236,7 +219,7 @@ def test_the_strongest_is_no_minimum_of_noisy_estimates():
     attacks = tuple(PGD("linf", 0.02, steps=1, step_size=size) for size in (0.0, 0.01, 0.02))
     condition = evaluation.Attacked(Strongest(attacks, draws=3))
     summary, _ = measured(condition, coin, images, labels, evaluation.Protocol("fresh", 3))
-    entry = summary.measured["accuracy"]
+    entry = summary["accuracy"]
     assert entry["low"] <= 0.5 <= entry["high"] and entry["high"] - entry["low"] < 0.1
 
 
@@ -259,7 +242,7 @@ def test_conditions_are_stored_as_they_print():
     """And read again, by the codec of the house."""
     for condition in (
         evaluation.Clean(),
-        evaluation.Attacked(PGD("linf", 4 / 255, 8), v1.GaussianNoise(2.0), 3, "short"),
+        evaluation.Attacked(PGD("linf", 4 / 255, 8), variant="short"),
         evaluation.Attacked(Strongest((PGD("l2", 1.0), APGD("l2", 1.0)))),
         evaluation.Corrupted("fog", 3, "uint8"),
         evaluation.Minimal(FMN("linf", 1.0), (0.1, 0.2), True),
@@ -277,18 +260,23 @@ def test_conditions_are_stored_as_they_print():
         assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
 
 
-def test_the_noise_of_an_attack_is_in_its_name_and_in_words():
-    attack = PGD("linf", 4 / 255)
-    for noise, name, label in (
-        ("same", "attack-linf-0.01569", "PGD L∞ 4/255"),
-        ("frozen", "attack-linf-0.01569-frozen-attack", "PGD L∞ 4/255, frozen at the attack"),
-        ("none", "attack-linf-0.01569-noise-free", "PGD L∞ 4/255, gradients without noise"),
-        (
-            v1.NeuronalNoise(),
-            "attack-linf-0.01569-attacked-neuronal-0.35-0.07-1",
-            "PGD L∞ 4/255, gradients with neuronal 0.35, 0.07, 1",
-        ),
+def test_attacks_in_words():
+    """A composed attack has its norm and radius, and what is beyond the columns a variant."""
+    pgd, apgd = PGD("l2", 0.5, steps=7, eot_samples=3), APGD("l2", 0.5, eot_samples=2)
+    for attack, variant, expected in (
+        (pgd, "", {"attack": "PGD", "steps": 7, "attack_draws": 3}),
+        (pgd, "eps-4", {"attack": "PGD eps-4", "steps": 7, "attack_draws": 3}),
+        (InBatches(pgd, 4), "", {"attack": "PGD", "steps": 7, "attack_draws": 3}),
+        (Strongest((pgd, apgd, pgd)), "", {"attack": "strongest of PGD, APGD", "attack_draws": 2}),
+        (AutoAttack("l2", 0.5, version="rand"), "", {"attack": "AutoAttack rand"} | RAND),
+        (AutoAttack("l2", 0.5), "", {"attack": "AutoAttack", "attack_draws": 1}),
     ):
-        condition = evaluation.Attacked(attack, noise)
-        assert (condition.name, condition.label) == (name, label)
-    assert evaluation.Attacked(attack, variant="a").name == "attack-linf-0.01569-a"
+        row = evaluation.Attacked(attack, variant=variant).row
+        assert row == {"condition": "attack", "norm": "l2", "eps": 0.5} | expected
+
+
+def test_a_number_that_is_not_finite_has_no_value():
+    number = evaluation.number
+    assert number("r", float("nan")) == number("r", None) == {"number": "r"}
+    whole = results.Interval(0.5, 0.4, float("inf"))
+    assert number("r", whole, eps=1.0) == {"number": "r", "eps": 1.0, "value": 0.5, "low": 0.4}

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from tests.evaluation.tiny import tiny_images, tiny_job, tiny_trained
+from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_trained
 from tests.report.test_charts import rows_of
 from vone_jax import evaluation, geometry, prng, report
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.geometry import reduced_responses
-from vone_jax.report import charts
+from vone_jax.report import layer_charts
 from vone_jax.results import Run, Runs
 
 
@@ -37,13 +37,14 @@ def glue(manifolds):
 
 def measured(condition, network, directory, **fields):
     condition.check(network)
-    return evaluation.evaluate(tiny_job(network, directory, **fields), condition)
+    return evaluation.evaluate(tiny_evaluation(network, directory, **fields), condition)
 
 
 def same(result, found):
     for name in ("capacity", "radius", "dimension"):
         expected = dataclasses.asdict(getattr(found, name))
-        assert result.measured[name] == pytest.approx(expected, rel=1e-4)
+        row = {each: result.find(name)[each] for each in expected}
+        assert row == pytest.approx(expected, rel=1e-4)
 
 
 def test_class_manifolds_are_those_of_the_theory_in_any_batches(network, tmp_path):
@@ -58,7 +59,7 @@ def test_class_manifolds_are_those_of_the_theory_in_any_batches(network, tmp_pat
     same(result, found)
     assert (result.value("manifolds"), result.value("points")) == (3, 3)
     # Classes of one image are no manifolds.
-    few = condition.summary({name: array[:4] for name, array in result.arrays.items()})
+    few = condition.numbers({name: array[:4] for name, array in result.arrays.items()})
     assert not few.measured and "fewer than two manifolds" in few.warnings[0]
 
 
@@ -109,7 +110,8 @@ def test_corrupted_images_are_manifolds_that_grow_with_severity(tmp_path):
             corruption="gaussian_noise", severity=severity,
         )  # fmt: skip
         result = measured(condition, quiet, tmp_path)
-        assert result.name == f"geometry-corruption-gaussian_noise-{severity}-v1"
+        assert result.row["condition"] == "geometry of corruption"
+        assert result.row["severity"] == severity
         radius.append(result.value("radius"))
     assert 0 < radius[0] < radius[1]
     with pytest.raises(ValueError, match="needs a corruption"):
@@ -121,7 +123,7 @@ def test_corrupted_images_are_manifolds_that_grow_with_severity(tmp_path):
 def test_manifolds_that_no_plane_separates_have_no_capacity_but_a_warning(network, tmp_path):
     condition = evaluation.Geometry("logits", "corners", 0.2, images=8, points=4, draws=40)
     result = measured(condition, network, tmp_path, examples=10)
-    assert "capacity" not in result.measured and "not defined" in result.warnings[0]
+    assert result.find("capacity") is None and "not defined" in result.warnings[0]
     assert result.value("told from clean") is not None
 
 
@@ -139,22 +141,23 @@ def test_many_features_are_projected_without_changing_distances():
 
 
 def test_the_suite_has_all_layers_and_the_page_draws_them(network, tmp_path):
-    setting = suites.Setting(network, noisy=True)
-    made = suites.conditions(["geometry"], setting)
+    given = evaluation.Evaluation(network)
+    made = suites.conditions(["geometry"], given)
     assert len(made) == 9 * len(network.layers) and made[0].layer == network.layers[0]
-    chosen = dataclasses.replace(setting, layers=("logits",), eps=(0.1, 0.2))
-    assert [each.name for each in suites.conditions(["geometry"], chosen)] == [
-        "geometry-classes-logits", "geometry-noise-logits",
-        "geometry-corners-0.1-logits", "geometry-corners-0.2-logits",
-        "geometry-fgsm-0.1-logits", "geometry-fgsm-0.2-logits",
-        *(f"geometry-corruption-gaussian_noise-{severity}-logits" for severity in range(1, 6)),
+    chosen = dataclasses.replace(given, layers=("logits",), eps=(0.1, 0.2))
+    rows = [each.row for each in suites.conditions(["geometry"], chosen)]
+    assert {row["layer"] for row in rows} == {"logits"}
+    assert [(row["condition"].split()[-1], row.get("eps")) for row in rows] == [
+        ("classes", None), ("noise", None), ("corners", 0.1), ("corners", 0.2), ("fgsm", 0.1),
+        ("fgsm", 0.2), *[("corruption", None)] * 5,
     ]  # fmt: skip
+    assert [row["severity"] for row in rows[6:]] == [1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="layers"):
         evaluation.Geometry("v3").check(network)
     early = measured(evaluation.Geometry("v1", draws=40), network, tmp_path / "results")
-    identity = early.identity | {"condition": early.condition | {"layer": "logits"}}
-    late = dataclasses.replace(early, identity=identity, details={"place": 99})
-    capacity, *_ = charts.geometry(Runs([Run(tmp_path, "tiny", [late, early])]))
+    rows = [row | {"layer": "logits"} for row in early.rows]
+    late = dataclasses.replace(early, rows=rows, details={"place": 99})
+    capacity, *_ = layer_charts.geometry(Runs([Run(tmp_path, "tiny", [late, early])]))
     rows = rows_of(capacity)
     assert [row["layer"] for row in rows] == ["v1", "logits"]
     assert rows[1]["value"] == late.value("capacity")

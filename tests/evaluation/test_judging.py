@@ -17,7 +17,7 @@ from tests.attacks import toy
 from vone_jax import diagnostics, evaluation, fast, prng
 from vone_jax.attacks import FGSM, PGD, AutoAttack
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.judging import Batch
 
 KEY = jax.random.key(21)
 ATTACKS = (
@@ -134,8 +134,8 @@ def test_repeated_decisions_use_new_draws():
 
 def test_attack_and_judgement_share_no_key():
     keys = prng.example_keys(KEY, 50)
-    trial = Trial(evaluation.Protocol(), keys, Partial(toy.coin), jnp.zeros(50), jnp.zeros(50))
-    streams = [trial.keys(purpose) for purpose in typing.get_args(judging.Purpose)]
+    batch = Batch(evaluation.Protocol(), keys, Partial(toy.coin), jnp.zeros(50), jnp.zeros(50))
+    streams = [batch.keys(purpose) for purpose in typing.get_args(judging.Purpose)]
     assert len(streams) == 4
     data = np.concatenate([jax.random.key_data(stream) for stream in [keys, *streams]])
     assert len(np.unique(data, axis=0)) == 250
@@ -149,14 +149,14 @@ def test_noise_frozen_at_the_attack_alone():
 
     keys, other = (jax.random.split(jax.random.key(seed), 4) for seed in (0, 1))
     images, labels = jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, jnp.int32)
-    trial = Trial(evaluation.Protocol("fresh", 3), keys, Partial(noise), images, labels)
-    frozen = Trial(
+    batch = Batch(evaluation.Protocol("fresh", 3), keys, Partial(noise), images, labels)
+    frozen = Batch(
         evaluation.Protocol("frozen", 1), keys, Partial(noise), images, labels
     ).classifier()
-    attacked = trial.classifier("frozen")
+    attacked = batch.classifier("frozen")
     np.testing.assert_array_equal(attacked(keys, images), attacked(other, images))
     np.testing.assert_array_equal(attacked(keys, images), frozen(keys, images))
-    np.testing.assert_array_equal(trial.classifier()(other, images), noise(other, images))
+    np.testing.assert_array_equal(batch.classifier()(other, images), noise(other, images))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_a_network_in_another_layout_is_judged_in_the_fast_one():
 
     def judged(images):
         protocol = evaluation.Protocol("fresh", 3)
-        trial = judging.Trial(protocol, keys, Partial(logits_fn), images, labels)
-        return trial.judge(images), trial.flat(trial.logits_fn, 3)
+        batch = judging.Batch(protocol, keys, Partial(logits_fn), images, labels)
+        return batch.judge(images), batch.flat(batch.logits_fn, 3)
 
     program = jax.jit(judged).lower(images).as_text()
     layouts = re.findall(r"dim_numbers = (.*?), window", program)

@@ -180,10 +180,10 @@ def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
         judge=lambda images: {"right": images, "loss": images},
     )
     monkeypatch.setattr(masking, "diagnose", lambda *arguments: {})
-    monkeypatch.setattr(masking.prng, "trace", lambda network, *_: network)
+    monkeypatch.setattr(masking.prng, "as_pytree", lambda network, *_: network)
     run = lambda attack, keys, network, *_: types.SimpleNamespace(images=network)  # noqa: E731
     monkeypatch.setattr(masking, "at_once", run)
-    arrays = condition.measure(trial)
+    arrays = condition.make(trial)
     attacked = {name: arrays[f"right {name}"] for name in names}
     assert attacked == dict.fromkeys(names, "same") | {
         "without noise": "none", "transfer": "other"
@@ -376,7 +376,7 @@ def test_classifiers_that_the_checks_need(batch):
 def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)
-    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path / "whole"), condition)
+    result = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), condition)
     assert result.name == "masking-linf-0.05"
     checks = result.details["checks"]
     assert len(checks) == 17
@@ -387,6 +387,6 @@ def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     assert sum(counted) == 17
     failed = {check["name"] for check in checks if check["verdict"] == "fail"}
     assert bool(failed) == any("fails" in warning for warning in result.warnings)
-    again = tiny.tiny_job(network, tmp_path / "other", batch_size=8, devices=4)
+    again = tiny.tiny_evaluation(network, tmp_path / "other", batch_size=8, devices=4)
     other = evaluation.evaluate(again, condition).details["checks"]
     assert [check["verdict"] for check in other] == [check["verdict"] for check in checks]

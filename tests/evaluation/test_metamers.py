@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.evaluation.tiny import tiny_images, tiny_job, tiny_network, tiny_trained
+from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_network, tiny_trained
 from tests.report.test_charts import rows_of
 from vone_jax import evaluation, prng, report, synthesis
 from vone_jax.evaluation import suites
-from vone_jax.report import charts
+from vone_jax.network import Network
+from vone_jax.report import observer_charts
 from vone_jax.results import Run, Runs, humans
 
 
@@ -29,7 +30,9 @@ def test_the_numbers_are_those_of_synthesis_in_any_batches(network, tmp_path):
     root = prng.stream(jax.random.key(0), "evaluation")
     keys = prng.stream(prng.index_keys(root, index), "attack")
     expected = synthesis.metamers(keys, network.response_fn("v1"), images, rounds=3, steps=20)
-    result = evaluation.evaluate(tiny_job(network, tmp_path / "run", batch_size=3), condition)
+    result = evaluation.evaluate(
+        tiny_evaluation(network, tmp_path / "run", batch_size=3), condition
+    )
     arrays = result.arrays
     np.testing.assert_array_equal(arrays["index"], index)
     np.testing.assert_allclose(arrays["original"], images)
@@ -67,23 +70,24 @@ def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network,
         "logits", rounds=1, steps=5, images=4, others=(f"{tmp_path}/bright.py:bright",)
     )
     (name,) = condition.networks
-    found = evaluation.evaluate(tiny_job(network, tmp_path / "results"), condition)
+    found = evaluation.evaluate(tiny_evaluation(network, tmp_path / "results"), condition)
     for kind, images in (("metamers", "metamers"), ("originals", "original")):
         decided = np.where(found.arrays[images].mean(axis=(1, 2, 3)) > 0.5, 0, 1)
         expected = np.mean(decided == found.arrays["label"])
         assert found.value(f"accuracy on {kind}, {name}") == expected
-    assert condition.networks[name].checksum in found.condition["others"][0]
+    described = found.identity["condition"]["networks"]
+    assert [checksum for _, checksum in described] == [condition.networks[name].checksum]
     # The page also has another layer, which comes before it.
-    before = found.identity | {"condition": found.condition | {"layer": "v1"}}
-    made = [dataclasses.replace(found, identity=before, details={"place": 0}), found]
-    ours, published = charts.metamers(Runs([Run(tmp_path, "tiny", made)]))
+    before = [row | {"layer": "v1"} for row in found.rows]
+    made = [dataclasses.replace(found, rows=before, details={"place": 0}), found]
+    ours, published = observer_charts.metamers(Runs([Run(tmp_path, "tiny", made)]))
     rows = {(row["layer"], row["asked"]): row["value"] for row in rows_of(ours)}
     assert len(rows) == 6 and rows["originals", "itself"] == made[0].value("accuracy on originals")
     assert rows["logits", name] == made[1].value(f"accuracy on metamers, {name}")
     # A network with fewer layers does not change the order.
     other = dataclasses.replace(made[1], details={"place": 1})
     two = Runs([Run(tmp_path, "small", [other]), Run(tmp_path, "tiny", made)])
-    first = charts.metamers(two)[0].to_dict()["layer"][0]["encoding"]["x"]
+    first = observer_charts.metamers(two)[0].to_dict()["layer"][0]["encoding"]["x"]
     assert first["sort"] == ["originals", "v1", "logits"]
     shown = [row["accuracy"] for row in rows_of(published) if row["metamers of"] == "VOneAlexNet"]
     assert tuple(shown) == humans.METAMERS["VOneAlexNet"].accuracy
@@ -91,11 +95,23 @@ def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network,
         condition.check(tiny_trained(module=tiny_network(classes=4), class_names=tuple("abcd")))
 
 
+def test_logits_that_are_not_finite_are_no_answer(network, tmp_path):
+    """NaN counted as a wrong answer of the network, and of another one that was asked."""
+
+    def broken(keys, images):
+        return jnp.full((len(images), 3), jnp.nan)
+
+    other = Network("broken", broken, (12, 12, 1), ("a", "b", "c"), source="a function")
+    condition = evaluation.Metamers("v1", rounds=1, steps=1, images=2, others=(other,))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        evaluation.evaluate(tiny_evaluation(network, tmp_path), condition)
+
+
 def test_the_suite_has_all_layers_or_those_that_are_named(network):
-    setting = suites.Setting(network, layers=("v1", "logits"))
-    made = suites.conditions(["metamers"], setting)
+    given = evaluation.Evaluation(network, layers=("v1", "logits"))
+    made = suites.conditions(["metamers"], given)
     assert made == [evaluation.Metamers("v1"), evaluation.Metamers("logits")]
-    every = suites.conditions(["metamers"], suites.Setting(network))
+    every = suites.conditions(["metamers"], evaluation.Evaluation(network))
     assert [each.layer for each in every] == list(network.layers)
     with pytest.raises(ValueError, match="layers"):
         evaluation.Metamers("v3").check(network)

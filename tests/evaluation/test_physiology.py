@@ -45,7 +45,9 @@ def network():
 @pytest.fixture(scope="module")
 def job(network, tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "results"
-    return dataclasses.replace(tiny.tiny_job(tiny.tiny_trained(), directory), network=network)
+    return dataclasses.replace(
+        tiny.tiny_evaluation(tiny.tiny_trained(), directory), network=network
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +68,21 @@ def result(job, recorded):
 
 
 def test_a_layer_has_its_scores_and_its_values_on_disk(job, result):
-    assert (result.name, result.label) == ("physiology-v1", "V1 physiology of v1")
+    assert (result.name, result.label) == ("physiology-v1", "physiology, v1")
     identity, details = result.identity, result.details
     assert identity["condition"] == {
         "type": "Physiology", "layer": "v1", "trials": 1,
         "files": {"cells.csv": identity["condition"]["files"]["cells.csv"]},
     }  # fmt: skip
-    assert (identity["protocol"]["noise"], identity["protocol"]["draws"]) == ("none", 1)
+    assert "draws" not in result.row
     # 21 x 21 x 8, 12 x 4 x 24, 22 x 12 x 8 and 12 x 4 x 6 x 8, as the documentation has them.
     assert identity["dataset"]["examples"] == 3528 + 1152 + 2112 + 2304
     assert (details["image_size"], details["visual_degrees"]) == (224, 8.0)
     assert details["simple_channels"] == 4
     scored = {
-        name.removeprefix("score: "): entry["value"]
-        for name, entry in result.measured.items()
-        if name.startswith("score: ")
+        row["number"].removeprefix("score: "): row["value"]
+        for row in result.rows
+        if row["number"].startswith("score: ")
     }
     # Seven are published, two are in the table.
     assert len(scored) == 9 and {"circular_variance", "or_bandwidth", "peak_sf"} <= set(scored)
@@ -125,7 +127,7 @@ def test_a_finished_layer_is_not_recorded_again(job, recorded, result, monkeypat
 
     monkeypatch.setattr(neurophysiology, "score", fail)
     again = evaluation.evaluate(job, recorded)
-    assert again.measured == result.measured and again.identity == result.identity
+    assert again.rows == result.rows and again.identity == result.identity
     # Images and decisions of the other suites are no part of what was measured.
     frozen = evaluation.Protocol("frozen", 1)
     other = dataclasses.replace(job, examples=4, batch_size=2, protocol=frozen)
@@ -147,7 +149,7 @@ def test_a_finished_layer_is_not_recorded_again(job, recorded, result, monkeypat
 @pytest.mark.slow
 def test_a_layer_that_cannot_be_scored_says_why(job, network):
     few = evaluation.evaluate(job, evaluation.Physiology("bottleneck"))
-    assert "at least 20 are needed" in few.details["reason"] and not few.measured
+    assert "at least 20 are needed" in few.details["reason"] and "number" not in few.row
     assert few.warnings[0].startswith("bottleneck was not scored: the layer has ")
     silent = jax.tree.map(jnp.zeros_like, network.variables)
     silent_job = dataclasses.replace(
@@ -156,6 +158,21 @@ def test_a_layer_that_cannot_be_scored_says_why(job, network):
     silent = evaluation.evaluate(silent_job, evaluation.Physiology("bottleneck"))
     assert silent.name == "physiology-bottleneck-silent"
     assert "responds to no grating" in silent.details["reason"]
+
+
+def test_an_error_of_ones_own_layer_is_no_result(job, tmp_path):
+    """A ValueError within the layer was stored as a finished result."""
+
+    def layer(keys, images):
+        if images.shape[1] > 28:  # As the gratings are.
+            raise ValueError("a mistake of mine")
+        return {"conv": images}
+
+    network = Network("own", lambda keys, x: x[:, 0, :3, 0], (28, 28, 1), features=layer)
+    own = dataclasses.replace(job, network=network, directory=tmp_path)
+    with pytest.raises(ValueError, match="a mistake of mine"):
+        evaluation.evaluate(own, evaluation.Physiology("conv"))
+    assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +254,7 @@ def test_the_texture_properties_are_measured_with_the_images_of_their_study(job,
 @pytest.mark.slow
 def test_several_trials_are_made_with_noise(job):
     found = evaluation.evaluate(job, evaluation.Physiology("v1", trials=2, references=()))
-    assert (found.identity["protocol"]["noise"], found.details["trials"]) == ("fresh", 2)
+    assert found.identity["condition"]["trials"] == found.details["trials"] == 2
 
 
 @pytest.mark.slow
@@ -269,5 +286,5 @@ def test_recordings_of_the_layer_itself_are_explained(job, network, tmp_path):
     np.savez(tmp_path / "noise.npz", responses=shuffled, strata=np.arange(60) % 2, images=shown)
     noise = evaluation.ExplainedVariance("v1", tmp_path / "noise.npz")
     found = evaluation.evaluate(dataclasses.replace(job, tag="noise"), noise)
-    assert "explained variance (v3)" not in found.measured
+    assert found.find("explained variance (v3)") is None
     assert "no reliable signal" in found.warnings[0]

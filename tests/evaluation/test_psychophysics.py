@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.evaluation.tiny import tiny_images, tiny_job, tiny_source, tiny_trained
+from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_source, tiny_trained
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, prng, report, results
 from vone_jax.evaluation import suites
@@ -61,7 +61,7 @@ def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp
     """Images of other classes do not count, and the order of the logits does not matter."""
     labels = (294, 0, 404, 555, 251, 766, 8)
     network, source = imagenet(permuted), labelled(*labels)
-    job = tiny_job(network, tmp_path, source=source, trained_on=False)
+    job = tiny_evaluation(network, tmp_path, source=source, trained_on=False)
     condition = evaluation.Psychophysics("contrast", levels=(1.0, 0.2))
     result = evaluation.evaluate(job, condition)
     images = np.stack([source[n]["image"] for n in range(7)]).astype(np.float32) / 255
@@ -94,7 +94,7 @@ def test_a_network_may_be_made_an_observer(tmp_path):
     ]
     write_photographs(tmp_path / "stimuli", *stimuli)
     source = data.load(f"folder:{tmp_path}/stimuli", ".")
-    job = tiny_job(network, tmp_path, source=source, trained_on=False)
+    job = tiny_evaluation(network, tmp_path, source=source, trained_on=False)
     result = evaluation.evaluate(job, evaluation.Clean())
     trials = results.decisions(result, source.files)
     assert trials["category"].tolist() == ["bear", "truck", "truck"]
@@ -102,7 +102,7 @@ def test_a_network_may_be_made_an_observer(tmp_path):
     assert trials["image"].tolist()[0] == "n02132136_7.png"
     # As when the condition decides about photographs of ImageNet's classes.
     images = labelled(152, 294, 499)
-    job = tiny_job(imagenet(), tmp_path, source=images, trained_on=False)
+    job = tiny_evaluation(imagenet(), tmp_path, source=images, trained_on=False)
     judged = evaluation.evaluate(job, evaluation.Psychophysics("contrast", levels=(1.0,)))
     pixels = np.stack([images[n]["image"] for n in range(3)]) / np.float32(255)
     logits = evaluation.in_categories(imagenet()).logits_fn(None, jnp.asarray(pixels))
@@ -122,14 +122,15 @@ def test_other_networks_decide_among_their_own_classes_in_any_batches(tmp_path):
     root = prng.stream(jax.random.key(0), "evaluation")
     keys = prng.stream(prng.index_keys(root, np.arange(10)), "corruption")
     # Judged at once here, and there in batches over two devices.
-    job = tiny_job(network, tmp_path, batch_size=4, devices=2)
+    job = tiny_evaluation(network, tmp_path, batch_size=4, devices=2)
     result = evaluation.evaluate(job, condition)
-    assert list(result.measured) == [f"accuracy at {level:g}" for level in levels]
+    numbers = [row["number"] for row in result.rows]
+    assert numbers == [f"accuracy at {level:g}" for level in levels]
     assert "own classes" in result.warnings[0]
     for place, level in enumerate(levels[:4:3]):
         shown = corruptions.distort(keys, images, distortion, level)
-        trial = job.trial(jnp.arange(10, dtype=jnp.uint32), shown, jnp.asarray(labels))
-        right = trial.judge(shown)["right"]
+        batch = job.batch(jnp.arange(10, dtype=jnp.uint32), shown, jnp.asarray(labels))
+        right = batch.judge(shown)["right"]
         np.testing.assert_array_equal(result.arrays["right at levels"][:, 3 * place], right)
 
 
@@ -158,12 +159,12 @@ def test_the_channel_of_a_network_follows_the_gratings_that_it_sees(tmp_path):
         path = tmp_path / str(cycles)
         condition = evaluation.CriticalBands((0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8))
         result = evaluation.evaluate(
-            tiny_job(network, path, source=source, batch_size=24), condition
+            tiny_evaluation(network, path, source=source, batch_size=24), condition
         )
         assert result.value("accuracy without noise") == 1.0
         right = result.arrays["right at levels"][:, 1:].mean(axis=(0, 2)).reshape(4, 7)
         np.testing.assert_allclose(result.details["accuracy"], right)
-        number = result.measured["centre"]
+        number = result.find("centre")
         assert number["low"] <= number["value"] <= number["high"]
         centres[cycles] = number["value"]
         if cycles == 2:
@@ -203,26 +204,24 @@ def stored(right, **fields):
 def test_thresholds_are_the_strongest_noise_that_leaves_more_than_half_right():
     condition = evaluation.CriticalBands((0.02, 0.16))
     # For each band: right at 0.02, right at 0.16.
-    summary = condition.summary(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]))
+    summary = condition.numbers(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]))
     assert summary.details["steps"] == [0, 1, 2, 0]
-    assert summary.measured["bandwidth"]["low"] <= summary.measured["bandwidth"]["value"]
+    assert summary["bandwidth"]["low"] <= summary["bandwidth"]["value"]
     assert any("stands on 2 of 4 bands" in each for each in summary.warnings)
     assert any("smaller deviation" in each for each in summary.warnings)
     for right, message in (([0] * 9, "without noise"), ([1] * 9, "same threshold")):
-        summary = condition.summary(stored(right))
-        assert summary.measured["bandwidth"] == {"value": None}
+        summary = condition.numbers(stored(right))
+        assert summary["bandwidth"] == {"number": "bandwidth"}
         assert any(message in each for each in summary.warnings)
-    none = condition.summary(stored([1] * 9, counted=np.zeros(3, bool)))
-    assert none.measured == {} and "0 of 3 images" in none.warnings[0]
+    none = condition.numbers(stored([1] * 9, counted=np.zeros(3, bool)))
+    assert none.measured == [] and "0 of 3 images" in none.warnings[0]
 
 
 def test_suites_and_what_they_refuse():
-    setting = suites.Setting(tiny_trained())
-    made = suites.conditions(["psychophysics", "critical_bands"], setting)
-    assert [each.name for each in made] == [
-        *(f"psychophysics-{name}" for name in humans.DISTORTIONS),
-        "critical-bands",
-    ]
+    small = Network("small", lambda keys, x: x[:, :2, 0, 0], (32, 32, 3))
+    given = evaluation.Evaluation(small)
+    made = suites.conditions(["psychophysics", "critical_bands"], given)
+    assert [each.row.get("corruption") for each in made] == [*humans.DISTORTIONS, None]
     assert set(humans.DISTORTIONS) == set(corruptions.DISTORTIONS)
     with pytest.raises(ValueError, match="at least 4 octaves; those of tiny-run have 3"):
         made[-1].check(tiny_trained())

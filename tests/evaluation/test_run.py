@@ -15,9 +15,10 @@ import pytest
 
 from tests.evaluation import tiny
 from tests.evaluation.result_files import roughly
-from vone_jax import attacks, data, evaluation, models, results, v1
+from vone_jax import attacks, corruptions, data, evaluation, models, results, v1
 from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
+from vone_jax.attacks.attack import GradientAttack
 from vone_jax.dataclass_json import encode
 from vone_jax.network import Network
 
@@ -42,6 +43,11 @@ def contents(directory, name):
     return record, (directory / f"{name}.npz").read_bytes()
 
 
+def numbers(result):
+    """The numbers of a result, with their intervals."""
+    return {row["number"]: {n: row.get(n) for n in ("value", "low", "high")} for row in result.rows}
+
+
 class Stop(Exception):
     pass
 
@@ -53,16 +59,17 @@ def stop(count, found):
 
 
 def test_a_result_says_what_was_measured(network, tmp_path):
-    job = tiny.tiny_job(network, tmp_path, examples=5, seed=3, tag="mine")
-    result = evaluation.evaluate(job, ATTACKED)
-    assert result.name == "attack-linf-0.05-mine" and result.label == "PGD L∞ 0.05"
+    plan = tiny.tiny_evaluation(network, tmp_path, examples=5, seed=3, tag="mine")
+    result = evaluation.evaluate(plan, ATTACKED)
+    stem = "attack-pgd-linf-0.05-2-steps-mine"
+    assert result.name == stem and result.label == "PGD L∞ 0.05, 2 steps, mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "attack-linf-0.05-mine.json", "attack-linf-0.05-mine.npz"
+        f"{stem}.json", f"{stem}.npz"
     ]  # fmt: skip
     arrays = dict(result.arrays)
     assert set(arrays) == {
         "index", "label", "key", "right", "probability_correct", "loss", "predicted", "distance",
-        "scores",
+        "scores", "checksum",
     }  # fmt: skip
     np.testing.assert_array_equal(arrays["index"], [0, 2, 4, 6, 8])  # every second one
     np.testing.assert_array_equal(arrays["label"], np.arange(0, 10, 2) % 3)
@@ -70,23 +77,28 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     right = arrays["right"]
     assert right.shape == (5, 3) and right.dtype == bool
     np.testing.assert_allclose(arrays["probability_correct"], right.mean(1))
-    keys = jax.random.key_data(job.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
+    keys = jax.random.key_data(plan.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
     np.testing.assert_array_equal(arrays["key"], keys)
-    measured = result.measured
-    assert measured["accuracy"] == dataclasses.asdict(results.accuracy(right))
-    assert measured["right in every draw"]["value"] == right.all(1).mean()
-    error = measured["standard error over draws"]["value"]
+    whole = result.find("accuracy")
+    assert dataclasses.asdict(results.accuracy(right)).items() <= whole.items()
+    assert result.value("right in every draw") == right.all(1).mean()
+    error = result.value("standard error over draws")
     assert error == pytest.approx(right.mean(0).std(ddof=1) / 3**0.5)
+    assert result.row == {
+        "network": "VOneResNet-18", "condition": "attack", "norm": "linf", "eps": 0.05,
+        "attack": "PGD", "steps": 2, "attack_draws": 2, "draws": 3, "dataset": "tiny",
+        "split": "test", "examples": 5, "seed": 3, "tag": "mine",
+    }  # fmt: skip
     identity = result.identity
     assert identity["condition"] == encode(ATTACKED)
     assert identity["protocol"] == encode(evaluation.Protocol("fresh", 3))
     assert (identity["seed"], identity["tag"]) == (3, "mine")
     assert identity["matmul_precision"] == "highest"
     dataset = identity["dataset"]
-    assert dataset["checksum"] == data.fingerprint(data.Subset(tiny.tiny_source(), 5))
-    expected = ("tiny", "test", 5, 2, 10, 3)
+    assert dataset["fingerprint"] == data.fingerprint(data.Subset(tiny.tiny_source(), 5))
+    expected = ("tiny", "test", 5, 10, 3)
     assert expected == tuple(
-        dataset[name] for name in ("name", "split", "examples", "stride", "total", "classes")
+        dataset[name] for name in ("name", "split", "examples", "total", "classes")
     )
     of = identity["network"]
     assert (of["name"], of["label"]) == ("tiny-run", "VOneResNet-18")
@@ -98,15 +110,15 @@ def test_a_result_says_what_was_measured(network, tmp_path):
 
 def test_a_seed_gives_the_same_numbers_as_before(network, tmp_path):
     """Expected are those of the commit fa2ef183, see ``tests/test_reproduction.py``."""
-    job = tiny.tiny_job(network, tmp_path)
+    plan = tiny.tiny_evaluation(network, tmp_path)
     attacked = evaluation.Attacked(PGD("linf", 0.05, steps=2, eot_samples=2))
-    measured = [evaluation.evaluate(job, each) for each in (CLEAN, attacked, NOISE)]
+    measured = [evaluation.evaluate(plan, each) for each in (CLEAN, attacked, NOISE)]
     for result in measured:
         assert result.arrays["key"][3].tolist() == [1905052781, 3706272737]
     losses = [result.arrays["loss"].mean() for result in measured]
     np.testing.assert_allclose(losses, [1.446953, 1.568251, 1.442419], rtol=1e-5)
     # The mean over three draws is better than a draw: averaging takes the noise's entropy away.
-    found = {name: each["value"] for name, each in measured[0].measured.items() if "draws" in each}
+    found = {row["number"]: row["value"] for row in measured[0].rows if ", " in row["number"]}
     assert len(found) == 8 and found["entropy from noise, 1 draw"] < 1e-6
     assert found["entropy from noise, 3 draws"] > 0.01
     for number in ("negative log likelihood", "Brier score"):
@@ -115,11 +127,11 @@ def test_a_seed_gives_the_same_numbers_as_before(network, tmp_path):
 
 def test_numbers_are_those_of_the_arrays(network, tmp_path):
     """The same examples through ``robust_accuracy``, with the keys of their indices."""
-    job = tiny.tiny_job(network, tmp_path)
-    result = evaluation.evaluate(job, ATTACKED)
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    result = evaluation.evaluate(plan, ATTACKED)
     images, labels = tiny.tiny_images()
     again = evaluation.robust_accuracy(
-        job.example_keys(np.arange(10, dtype=np.uint32)),
+        plan.example_keys(np.arange(10, dtype=np.uint32)),
         models.logits_fn(network.model, network.variables),
         images,
         labels,
@@ -130,7 +142,8 @@ def test_numbers_are_those_of_the_arrays(network, tmp_path):
     np.testing.assert_array_equal(result.arrays["probability_correct"], again.per_example)
     np.testing.assert_allclose(result.arrays["loss"], again.loss, rtol=1e-6)
     low, high = again.interval
-    assert result.measured["accuracy"] == {"value": again.accuracy, "low": low, "high": high}
+    accuracy = {"value": again.accuracy, "low": low, "high": high}
+    assert accuracy.items() <= result.find("accuracy").items()
     assert 0 < again.accuracy < 1
 
 
@@ -140,8 +153,8 @@ def test_numbers_are_those_of_the_arrays(network, tmp_path):
     NOISE,
 ], ids=["attack", "strongest", "noise"])  # fmt: skip
 def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
-    job = tiny.tiny_job(network, tmp_path / "whole")
-    evaluation.evaluate(job, condition)
+    plan = tiny.tiny_evaluation(network, tmp_path / "whole")
+    evaluation.evaluate(plan, condition)
     seen = []
 
     def stop_after_two(*counted):
@@ -149,21 +162,24 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
         if len(seen) == 3:  # 0 examples found, then two batches
             raise Stop
 
-    half = dataclasses.replace(job, directory=tmp_path / "half")
+    half = dataclasses.replace(plan, directory=tmp_path / "half")
     with pytest.raises(Stop):
         evaluation.evaluate(half, condition, stop_after_two)
     assert not list((tmp_path / "half").glob("*.json"))
+    (partial,) = (tmp_path / "half").glob("*.partial")
     # What a killed writer leaves behind.
-    (tmp_path / "half" / f"{condition.name}.partial" / ".00000008.npz.tmp").write_bytes(b"PK")
+    name = results.stem(plan.row(condition))
+    (partial / ".00000008.npz.77.tmp").write_bytes(b"PK")
+    (tmp_path / "half" / f".{name}.json.77.tmp").write_bytes(b"{")
+    (tmp_path / "half" / f".{name}.lock").write_bytes(b"process 77")
     seen.clear()
     evaluation.evaluate(half, condition, lambda *counted: seen.append(counted))
     assert seen == [(8, True), (2, False)]
-    assert contents(tmp_path / "half", condition.name) == contents(
-        tmp_path / "whole", condition.name
-    )
-    assert not list((tmp_path / "half").glob("*.partial"))
+    assert contents(tmp_path / "half", name) == contents(tmp_path / "whole", name)
+    files = {path.name for path in (tmp_path / "half").iterdir()}
+    assert files == {f"{name}.json", f"{name}.npz"}
     # A finished result is used again, and what a killed process has left is removed.
-    (tmp_path / "half" / f"{condition.name}.partial").mkdir()
+    partial.mkdir()
     seen.clear()
     evaluation.evaluate(half, condition, lambda *counted: seen.append(counted))
     assert seen == [(10, True)] and not list((tmp_path / "half").glob("*.partial"))
@@ -171,7 +187,7 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
 
 def test_the_images_that_an_attack_keeps_are_spread_over_the_examples(network, tmp_path):
     kept = dataclasses.replace(ATTACKED, kept=3)
-    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path), kept)
+    result = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), kept)
     assert result.arrays["kept"].tolist() == [0, 3, 6]
     images, _ = tiny.tiny_images()
     np.testing.assert_allclose(result.arrays["original"], images[[0, 3, 6]], atol=1e-7)
@@ -186,11 +202,11 @@ def test_batch_size_and_devices_change_nothing(network, tmp_path):
     for devices, batch_size in ((1, 4), (4, 8)):
         directory = tmp_path / f"{devices}-{batch_size}"
         for condition in (ATTACKED, NOISE, STRONGEST):
-            job = tiny.tiny_job(network, directory, devices=devices, batch_size=batch_size)
-            made.append(evaluation.evaluate(job, condition))
+            plan = tiny.tiny_evaluation(network, directory, devices=devices, batch_size=batch_size)
+            made.append(evaluation.evaluate(plan, condition))
     for result, reference in zip(made[3:], made[:3], strict=True):
         assert result.name == reference.name
-        assert result.measured == roughly(reference.measured)
+        assert numbers(result) == roughly(numbers(reference))
         for field, values in reference.arrays.items():
             if np.issubdtype(values.dtype, np.floating):
                 np.testing.assert_allclose(result.arrays[field], values, rtol=1e-5, atol=1e-6)
@@ -198,65 +214,214 @@ def test_batch_size_and_devices_change_nothing(network, tmp_path):
                 np.testing.assert_array_equal(result.arrays[field], values)
 
 
-def refused(job, condition, *parts):
+def refused(plan, condition, *parts):
     with pytest.raises(results.ResultError) as caught:
-        evaluation.evaluate(job, condition)
-    for part in ("another evaluation", *parts):
+        evaluation.evaluate(plan, condition)
+    for part in ("another evaluation", "--overwrite", *parts):
         assert part in str(caught.value)
 
 
 def test_other_evaluations_are_not_mixed(network, tmp_path):
-    job = tiny.tiny_job(network, tmp_path)
-    first = evaluation.evaluate(job, CLEAN)
-    other = dataclasses.replace(job, seed=1)
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, CLEAN)
+    other = dataclasses.replace(plan, seed=1)
     refused(other, CLEAN, "seed is 1, was 0", "--tag")
-    refused(dataclasses.replace(job, network=tiny.tiny_trained(seed=5)), CLEAN, "network.checksum")
+    refused(dataclasses.replace(plan, network=tiny.tiny_trained(seed=5)), CLEAN, "network.checksum")
     cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(center_crop=0.5))
-    refused(dataclasses.replace(job, network=cropped), CLEAN, "center_crop is 0.5, was null")
-    changed = tiny.tiny_source()
-    changed.checksums = lambda indices: np.zeros(len(indices), np.uint32)
-    refused(dataclasses.replace(job, source=changed), CLEAN, "dataset.checksum is")
+    refused(dataclasses.replace(plan, network=cropped), CLEAN, "center_crop is 0.5, was null")
+    refused(dataclasses.replace(plan, images=changed(3)), CLEAN, "dataset.fingerprint is")
     tagged = evaluation.evaluate(dataclasses.replace(other, tag="again"), CLEAN)
     assert tagged.name == "clean-again" and tagged.identity != first.identity
-    # Chunks, too.
-    with pytest.raises(Stop):
-        evaluation.evaluate(job, NOISE, stop)
-    refused(other, NOISE, "seed is 1, was 0")
     # A field that a stored identity lacks is a difference.
     path = tmp_path / "clean.json"
     record = json.loads(path.read_text())
-    del record["identity"]["dataset"]["checksum"]
+    del record["identity"]["dataset"]["labels"]
     path.write_text(json.dumps(record))
-    refused(job, CLEAN, "was absent")
+    refused(plan, CLEAN, "was absent")
+    seen, other = [], dataclasses.replace(other, overwrite=True)
+    for _ in range(2):
+        again = evaluation.evaluate(other, CLEAN, lambda *counted: seen.append(counted))
+    assert seen[0] == seen[4] == (0, True) and len(seen) == 8
+    assert again.identity["seed"] == 1 and again.value() == tagged.value()
+    assert results.read(path).identity == again.identity
+
+
+def changed(place):
+    """The images, of which one has another pixel."""
+    source = tiny.tiny_source()
+    source._images[place] = 255 - source._images[place]
+    return source
+
+
+def test_chunks_of_another_evaluation_are_never_continued(network, tmp_path):
+    """The chunks of the one stay where they are while the other is measured in their place."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    other = dataclasses.replace(plan, network=tiny.tiny_trained(seed=5))
+    expected = evaluation.evaluate(
+        dataclasses.replace(other, directory=tmp_path / "alone"), CLEAN
+    ).arrays["loss"]
+    with pytest.raises(Stop):
+        evaluation.evaluate(plan, CLEAN, stop)
+    assert len(list(tmp_path.glob("clean.*.partial"))) == 1
+    seen = []
+    found = evaluation.evaluate(other, CLEAN, lambda *counted: seen.append(counted))
+    assert seen[0] == (0, True)
+    np.testing.assert_array_equal(found.arrays["loss"], expected)
+
+
+def test_a_network_that_was_renamed_and_images_that_were_moved_are_the_same(network, tmp_path):
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, CLEAN)
+    moved = tiny.tiny_source()
+    moved.name = "folder:/elsewhere/tiny"
+    renamed = dataclasses.replace(network, name="renamed")
+    for other in (
+        dataclasses.replace(plan, network=renamed),
+        dataclasses.replace(plan, images=moved),
+        dataclasses.replace(plan, batch_size=5),
+    ):
+        assert evaluation.evaluate(other, CLEAN).provenance == first.provenance
+
+
+def test_an_image_that_was_replaced_is_measured_again(network, tmp_path):
+    """Of a stopped evaluation, only the images that are as they were are taken from the chunks."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    with pytest.raises(Stop):
+        evaluation.evaluate(plan, CLEAN, stop)
+    other, seen = dataclasses.replace(plan, images=changed(2)), []
+    found = evaluation.evaluate(other, CLEAN, lambda *counted: seen.append(counted))
+    assert seen[0] == (3, True)
+    alone = dataclasses.replace(other, directory=tmp_path / "alone")
+    expected = evaluation.evaluate(alone, CLEAN)
+    np.testing.assert_allclose(found.arrays["loss"], expected.arrays["loss"], rtol=1e-6)
+    np.testing.assert_array_equal(found.arrays["right"], expected.arrays["right"])
+
+
+def test_a_result_over_few_images_grows(network, tmp_path):
+    """The images of 2 and 5 are among those of 10; those of 4 are not among those of 10."""
+    whole = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), ATTACKED)
+    for examples, expected in ((2, 0), (5, 1), (10, 5)):
+        plan, seen = tiny.tiny_evaluation(network, tmp_path, examples=examples), []
+        grown = evaluation.evaluate(plan, ATTACKED, lambda *counted, to=seen: to.append(counted))
+        assert seen[0] == (expected, True) and len(grown.arrays["index"]) == examples
+    assert grown.identity == whole.identity
+    for name, array in whole.arrays.items():
+        assert grown.arrays[name].shape == array.shape
+        if np.issubdtype(array.dtype, np.integer):
+            np.testing.assert_array_equal(grown.arrays[name], array)
+    np.testing.assert_array_equal(grown.arrays["right"], whole.arrays["right"])
+    # A result does not shrink without a word.
+    refused(tiny.tiny_evaluation(network, tmp_path, examples=5), ATTACKED, "examples is 5, was 10")
+
+
+def test_a_lost_archive_is_measured_again_and_a_broken_file_is_named(network, tmp_path):
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, CLEAN)
+    before = dict(first.arrays)
+    (tmp_path / "clean.npz").unlink()
+    again = evaluation.evaluate(plan, CLEAN)
+    np.testing.assert_array_equal(again.arrays["loss"], before["loss"])
+    with pytest.raises(Stop):
+        evaluation.evaluate(plan, NOISE, stop)
+    (chunk,) = tmp_path.glob("*.partial/0*.npz")
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    with pytest.raises(results.ResultError, match="00000000.npz cannot be read"):
+        evaluation.evaluate(plan, NOISE)
+    (tmp_path / "clean.json").write_text("{")
+    with pytest.raises(results.ResultError, match="clean.json cannot be read"):
+        evaluation.evaluate(plan, CLEAN)
+
+
+def test_a_second_process_is_refused_while_the_first_measures(network, tmp_path):
+    plan, refusals = tiny.tiny_evaluation(network, tmp_path), []
+
+    def again(count, found):
+        if not found and not refusals:
+            with pytest.raises(results.ResultError) as caught:
+                evaluation.evaluate(plan, CLEAN)
+            refusals.append(str(caught.value))
+
+    evaluation.evaluate(plan, CLEAN, again)
+    assert f"clean.json is being measured by process {os.getpid()} on" in refusals[0]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_processes_with_other_evaluations_are_refused(network, tmp_path, monkeypatch):
     monkeypatch.setattr(meshes, "agree", lambda decide: [{"seed": 1}, 4])
     with pytest.raises(results.ResultError, match="the processes evaluate different things"):
-        evaluation.evaluate(tiny.tiny_job(network, tmp_path / "results"), CLEAN)
+        evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "results"), CLEAN)
     assert not (tmp_path / "results").exists()
 
 
-def test_protocols_have_their_own_names(network, tmp_path):
-    for protocol, name in (
-        (evaluation.Protocol("frozen", 1), "clean-frozen"),
-        (evaluation.Protocol("fresh", 2, "vote", 3), "clean-vote-3"),
-    ):
-        job = tiny.tiny_job(network, tmp_path, protocol=protocol)
-        result = evaluation.evaluate(job, CLEAN)
-        assert (result.name, result.identity["protocol"]) == (name, encode(protocol))
+def test_another_noise_or_decision_is_another_condition(network, tmp_path):
+    """A plain result stays what it is, whatever is measured after it."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    plain = evaluation.evaluate(plan, CLEAN)
+    for other, name, columns in (
+        (dict(protocol=evaluation.Protocol("frozen", 1)), "clean-frozen-noise",
+         {"noise": "frozen", "draws": 1}),
+        (dict(protocol=evaluation.Protocol("fresh", 2, "vote", 3)), "clean-vote-3",
+         {"decision": "vote:3", "draws": 2}),
+        (dict(network=network.with_noise(None)), "clean-without-noise", {"noise": "none"}),
+        (dict(network=network.with_noise(v1.GaussianNoise(2.0))), "clean-gaussian-2",
+         {"noise": "gaussian 2", "draws": 3}),
+    ):  # fmt: skip
+        result = evaluation.evaluate(dataclasses.replace(plan, **other), CLEAN)
+        assert result.name == name
+        shown = {n: v for n, v in result.row.items() if n in ("noise", "decision", "draws")}
+        assert shown == columns
+        assert not results.same_condition(result.rows[0], plain.rows[0])
+    assert {"noise", "decision"}.isdisjoint(plain.row) and plain.row["draws"] == 3
+    # A base network has no noise, and meets the network under any decision.
+    base = evaluation.evaluate(
+        tiny.tiny_evaluation(tiny.tiny_trained(noise=None), tmp_path / "base"), CLEAN
+    )
+    assert {"noise", "decision", "draws"}.isdisjoint(base.row)
+    voted = results.read(tmp_path / "clean-vote-3.json")
+    for each in (plain, voted):
+        assert results.same_condition(base.rows[0], each.rows[0])
+    frame = results.load([tmp_path]).to_frame()
+    assert not frame.duplicated(["network", "label", "number"]).any()
+
+
+def test_the_noise_at_the_attack_is_said_and_reaches_every_attack(network, tmp_path):
+    """FMN attacked the noisy network, whatever was asked for."""
+    plan = tiny.tiny_evaluation(network, tmp_path, attack_noise="none", tag="quiet")
+    minimal = evaluation.Minimal(attacks.FMN("linf", 1.0, steps=3), (0.05,))
+    for condition in (minimal, ATTACKED):
+        result = evaluation.evaluate(plan, condition)
+        assert result.row["attack_noise"] == "none" and "attack_draws" not in result.row
+        assert result.identity["attack_noise"] == "none"
+    seen = []
+
+    class Watched(attacks.FMN):
+        def minimal(self, key, logits_fn, images, labels):
+            seen.append(attacks.classifier.has_noise(logits_fn, key, images))
+            return super().minimal(key, logits_fn, images, labels)
+
+    images, labels = map(jnp.asarray, tiny.tiny_images(4))
+    for noise in ("none", "same"):
+        batch = dataclasses.replace(plan, attack_noise=noise).batch(
+            np.arange(4, dtype=np.uint32), images, labels
+        )
+        evaluation.Minimal(Watched("linf", 1.0, steps=1, eot_samples=2), (0.05,)).make(batch)
+    assert seen == [False, True]
+    # A clean image is not attacked, and a certificate sees the noise that it certifies.
+    assert "attack_noise" not in plan.identity(CLEAN)
+    with pytest.raises(ValueError, match="attack_noise is not for certified"):
+        evaluation.evaluate(plan, evaluation.Certified((0.1,)))
 
 
 def test_the_front_end_has_its_kernels_and_responses(network, tmp_path):
-    result = evaluation.evaluate(tiny.tiny_job(network, tmp_path), evaluation.FrontEnd())
+    result = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), evaluation.FrontEnd())
     arrays = result.arrays
-    assert result.name == "v1" and result.measured == {}
+    assert result.name == "front-end" and "number" not in result.row
     np.testing.assert_array_equal(arrays["kernels_in_phase"], tiny.CONFIG.gabor_kernels().in_phase)
     assert arrays["image"].shape == (12, 12, 1) and arrays["sf"].shape == (4,)
     assert arrays["responses_clean"].shape == arrays["responses_noisy"].shape
     assert np.any(arrays["responses_clean"] != arrays["responses_noisy"])
     # It does not depend on how decisions are made.
-    again = tiny.tiny_job(network, tmp_path, protocol=evaluation.Protocol("frozen", 1))
+    again = tiny.tiny_evaluation(network, tmp_path, protocol=evaluation.Protocol("frozen", 1))
     assert evaluation.evaluate(again, evaluation.FrontEnd()).provenance == result.provenance
     with pytest.raises(ValueError, match="suite v1 is for VOneNets"):
         evaluation.FrontEnd().check(Network("x", network.logits_fn, (12, 12, 1)))
@@ -270,36 +435,30 @@ def test_logits_that_are_not_finite_are_found_again(tmp_path):
         return jnp.where(first == bad, jnp.nan, first * jnp.arange(3.0)[None])
 
     network = Network("nan", logits_fn, (12, 12, 1), ("a", "b", "c"))
-    job = tiny.tiny_job(network, tmp_path, batch_size=5)
-    with pytest.raises(FloatingPointError, match=r"^nan, attack.* begins at example 5 of the"):
-        evaluation.evaluate(job, ATTACKED)
+    plan = tiny.tiny_evaluation(network, tmp_path, batch_size=5)
+    with pytest.raises(FloatingPointError, match=r"^nan, PGD.* begins at example 5"):
+        evaluation.evaluate(plan, ATTACKED)
     with pytest.raises(FloatingPointError, match=r"^nan, clean: .* for the examples \[7\]"):
-        evaluation.evaluate(job, CLEAN)
+        evaluation.evaluate(plan, CLEAN)
 
 
 class Watched(evaluation.Clean):
     """The images as they are; notes the precision in which they are measured."""
 
-    def measure(self, trial):
+    row = {"condition": "watched"}
+
+    def make(self, batch):
         Watched.seen = jax.config.jax_default_matmul_precision
-        return super().measure(trial)
+        return super().make(batch)
 
 
 def test_the_precision_of_products_is_used_and_told_apart(network, tmp_path, monkeypatch):
     """The devices play a GPU, since a CPU has the highest precision whatever is asked for."""
-    job = tiny.tiny_job(network, tmp_path)
-    assert evaluation.evaluate(job, Watched()).identity["matmul_precision"] == "highest"
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    assert evaluation.evaluate(plan, Watched()).identity["matmul_precision"] == "highest"
     assert Watched.seen == "highest"
-    monkeypatch.setattr(evaluation.Job, "matmul_precision", "default")
-    refused(job, Watched(), 'matmul_precision is "default", was "highest"')
-
-
-def test_the_time_of_a_long_attack_is_known_before_it_starts(network, tmp_path):
-    job = tiny.tiny_job(network, tmp_path)
-    long = evaluation.Attacked(PGD("linf", 0.05, steps=100))
-    # The time itself depends on how busy the machine is.
-    assert evaluation.expected_seconds(job, CLEAN) == 0 < evaluation.expected_seconds(job, long)
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(evaluation.Evaluation, "matmul_precision", "default")
+    refused(plan, Watched(), 'matmul_precision is "default", was "highest"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,46 +466,96 @@ class Brightness(evaluation.Condition):
     """A kind of measurement of one's own: the mean of each image."""
 
     channel: int = 0
-    name = "brightness"
+    row = {"condition": "brightness"}
 
-    def measure(self, trial):
-        return {"mean": trial.images[..., self.channel].mean(axis=(1, 2))}
+    def make(self, batch):
+        return {"mean": batch.images[..., self.channel].mean(axis=(1, 2))}
 
-    def summary(self, arrays):
-        return evaluation.Summary({"brightness": {"value": float(arrays["mean"].mean())}})
+    def numbers(self, arrays):
+        return evaluation.Numbers([evaluation.number("brightness", arrays["mean"].mean())])
 
 
 def test_a_kind_of_measurement_is_one_class(network, tmp_path):
     """It is stored, resumed and shown in the frame, and no other module knows it."""
-    job = tiny.tiny_job(network, tmp_path)
+    plan = tiny.tiny_evaluation(network, tmp_path)
     with pytest.raises(Stop):
-        evaluation.evaluate(job, Brightness(), stop)
-    result = evaluation.evaluate(job, Brightness())
+        evaluation.evaluate(plan, Brightness(), stop)
+    result = evaluation.evaluate(plan, Brightness())
     images, _ = tiny.tiny_images()
     assert result.value("brightness") == pytest.approx(images.mean(), rel=1e-5)
     frame = results.load([tmp_path]).to_frame()
     assert frame["condition.type"].tolist() == ["Brightness"]
+    assert frame["condition"].tolist() == ["brightness"]
     assert frame["condition.channel"].tolist() == [0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Long(Brightness):
-    """As much work per image as a noisy attack on large images."""
+def halfway(share):
+    """An attack of one's own, whose step is a share of the radius."""
 
-    def passes(self, draws):
-        return 30_000
+    class Halfway(GradientAttack):
+        def perturb(self, keys, logits_fn, images, labels):
+            slope, _, _ = self.gradient(keys, logits_fn, images, labels)
+            return jnp.clip(images + self.eps / share * jnp.sign(slope), 0.0, 1.0)
+
+    return evaluation.Attacked(Halfway("linf", 0.05))
 
 
-def test_the_progress_moves_within_few_images_of_long_work(network, tmp_path):
-    """Unless a size of batches is given, those of long work are small. Results are the same."""
-    made = {}
-    for condition in (Brightness(), Long()):
-        job = tiny.tiny_job(network, tmp_path / type(condition).__name__, batch_size=None)
-        seen = made[type(condition)] = []
-        result = evaluation.evaluate(job, condition, lambda *counted, to=seen: to.append(counted))
-        seen[0] = result.measured  # in the place of the examples found
-    assert made[Brightness] == [made[Long][0], (10, False)]
-    assert made[Long][1:] == [(4, False), (4, False), (2, False)]
+def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path, monkeypatch):
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    condition = halfway(4)
+    first = evaluation.evaluate(plan, condition)
+    assert evaluation.evaluate(plan, halfway(4)).provenance == first.provenance
+    # Other weights are another network, and not another program.
+    other = dataclasses.replace(plan, network=tiny.tiny_trained(seed=5))
+    programs = [each.identity(condition)["condition"]["program"] for each in (plan, other)]
+    assert programs[0] == programs[1]
+    refused(plan, halfway(400), "condition.program is")
+    # A condition whose code JAX cannot trace has the digest of its file.
+    monkeypatch.setattr(Brightness, "make", lambda self, batch: {"mean": np.asarray(batch.images)})
+    assert len(plan.identity(Brightness())["condition"]["program"]) == 8
+    assert "program" not in plan.identity(ATTACKED)["condition"]
+
+
+def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
+    """Photographs of frost, and the weights and the V1 of a network that others are attacked by."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    described = []
+    for grey in (0, 1):
+        photographs = corruptions.FrostImages((np.full((300, 300, 3), grey, np.uint8),))
+        frost = evaluation.Corrupted("frost", 1, frost_images=photographs)
+        described.append(plan.identity(frost)["condition"])
+    masking = evaluation.Masking("linf", 0.05, True, transfer="tiny-run")
+    quiet = network.with_noise(None)
+    for other in (network, quiet, tiny.tiny_trained(seed=5)):
+        given = dataclasses.replace(plan, others=(other,))
+        described.append(given.identity(masking)["condition"])
+    for surrogate in (network, quiet):
+        transfer = attacks.Transfer(ATTACKED.attack, surrogate.logits_fn)
+        described.append(plan.identity(evaluation.Attacked(transfer))["condition"])
+    texts = [json.dumps(each) for each in described]
+    assert len(set(texts)) == len(texts)
+
+
+def test_every_attack_is_checked_for_masked_gradients(tmp_path):
+    """Probabilities in place of logits leave more accuracy, and nothing said so."""
+    trained = tiny.tiny_trained(noise=None)
+
+    def probabilities(keys, images):
+        return jax.nn.softmax(trained.logits_fn(keys, images))
+
+    names = ("a", "b", "c")
+    masked = Network("masked", probabilities, (12, 12, 1), names)
+    for network, verdicts in (
+        (trained, ["pass", "pass", "pass"]),
+        (masked, ["fail", "pass", "pass"]),
+    ):
+        plan = tiny.tiny_evaluation(network, tmp_path / network.name)
+        result = evaluation.evaluate(plan, ATTACKED)
+        checks = result.details["masking"]
+        assert [each["verdict"] for each in checks] == verdicts
+        told = [warning for warning in result.warnings if "probabilities" in warning]
+        assert len(told) == (network is masked)
+        assert "masking" not in evaluation.evaluate(plan, CLEAN).details
 
 
 KILLED = """
@@ -354,8 +563,8 @@ import sys, time
 from pathlib import Path
 from tests.evaluation import tiny, test_run
 from vone_jax import evaluation
-job = tiny.tiny_job(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)
-evaluation.evaluate(job, test_run.ATTACKED, lambda *counted: time.sleep(float(sys.argv[2])))
+plan = tiny.tiny_evaluation(tiny.tiny_trained(), Path(sys.argv[1]), batch_size=1)
+evaluation.evaluate(plan, test_run.ATTACKED, lambda *counted: time.sleep(float(sys.argv[2])))
 """
 
 
@@ -367,16 +576,15 @@ def test_kill_9_loses_at_most_the_chunk_in_progress(tmp_path):
 
     assert start(tmp_path / "whole", 0).wait() == 0
     process = start(tmp_path / "killed", 0.5)
-    partial = tmp_path / "killed" / "attack-linf-0.05.partial"
+    partial = "attack-pgd-linf-0.05-2-steps.*.partial/0*.npz"
     deadline = time.monotonic() + 300
-    while len(list(partial.glob("0*.npz"))) < 3:
+    while len(list((tmp_path / "killed").glob(partial))) < 3:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    kept = len(list(partial.glob("0*.npz")))
+    kept = len(list((tmp_path / "killed").glob(partial)))
     assert 3 <= kept < 10
     assert start(tmp_path / "killed", 0).wait() == 0
-    assert contents(tmp_path / "killed", "attack-linf-0.05") == contents(
-        tmp_path / "whole", "attack-linf-0.05"
-    )
+    name = "attack-pgd-linf-0.05-2-steps"
+    assert contents(tmp_path / "killed", name) == contents(tmp_path / "whole", name)

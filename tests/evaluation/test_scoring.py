@@ -7,8 +7,10 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import toy
-from vone_jax import attacks, evaluation, prng
+from vone_jax import attacks, data, evaluation, prng
 from vone_jax.attacks import FGSM, PGD, Square
+from vone_jax.evaluation import scoring
+from vone_jax.network import Network
 
 KEY = jax.random.key(21)
 ATTACK = PGD("linf", 0.05, steps=3, eot_samples=2)
@@ -32,9 +34,8 @@ def test_a_linear_model_loses_what_the_closed_form_says():
     margin = np.asarray(logits_fn(KEY, images) @ jnp.asarray([1.0, -1.0]))
     labels = jnp.asarray(margin < 0, jnp.int32)
     for eps in (0.0, 0.02, 0.1):
-        result = evaluation.robust_accuracy(
-            KEY, logits_fn, images, labels, "linf", eps, steps=4, step_rule="eps/4", draws=1
-        )
+        attack = evaluation.vonenet_pgd("linf", eps, steps=4, step_rule="eps/4", eot_samples=1)
+        result = evaluation.robust_accuracy(KEY, logits_fn, images, labels, attack=attack, draws=1)
         cost = eps * float(jnp.abs(weights[:, 0] - weights[:, 1]).sum())
         expected = np.mean(np.abs(margin) > cost)
         assert result.accuracy == pytest.approx(expected, abs=0.006)
@@ -121,7 +122,7 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
     ("fields", "message"),
     [
         (dict(), "needs norm and eps, or attack"),
-        (dict(attack=ATTACK, steps=3), "norm, eps, steps must not be"),
+        (dict(attack=ATTACK, eps=0.1), "norm, eps must not be"),
         (dict(attack=[ATTACK, "pgd"]), "attack must be Attack"),
         (dict(attack=[ATTACK, FGSM("l2", 0.05)]), "norm"),
         (dict(attack=ATTACK, attack_noise="none"), "attack_noise must be one of same"),
@@ -171,8 +172,62 @@ def test_the_same_where_64_bits_are_enabled(batch):
     np.testing.assert_allclose(measured.loss, expected.loss, rtol=1e-5)
 
 
-def test_the_authors_attack_is_the_default():
+def test_the_strongest_attack_that_fits_is_the_default(batch, noisy, monkeypatch):
+    """It averages over draws where the classifier that it sees has noise."""
+    made = []
+
+    def short(norm, eps, draws):
+        made.append(evaluation.worst_case(norm, eps, draws))
+        return FGSM(norm, eps)
+
+    monkeypatch.setattr(scoring, "worst_case", short)
+    quiet = Partial(toy.linear, jnp.ones((64, 4)))
+    for logits_fn, fields, draws in (
+        (noisy, {}, 10),
+        (quiet, {}, 1),
+        (noisy, {"surrogate": quiet}, 1),
+        (noisy, {"noise": "frozen"}, 1),
+    ):
+        found = evaluation.robust_accuracy(KEY, logits_fn, *batch, "l2", 0.5, **fields)
+        assert found.attack == FGSM("l2", 0.5)
+        several = made[-1].attacks
+        assert [each.eot_samples for each in several] == [draws] * 4
+        assert [each.loss for each in several] == ["cross_entropy", "margin"] * 2
+        assert (several[0].norm, several[0].eps) == ("l2", 0.5)
+
+
+def test_a_network_is_benchmarked_in_one_call(tmp_path, monkeypatch):
+    """It goes on from few images to more, and says whether gradients are masked."""
+    monkeypatch.setattr(scoring, "worst_case", lambda *given: PGD(*given[:2], steps=2))
+    weights = jax.random.normal(jax.random.key(2), (28 * 28, 10))
+
+    def logits_fn(keys, images):
+        return images.reshape(len(images), -1) @ weights
+
+    def probabilities(keys, images):
+        return jax.nn.softmax(logits_fn(keys, images))
+
+    names = data.load("fashion_mnist_small", "test").class_names
+    for function, masking in ((logits_fn, "pass"), (probabilities, "fail")):
+        network = Network("linear", function, (28, 28, 1), names)
+        found = []
+        for examples in (20, 100):
+            counted = []
+            found.append(
+                evaluation.benchmark(
+                    network, eps=0.1, examples=examples, source="fashion_mnist_small",
+                    directory=tmp_path / masking,
+                    progress=lambda *each, to=counted: to.append(each),
+                )
+            )  # fmt: skip
+            first = [count for count, known in counted if known]
+            assert first == [0 if examples == 20 else 20] * 2
+        whole = found[-1]
+        assert whole.examples == 100 and whole.masking == masking
+        assert whole.robust.value <= whole.clean.value and whole.clean.low < whole.clean.high
+        assert whole.attack == "PGD L∞ 0.1, 2 steps"
+
+
+def test_the_authors_attack():
     authors = PGD("l2", 0.15, steps=64, step_rule="eps/32", eot_samples=10)
     assert evaluation.vonenet_pgd("l2", 0.15) == authors
-    assert evaluation.Attacked(FGSM("linf", 1 / 255)).name == "attack-fgsm-linf-0.003922"
-    assert evaluation.Attacked(PGD("linf", 1 / 255)).name == "attack-linf-0.003922"

@@ -8,11 +8,12 @@ import pytest
 
 from tests import networks
 from tests.photographs import write_photographs
-from vone_jax import corruptions, data, evaluation, v1
+from vone_jax import corruptions, data, evaluation, results, v1
 from vone_jax.attacks import AutoAttack
+from vone_jax.cli import evaluate as program
 from vone_jax.data import images, sources
 from vone_jax.evaluation import suites
-from vone_jax.evaluation.plan import parse_noise
+from vone_jax.evaluation.judging import parse_noise, parse_protocol
 from vone_jax.network import Network, Split
 
 FULL = (224, 224, 3)
@@ -25,9 +26,9 @@ def uncalled(shape=FULL, stochastic=False):
 
 def made(*suite, network=None, **fields):
     """The conditions of suites for a network with noise, or another one, by name."""
-    network = network or uncalled(stochastic=True)
-    setting = suites.Setting(network, **{"noisy": network.stochastic} | fields)
-    return {each.name: each for each in suites.conditions(suite, setting)}
+    given = evaluation.Evaluation(network or uncalled(stochastic=True), **fields)
+    found = suites.conditions(suite, given)
+    return {results.stem(given.row(each)): each for each in found}
 
 
 def test_ladders_are_the_authors_at_full_size():
@@ -54,14 +55,16 @@ def test_ladders_of_small_images_change_values_as_much():
 
 def test_suites_and_groups_have_their_conditions():
     quick, every = made("quick"), made("all")
-    assert len(quick) == 1 + 4 + 9 and {"clean", "corruption-pixelate-3"} <= quick.keys()
-    assert quick["attack-linf-0.003922"].attack == evaluation.vonenet_pgd("linf", 1 / 255)
-    assert len(every) == 1 + 3 * 4 + 5 * 19 and "attack-l2-9.6" in every
+    assert len(quick) == 1 + 4 + 9 and {"clean", "corruption-pixelate-severity-3"} <= quick.keys()
+    assert quick["attack-pgd-linf-0.003922-64-steps"].attack == evaluation.vonenet_pgd(
+        "linf", 1 / 255
+    )
+    assert len(every) == 1 + 3 * 4 + 5 * 19 and "attack-pgd-l2-9.6-64-steps" in every
     # Each once, whatever the groups have in common.
     assert len(made("quick", "corruptions")) == 1 + 4 + 5 * 19
     # The images of one attack are kept, to be shown.
     assert {name for name, each in quick.items() if getattr(each, "kept", 0)} == {
-        "attack-linf-0.01569"
+        "attack-pgd-linf-0.01569-64-steps"
     }
     drawn = {*corruptions.SETS["common"], *corruptions.SETS["extra"]} - {"frost"}
     found = made("corruptions").values()
@@ -71,16 +74,15 @@ def test_suites_and_groups_have_their_conditions():
 def test_gradients_average_over_draws_that_differ():
     quiet = uncalled()
     (attacked,) = made("linf", eps=(0.1,), network=quiet).values()
-    assert attacked.attack.eot_samples == 1 and attacked.attack_noise == "same"
-    for noise, suffix, samples in (
-        ("none", "noise-free", 1),
-        ("frozen", "frozen-attack", 1),
-        (v1.GaussianNoise(2.0), "attacked-gaussian-2", 10),
-    ):
+    assert attacked.attack.eot_samples == 1
+    for noise, samples in (("none", 1), ("frozen", 1), (v1.GaussianNoise(2.0), 10)):
         network = uncalled(stochastic=samples == 1)
-        (attacked,) = made("linf", eps=(0.1,), network=network, attack_noise=noise).values()
-        assert attacked.attack.eot_samples == samples and attacked.attack_noise == noise
-        assert attacked.name == f"attack-linf-0.1-{suffix}"
+        for suite in ("linf", "minimal"):
+            (attacked,) = made(suite, eps=(0.1,), network=network, attack_noise=noise).values()
+            assert attacked.attack.eot_samples == samples
+    for suite in ("certified", "masking"):
+        with pytest.raises(ValueError, match="attack_noise is not for"):
+            made(suite, norm="linf", eps=(0.1,), attack_noise="none")
 
 
 def test_suites_of_other_attacks():
@@ -88,11 +90,11 @@ def test_suites_of_other_attacks():
     other = ("apgd", "autoattack", "square", "worst", "minimal")
     found = made(*other)
     assert list(found) == [
-        "attack-apgd-linf-0.01569",
-        "attack-autoattack-linf-0.01569",
+        "attack-apgd-linf-0.01569-100-steps",
+        "attack-autoattack-rand-linf-0.01569",
         "attack-square-linf-0.01569",
-        "attack-strongest-linf-0.01569",
-        "minimal-fmn-linf",
+        "attack-strongest-of-pgd-apgd-linf-0.01569",
+        "minimal-fmn-linf-100-steps",
     ]
     apgd, auto, square, worst, minimal = found.values()
     assert auto.attack == AutoAttack("linf", 4 / 255, version="rand")
@@ -104,17 +106,51 @@ def test_suites_of_other_attacks():
     assert minimal.radii == evaluation.ladder("linf", 9, FULL) and minimal.moved
     quiet = made(*other, network=uncalled())
     assert quiet["attack-autoattack-linf-0.01569"].attack.version == "standard"
-    assert not quiet["minimal-fmn-linf"].moved
+    assert not quiet["minimal-fmn-linf-100-steps"].moved
     found = made("apgd", "minimal", norm="l1", eps=(3.0, 6.0))
-    assert list(found) == ["attack-apgd-l1-3", "attack-apgd-l1-6", "minimal-fmn-l1"]
-    assert found["minimal-fmn-l1"].radii == (3.0, 6.0)
+    assert list(found) == [
+        "attack-apgd-l1-3-100-steps", "attack-apgd-l1-6-100-steps", "minimal-fmn-l1-100-steps"
+    ]  # fmt: skip
+    assert found["minimal-fmn-l1-100-steps"].radii == (3.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("suite", "fields"),
+    [
+        (("linf", "clean"), {"norm": "l2"}),
+        (("clean",), {"eps": (0.1,)}),
+        (("clean",), {"attack_noise": "none"}),
+        (("linf",), {"layers": ("v1",)}),
+        (("linf",), {"others": (uncalled(),)}),
+    ],
+)
+def test_what_no_suite_reads_is_refused(suite, fields):
+    with pytest.raises(ValueError, match=f"{next(iter(fields))} has no effect on the suites"):
+        made(*suite, **fields)
+
+
+def test_others_are_for_suites_of_ones_own_too(tmp_path):
+    """The other network was ignored, and the checks had no transfer."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from vone_jax import evaluation\n"
+        "def alone(given):\n"
+        "    return [evaluation.Masking('linf', 0.1, given.noisy)]\n"
+        "def carried(given):\n"
+        "    return [evaluation.Masking('linf', 0.1, given.noisy, given.other.name)]\n"
+    )
+    with pytest.raises(ValueError, match="others has no effect"):
+        made(f"{file}:alone", others=(uncalled(),))
+    assert made(f"{file}:carried", others=(uncalled(),))
 
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     base = uncalled()
     (condition,) = made("masking", norm="l2", others=(base,)).values()
-    text = f"base, weights {base.checksum}"
-    assert condition == evaluation.Masking("l2", 2.4, True, text, without_noise=False)
+    assert condition == evaluation.Masking("l2", 2.4, True, "base", without_noise=False)
+    # As many images as are asked for, and 50 by default.
+    (more,) = made("masking", network=base, examples=200).values()
+    assert (condition.examples, more.examples) == (50, 200)
     assert condition.by_name()["4 k draws"].eot_samples == 40
     (quiet,) = made("masking", network=base).values()
     assert quiet.by_name()["eps"].eot_samples == 1 and "without noise" not in quiet.by_name()
@@ -128,19 +164,19 @@ def test_a_suite_of_ones_own_is_a_list_or_a_function_in_a_file(tmp_path, monkeyp
     file.write_text(
         "from vone_jax import evaluation\n"
         "listed = [evaluation.Clean(), *evaluation.corrupted(['fog'], (2, 5))]\n"
-        "def longer(setting):\n"
-        "    return evaluation.white_box(setting, 'linf', 2, 'long', steps=256)\n"
+        "def longer(given):\n"
+        "    return evaluation.white_box(given, 'linf', 2, 'long', steps=256)\n"
         "wrong = ['clean']\n"
         "two = [evaluation.Corrupted('fog', 1), evaluation.Clean()]\n"
     )
     monkeypatch.chdir(tmp_path)
     found = made("mine.py:listed", f"{file}:longer", "clean")
     assert list(found) == [
-        "clean", "corruption-fog-2", "corruption-fog-5", "attack-linf-0.0009804-long",
-        "attack-linf-0.003922-long",
+        "clean", "corruption-fog-severity-2", "corruption-fog-severity-5",
+        "attack-pgd-long-linf-0.0009804-256-steps", "attack-pgd-long-linf-0.003922-256-steps",
     ]  # fmt: skip
-    assert found["attack-linf-0.003922-long"].attack.steps == 256
-    assert list(made("mine.py:longer", eps=(0.5,))) == ["attack-linf-0.5-long"]
+    assert found["attack-pgd-long-linf-0.003922-256-steps"].attack.steps == 256
+    assert list(made("mine.py:longer", eps=(0.5,))) == ["attack-pgd-long-linf-0.5-256-steps"]
     for suite, message in (
         ("mine.py:nothing", "has no 'nothing'"),
         ("mine.py:wrong", "must be Condition"),
@@ -154,8 +190,7 @@ def test_frost_needs_its_photographs():
         evaluation.Corrupted("frost", 1)
     photographs = corruptions.FrostImages((np.zeros((300, 300, 3), np.uint8),))
     condition = evaluation.Corrupted("frost", 1, frost_images=photographs)
-    assert condition.name == "corruption-frost-1"
-    assert "frost_images" not in condition.identity()
+    assert condition.row == {"condition": "corruption", "corruption": "frost", "severity": 1}
 
 
 @pytest.mark.parametrize(
@@ -172,10 +207,10 @@ def test_noise_is_given_as_text(text, noise):
 
 
 def test_decisions_are_given_with_their_draws():
-    assert evaluation.Options().protocol == evaluation.Protocol("fresh", 10)
-    options = evaluation.Options(decision="vote:8", draws=3)
-    assert options.protocol == evaluation.Protocol("fresh", 3, "vote", 8)
-    assert evaluation.Options(noise="frozen").protocol == evaluation.Protocol("frozen", 1)
+    protocol = evaluation.Protocol
+    assert parse_protocol("trained", "single", None) == protocol("fresh", 10)
+    assert parse_protocol("none", "vote:8", 3) == protocol("fresh", 3, "vote", 8)
+    assert parse_protocol("frozen", "single", None) == protocol("frozen", 1)
 
 
 def colours(classes="abc", **fields):
@@ -187,7 +222,7 @@ def colours(classes="abc", **fields):
 
 
 def planned(network, *suite, **fields):
-    return evaluation.plan(network, evaluation.Options(suite=suite, **fields))
+    return program.tasks(network, program.Arguments("network", suite, **fields))
 
 
 def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
@@ -197,12 +232,12 @@ def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
 
     def size(suite, **fields):
         (job, condition), *_ = planned(network, suite, source="fashion_mnist_small", **fields)
-        return job.batch_size_of(condition)
+        return job.batch_size_of(condition, len(job.examples_of(condition)))
 
     assert size("clean", examples=6) == -(-6 // devices) * devices
     assert size("clean", examples=60) == -(-50 // devices) * devices
     assert size("clean", examples=6, batch_size=4 * devices) == -(-6 // devices) * devices
-    assert size("masking", examples=60) <= max(devices, 8)
+    assert size("masking", examples=60) <= max(devices, 12)
 
 
 @pytest.mark.parametrize("suite", ["l2", "masking", "minimal"])
@@ -231,7 +266,7 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
 
     def examples(**fields):
         ((job, _),) = planned(network, "clean", **fields)
-        return job.source.split, job.examples
+        return job.images.split, len(job.subset)
 
     # The numbers 1, 16 and 18, by their names.
     assert examples() == ("validation", 3)
@@ -284,11 +319,13 @@ def test_published_corruptions_are_a_data_set_of_their_own(tmp_path):
     files = {"source": f"folder:{tmp_path}/c"}
     with pytest.warns(UserWarning) as told:
         tasks = planned(colours(), f"{file}:few", **files)
-    assert any("corruption-spatter-1" in str(each.message) for each in told)
-    assert [(condition.name, job.source.name) for job, condition in tasks] == [
-        ("corruption-fog-1-published", f"folder:{tmp_path}/c/fog"),
-        ("corruption-frost-1-published", f"folder:{tmp_path}/c/frost"),
+    assert any("spatter, severity 1" in str(each.message) for each in told)
+    assert [(condition.label, job.images.name) for job, condition in tasks] == [
+        ("fog, severity 1, published", f"folder:{tmp_path}/c/fog"),
+        ("frost, severity 1, published", f"folder:{tmp_path}/c/frost"),
     ]
+    with pytest.raises(ValueError, match="split is not for published corruptions"):
+        planned(colours(), f"{file}:few", split="val", **files)
     assert tasks[0][0].network.preprocessing.center_crop == 1.0
     with pytest.raises(FileNotFoundError, match="snow"):
         planned(colours(), f"{file}:more", **files)

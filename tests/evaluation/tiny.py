@@ -71,8 +71,10 @@ def tiny_trained(noise=CONFIG.noise, seed=0, module=None, **fields):
     return Network.of_model("tiny-run", model, variables, **fields)
 
 
-def tiny_job(network, directory, *, source=None, devices=1, examples=None, draws=3, **fields):
-    """A job of few examples."""
+def tiny_evaluation(
+    network, directory, *, source=None, devices=1, examples=None, draws=3, **fields
+):
+    """An evaluation of few examples."""
     source = source or tiny_source()
     usual = {
         "examples": len(source) if examples is None else examples,
@@ -82,4 +84,4 @@ def tiny_job(network, directory, *, source=None, devices=1, examples=None, draws
         "provenance": {"command": "test"},
         "trained_on": True,
     }
-    return evaluation.Job(network=network, source=source, directory=directory, **usual | fields)
+    return evaluation.Evaluation(network, source, directory, **usual | fields)

@@ -127,15 +127,15 @@ def train(run_dir, cluster, fault):
 
 
 def evaluate(run_dir, cluster, fault):
-    trial, parts = evaluation.Job.trial, []
+    make, parts = evaluation.Evaluation._batch, []
 
-    def faulty_trial(job, *batch):
+    def faulty_batch(plan, *batch):
         parts.append(batch)
         if len(parts) == 2:
             befall(fault)
-        return trial(job, *batch)
+        return make(plan, *batch)
 
-    evaluation.Job.trial = faulty_trial
+    evaluation.Evaluation._batch = faulty_batch
     return eval_program.main([run_dir, *EVALUATION, "--distributed", cluster])
 
 

@@ -1,13 +1,12 @@
 """Evaluate a network: ``python eval.py NETWORK [--suite NAME ...] [--OPTION VALUE ...]``.
 
-NETWORK is a run directory of train.py, a folder or a checkpoint file (.pth .pt .tar .safetensors
-.bin .ckpt), MODULE:FUNCTION or path/file.py:function for a function of yours that returns a
-network, efficientnet_lite0, or NETWORK+NETWORK for the mean of the logits of several.
+NETWORK is a run directory of train.py (RUN@STEP for one of its checkpoints), a folder or a
+checkpoint file, MODULE:FUNCTION or FILE.py:FUNCTION for a function that returns a network,
+efficientnet_lite0, or NETWORK+NETWORK for the mean of the logits of several.
 
   python eval.py runs/quickstart/vone_resnet18
   python eval.py resnet50.pth --source folder:/data/imagenet/val --suite clean linf --examples 500
   python eval.py runs/vone --suite masking --eps 4/255 --others runs/base
-  python eval.py runs/vone --suite my_suites.py:long_attacks
 
 Run the same command again to continue an evaluation that was stopped. Exit status: 0 finished;
 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again to continue.
@@ -17,41 +16,83 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 
 from vone_jax import cli, evaluation, fast, mesh, names, results
+from vone_jax.arguments import Range, Seed
 from vone_jax.cli import parsing
-from vone_jax.evaluation.suites import GROUPS, SUITES
+from vone_jax.data.loading import holds_corruptions
+from vone_jax.evaluation.examples import find_images
+from vone_jax.evaluation.judging import AttackNoise, parse_noise, parse_protocol
+from vone_jax.evaluation.published import published
+from vone_jax.evaluation.suites import GROUPS, SUITES, conditions, default_directory, explained
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress, aligned
 from vone_jax.training.config import config_names
+from vone_jax.training.run import versions
 
 PROGRAM = cli.program("eval.py")
-MARKERS = (tyro.conf.OmitArgPrefixes,)
-# A condition that takes longer says so before it starts.
-_LONG = 600.0
+Task = tuple[evaluation.Evaluation, evaluation.Condition]
+
+
+def _shown(metavar: str) -> Any:
+    """How an option is shown by --help, whose comment says the default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The network, and what to evaluate."""
+    """The network, what to evaluate, and how."""
 
-    # A run directory, a folder, a checkpoint file or MODULE:FUNCTION, see above.
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NETWORK")]
-    # What is measured, and how.
-    measurement: evaluation.Options = evaluation.Options()
-    # Side of the images in pixels. Default: that of the network, 224 for a checkpoint file that
-    # does not say it.
-    image_size: int | None = None
-    # File with the names of the classes, one on each line, in the order of the logits. They match
-    # the logits with the labels of the images. Default: the names that the network has.
-    class_names: Path | None = None
-    # Evaluate together with other processes that run the same command: "auto" under Slurm, Open
-    # MPI or on Cloud TPU, or HOST:PORT,N,I for process I of N, where HOST:PORT reaches process 0.
-    distributed: str | None = None
+    # The network, see above.
+    network: Annotated[tyro.conf.Positional[str], _shown("NETWORK")]
+    # Suites (default: quick); --suite help lists them.
+    suite: Annotated[tuple[str, ...], _shown("NAME ...")] = ("quick",)
+    # folder:DIR, npz:FILE, tfds:NAME, or published corruptions (default: the images of a run).
+    source: Annotated[str | None, _shown("SET")] = None
+    # Split (default: that a run was validated on, or val).
+    split: Annotated[str | None, _shown("NAME")] = None
+    # Number of images, every k-th (default: at most 5000).
+    examples: Annotated[int | None, _shown("N")] = None
+    # Radii, such as 4/255 (default: the VOneNet authors').
+    eps: Annotated[tuple[float, ...], _shown("EPS ...")] = ()
+    # linf, l2 or l1, where a suite does not say it.
+    norm: Annotated[str, names.NORMS, _shown("NORM")] = "linf"
+    # Decisions about an image, each with fresh noise (default: 10; 1 without noise).
+    draws: Annotated[int | None, _shown("N")] = None
+    # single (default), or of K draws: vote:K, mean_logits:K or mean_probability:K.
+    decision: Annotated[str, _shown("RULE")] = "single"
+    # At the test: trained (default), none, frozen, gaussian:SCALE or neuronal[:SCALE,LEVEL].
+    noise: Annotated[str, _shown("NOISE")] = "trained"
+    # Seen by attacks: same (default), none (a control), frozen, or a noise as above.
+    attack_noise: Annotated[str, _shown("NOISE")] = "same"
+    # Layers that are recorded, or all (default: V1 or all).
+    layers: Annotated[tuple[str, ...], _shown("LAYER ...")] = ()
+    # Tables of neurons, textures, recorded responses.
+    neurons: Annotated[tuple[Path, ...], _shown("FILE ...")] = ()
+    # A surrogate for masking, observers of metamers.
+    others: Annotated[tuple[str, ...], _shown("NETWORK ...")] = ()
+    # Root of all randomness (default: 0).
+    seed: Annotated[Seed, _shown("N")] = 0
+    # Text at the end of the names of results.
+    tag: Annotated[str, _shown("TEXT")] = ""
+    # Directory of results (default: RUN/results, or runs/NAME/results).
+    results: Annotated[Path | None, _shown("DIR")] = None
+    # Measure again what is finished.
+    overwrite: Annotated[tyro.conf.FlagCreatePairsOff[bool], _shown("")] = False
+    # Images at a time; it changes no result.
+    batch_size: Annotated[int | None, Range(1), _shown("N")] = None
+    # Side of the images (default: that of the network).
+    image_size: Annotated[int | None, _shown("N")] = None
+    # File with the name of each logit, one on a line.
+    class_names: Annotated[Path | None, _shown("FILE")] = None
+    # float32 (default) or bfloat16, for a run.
+    dtype: Annotated[Literal["float32", "bfloat16"], _shown("TYPE")] = "float32"
+    # Several processes: auto (Slurm, Open MPI, TPU), or HOST:PORT,N,I for process I of N.
+    distributed: Annotated[str | None, _shown("HOW")] = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,11 +100,12 @@ def main(argv: Sequence[str]) -> int:
     words = [word for word in argv[1:2] if word in (*SUITES, *GROUPS)]
     if words:
         return cli.fail(f"{argv[1]} is a suite: --suite {' '.join(argv[1:])}")
+    if list(argv[-2:]) == ["--suite", "help"]:
+        print(explained())
+        return cli.FINISHED
     try:
-        given = parsing.parse(
-            Arguments, argv or ["--help"], PROGRAM, __doc__ or "",
-            markers=MARKERS,
-        )  # fmt: skip
+        given = parsing.parse(Arguments, argv or ["--help"], PROGRAM, __doc__ or "")
+        fast.use_all_cores()
         if given.distributed is not None:
             mesh.join_processes(given.distributed)
         fast.keep_memory()
@@ -87,7 +129,7 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
     try:
         mesh.check_jax()
         network = _open(given)
-        tasks = evaluation.plan(network, given.measurement, cli.command(PROGRAM, argv))
+        made = tasks(network, given, cli.command(PROGRAM, argv))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
@@ -96,10 +138,10 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
             error = f"{given.network} is a config: train it first ({train}), and give its run"
         return cli.fail(error)
     if first:
-        for note in network.notes:
+        for note in made[0][0].notes:
             print(f"{network.name}: {note}", file=sys.stderr)
     try:
-        finished = _run(tasks, first)
+        finished = _run(made, first)
     except results.ResultError as error:
         return cli.fail(error)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -114,7 +156,7 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
         for result in finished:
             for warning in result.warnings:
                 print(f"warning: {result.name}: {warning}", file=sys.stderr)
-        print(f"{summary(finished)}\nresults in {tasks[0][0].directory}", flush=True)
+        print(f"{summary(finished)}\nresults in {made[0][0].directory}", flush=True)
     return cli.FINISHED
 
 
@@ -125,63 +167,118 @@ def _open(given: Arguments) -> Network:
         # Skips the byte order mark that Windows programs put in front.
         lines = given.class_names.read_text(encoding="utf-8-sig").splitlines()
         class_names = [line.strip() for line in lines if line.strip()]
-    return open_network(given.network, class_names=class_names, image_size=given.image_size)
+    return open_network(
+        given.network, class_names=class_names, image_size=given.image_size, dtype=given.dtype
+    )
 
 
-def _run(
-    tasks: Sequence[tuple[evaluation.Job, evaluation.Condition]], first: bool
-) -> list[results.Result]:
+def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
+    """The conditions that are asked for, at least one, each with its evaluation.
+
+    Raises:
+      ValueError, TypeError: for options that cannot be met; the message names the option.
+      FileNotFoundError: for data that do not exist.
+    """
+    network = open_network(network)
+    trained, protocol = network.noise, parse_protocol(given.noise, given.decision, given.draws)
+    if given.noise not in ("trained", "frozen"):
+        network = network.with_noise(parse_noise("noise", given.noise, trained))
+    plan = evaluation.Evaluation(
+        network,
+        directory=given.results or default_directory(network),
+        examples=given.examples,
+        protocol=protocol,
+        attack_noise=_attack_noise(given, network, trained),
+        seed=given.seed,
+        tag=given.tag,
+        norm=given.norm,
+        eps=given.eps,
+        layers=given.layers,
+        neurons=given.neurons,
+        others=tuple(open_network(each, dtype=given.dtype) for each in given.others),
+        overwrite=given.overwrite,
+        batch_size=given.batch_size,
+        provenance={"versions": versions(), "command": command},
+    )
+    chosen = conditions(given.suite, plan)
+    if not chosen:
+        raise ValueError(f"suite {' '.join(given.suite)} has no conditions")
+    if given.source is not None and holds_corruptions(given.source):
+        if given.split is not None:
+            raise ValueError(f"split is not for published corruptions, got {given.split!r}")
+        return published(plan, chosen, given.source)
+    images, trained_on = find_images(network, chosen, given.source, given.split)
+    whole = dataclasses.replace(
+        plan, images=images, trained_on=trained_on, keep_images=len(chosen) > 1
+    )
+    return [(whole, condition) for condition in chosen]
+
+
+def _attack_noise(given: Arguments, network: Network, trained: Any) -> AttackNoise:
+    """The noise at the attack; "same" if it is the noise at the test."""
+    asked = given.attack_noise
+    if asked == "same":
+        return "same"
+    if given.noise == "frozen":
+        raise ValueError(
+            f"attack_noise {asked!r} needs fresh noise; with noise 'frozen' attack and judgement "
+            "share the same draw"
+        )
+    if asked == "frozen":
+        return "frozen" if network.stochastic else "same"
+    noise = parse_noise("attack_noise", asked, trained)
+    if network.with_noise(noise) is network:
+        return "same"
+    return "none" if noise is None else noise
+
+
+def _run(made: Sequence[Task], first: bool) -> list[results.Result]:
     """Measure all conditions, with reports on the progress."""
     finished: list[results.Result] = []
-    # The unit of work is a pass of an image through the network, so that the estimate of the
-    # remaining time allows for attacks, which take longer than corruptions.
-    work = [
-        (job, condition, job.passes(condition), len(job.examples_of(condition)))
-        for job, condition in tasks
-    ]
-    total = sum(passes * examples for _, _, passes, examples in work)
-    with Progress(total, unit="passes", shown=first) as progress:
-        for number, (job, condition, passes, examples) in enumerate(work, start=1):
-            progress.doing(f"{condition.label}, {number} of {len(work)}")
+    for place, (plan, condition) in enumerate(made, start=1):
+        label = results.label(plan.row(condition))
+        doing = f"{label}, {place} of {len(made)}"
+        measured = False
+        with Progress(len(plan.examples_of(condition)), unit="images", shown=first) as progress:
+            # Until then, nobody knows how long the others take.
+            progress.doing(f"{doing}, first batch")
 
-            def count(images: int, found: bool, passes: int = passes) -> None:
-                (progress.found if found else progress.advance)(images * passes)
+            def count(
+                images: int, found: bool, progress: Progress = progress, doing: str = doing
+            ) -> None:
+                nonlocal measured
+                measured |= not found
+                if not found or not images:
+                    progress.doing(doing if not found else f"{doing}, first batch")
+                (progress.found if found else progress.advance)(images)
 
-            if seconds := evaluation.expected_seconds(job, condition):
-                progress.expect(seconds / (passes * examples))
-            if seconds > _LONG:
-                progress.line(f"{condition.label}: takes about {_duration(seconds)}")
-            result = evaluation.evaluate(job, condition, count)
+            result = evaluation.evaluate(plan, condition, count)
             finished.append(result)
-            progress.line(line(result))
+            progress.line(line(result, kept=not measured))
     return finished
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def line(result: results.Result) -> str:
-    """A finished result in one line: its first number."""
-    seconds = f"{result.provenance['wall_seconds']:.1f} s"
-    numbers = [f"{name} {_number(name, entry)}" for name, entry in result.measured.items()][:1]
-    return ", ".join([f"{result.name}: {''.join(numbers) or 'done'}", seconds])
+def line(result: results.Result, kept: bool = False) -> str:
+    """A finished result in one line: its first number, and its time or its date."""
+    numbers = [f"{row['number']} {_number(row)}" for row in result.rows if "number" in row][:1]
+    when = f"{result.provenance['wall_seconds']:.1f} s"
+    if kept:
+        when = f"kept from {result.provenance['started'][:16].replace('T', ' ')}"
+    return ", ".join([f"{result.name}: {''.join(numbers) or 'done'}", when])
 
 
 def summary(finished: Sequence[results.Result]) -> str:
     """All results as a table for a terminal, and the network in one line."""
     rows = [("condition", "number", "value", "95 % interval")]
     for result in finished:
-        if result.condition["type"] == "Corrupted":
+        if result.row["condition"] == "corruption":
             continue  # Their means follow.
-        entries = list(result.measured.items())
-        shown = [item for item in entries if "low" in item[1]] or entries[:1]
-        rows += [
-            (result.label, name, _number(name, entry), _ends(name, entry)) for name, entry in shown
-        ]
-    for name, mean in _means(finished).items():
-        entry = dataclasses.asdict(mean)
-        rows.append(("corruptions", name, _number(name, entry), _ends(name, entry)))
+        entries = [row for row in result.rows if "number" in row]
+        shown = [row for row in entries if "low" in row] or entries[:1]
+        rows += [(results.label(row), row["number"], _number(row), _ends(row)) for row in shown]
+    rows += [
+        (results.label(row), row["number"], _number(row), _ends(row)) for row in _means(finished)
+    ]
     header, *others = aligned(rows, 2)
     checks = [
         f"{check['verdict']:8}{check['question']} {check['meaning']}"
@@ -193,46 +290,54 @@ def summary(finished: Sequence[results.Result]) -> str:
 
 def headline(finished: Sequence[results.Result]) -> str:
     """A network in one line: clean, the strongest radius of each attack, mean over corruptions."""
-    parts: dict[str, str] = {}
-    radii: dict[str, float] = {}
-    for result in finished:
-        if "accuracy" not in result.measured or result.condition["type"] == "Corrupted":
-            continue
-        attack = result.condition.get("attack", {})
-        kind = str([attack.get("type"), attack.get("norm"), result.condition.get("attack_noise")])
-        kind = kind if attack else result.label
-        eps = attack.get("eps", 0.0)
-        if eps >= radii.get(kind, 0.0):
-            radii[kind] = eps
+    parts: dict[Any, str] = {}
+    radii: dict[Any, float] = {}
+    judged = [each for each in finished if each.row["condition"] in ("clean", "attack")]
+    for result in judged:
+        row = result.row
+        kind = tuple(row.get(name) for name in ("condition", "norm", "attack", "attack_noise"))
+        if row.get("eps", 0.0) >= radii.get(kind, 0.0):
+            radii[kind] = row.get("eps", 0.0)
             parts[kind] = f"{result.label} {100 * result.value():.1f}"
-    if mean := _means(finished).get("mean over corruptions"):
-        parts["corruptions"] = f"corruptions {100 * mean.value:.1f}"
-    identity = finished[0].identity
-    few = " (an illustration, not a measurement)" if identity["dataset"]["name"] == "demo" else ""
-    where = f"{identity['dataset']['examples']} images of {identity['dataset']['name']}{few}"
+    means = [row for row in _means(finished) if row["number"] == "accuracy"]
+    if means:
+        parts["mean"] = f"{results.label(means[0])} {100 * means[0]['value']:.1f}"
+    # Of physiology, the images are gratings.
+    of_images = [each for each in finished if each.arrays.get("label") is not None]
+    row = (judged or of_images or finished)[0].row
+    few = " (an illustration, not a measurement)" if row["dataset"] == "demo" else ""
+    where = f"{row['examples']} images of {row['dataset']}{few}"
+    name = finished[0].identity["network"]["name"]
+    step = finished[0].provenance.get("checkpoint_step")
+    judged_step = "" if step is None else f", step {step}"
     told = ", ".join(parts.values()) or "no accuracies"
-    return f"{identity['network']['label']} ({identity['network']['name']}), {where}: {told}"
+    return f"{row['network']} ({name}{judged_step}), {where}: {told}"
 
 
-def _means(finished: Sequence[results.Result]) -> dict[str, results.Interval]:
-    corrupted = [result for result in finished if result.condition["type"] == "Corrupted"]
-    clean = next((each for each in finished if each.condition["type"] == "Clean"), None)
-    return results.corruption_means(corrupted, clean)
+def _means(finished: Sequence[results.Result]) -> list[dict[str, Any]]:
+    """The means over corruptions, as rows."""
+    if not any(result.row["condition"] == "corruption" for result in finished):
+        return []
+    run = results.Run(Path(), finished[0].row["network"], finished)
+    found = results.means(results.Runs([run]).to_frame())
+    return [
+        {str(n): v for n, v in row.items() if n in results.COLUMNS and v == v and v is not None}
+        for row in found.to_dict("records")
+    ]
 
 
-def _number(name: str, entry: dict) -> str:
+def _number(row: dict[str, Any]) -> str:
     """A number as text; an accuracy in percent."""
-    value = entry["value"]
-    if value is None:
+    if "value" not in row:
         return "none"
-    return f"{100 * value:.1f} %" if _is_share(name) else f"{value:.4g}"
+    return f"{100 * row['value']:.1f} %" if _is_share(row["number"]) else f"{row['value']:.4g}"
 
 
-def _ends(name: str, entry: dict) -> str:
-    low, high = entry.get("low"), entry.get("high")
-    if low is None or high is None or low != low:
+def _ends(row: dict[str, Any]) -> str:
+    if "low" not in row or "high" not in row:
         return ""
-    if not _is_share(name):
+    low, high = row["low"], row["high"]
+    if not _is_share(row["number"]):
         return f"{low:.4g} to {high:.4g}"
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 

@@ -1,18 +1,23 @@
-"""Run a sweep: ``python sweep.py SWEEP [--shard INDEX/COUNT] [--only STEP ...]``.
+"""Run a sweep: ``python sweep.py SWEEP [--only STEP ...] [--dry-run]``.
 
 SWEEP is a name below configs/, such as laboratory/components, or the path of a .py file that
 defines a sweep. Each of its networks is trained, opened from a file of weights, or an ensemble of
 others, and then evaluated. One report compares all networks.
-Run the same command again to continue a sweep that was stopped; finished commands are skipped.
-``python train.py SWEEP:LABEL`` trains one network of a sweep.
+
+A sweep is a list of command lines, which --dry-run prints: run them in any way you like, a line
+with train.py before those of its network. Run the same command again to continue a sweep that was
+stopped; what is done is found again. ``python train.py SWEEP:LABEL`` trains one network of a sweep.
 
 Exit status: 0 finished; 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again
 to continue.
 """
 
 import dataclasses
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -25,13 +30,28 @@ from vone_jax.training.config import config_names
 PROGRAM = cli.program("sweep.py")
 
 
+class SweepError(RuntimeError):
+    """Some commands of a sweep have failed; the message lists them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """The sweep, and where it runs."""
+    """The sweep, the steps to run, and where."""
 
     # A name below configs/, or the path of a .py file.
     sweep: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SWEEP")]
-    options: Annotated[sweeps.Options, tyro.conf.arg(name="")] = sweeps.Options()
+    # Steps to run. The report covers the networks that have results.
+    only: tuple[sweeps.Step, ...] = ("train", "evaluate", "report")
+    # Directory of the files of weights, for networks of the sweep that are not trained.
+    weights: Path | None = None
+    # Data set of all evaluations, such as folder:DIR. Default: the data set of each run.
+    source: str | None = None
+    # Split of all evaluations. Default: see eval.py.
+    split: str | None = None
+    # Directory of run directories.
+    runs: Path = Path("runs")
+    # Print the commands, but do not run them.
+    dry_run: bool = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,11 +64,79 @@ def main(argv: Sequence[str]) -> int:
         given = parsing.parse(Arguments, argv or ["--help"], PROGRAM, description)
         sweep = sweeps.load_sweep(given.sweep, configs)
         root = root if (root / "train.py").exists() else None
-        return sweeps.run(given.sweep, sweep, root, given.options)
+        return execute(sweep, given, root)
     except ValueError as error:
         return cli.fail(error)
-    except (OSError, sweeps.SweepError) as error:
+    except (OSError, SweepError) as error:
         return cli.fail(error, cli.FAILED)
+
+
+def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
+    """Run the commands of a sweep one after the other.
+
+    A failed command does not stop the others, except those that need its network.
+
+    Returns:
+      0 if all is done, 75 if the sweep was stopped by SIGTERM or Ctrl-C.
+
+    Raises:
+      ValueError: if networks are to be opened and ``weights`` holds none of them.
+      SweepError: if commands have failed, or no network has results.
+    """
+    place = sweeps.Place(given.runs, given.weights, given.source, given.split, root)
+    listed = list(sweeps.commands(given.sweep, sweep, place))
+    chosen = [command for command in listed if command.step in given.only]
+    failures: list[str] = []
+    untrained: set[str] = set()
+    for number, command in enumerate(chosen, start=1):
+        if untrained.intersection(command.needs):
+            continue
+        if command.step == "report" and not given.dry_run:
+            command = _of_results(command)
+        print(command.typed if given.dry_run else f"[{number}/{len(chosen)}] {command.typed}")
+        sys.stdout.flush()
+        if given.dry_run:
+            continue
+        status = _execute(command.words, root)
+        if status == cli.STOPPED:
+            return status
+        if status != cli.FINISHED:
+            failures.append(f"{command.typed} (exit status {status})")
+            untrained |= {command.label} if command.step == "train" else set()
+    if failures:
+        raise SweepError("failed:\n  " + "\n  ".join(failures))
+    return cli.FINISHED
+
+
+def _of_results(report: sweeps.Command) -> sweeps.Command:
+    """The report on the networks that have results."""
+    module, name, *shown, out, page = report.words
+    found = [path for path in shown if any(Path(path).glob("results/*.json"))]
+    if not found:
+        raise SweepError("no network has results")
+    return dataclasses.replace(report, words=(module, name, *found, out, page))
+
+
+def _execute(words: Sequence[str], root: Path | None) -> int:
+    """Run a process and return its exit status. SIGTERM and Ctrl-C are passed on to it."""
+    environment = dict(os.environ)
+    if root is not None:
+        # The package can be imported from any directory.
+        path = filter(None, [str(root), environment.get("PYTHONPATH", "")])
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+    # A session of its own: a terminal sends Ctrl-C to all processes that it has started, so the
+    # child would receive two signals, and the second ends it without saving.
+    process = subprocess.Popen([sys.executable, *words], env=environment, start_new_session=True)
+    stopped = False
+
+    def stop(number, frame):
+        nonlocal stopped
+        stopped = True
+        process.send_signal(number)
+
+    with cli.handling_signals(stop):
+        status = process.wait()
+    return cli.STOPPED if stopped else status
 
 
 def run() -> None:

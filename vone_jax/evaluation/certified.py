@@ -5,7 +5,7 @@ A certificate is about the vote over the noise. So an attack on the same vote st
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 from vone_jax import arguments, certification, names, prng, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import APGD
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
 
 
@@ -40,6 +40,8 @@ class Certified(Condition):
       ValueError: if a field is out of range.
     """
 
+    long: ClassVar[bool] = True
+
     radii: tuple[float, ...]
     norm: Literal["l2", "linf"] = "l2"
     draws: int = 10_000
@@ -53,14 +55,11 @@ class Certified(Condition):
         arguments.fields(self)
 
     @property
-    def name(self) -> str:
-        noise = "" if self.pixel_noise is None else f"-pixels-{self.pixel_noise:.4g}"
-        return f"certified-{self.norm}{noise}"
-
-    @property
-    def label(self) -> str:
-        noise = "" if self.pixel_noise is None else f", pixel noise {self.pixel_noise:.4g}"
-        return f"certified {names.NORM_LABELS[self.norm]}{noise}"
+    def row(self) -> dict[str, Any]:
+        row = {"condition": "certified", "norm": self.norm}
+        if self.pixel_noise is not None:
+            row["noise"] = f"pixel noise {self.pixel_noise:.4g}"
+        return row
 
     @property
     def attacks(self) -> tuple[APGD, ...]:
@@ -68,10 +67,6 @@ class Certified(Condition):
             APGD(self.norm, eps, steps=self.steps, eot_samples=self.eot_samples)
             for eps in self.radii
         )
-
-    def passes(self, draws: int) -> int:
-        judged = self.choose * len(self.radii)
-        return super().passes(self.choose + self.draws + judged)
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -83,26 +78,26 @@ class Certified(Condition):
                 )
             certification.from_model(network.model, network.variables)
 
-    def measure(self, trial: Trial) -> dict[str, jax.Array | np.ndarray]:
+    def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
         if self.pixel_noise is None:
-            classifier = certification.from_model(trial.network.model, trial.network.variables)
-            noisy = trial.logits_fn
+            classifier = certification.from_model(batch.network.model, batch.network.variables)
+            noisy = batch.logits_fn
         else:
-            classifier = certification.smooth_pixels(trial.logits_fn, self.pixel_noise)
+            classifier = certification.smooth_pixels(batch.logits_fn, self.pixel_noise)
             noisy = classifier.back_end
         found = certification.certify(
-            trial.keys("judge"), classifier, trial.images, self.choose, self.draws, self.alpha,
+            batch.keys("judge"), classifier, batch.images, self.choose, self.draws, self.alpha,
             progress=False,
         )  # fmt: skip
         vote = Protocol("fresh", 1, "vote", self.choose)
         stands = []
-        for number, attack in enumerate(self.attacks):
-            keys = prng.fold(trial.example_keys, number)
-            own = dataclasses.replace(trial, protocol=vote, example_keys=keys, logits_fn=noisy)
+        for place, attack in enumerate(self.attacks):
+            keys = prng.fold(batch.example_keys, place)
+            own = dataclasses.replace(batch, protocol=vote, example_keys=keys, logits_fn=noisy)
             images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
             stands.append(np.asarray(own.judge(images)["right"]))
         return {
-            "right": found.certified(trial.labels, 0.0)[:, None],
+            "right": found.certified(batch.labels, 0.0)[:, None],
             "predicted": found.prediction,
             "votes": found.votes,
             "lower bound": found.lower,
@@ -110,26 +105,25 @@ class Certified(Condition):
             "right under attack": np.concatenate(stands, axis=1),
         }
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
-        measured: dict[str, dict[str, Any]] = {
-            "accuracy": dataclasses.asdict(results.accuracy(right)),
-            "abstained": {"value": float(np.mean(arrays["lower bound"] <= 0.5))},
-            "median certified radius": {"value": float(np.median(radius))},
-        }
+        measured = [
+            number("accuracy of the vote", results.accuracy(right)),
+            number("abstained", float(np.mean(arrays["lower bound"] <= 0.5))),
+            number("median certified radius", float(np.median(radius))),
+        ]
         warnings = []
         for eps, attacked in zip(self.radii, arrays["right under attack"].T, strict=True):
-            certified, label = right[:, 0] & (radius > eps), names.eps_label(self.norm, eps)
-            for number, decisions in (
-                (f"certified accuracy at {label}", certified),
-                (f"accuracy under APGD at {label}", attacked),
-            ):
-                entry = dataclasses.asdict(results.accuracy(decisions[:, None]))
-                measured[number] = entry | {"eps": eps}
+            certified = right[:, 0] & (radius > eps)
+            measured += [
+                number("certified accuracy", results.accuracy(certified[:, None]), eps=eps),
+                number("accuracy under APGD", results.accuracy(attacked[:, None]), eps=eps),
+            ]
             if broken := int(np.sum(certified & ~attacked)):
+                label = names.eps_label(self.norm, eps)
                 warnings.append(
                     f"{broken} of {certified.sum()} answers that are certified at {label} did not "
                     f"survive an attack of this radius. A share of {self.alpha:g} may be wrong; "
                     "more of them contradict the proof."
                 )
-        return Summary(measured, warnings=tuple(warnings))
+        return Numbers(measured, warnings=tuple(warnings))

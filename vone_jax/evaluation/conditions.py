@@ -1,12 +1,13 @@
 """Conditions: what is measured of a network, as records that measure themselves.
 
 A kind of measurement is one frozen dataclass with the methods of ``Condition``. It is stored in
-results as it is, so nothing else has to know it: ``measure`` makes arrays of a batch, ``summary``
-makes numbers of all arrays.
+results as it is, so nothing else has to know it: ``make`` makes arrays of a batch, ``numbers``
+makes numbers of all arrays, and ``row`` says what the numbers are of.
 """
 
 import abc
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -15,7 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, corruptions, dataclass_json, diagnostics, names, results
+from vone_jax import (
+    arguments,
+    corruptions,
+    dataclass_json,
+    diagnostics,
+    files,
+    fingerprint,
+    names,
+    results,
+)
 from vone_jax.arguments import FromZero, Range
 from vone_jax.attacks import (
     APGD,
@@ -29,75 +39,102 @@ from vone_jax.attacks import (
     norms,
 )
 from vone_jax.attacks.minimal import MinimalPerturbation
-from vone_jax.evaluation import judging
-from vone_jax.evaluation.judging import AttackNoise, Trial, noise_label, noise_slug
+from vone_jax.evaluation.judging import Batch
 from vone_jax.evaluation.masking_checks import BLIND
 from vone_jax.network import Network
+from vone_jax.results import Interval
 
 # The largest change of one value of an image.
 _LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float}
 # Messages print the largest radius with six digits. A user who types that value is accepted.
 _ROUNDING = 1e-5
 
+# A number with the columns that belong to it, a part of a row of ``vone_jax.results``.
+Number = dict[str, Any]
+
+
+def number(name: str, value: float | Interval | None, **columns: Any) -> Number:
+    """A number of a condition, with its 95 % interval if it has one.
+
+    A value that is not finite is left out, as one that is not defined.
+
+    Args:
+      name: its name, such as "accuracy".
+      value: the number, or the number with its interval.
+      **columns: columns that are its own, such as ``eps`` of a number for one radius of several.
+    """
+    found = value if isinstance(value, Interval) else Interval(*([math.nan] * 3))
+    if not isinstance(value, Interval) and value is not None:
+        found = dataclasses.replace(found, value=float(value))
+    given = {each: float(part) for each, part in dataclasses.asdict(found).items()}
+    return {"number": name, **columns, **{k: v for k, v in given.items() if math.isfinite(v)}}
+
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class Numbers:
     """The numbers of a result, see ``results.Result``.
 
     Attributes:
-      measured: name of a number -> its entry.
+      measured: the numbers, each made by ``number``.
       details: what is no number, as JSON values.
       warnings: sentences about the numbers.
     """
 
-    measured: dict[str, dict[str, Any]]
+    measured: list[Number]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Number:
+        """The first number of a name."""
+        return next(each for each in self.measured if each["number"] == name)
 
 
 class Condition(abc.ABC):
     """One measurement of a network; subclasses are frozen dataclasses.
 
     Attributes:
-      by_example: whether ``measure`` returns arrays with a row for each example. Then the examples
-        are measured in batches, and a stopped evaluation continues. Otherwise ``measure`` is called
-        once.
-      limit: the largest number of examples that are used; None for all.
+      by_example: whether ``make`` returns arrays with a row for each example. Then the examples are
+        measured in batches, and a stopped evaluation continues. Otherwise ``make`` is called once,
+        and decisions are no part of the measurement.
+      examples: the largest number of examples that are used; None for all, 0 for a condition that
+        shows images of its own, which its ``row`` names as ``dataset``.
+      long: whether an example takes very many passes through the network, so that few are measured
+        at a time on CPUs.
+      under_attack_noise: whether its attacks see the noise at the attack of an evaluation. Other
+        conditions with attacks are refused with another noise at the attack.
+      reports_faults: whether it reports logits that are not finite as a finding. For other
+        conditions they are an error, found in the arrays whose names begin with "loss".
     """
 
     by_example: ClassVar[bool] = True
-    limit: ClassVar[int | None] = None
+    examples: ClassVar[int | None] = None
+    long: ClassVar[bool] = False
+    under_attack_noise: ClassVar[bool] = False
+    reports_faults: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
-    def name(self) -> str:
-        """The stem of the result files."""
+    def row(self) -> dict[str, Any]:
+        """What its numbers are of: some columns of ``vone_jax.results.row``, and "condition"."""
 
     @property
     def label(self) -> str:
         """The condition in words."""
-        return self.name
+        return results.label(self.row)
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
         """The attacks that are made, whose radii and losses must fit the network."""
         return ()
 
-    def passes(self, draws: int) -> int:
-        """The rough number of passes through the network per image, to estimate times.
-
-        ``draws`` is the number of decisions by which an image is judged.
-        """
-        return draws + attack_passes(*self.attacks)
-
     def check(self, network: Network) -> None:
         """Raise a ValueError if the network cannot be measured in this way."""
         if network.num_classes < 2:
-            raise ValueError(f"{self.name} needs at least 2 classes, {network.name} has 1")
+            raise ValueError(f"{self.label} needs at least 2 classes, {network.name} has 1")
         for attack in self.attacks:
             if attack.targeted:
                 raise ValueError(
-                    f"{self.name}: attack must be untargeted, since the labels are the true classes"
+                    f"{self.label}: attack must be untargeted, since the labels are true classes"
                 )
             largest = _LARGEST[attack.norm](np.prod(network.image_shape))
             if attack.eps > largest * (1 + _ROUNDING):
@@ -107,24 +144,20 @@ class Condition(abc.ABC):
                 )
             if attack.least_classes > 2 and network.num_classes < attack.least_classes:
                 raise ValueError(
-                    f"{self.name} needs at least {attack.least_classes} classes for its losses, "
+                    f"{self.label} needs at least {attack.least_classes} classes for its losses, "
                     f"{network.name} has {network.num_classes}"
                 )
 
-    def context(self, network: Network) -> dict[str, Any]:
-        """Parts of the identity that are not those of the evaluation, such as "dataset"."""
-        return {}
-
     def identity(self) -> dict[str, Any]:
-        """The condition as JSON values, with hashes of the files that it reads."""
+        """The condition as JSON values, with checksums of the files and arrays that it uses."""
         return dataclass_json.encode(self)
 
     @abc.abstractmethod
-    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+    def make(self, batch: Batch) -> dict[str, jax.Array]:
         """Measure a batch."""
 
     @abc.abstractmethod
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         """The numbers of a result, from the arrays of all examples."""
 
 
@@ -132,46 +165,46 @@ class Judged(Condition):
     """A condition whose images are judged; subclasses make the images."""
 
     @abc.abstractmethod
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The images that are judged, and further arrays to store."""
 
-    def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        images, stored = self.perturb(trial)
-        return trial.judge(images) | stored
+    def make(self, batch: Batch) -> dict[str, jax.Array]:
+        images, stored = self.perturb(batch)
+        return batch.judge(images) | stored
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        return Summary(accuracy_numbers(arrays["right"]) | _calibration(arrays["scores"]))
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+        return Numbers(accuracy_numbers(arrays["right"]))
 
 
-def _calibration(scores: np.ndarray) -> dict[str, dict[str, Any]]:
+def _calibration(scores: np.ndarray) -> list[Number]:
     """The numbers of the calibration for each number of averaged draws."""
     found = diagnostics.summarise_scores(scores)
-    return {
-        f"{number}, {draws} draw{'s' * (draws > 1)}": {"value": float(value), "draws": draws}
-        for number, values in (
+    return [
+        number(f"{name}, {draws} draw{'s' * (draws > 1)}", float(value))
+        for name, values in (
             ("calibration error", found.calibration_error),
             ("negative log likelihood", found.negative_log_likelihood),
             ("Brier score", found.brier),
             ("entropy from noise", found.noise_entropy),
         )
         for draws, value in zip(found.draws.tolist(), values, strict=True)
-    }
+    ]
 
 
-def accuracy_numbers(right: np.ndarray) -> dict[str, dict[str, Any]]:
+def accuracy_numbers(right: np.ndarray) -> list[Number]:
     """The numbers of decisions (N, R): the accuracy, and what its draws say.
 
     "standard error over draws" shows the effect of the network's noise, for fixed images. "right in
     every draw" is the share of images that were; it falls with the number of draws.
     """
-    measured: dict[str, dict[str, Any]] = {
-        "accuracy": dataclasses.asdict(results.accuracy(right)),
-        "right in every draw": {"value": float(right.all(axis=1).mean())},
-    }
+    measured = [
+        number("accuracy", results.accuracy(right)),
+        number("right in every draw", float(right.all(axis=1).mean())),
+    ]
     draws = right.mean(axis=0, dtype=np.float64)
     if len(draws) > 1:
         error = float(draws.std(ddof=1)) / len(draws) ** 0.5
-        measured["standard error over draws"] = {"value": error}
+        measured.append(number("standard error over draws", error))
     return measured
 
 
@@ -179,11 +212,13 @@ def accuracy_numbers(right: np.ndarray) -> dict[str, dict[str, Any]]:
 class Clean(Judged):
     """The images as they are."""
 
-    name: ClassVar[str] = "clean"
-    label: ClassVar[str] = "clean"
+    row: ClassVar[dict[str, Any]] = {"condition": "clean"}
 
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return trial.images, {}
+    def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return batch.images, {}
+
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+        return Numbers(accuracy_numbers(arrays["right"]) + _calibration(arrays["scores"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,17 +227,20 @@ class Attacked(Judged):
 
     Attributes:
       attack: the attack.
-      attack_noise: the noise of the network while it is attacked, see ``judging.AttackNoise``.
       kept: number of adversarial images that the result keeps, to be shown.
-      variant: a word at the end of the name, to tell two attacks of one class and radius apart.
+      variant: a word behind the name of the attack, to tell two attacks of one class, radius and
+        number of steps apart.
 
     Raises:
       ValueError: for a negative number of images.
     """
 
+    long: ClassVar[bool] = True
+    under_attack_noise: ClassVar[bool] = True
+
     attack: Attack
-    attack_noise: AttackNoise = "same"
-    kept: FromZero = 0
+    # How many images are shown does not change what was measured.
+    kept: FromZero = dataclasses.field(default=0, metadata={"stored": False})
     variant: str = ""
 
     def __post_init__(self):
@@ -213,55 +251,33 @@ class Attacked(Judged):
         return (self.attack,)
 
     @property
-    def name(self) -> str:
-        kind = type(self.attack).__name__
-        kind = "" if kind == "PGD" else f"{kind.lower()}-"
-        stem = f"attack-{kind}{self.attack.norm}-{self.attack.eps:.4g}"
-        noise = self.attack_noise or "none"
-        if isinstance(noise, str):
-            stem += {"same": "", "none": "-noise-free", "frozen": "-frozen-attack"}[noise]
-        else:
-            stem += f"-attacked-{noise_slug(noise)}"
-        return f"{stem}-{self.variant}" if self.variant else stem
+    def row(self) -> dict[str, Any]:
+        words = " ".join(filter(None, (attack_words(self.attack), self.variant)))
+        return {"condition": "attack", **attack_row(self.attack), "attack": words}
 
-    @property
-    def label(self) -> str:
-        noise = self.attack_noise or "none"
-        words = {"same": "", "none": "gradients without noise", "frozen": "frozen at the attack"}
-        changed = (
-            words.get(noise) if isinstance(noise, str) else f"gradients with {noise_label(noise)}"
-        )
-        kind = type(self.attack).__name__
-        return ", ".join(filter(None, (f"{kind} {radius(self.attack)}", changed, self.variant)))
-
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
-        attacked, keys = trial.classifier(self.attack_noise), trial.keys("attack")
+    def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        attacked, keys = batch.attacked, batch.keys("attack")
         # Frozen draws belong to places in the batch, so all members of an ensemble get all images.
-        frozen = trial.frozen(self.attack_noise)
-        best = self.attack.choose(keys, attacked, trial.images, trial.labels, at_once=frozen)
-        stored = {"distance": norms.size(best.images - trial.images, self.attack.norm)}
+        at_once = batch.attacked_frozen
+        best = self.attack.choose(keys, attacked, batch.images, batch.labels, at_once=at_once)
+        stored = {"distance": norms.size(best.images - batch.images, self.attack.norm)}
         if isinstance(self.attack, Strongest):
             stored["winner"] = best.winner
         # From a random point, the distance does not say whether a gradient led the attack.
         if any(getattr(each, "random_start", type(each) is APGD) for each in _members(self.attack)):
-            stored["flat"] = trial.flat(attacked, _draws(self.attack))
+            stored["flat"] = batch.flat(attacked, _draws(self.attack))
         if self.kept:
-            stored |= {"adversarial": best.images, "original": trial.images}
+            stored |= {"adversarial": best.images, "original": batch.images}
         return best.images, stored
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         warnings = [*_short(self.attack), *_blind(arrays, self.attack)]
-        if self.attack_noise == "same" and _draws(self.attack) == 1 and _noisy(arrays["right"]):
-            warnings.append(
-                "The network is stochastic, but the attack followed a single noise draw at a time. "
-                "The accuracy is an upper bound: average over draws (eot_samples)."
-            )
         details: dict[str, Any] = {}
         if isinstance(self.attack, Strongest):
             won = Counter(arrays["winner"].tolist())
             told = [*map(repr, self.attack.attacks), "the image itself"]
             details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
-        return Summary(accuracy_numbers(arrays["right"]), details, tuple(warnings))
+        return Numbers(accuracy_numbers(arrays["right"]), details, tuple(warnings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +288,7 @@ class Corrupted(Judged):
       corruption: one of ``corruptions.NAMES``.
       severity: 0 to 5.
       form: form of the images that the network gets: one of ``corruptions.FORMS``, or "published"
-        if the examples of the job are the images of a published corrupted set.
+        if the images of the evaluation are those of a published corrupted set.
       frost_images: the benchmark's photographs, for the corruption "frost" made in memory.
 
     Raises:
@@ -296,14 +312,15 @@ class Corrupted(Judged):
             )
 
     @property
-    def name(self) -> str:
-        suffix = "" if self.form == "float" else f"-{self.form}"
-        return f"corruption-{self.corruption}-{self.severity}{suffix}"
+    def row(self) -> dict[str, Any]:
+        row = {"condition": "corruption", "corruption": self.corruption, "severity": self.severity}
+        return row | ({} if self.form == "float" else {"form": self.form})
 
-    @property
-    def label(self) -> str:
-        form = "" if self.form == "float" else f", {self.form}"
-        return f"{self.corruption.replace('_', ' ')}, severity {self.severity}{form}"
+    def identity(self) -> dict[str, Any]:
+        if self.frost_images is None:
+            return super().identity()
+        photographs = files.array_checksum(self.frost_images.images)
+        return super().identity() | {"photographs": f"{photographs:08x}"}
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -318,10 +335,10 @@ class Corrupted(Judged):
             # Without JAX's note about tracing.
             raise ValueError(*error.args) from None
 
-    def perturb(self, trial: Trial) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         if self.form == "published":
-            return trial.images, {}
-        return self.corrupt(trial.keys("corruption"), trial.images), {}
+            return batch.images, {}
+        return self.corrupt(batch.keys("corruption"), batch.images), {}
 
     def corrupt(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """The images with the corruption, made in memory."""
@@ -348,6 +365,9 @@ class Minimal(Condition):
       moved: whether images are moved to each radius.
     """
 
+    long: ClassVar[bool] = True
+    under_attack_noise: ClassVar[bool] = True
+
     attack: MinimalNormAttack
     radii: tuple[float, ...]
     moved: bool = False
@@ -357,56 +377,45 @@ class Minimal(Condition):
         return (self.attack,)
 
     @property
-    def name(self) -> str:
-        return f"minimal-{type(self.attack).__name__.lower()}-{self.attack.norm}"
+    def row(self) -> dict[str, Any]:
+        row = {"condition": "minimal", **attack_row(self.attack)}
+        del row["eps"]  # Each accuracy has a radius of its own.
+        return row
 
-    @property
-    def label(self) -> str:
-        return f"smallest changes {names.NORM_LABELS[self.attack.norm]}"
-
-    def passes(self, draws: int) -> int:
-        judged = 2 + len(self.radii) * self.moved
-        return judged * draws + attack_passes(self.attack)
-
-    def measure(self, trial: Trial) -> dict[str, jax.Array]:
+    def make(self, batch: Batch) -> dict[str, jax.Array]:
         closest = self.attack.minimal(
-            trial.keys("attack"), trial.classifier(), trial.images, trial.labels
+            batch.keys("attack"), batch.attacked, batch.images, batch.labels
         )
-        clean = trial.judge(trial.images)
-        arrays = trial.judge(closest.images) | {
+        clean = batch.judge(batch.images)
+        arrays = batch.judge(closest.images) | {
             "right clean": clean["right"],
             "loss clean": clean["loss"],
             "distance": closest.distance,
         }
         if self.moved:
-            moved = [_at_radius(trial.images, closest, jnp.float32(eps)) for eps in self.radii]
-            judged = list(map(trial.judge, moved))
+            moved = [_at_radius(batch.images, closest, jnp.float32(eps)) for eps in self.radii]
+            judged = list(map(batch.judge, moved))
             for name in ("right", "loss"):
                 arrays[f"{name} at radii"] = jnp.stack([each[name] for each in judged], axis=1)
         return arrays
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        for name in ("loss", "loss clean", *(["loss at radii"] if self.moved else [])):
-            loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
-            judging.check_finite(loss, arrays["index"])
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         distance = arrays["distance"]
         # The distance is infinite where no adversarial image was found. JSON cannot hold that.
-        median = float(np.median(distance))
-        measured: dict[str, dict[str, Any]] = {
-            "median distance": {"value": median if np.isfinite(median) else None},
-            "share of broken images": {"value": float(np.isfinite(distance).mean())},
-        }
+        measured = [
+            number("median distance", float(np.median(distance))),
+            number("share of broken images", float(np.isfinite(distance).mean())),
+        ]
         for place, eps in enumerate(map(float, self.radii)):
             near = distance[:, None] <= eps
             if self.moved:
                 right = arrays["right at radii"][:, place]
             else:
                 right = np.where(near, arrays["right"], arrays["right clean"])
-            entry = dataclasses.asdict(results.accuracy(right)) | {"eps": eps}
-            measured[f"accuracy at {names.eps_label(self.attack.norm, eps)}"] = entry
+            measured.append(number("accuracy", results.accuracy(right), eps=eps))
         unbroken = float(np.mean(np.isinf(distance)))
         warnings = _blind_warning(unbroken) if unbroken > BLIND else ()
-        return Summary(measured, warnings=tuple(warnings))
+        return Numbers(measured, warnings=tuple(warnings))
 
 
 @jax.jit
@@ -417,25 +426,42 @@ def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) 
     return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
 
 
-def radius(attack: Attack) -> str:
-    """The norm and the radius of an attack in words, such as "L∞ 4/255"."""
-    norm = attack.norm
-    return f"{names.NORM_LABELS[norm]} {names.eps_label(norm, float(attack.eps))}"
+def attack_words(attack: Attack) -> str:
+    """An attack in words: "PGD", "AutoAttack rand", "strongest of PGD, APGD"."""
+    if isinstance(attack, Strongest):
+        return f"strongest of {', '.join(dict.fromkeys(map(attack_words, attack.attacks)))}"
+    if isinstance(attack, Transfer):
+        return f"transferred {attack_words(attack.attack)}"
+    if isinstance(attack, InBatches):
+        return attack_words(attack.attack)
+    if isinstance(attack, AutoAttack) and attack.version != "standard":
+        return f"AutoAttack {attack.version}"
+    return type(attack).__name__
 
 
-def attack_passes(*several: Attack) -> int:
-    """The rough number of passes through the network that attacks make per image.
+def attack_row(attack: Attack) -> dict[str, Any]:
+    """The columns of an attack in a row. A composed attack has no number of steps."""
+    row = {"norm": attack.norm, "eps": float(attack.eps), "attack": attack_words(attack)}
+    members = _members(attack)
+    if len(members) == 1 and "steps" in vars(members[0]):
+        row["steps"] = int(vars(members[0])["steps"])
+    return row | {"attack_draws": _draws(attack)}
 
-    A step with a gradient counts 3. Several trials within a step are not counted.
+
+def surrogates(attack: Attack, keys: Any, images: Any) -> list[str]:
+    """The fingerprints of the classifiers from which an attack carries images over.
+
+    The keys (N,) and images (N, H, W, C) may be shapes and dtypes.
     """
-    # What chooses the strongest judges each of its members, and the image itself.
-    chosen = [each for each in several if isinstance(each, Strongest)]
-    total = sum(each.draws * (len(each.attacks) + 1) for each in chosen)
-    for each in [each for attack in several for each in _members(attack)]:
-        fields = vars(each)
-        runs = 3 * fields["steps"] if "steps" in fields else fields.get("queries", 1)
-        total += runs * fields.get("restarts", 1) * fields.get("eot_samples", 1)
-    return total
+    found = [each.surrogate for each in _wrapped(attack) if isinstance(each, Transfer)]
+    # The leaves of a Partial become constants of the program.
+    return [fingerprint.digest(lambda *x, f=f: f(*x), keys, images)[:16] for f in found]
+
+
+def _wrapped(attack: Attack) -> list[Attack]:
+    """An attack and those within it."""
+    inner = vars(attack).get("attack"), *vars(attack).get("attacks", ())
+    return [attack, *(one for each in inner if each is not None for one in _wrapped(each))]
 
 
 def _draws(attack: Attack) -> int:
@@ -453,9 +479,14 @@ def _members(attack: Attack) -> list[Attack]:
     return [attack]
 
 
-def _noisy(right: np.ndarray) -> bool:
-    """True if decisions (N, R) about one image differ."""
-    return bool(np.any(right != right[:, :1]))
+def single_draws(attack: Attack, right: np.ndarray) -> list[str]:
+    """A warning if decisions (N, R) differ between draws and the attack averages over none."""
+    if _draws(attack) > 1 or not np.any(right != right[:, :1]):
+        return []
+    return [
+        "The network is stochastic, but the attack followed a single noise draw at a time. "
+        "The accuracy is an upper bound: average over draws (eot_samples)."
+    ]
 
 
 def _short(attack: Attack) -> list[str]:

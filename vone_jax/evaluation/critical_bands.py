@@ -9,10 +9,11 @@ import scipy
 
 from vone_jax import arguments, corruptions, results
 from vone_jax.arguments import Range
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.judging import Batch
 from vone_jax.evaluation.psychophysics import counted, judge_each
 from vone_jax.network import Network
+from vone_jax.results import Interval
 
 _LEAST_BANDS = 4
 # Samples of the images for the intervals.
@@ -37,38 +38,34 @@ class CriticalBands(Condition):
 
     deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
 
-    name: ClassVar[str] = "critical-bands"
-    label: ClassVar[str] = "critical-band masking"
+    row: ClassVar[dict[str, Any]] = {"condition": "critical bands"}
 
     def __post_init__(self):
         arguments.fields(self)
         if not self.deviations or list(self.deviations) != sorted(set(self.deviations)):
             raise ValueError(f"deviations must rise, got {self.deviations}")
 
-    def passes(self, draws: int) -> int:
-        return (1 + 7 * len(self.deviations)) * draws
-
     def check(self, network: Network) -> None:
         super().check(network)
         centres = corruptions.band_centres(*network.image_shape[:2])
         if len(centres) < _LEAST_BANDS:
             raise ValueError(
-                f"{self.name} needs images with at least {_LEAST_BANDS} octaves; those of "
+                f"{self.label} need images with at least {_LEAST_BANDS} octaves; those of "
                 f"{network.name} have {len(centres)}"
             )
 
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        centres = corruptions.band_centres(*trial.images.shape[1:3])
+    def make(self, batch: Batch) -> dict[str, Any]:
+        centres = corruptions.band_centres(*batch.images.shape[1:3])
         levels = [(0, 0.0)]
         levels += [(band, each) for band in range(len(centres)) for each in self.deviations]
-        masked = (corruptions.mask(trial.keys("corruption"), trial.images, *x) for x in levels)
-        shown = np.tile(np.asarray(centres, np.float32), (len(trial.images), 1))
-        return judge_each(trial, masked) | {"centres": shown}
+        masked = (corruptions.mask(batch.keys("corruption"), batch.images, *x) for x in levels)
+        shown = np.tile(np.asarray(centres, np.float32), (len(batch.images), 1))
+        return judge_each(batch, masked) | {"centres": shown}
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, warnings = counted(arrays)
         if not len(right):
-            return Summary({}, warnings=warnings)
+            return Numbers([], warnings=warnings)
         centres = arrays["centres"][0].astype(float)
         steps = len(self.deviations)
         shares = right.mean(axis=2, dtype=np.float64)
@@ -76,7 +73,7 @@ class CriticalBands(Condition):
         channel = None
         if shares[:, 0].mean() > 0.5:
             channel = fit_channel(thresholds, steps, centres[0])
-        measured = {"accuracy without noise": dataclasses.asdict(results.accuracy(right[:, 0]))}
+        measured = [number("accuracy without noise", results.accuracy(right[:, 0]))]
         draws = np.random.default_rng(0).integers(len(shares), size=(_SAMPLES, len(shares)))
         sampled = [
             fit_channel(_thresholds(shares[rows].mean(axis=0), steps), steps, centres[0])
@@ -84,13 +81,12 @@ class CriticalBands(Condition):
             if channel is not None
         ]
         for place, name in enumerate(("bandwidth", "centre")):
-            value = None if channel is None else channel[place]
-            measured[name] = {"value": value}
+            value: Any = None if channel is None else channel[place]
             found = [each[place] for each in sampled if each is not None]
             # Without an interval where a channel cannot be fitted to many of the samples.
-            if len(found) > 0.95 * _SAMPLES:
-                low, high = np.quantile(found, (0.025, 0.975))
-                measured[name] |= {"low": float(low), "high": float(high)}
+            if value is not None and len(found) > 0.95 * _SAMPLES:
+                value = Interval(value, *map(float, np.quantile(found, (0.025, 0.975))))
+            measured.append(number(name, value))
         details = {
             "centres": centres.tolist(),
             "deviations": list(self.deviations),
@@ -99,7 +95,7 @@ class CriticalBands(Condition):
             "channel": channel,
             "images": len(right),
         }
-        return Summary(measured, details, (*warnings, *_doubts(shares, thresholds, steps)))
+        return Numbers(measured, details, (*warnings, *_doubts(shares, thresholds, steps)))
 
 
 def _thresholds(accuracy: np.ndarray, steps: int) -> np.ndarray:

@@ -2,15 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
 
 from vone_jax import arguments, diagnostics
 from vone_jax.arguments import Range
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 
 
@@ -23,6 +23,8 @@ class FourierMap(Condition):
       size: number of frequencies along each axis, odd.
     """
 
+    long: ClassVar[bool] = True
+
     l2: Annotated[float, Range(above=True)] = 4.0
     size: int = 31
 
@@ -30,30 +32,24 @@ class FourierMap(Condition):
         arguments.fields(self)
 
     @property
-    def name(self) -> str:
-        return f"fourier-{self.l2:.4g}"
-
-    @property
-    def label(self) -> str:
-        return f"gratings of L2 {self.l2:.4g}"
-
-    def passes(self, draws: int) -> int:
-        return self.size**2 // 2 + 1
+    def row(self) -> dict[str, Any]:
+        return {"condition": "fourier map", "norm": "l2", "eps": self.l2}
 
     def check(self, network: Network) -> None:
         super().check(network)
         diagnostics.fourier_basis(*network.image_shape[:2], self.size)
 
-    def measure(self, trial: Trial) -> dict[str, jax.Array | np.ndarray]:
-        keys, classifier = trial.keys("judge"), trial.classifier()
+    def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
+        keys, classifier = batch.keys("judge"), batch.classifier()
         wrong = diagnostics.fourier_map(
-            keys, classifier, trial.images, trial.labels, self.l2, self.size
+            keys, classifier, batch.images, batch.labels, self.l2, self.size
         )
-        return {"wrong": wrong}
+        # Logits that are not finite are found in the loss, and not counted as wrong.
+        return {"wrong": wrong, "loss": batch.judge(batch.images)["loss"]}
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         errors = arrays["wrong"].mean(axis=0, dtype=np.float64)
         # The centre is a change of brightness.
         gratings = np.delete(errors.ravel(), errors.size // 2)
-        measured = {"mean error": {"value": float(gratings.mean())}}
-        return Summary(measured, {"errors": errors.tolist()})
+        measured = [number("mean error", float(gratings.mean()))]
+        return Numbers(measured, {"errors": errors.tolist()})

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vone_jax import dataclass_json, prng, v1
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax import prng, v1
+from vone_jax.evaluation.conditions import Condition, Numbers
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 
 
@@ -18,32 +18,28 @@ class FrontEnd(Condition):
     """The Gabor bank of a VOneNet and its responses to the first example, as arrays."""
 
     by_example: ClassVar[bool] = False
-    limit: ClassVar[int | None] = 1
-    name: ClassVar[str] = "v1"
-    label: ClassVar[str] = "kernels and responses of V1"
+    examples: ClassVar[int | None] = 1
+    row: ClassVar[dict[str, Any]] = {"condition": "front end"}
 
     def check(self, network: Network) -> None:
         if network.v1 is None:
             raise ValueError(f"suite v1 is for VOneNets, {network.name} has no V1")
 
-    def context(self, network: Network) -> dict[str, Any]:
-        return {"protocol": dataclass_json.encode(Protocol("none", 1))}
-
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        config = trial.network.v1
+    def make(self, batch: Batch) -> dict[str, Any]:
+        config = batch.network.v1
         bank, kernels = config.gabor_parameters(), config.gabor_kernels()
-        keys = prng.fold(trial.keys("judge"), 0)
+        keys = prng.fold(batch.keys("judge"), 0)
         call = jax.jit(lambda response_fn, *inputs: response_fn(*inputs))
         quiet, noisy = (
-            call(each.response_fn("v1"), keys, trial.images)[0]
-            for each in (trial.network.quiet(), trial.network)
+            call(each.response_fn("v1"), keys, batch.images)[0]
+            for each in (batch.network.quiet(), batch.network)
         )
         return {
             "kernels_in_phase": kernels.in_phase,
             "kernels_quadrature": kernels.quadrature,
             **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny")},
             "channel": bank.channel,
-            "image": trial.images[0],
+            "image": batch.images[0],
             "responses_clean": quiet,
             "responses_noisy": noisy,
             "simple_channels": np.int64(config.simple_channels),
@@ -51,8 +47,8 @@ class FrontEnd(Condition):
             **_published(config),
         }
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
-        return Summary({})
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+        return Numbers([])
 
 
 def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:

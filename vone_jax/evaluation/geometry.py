@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 
-from vone_jax import arguments, geometry, names, prng
+from vone_jax import arguments, geometry, prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD, Attack, RandomNoise
-from vone_jax.evaluation.conditions import Condition, Corrupted, Summary
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.conditions import Condition, Corrupted, Number, Numbers, number
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
+from vone_jax.results import Interval
 
 MANIFOLDS = ("classes", "noise", "corners", "fgsm", "corruption")
 # Responses of more features are projected at random to this number, as the authors of GLUE do.
@@ -81,22 +83,18 @@ class Geometry(Condition):
             )
 
     @property
-    def limit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def examples(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The number of images: those of a few classes, or those with manifolds of their own."""
         return 500 if self.manifold == "classes" else self.images
 
     @property
-    def name(self) -> str:
-        size = f"-{self.eps:.4g}" if self.eps else ""
+    def row(self) -> dict[str, Any]:
+        row = {"condition": f"geometry of {self.manifold}", "layer": self.layer}
+        if self.eps:
+            row |= {"norm": "linf", "eps": self.eps}
         if self.corruption:
-            size = f"-{self.corruption}-{self.severity}"
-        return f"geometry-{self.manifold}{size}-{self.layer}"
-
-    @property
-    def label(self) -> str:
-        size = f" {names.eps_label('linf', self.eps)}" if self.eps else ""
-        kind = self._corrupted.label if self.corruption else self.manifold
-        return f"geometry of {kind}{size} in {self.layer}"
+            row |= {"corruption": self.corruption, "severity": self.severity}
+        return row
 
     @property
     def _corrupted(self) -> Corrupted:
@@ -110,11 +108,6 @@ class Geometry(Condition):
             return (PGD("linf", self.eps, steps=1, step_size=self.eps, random_start=True),)
         return ()
 
-    def passes(self, draws: int) -> int:
-        if self.manifold == "classes":
-            return 1
-        return self.points * {"noise": 1, "fgsm": 5}.get(self.manifold, 2)
-
     def check(self, network: Network) -> None:
         super().check(network)
         check_layer(network, self.layer)
@@ -123,30 +116,30 @@ class Geometry(Condition):
         if self.manifold == "noise" and not network.stochastic:
             raise ValueError(f"{network.name} has no noise, so its images have no noise manifolds")
 
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        response_fn = trial.response_fn(self.layer)
-        project = prng.stream(trial.root, "projection")
-        classifier: Any = trial.classifier() if self.attacks else None
+    def make(self, batch: Batch) -> dict[str, Any]:
+        response_fn = batch.response_fn(self.layer)
+        project = prng.stream(batch.root, "projection")
+        classifier: Any = batch.classifier() if self.attacks else None
         found: dict[str, list[jax.Array]] = {"points": []}
         for point in range(1 if self.manifold == "classes" else self.points):
-            images = trial.images
+            images = batch.images
             if self.corruption:
-                keys = prng.fold(trial.keys("corruption"), point)
+                keys = prng.fold(batch.keys("corruption"), point)
                 images = self._corrupted.corrupt(keys, images)
             for attack in self.attacks:
-                keys = prng.fold(trial.keys("attack"), point)
-                images = attack(keys, classifier, images, trial.labels)
+                keys = prng.fold(batch.keys("attack"), point)
+                images = attack(keys, classifier, images, batch.labels)
             drawn = {"points": (point, images)}
             if self.manifold not in ("classes", "noise"):
-                drawn["clean"] = (self.points + point, trial.images)
-            for kind, (number, shown) in drawn.items():
-                keys = prng.fold(trial.keys("judge"), number)
+                drawn["clean"] = (self.points + point, batch.images)
+            for kind, (place, shown) in drawn.items():
+                keys = prng.fold(batch.keys("judge"), place)
                 responses = reduced_responses(response_fn, keys, shown, project)
                 found.setdefault(kind, []).append(responses)
-        place = trial.network.layers.index(self.layer)
+        place = batch.network.layers.index(self.layer)
         return {
             **{kind: jnp.stack(responses, axis=1) for kind, responses in found.items()},
-            "place": np.full(len(trial.images), place, np.int32),
+            "place": np.full(len(batch.images), place, np.int32),
         }
 
     def manifolds(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -164,41 +157,42 @@ class Geometry(Condition):
         size = min(self.points, counts.min())
         return np.stack([points[arrays["label"] == each, 0][:size] for each in classes])
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         manifolds = self.manifolds(arrays)
         details = {"place": int(arrays["place"][0])}
         if len(manifolds) < 2:
             few = f"{self.layer} has fewer than two manifolds of several images; take more examples"
-            return Summary({}, details, (f"{few}.",))
-        measured, warnings = {}, []
+            return Numbers([], details, (f"{few}.",))
+        measured: list[Number] = []
+        warnings = []
         key = prng.stream(
             jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32"), "geometry"
         )
         try:
             found = geometry.glue(key, manifolds, draws=self.draws)
-            measured = {
-                name: dataclasses.asdict(getattr(found, field)) for name, field in _NUMBERS.items()
-            }
-            measured["share of active manifolds"] = {"value": found.active}
+            measured = [
+                number(name, Interval(**dataclasses.asdict(getattr(found, field))))
+                for name, field in _NUMBERS.items()
+            ]
+            measured.append(number("share of active manifolds", found.active))
         except geometry.NotSeparableError as error:
             warnings.append(f"{self.layer}: {error}.")
         if "clean" in arrays:
             accuracy, distance = geometry.separability(arrays["clean"], manifolds)
-            measured["told from clean"] = _over_images(accuracy)
-            measured["distance from clean"] = _over_images(distance)
-        measured |= {
-            "manifolds": {"value": manifolds.shape[0]},
-            "points": {"value": manifolds.shape[1]},
-        }
-        return Summary(measured, details, tuple(warnings))
+            measured.append(number("told from clean", _over_images(accuracy)))
+            measured.append(number("distance from clean", _over_images(distance)))
+        measured.append(number("manifolds", manifolds.shape[0]))
+        measured.append(number("points", manifolds.shape[1]))
+        return Numbers(measured, details, tuple(warnings))
 
 
-def _over_images(values: np.ndarray) -> dict[str, float | None]:
-    """The mean over images with its 95 % interval; no value if one is infinite."""
+def _over_images(values: np.ndarray) -> Interval | None:
+    """The mean over images with its 95 % interval by Student's t; none if one is infinite."""
     if not np.all(np.isfinite(values)):
-        return {"value": None}
-    mean, half = values.mean(), 1.959964 * values.std(ddof=1) / len(values) ** 0.5
-    return {"value": float(mean), "low": float(mean - half), "high": float(mean + half)}
+        return None
+    quantile = float(scipy.special.stdtrit(len(values) - 1, 0.975))
+    mean, half = values.mean(), quantile * values.std(ddof=1) / len(values) ** 0.5
+    return Interval(float(mean), float(mean - half), float(mean + half))
 
 
 def check_layer(network: Network, layer: str) -> None:

@@ -41,11 +41,6 @@ NOISES: dict[str, Any] = {
 DECISIONS = ("single", "mean_logits", "mean_probability", "vote")
 
 
-def noise_slug(noise: Noise) -> str:
-    """The noise in the name of a file, such as ``"neuronal-0.35-0.07-1"``."""
-    return noise_label(noise).replace(", ", "-").replace(" ", "-")
-
-
 def noise_label(noise: Noise) -> str:
     """The noise in words, such as ``"neuronal 0.35, 0.07, 1"``; ``"none"`` for no noise."""
     if noise is None:
@@ -98,11 +93,50 @@ class Protocol:
             )
 
     @property
-    def slug(self) -> str:
-        """The protocol in the name of a file; empty for single decisions on fresh noise."""
-        noise = "frozen" if self.noise == "frozen" else ""
-        decision = "" if self.decision == "single" else f"{self.decision}-{self.averaged}"
-        return "-".join(filter(None, (noise, decision)))
+    def decided(self) -> str:
+        """What a decision is made of, such as "vote:8"."""
+        return self.decision if self.averaged == 1 else f"{self.decision}:{self.averaged}"
+
+
+def parse_noise(name: str, text: str, trained: Noise) -> Noise:
+    """The noise that a text stands for: "trained", "none", or a kind with its fields.
+
+    A kind alone, such as ``"neuronal"``, has the fields of the released models; ``"gaussian:4"`` or
+    ``"neuronal:0.35,0.07"`` gives the first ones.
+
+    Raises:
+      ValueError: if the text is none of these; it begins with ``name``.
+    """
+    if text == "trained":
+        return trained
+    if text == "none":
+        return None
+    kind, _, fields = text.partition(":")
+    arguments.choice(name, kind, ("trained", "none", "frozen", *NOISES))
+    try:
+        return NOISES[kind](*map(float, filter(None, fields.split(","))))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} {text!r}: {error}") from error
+
+
+def parse_protocol(noise: str, decision: str, draws: int | None) -> Protocol:
+    """The protocol of a noise, "frozen" or any other, and a decision such as "single" or "vote:8".
+
+    Default: ten decisions about an image, and one on frozen noise.
+
+    Raises:
+      ValueError: for another decision, or see ``Protocol``.
+    """
+    rule, _, averaged = decision.partition(":")
+    arguments.choice("decision", rule, DECISIONS)
+    if not averaged:
+        averaged = "1" if rule == "single" else "10"
+    if not averaged.isdecimal():
+        raise ValueError(f"decision must be such as vote:8, got {decision!r}")
+    kind = "frozen" if noise == "frozen" else "fresh"
+    if draws is None:
+        draws = 1 if kind == "frozen" else 10
+    return Protocol(kind, draws, rule, int(averaged))
 
 
 # The purposes of random numbers: what an attack draws, also to choose among its candidates, the
@@ -111,8 +145,8 @@ Purpose = Literal["attack", "flat", "judge", "corruption"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trial:
-    """A batch and the classifier that is judged on it.
+class Batch:
+    """Some examples, and the classifier that is judged on them.
 
     Attributes:
       protocol: how the classifier is judged.
@@ -120,13 +154,16 @@ class Trial:
       logits_fn: the classifier.
       images: shape (N, H, W, C).
       labels: shape (N,).
+      attack_noise: the noise of the classifier while it is attacked, see ``AttackNoise``.
       with_noise: function that returns the classifier with another noise, None for no noise. Needed
-        by conditions whose ``attack_noise`` is "none" or a noise.
+        where the attack sees another noise.
       other: another network, whose adversarial images are carried over.
       network: the network of the classifier, for conditions that record its layers.
       root: the key of the whole evaluation, for conditions that draw nothing for single examples.
       place: function that puts a pytree on the devices of the batch, for networks that a condition
         opens itself.
+      index: numbers of the examples in the data set, (N,). Default: their places.
+      mask: False for examples that only fill the batch up, (N,). Default: none does.
       sample: function of a count that yields keys, images and mask of images of the whole data set.
       kept: what conditions keep from one batch to the next.
     """
@@ -136,11 +173,14 @@ class Trial:
     logits_fn: LogitsFn
     images: jax.Array
     labels: jax.Array
+    attack_noise: AttackNoise = "same"
     with_noise: Callable[[Noise], LogitsFn] | None = None
     other: LogitsFn | None = None
     network: Any = None
     root: Any = None
     place: Callable[[Any], Any] = jax.device_put
+    index: Any = None
+    mask: Any = None
     sample: Callable[[int], Iterator[tuple[jax.Array, ...]]] | None = None
     kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
@@ -161,10 +201,10 @@ class Trial:
         """The classifier with its noise under the protocol, or with the noise at an attack.
 
         Raises:
-          ValueError: if the noise is to be changed and the trial has no ``with_noise``.
+          ValueError: if the noise is to be changed and the batch has no ``with_noise``.
         """
         free = prng.as_pytree(self.logits_fn, self.example_keys, self.images)
-        if noise == "frozen" or self.frozen(noise):
+        if noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen"):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
             return free
@@ -175,9 +215,16 @@ class Trial:
         other = self.with_noise(None if noise == "none" else noise)
         return prng.as_pytree(other, self.example_keys, self.images)
 
-    def frozen(self, noise: AttackNoise = "same") -> bool:
+    @property
+    def attacked(self) -> LogitsFn:
+        """The classifier as attacks see it."""
+        return self.classifier(self.attack_noise)
+
+    @property
+    def attacked_frozen(self) -> bool:
         """True if an image is attacked under one draw, which belongs to its place in the batch."""
-        return noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen")
+        frozen = self.attack_noise == "same" and self.protocol.noise == "frozen"
+        return self.attack_noise == "frozen" or frozen
 
     def keys(self, purpose: Purpose) -> jax.Array:
         """Keys (N,) for all that is random for one purpose; no two purposes share one."""
@@ -297,6 +344,5 @@ def check_finite(loss: np.ndarray, indices: np.ndarray) -> None:
     """Raise a FloatingPointError that names the examples whose loss is not finite, if any."""
     bad = np.flatnonzero(~np.isfinite(loss))
     if len(bad):
-        raise FloatingPointError(
-            f"the classifier's logits are not finite for the examples {indices[bad][:8].tolist()}"
-        )
+        shown = np.asarray(indices)[bad][:8].tolist()
+        raise FloatingPointError(f"the classifier's logits are not finite for the examples {shown}")

@@ -3,18 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, names, prng
+from vone_jax import arguments, mesh, names, prng
+from vone_jax.arguments import Range
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.strongest import at_once
 from vone_jax.evaluation import masking_checks as checks
-from vone_jax.evaluation.conditions import Condition, Summary, attack_passes, radius
-from vone_jax.evaluation.judging import Trial, probability_correct
+from vone_jax.evaluation.conditions import Condition, Number, Numbers, number
+from vone_jax.evaluation.judging import Batch, probability_correct
 from vone_jax.evaluation.masking_checks import VERDICTS, Check
 
 # The number of passes that are compared to detect randomness, as in AutoAttack.
@@ -113,12 +114,14 @@ class Masking(Condition):
       without_noise: whether the noise can be turned off, for a comparison. It cannot be turned off
         if only functions of the network are known.
       transfer_stochastic: whether the network ``transfer`` has noise.
+      images: number of images, at most.
 
     Raises:
       ValueError: if a field is out of range.
     """
 
-    limit: ClassVar[int | None] = 50
+    long: ClassVar[bool] = True
+    reports_faults: ClassVar[bool] = True
 
     norm: Annotated[str, names.NORMS]
     eps: float
@@ -130,6 +133,8 @@ class Masking(Condition):
     restarts: int = 5
     without_noise: bool = True
     transfer_stochastic: bool = False
+    # Another number of images is not another measurement.
+    images: Annotated[int, Range(1)] = dataclasses.field(default=50, metadata={"stored": False})
 
     def __post_init__(self):
         arguments.fields(self)
@@ -140,20 +145,16 @@ class Masking(Condition):
             )
 
     @property
-    def name(self) -> str:
-        return f"masking-{self.norm}-{self.eps:.4g}"
+    def examples(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.images
 
     @property
-    def label(self) -> str:
-        return f"checks for masked gradients {radius(self._base)}"
+    def row(self) -> dict[str, Any]:
+        return {"condition": "masking", "norm": self.norm, "eps": float(self.eps)}
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
         return (self._base,)
-
-    def passes(self, draws: int) -> int:
-        made = self.by_name().values()
-        return draws * (1 + len(made)) + attack_passes(*made)
 
     @functools.cached_property
     def _base(self) -> PGD:
@@ -206,34 +207,32 @@ class Masking(Condition):
             attacks["transfer"] = change(eot_samples=self.eot_samples if averaged else 1)
         return attacks
 
-    def measure(self, trial: Trial) -> dict[str, jax.Array]:
-        arrays = diagnose(trial.classifier(), trial.example_keys, trial.images, trial.labels)
-        arrays |= _named("clean", trial.judge(trial.images))
+    def make(self, batch: Batch) -> dict[str, jax.Array]:
+        arrays = diagnose(batch.classifier(), batch.example_keys, batch.images, batch.labels)
+        arrays |= _named("clean", batch.judge(batch.images))
         for name, attack in self.by_name().items():
-            attacked = trial.classifier("none" if name == "without noise" else "same")
+            attacked = batch.classifier("none" if name == "without noise" else "same")
             if name == "transfer":
-                assert trial.other is not None, "a job with a transfer check has another network"
-                attacked = trial.other
+                assert batch.other is not None, (
+                    "an evaluation with a transfer check has another network"
+                )
+                attacked = batch.other
             # ``at_once`` and not a call: a call raises errors for gradients that are not finite
             # and for outputs that are not logits, but here the checks report them.
             adversarial = at_once(
                 attack,
-                trial.keys("attack"),
-                prng.as_pytree(attacked, trial.example_keys, trial.images),
-                trial.images,
-                trial.labels,
+                batch.keys("attack"),
+                prng.as_pytree(attacked, batch.example_keys, batch.images),
+                batch.images,
+                batch.labels,
             ).images
-            arrays |= _named(name, trial.judge(adversarial))
+            arrays |= _named(name, batch.judge(adversarial))
         return arrays
 
     def checks(self, arrays: Mapping[str, np.ndarray]) -> list[Check]:
         """The checks, from the arrays of ``measure`` for all images."""
         classes = int(arrays["classes"][0])
         share = {name: _share(name, arrays) for name in ("clean", *self.by_name())}
-        gradients = {
-            "cross-entropy": arrays["gradient cross_entropy"],
-            "margin loss": arrays["gradient margin"],
-        }
         losses = {
             "clean": arrays["loss clean"],
             "S/4 steps": arrays["loss S/4 steps"],
@@ -244,7 +243,7 @@ class Masking(Condition):
         found = {
             "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
             "randomness": checks.randomness(arrays["spread"], self.stochastic),
-            "gradients": checks.gradients(gradients, arrays["gradient constant"]),
+            "gradients": checks.gradients(_gradients(arrays), arrays["gradient constant"]),
             "classes": checks.enough_classes(classes),
             "zero_radius": checks.zero_radius(zero),
             "unbounded": checks.unbounded(
@@ -260,31 +259,67 @@ class Masking(Condition):
             if share.keys() >= set(compared):
                 found[what] = checks.plateau({each: share[each] for each in compared}, what)
         return [
-            Check(name, question.format(transfer=self.transfer), *found[name])
+            dataclasses.replace(
+                found[name], name=name, question=question.format(transfer=self.transfer)
+            )
             for name, question in _QUESTIONS.items()
             if name in found
         ]
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         found = self.checks(arrays)
-        measured: dict[str, dict] = {
-            f"checks: {verdict}": {"value": sum(check.verdict == verdict for check in found)}
+        measured: list[Number] = [
+            number(f"checks: {verdict}", sum(check.verdict == verdict for check in found))
             for verdict in VERDICTS
-        }
-        for check in found:
-            for name, value in check.numbers.items():
-                measured[f"{check.name}: {name}"] = {
-                    "value": None if value is None else float(value)
-                }
+        ]
+        measured += [
+            number(f"{check.name}: {name}", value)
+            for check in found
+            for name, value in check.numbers.items()
+        ]
         failed = [check.name for check in found if check.verdict == "fail"]
         warnings = (
             [f"The network fails {', '.join(failed)}: its robust accuracy may be too high."]
             if failed
             else []
         )
-        return Summary(
+        return Numbers(
             measured, {"checks": [dataclasses.asdict(check) for check in found]}, tuple(warnings)
         )
+
+
+def quick_checks(batch: Batch, stochastic: bool) -> list[Check]:
+    """The checks that cost a few passes, made beside every attack.
+
+    They find probabilities in place of logits, a network without gradients, and noise that the
+    network does not state.
+
+    Args:
+      batch: some examples.
+      stochastic: whether the network states that it has noise.
+    """
+    logits_fn = prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images)
+    arrays = mesh.fetch(
+        diagnose(logits_fn, batch.example_keys, batch.images, batch.labels, quick=True)
+    )
+    mask = slice(None) if batch.mask is None else mesh.fetch(batch.mask)
+    arrays = {name: np.asarray(value)[mask] for name, value in arrays.items()}
+    found = {
+        "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
+        "randomness": checks.randomness(arrays["spread"], stochastic),
+        "gradients": checks.gradients(_gradients(arrays)),
+    }
+    return [
+        dataclasses.replace(check, name=name, question=_QUESTIONS[name])
+        for name, check in found.items()
+    ]
+
+
+def _gradients(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        "cross-entropy": arrays["gradient cross_entropy"],
+        "margin loss": arrays["gradient margin"],
+    }
 
 
 def _named(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -297,9 +332,13 @@ def _share(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="quick")
 def diagnose(
-    logits_fn: classifier.LogitsFn, example_keys: jax.Array, images: jax.Array, labels: jax.Array
+    logits_fn: classifier.LogitsFn,
+    example_keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    quick: bool = False,
 ) -> dict[str, jax.Array]:
     """Numbers about the outputs and gradients of a classifier, arrays (N, ...).
 
@@ -311,7 +350,7 @@ def diagnose(
     """
     keys = prng.stream(example_keys, "diagnosis")
     call = classifier.checked(logits_fn, keys, images)
-    passes = classifier.draws(call, keys, images, _PASSES)
+    passes = classifier.draws(call, keys, images, 2 if quick else _PASSES)
     size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
     unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
     apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
@@ -324,9 +363,9 @@ def diagnose(
 
         return _largest(jax.grad(total)(images))
 
-    greys = [jnp.full_like(images, grey) for grey in _GREYS]
+    greys = [] if quick else [jnp.full_like(images, grey) for grey in _GREYS]
     constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
-    return {
+    found = {
         "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
         "lowest": jnp.min(passes, axis=(0, 2)),
         "highest": jnp.max(passes, axis=(0, 2)),
@@ -334,8 +373,8 @@ def diagnose(
         "spread": jnp.max(apart, axis=(0, 1)),
         "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
         "gradient margin": gradient(losses.margin, images, "margin"),
-        "gradient constant": jnp.stack(constant, axis=-1),
     }
+    return found if quick else found | {"gradient constant": jnp.stack(constant, axis=-1)}
 
 
 def _largest(gradients: jax.Array) -> jax.Array:

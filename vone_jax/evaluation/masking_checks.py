@@ -1,6 +1,6 @@
 """Checks for masked gradients: signs that an attack fails although adversarial images exist.
 
-Each function takes one number per image and returns a ``Finding``. Where two attacks are compared,
+Each function takes one number per image and returns a ``Check``. Where two attacks are compared,
 the images are the same, so the verdict rests on paired differences: a difference beyond ``WARN``
 standard errors is a warning, beyond ``FAIL`` a failure. With few images, more standard errors are
 needed for the same probability. A pass means only that nothing was found.
@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import scipy
@@ -54,24 +54,18 @@ class Check:
     """One check for masked gradients.
 
     Attributes:
-      question: what the check asks, in words.
+      verdict: "pass", "warning" or "fail".
       numbers: the numbers behind the verdict; None for one that is not finite.
       meaning: the answer in words.
+      name: the name of the check.
+      question: what the check asks, in words.
     """
 
-    name: str
-    question: str
     verdict: Verdict
-    numbers: Mapping[str, bool | int | float | None]
+    numbers: Mapping[str, Any]
     meaning: str
-
-
-class Finding(NamedTuple):
-    """The outcome of a check, as the last fields of ``Check``."""
-
-    verdict: Verdict
-    numbers: dict[str, Any]
-    meaning: str
+    name: str = ""
+    question: str = ""
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -82,22 +76,22 @@ def paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change)))
 
 
-def _of_numbers(check: Callable[..., Finding]) -> Callable[..., Finding]:
+def _of_numbers(check: Callable[..., Check]) -> Callable[..., Check]:
     """Make a check fail if a value in its first argument is not finite."""
 
     @functools.wraps(check)
-    def checked(measured: Measured, *args: Any) -> Finding:
+    def checked(measured: Measured, *args: Any) -> Check:
         bad = [key for key, values in measured.items() if not np.isfinite(values).all()]
         if not bad:
             return check(measured, *args)
         meaning = f"Gradients or logits are not finite: {', '.join(bad)}."
-        return Finding("fail", {"images": len(measured[bad[0]])}, meaning)
+        return Check("fail", {"images": len(measured[bad[0]])}, meaning)
 
     return checked
 
 
 @_of_numbers
-def falls(shares: Measured, good: str, bad: str) -> Finding:
+def falls(shares: Measured, good: str, bad: str) -> Check:
     """Check that accuracy does not rise from one attack to the next, which is at least as strong.
 
     ``good`` is the message if accuracy never rises, ``bad`` the message if it does.
@@ -106,11 +100,11 @@ def falls(shares: Measured, good: str, bad: str) -> Finding:
     for (weak, first), (strong, second) in itertools.pairwise(shares.items()):
         if verdict == "pass" and (paired(first, second)[0] > PLATEAU or len(first) < 2):
             good = f"The accuracies of {weak} and {strong} cannot be told apart {_on(len(first))}."
-    return Finding(verdict, numbers, good if verdict == "pass" else bad)
+    return Check(verdict, numbers, good if verdict == "pass" else bad)
 
 
 @_of_numbers
-def plateau(shares: Measured, what: str) -> Finding:
+def plateau(shares: Measured, what: str) -> Check:
     """Check that more of ``what``, such as "restarts", neither lowers nor raises the accuracy."""
     finding = falls(
         shares,
@@ -132,16 +126,18 @@ def plateau(shares: Measured, what: str) -> Finding:
         if most <= MISSED or len(last) < 2:
             return finding
         missed = f"a fall of up to {100 * most:.0f} points may be missed {_on(len(last))}"
-        return finding._replace(meaning=f"More {what} do not lower the accuracy; {missed}.")
+        return dataclasses.replace(
+            finding, meaning=f"More {what} do not lower the accuracy; {missed}."
+        )
     if not _beyond(fall, error, WARN, len(last)):
         fewer = f"by {100 * fall:.1f} points, which may be chance {_on(len(last))}"
-        return finding._replace(meaning=f"More {what} lower the accuracy {fewer}.")
+        return dataclasses.replace(finding, meaning=f"More {what} lower the accuracy {fewer}.")
     meaning = f"More {what} still lower the accuracy: the true robust accuracy is lower."
-    return finding._replace(verdict="warning", meaning=meaning)
+    return dataclasses.replace(finding, verdict="warning", meaning=meaning)
 
 
 @_of_numbers
-def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
+def unbounded(shares: Measured, classes: int, stochastic: bool) -> Check:
     """An attack that may make any image, with L-infinity radius 1, must win.
 
     A stochastic network may be right by luck, as often as chance.
@@ -151,22 +147,22 @@ def unbounded(shares: Measured, classes: int, stochastic: bool) -> Finding:
     low = results.accuracy(share).low
     numbers = {"accuracy at eps = 1": accuracy, "95 % interval from": low, "chance": chance}
     if accuracy == 0 or (stochastic and accuracy <= chance):
-        return Finding("pass", numbers, "Without a bound the attack wins, as it must.")
+        return Check("pass", numbers, "Without a bound the attack wins, as it must.")
     if stochastic and low <= chance:
         meaning = f"Without a bound, no more is right than by chance {_on(len(share))}."
-        return Finding("pass", numbers, meaning)
+        return Check("pass", numbers, meaning)
     if low > chance:
         meaning = (
             "Some images survive an attack that may replace them by anything. The gradients do "
             "not lead the attack where it could go: smaller radii tell nothing."
         )
-        return Finding("fail", numbers, meaning)
+        return Check("fail", numbers, meaning)
     meaning = "A few images survive an attack that may replace them by anything."
-    return Finding("warning", numbers, meaning)
+    return Check("warning", numbers, meaning)
 
 
 @_of_numbers
-def beats_noise(shares: Measured) -> Finding:
+def beats_noise(shares: Measured) -> Check:
     """The attack, which comes second, must lower the accuracy more than noise of the same size."""
     rise, error = paired(*shares.values())
     numbers = _means("accuracy", shares)
@@ -175,22 +171,22 @@ def beats_noise(shares: Measured) -> Finding:
     if _beyond(rise, error, WARN, images):
         meaning = "Random noise does more harm than the attack: the attack is led astray."
         failed = _beyond(rise, error, FAIL, images)
-        return Finding("fail" if failed else "warning", numbers, meaning)
+        return Check("fail" if failed else "warning", numbers, meaning)
     if _beyond(-rise, error, WARN, images):
-        return Finding("pass", numbers, "The attack does more than random noise.")
+        return Check("pass", numbers, "The attack does more than random noise.")
     if rise < -PLATEAU:
         lower = f"by {-100 * rise:.1f} points more than random noise"
         meaning = f"The attack lowers the accuracy {lower}; this may be chance {_on(images)}."
-        return Finding("warning", numbers, meaning)
+        return Check("warning", numbers, meaning)
     meaning = (
         "The attack cannot be told from random noise at this radius: it is too small, or the "
         "attack finds nothing."
     )
-    return Finding("warning", numbers, meaning)
+    return Check("warning", numbers, meaning)
 
 
 @_of_numbers
-def loss_rises(losses: Measured) -> Finding:
+def loss_rises(losses: Measured) -> Check:
     """The losses of an attack must rise along its run, from the clean image on."""
     first, *_, last = losses.values()
     slack = SWING * abs(paired(first, last)[0])
@@ -200,32 +196,33 @@ def loss_rises(losses: Measured) -> Finding:
     if higher < 0.5:
         verdict = "fail"
     good, bad = "The loss rises.", "The loss does not rise: the steps do not climb it."
-    return Finding(verdict, numbers, good if verdict == "pass" else bad)
+    return Check(verdict, numbers, good if verdict == "pass" else bad)
 
 
 @_of_numbers
-def zero_radius(shares: Measured) -> Finding:
+def zero_radius(shares: Measured) -> Check:
     """An attack of radius 0 must leave every decision as it is on clean images."""
     clean, zero = shares.values()
     differing = int(np.sum(clean != zero))
     numbers = _means("accuracy", shares) | {"images that differ": differing}
     if differing == 0:
-        return Finding("pass", numbers, "Every decision is the same.")
+        return Check("pass", numbers, "Every decision is the same.")
     meaning = "Attacked and clean images do not reach the network in the same way."
-    return Finding("fail", numbers, meaning)
+    return Check("fail", numbers, meaning)
 
 
-def gradients(images: Measured, constant: np.ndarray) -> Finding:
+def gradients(images: Measured, constant: np.ndarray | None = None) -> Check:
     """Gradients must be finite and not zero.
 
     Args:
       images: loss -> largest value of its gradient at each image.
       constant: the same for the cross-entropy at black, grey and white images, (N, 3).
     """
-    numbers: dict[str, Any] = {"images": int(len(constant))}
+    numbers: dict[str, Any] = {"images": len(next(iter(images.values())))}
     verdict: Verdict = "pass"
     faults: list[str] = []
-    for key, size in {**images, "constant images": constant}.items():
+    every = dict(images) if constant is None else {**images, "constant images": constant}
+    for key, size in every.items():
         broken, zero = float(np.mean(~np.isfinite(size))), float(np.mean(size == 0))
         numbers |= {f"share not finite, {key}": broken, f"share zero, {key}": zero}
         blind = key != "constant images" and zero > BLIND
@@ -234,12 +231,12 @@ def gradients(images: Measured, constant: np.ndarray) -> Finding:
             faults.append(f"{key}, {'not finite' if broken else 'zero'}")
         verdict = _worst(verdict, worse)
     if verdict == "pass":
-        return Finding(verdict, numbers, "All gradients can be followed.")
+        return Check(verdict, numbers, "All gradients can be followed.")
     meaning = f"No attack can follow a gradient that is zero or not finite: {'; '.join(faults)}."
-    return Finding(verdict, numbers, meaning)
+    return Check(verdict, numbers, meaning)
 
 
-def randomness(spread: np.ndarray, stochastic: bool) -> Finding:
+def randomness(spread: np.ndarray, stochastic: bool) -> Check:
     """The outputs must differ between passes if, and only if, the network is stochastic.
 
     ``spread`` is the largest distance between the normalised logits of five passes, (N,).
@@ -249,19 +246,19 @@ def randomness(spread: np.ndarray, stochastic: bool) -> Finding:
     numbers = {"largest distance of normalised logits": _finite(largest), "random": random}
     if random and not stochastic:
         meaning = "The outputs are random, but the attack takes them to be fixed."
-        return Finding("fail", numbers, meaning)
+        return Check("fail", numbers, meaning)
     if stochastic and not random:
         meaning = "The network has noise that does not reach its outputs."
-        return Finding("warning", numbers, meaning)
+        return Check("warning", numbers, meaning)
     meaning = (
         "The outputs are random; attacks average over draws and results over decisions."
         if random
         else "The outputs are the same in every pass."
     )
-    return Finding("pass", numbers, meaning)
+    return Check("pass", numbers, meaning)
 
 
-def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> Finding:
+def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> Check:
     """The outputs must be logits, not probabilities, as AutoAttack checks.
 
     ``sum_error`` is the distance of the sum of an image's outputs from 1.
@@ -273,27 +270,27 @@ def outputs(lowest: np.ndarray, highest: np.ndarray, sum_error: np.ndarray) -> F
         "largest distance of a sum from 1": _finite(error),
     }
     if not np.isfinite([low, high, error]).all():
-        return Finding("fail", numbers, "Some outputs are not finite.")
+        return Check("fail", numbers, "Some outputs are not finite.")
     if low >= 0 and high <= 1 and error < PROBABILITY_SLACK:
         meaning = (
             "The outputs are probabilities, and a second softmax inside the losses flattens their "
             "gradients: return the values before the softmax."
         )
-        return Finding("fail", numbers, meaning)
-    return Finding("pass", numbers, "The outputs are logits.")
+        return Check("fail", numbers, meaning)
+    return Check("pass", numbers, "The outputs are logits.")
 
 
-def enough_classes(classes: int) -> Finding:
+def enough_classes(classes: int) -> Check:
     """There must be as many classes as the losses of AutoAttack need."""
     numbers = {"classes": classes, "for the DLR loss": 3, "for nine targets": TARGETED_CLASSES}
     if classes >= TARGETED_CLASSES:
-        return Finding("pass", numbers, "Enough classes for all of them.")
+        return Check("pass", numbers, "Enough classes for all of them.")
     meaning = (
         "The DLR loss is not defined: take the margin."
         if classes < 3
         else "The targeted attacks of AutoAttack must do with fewer targets."
     )
-    return Finding("warning", numbers, meaning)
+    return Check("warning", numbers, meaning)
 
 
 def _never_rises(
@@ -326,7 +323,7 @@ def _beyond(difference: float, error: float, deviations: float, images: int) -> 
 
 
 def _on(images: int) -> str:
-    return f"on {images} image{'s' if images > 1 else ''}: take more"
+    return f"on {images} image{'s' if images > 1 else ''}: take more (--examples)"
 
 
 def _worst(first: Verdict, second: Verdict) -> Verdict:

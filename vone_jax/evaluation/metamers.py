@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -11,9 +12,9 @@ from vone_jax import arguments, prng, results, synthesis
 from vone_jax import mesh as meshes
 from vone_jax.arguments import Range
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Summary
+from vone_jax.evaluation.conditions import Condition, Numbers, number
 from vone_jax.evaluation.geometry import check_layer, reduced_responses
-from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network, open_network
 
 
@@ -41,31 +42,29 @@ class Metamers(Condition):
       ValueError: if a field is out of range.
     """
 
+    long: ClassVar[bool] = True
+
     layer: str
     rounds: Annotated[int, Range(1)] = 8
     steps: Annotated[int, Range(1)] = 250
     images: Annotated[int, Range(1)] = 8
     null_images: Annotated[int, Range(2)] = 1000
-    others: tuple[str, ...] = ()
+    # Their weights are part of the identity, and where they were opened from does not matter.
+    others: tuple[str | Path | Network, ...] = dataclasses.field(
+        default=(), metadata={"stored": False}
+    )
 
     def __post_init__(self):
         arguments.fields(self)
 
     @property
-    def limit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def examples(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The number of images."""
         return self.images
 
     @property
-    def name(self) -> str:
-        return f"metamers-{self.layer}"
-
-    @property
-    def label(self) -> str:
-        return f"metamers of {self.layer}"
-
-    def passes(self, draws: int) -> int:
-        return 3 * self.rounds * self.steps + 2 * draws
+    def row(self) -> dict[str, Any]:
+        return {"condition": "metamers", "layer": self.layer}
 
     @functools.cached_property
     def networks(self) -> dict[str, Network]:
@@ -73,15 +72,13 @@ class Metamers(Condition):
         opened = map(open_network, self.others)
         return {network.name: network for network in opened}
 
-    def identity(self) -> dict[str, Any]:
-        told = [f"{name}, weights {each.checksum}" for name, each in self.networks.items()]
-        return super().identity() | {"others": told}
-
     def check(self, network: Network) -> None:
         super().check(network)
         check_layer(network, self.layer)
         if len(self.networks) < len(self.others):
-            raise ValueError(f"others must have different names, got {', '.join(self.others)}")
+            raise ValueError(
+                f"others must have different names, got {', '.join(map(str, self.others))}"
+            )
         for name, other in self.networks.items():
             sizes = [(each.image_shape, each.num_classes) for each in (network, other)]
             named = {each.class_names for each in (network, other)} - {()}
@@ -91,74 +88,77 @@ class Metamers(Condition):
                     "to be asked about its metamers"
                 )
 
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        response_fn = trial.response_fn(self.layer)
-        keys = trial.keys("attack")
+    def make(self, batch: Batch) -> dict[str, Any]:
+        response_fn = batch.response_fn(self.layer)
+        keys = batch.keys("attack")
         found = synthesis.metamers(
-            keys, response_fn, trial.images, rounds=self.rounds, steps=self.steps
+            keys, response_fn, batch.images, rounds=self.rounds, steps=self.steps
         )
-        made, clean = trial.judge(found.images[0]), trial.judge(trial.images)
+        made, clean = batch.judge(found.images[0]), batch.judge(batch.images)
         asked: dict[str, Any] = {}
         for name, other in self.networks.items():
             protocol = Protocol() if other.stochastic else Protocol("none", 1)
             logits_fn = prng.as_pytree(
-                other.placed(trial.place).logits_fn, trial.example_keys, trial.images
+                other.placed(batch.place).logits_fn, batch.example_keys, batch.images
             )
-            for kind, images in (("metamers", found.images[0]), ("originals", trial.images)):
+            for kind, images in (("metamers", found.images[0]), ("originals", batch.images)):
                 judged = judging.judge(
-                    logits_fn, trial.keys("judge"), images, trial.labels, protocol
+                    logits_fn, batch.keys("judge"), images, batch.labels, protocol
                 )
                 asked[f"right on {kind}, {name}"] = judged["right"]
-        if self not in trial.kept:
-            trial.kept[self] = self._null(trial)
-        null, count = trial.kept[self]
-        place = trial.network.layers.index(self.layer)
+                asked[f"loss on {kind}, {name}"] = judged["loss"]
+        if self not in batch.kept:
+            batch.kept[self] = self._null(batch)
+        null, count = batch.kept[self]
+        place = batch.network.layers.index(self.layer)
         return {
             "metamers": found.images[0],
-            "original": trial.images,
+            "original": batch.images,
             "error": found.error[0],
             "decibel": found.decibel[0],
-            "null": np.full(len(trial.images), null),
-            "null images": np.full(len(trial.images), count, np.int32),
+            "null": np.full(len(batch.images), null),
+            "null images": np.full(len(batch.images), count, np.int32),
             "right": made["right"],
             "right clean": clean["right"],
+            "loss": made["loss"],
+            "loss clean": clean["loss"],
             "predicted": made["predicted"],
             "predicted clean": clean["predicted"],
-            "place": np.full(len(trial.images), place, np.int32),
+            "place": np.full(len(batch.images), place, np.int32),
             **asked,
         }
 
-    def _null(self, trial: Trial) -> tuple[float, int]:
+    def _null(self, batch: Batch) -> tuple[float, int]:
         """The null, and the number of images between which it is taken."""
-        assert trial.sample is not None
-        responses, project = [], prng.stream(trial.root, "projection")
-        for keys, images, mask in trial.sample(self.null_images):
-            layer = prng.as_pytree(trial.network.response_fn(self.layer), keys, images)
+        assert batch.sample is not None
+        responses, project = [], prng.stream(batch.root, "projection")
+        for keys, images, mask in batch.sample(self.null_images):
+            layer = prng.as_pytree(batch.network.response_fn(self.layer), keys, images)
             found = reduced_responses(layer, prng.stream(keys, "null"), images, project)
             found, rows = meshes.fetch((found, mask))
             responses.append(found[rows])
         together = np.concatenate(responses)
         return synthesis.null_decibel(together), len(together)
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         null = float(arrays["null"][0])
         same = arrays["predicted"] == arrays["predicted clean"]
         matched = arrays["decibel"] > null
-        measured = {
-            "matched": {"value": float(matched.mean())},
-            "mean decibel": {"value": float(arrays["decibel"].mean())},
-            "decibel of two images": {"value": null},
-            "images of the null": {"value": int(arrays["null images"][0])},
-            "same decision": {"value": float(same.mean())},
-            "matched and same decision": {"value": float((matched & same).mean())},
-            "accuracy on metamers": dataclasses.asdict(results.accuracy(arrays["right"])),
-            "accuracy on originals": dataclasses.asdict(results.accuracy(arrays["right clean"])),
-        }
-        measured |= {
-            f"accuracy on {kind}, {name}": dataclasses.asdict(
-                results.accuracy(arrays[f"right on {kind}, {name}"])
+        measured = [
+            number("matched", float(matched.mean())),
+            number("mean decibel", float(arrays["decibel"].mean())),
+            number("decibel of two images", null),
+            number("images of the null", int(arrays["null images"][0])),
+            number("same decision", float(same.mean())),
+            number("matched and same decision", float((matched & same).mean())),
+            number("accuracy on metamers", results.accuracy(arrays["right"])),
+            number("accuracy on originals", results.accuracy(arrays["right clean"])),
+        ]
+        measured += [
+            number(
+                f"accuracy on {kind}, {name}", results.accuracy(arrays[f"right on {kind}, {name}"])
             )
             for name in self.networks
             for kind in ("metamers", "originals")
-        }
-        return Summary(measured, {"place": int(arrays["place"][0])})
+        ]
+        return Numbers(measured, {"place": int(arrays["place"][0])})

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.neurophysiology import explained_variance, reference_tables, stimuli, textures
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
@@ -28,7 +28,7 @@ class _OfLayer(Condition):
     """A condition that shows a layer images of its own, and not those of a data set."""
 
     by_example: ClassVar[bool] = False
-    limit: ClassVar[int | None] = 1
+    examples: ClassVar[int | None] = 0
     layer: str
 
     def check(self, network: Network) -> None:
@@ -46,17 +46,6 @@ class _OfLayer(Condition):
 
     def identity(self) -> dict[str, Any]:
         return dataclass_json.encode(self) | {"files": self.files}
-
-
-def _context(name: str, split: str, images: int, protocol: Protocol) -> dict[str, Any]:
-    """The parts of an identity for a layer that is shown images of its own."""
-    return {
-        "dataset": {
-            "name": name, "split": split, "examples": images, "total": images, "checksum": None,
-        },
-        "protocol": dataclass_json.encode(protocol),
-        "matmul_precision": "highest",  # See ``neurophysiology.recording``.
-    }  # fmt: skip
 
 
 def _of_one_device(network: Network) -> Network:
@@ -89,16 +78,10 @@ class Physiology(_OfLayer):
         arguments.fields(self)
 
     @property
-    def name(self) -> str:
-        return f"physiology-{self.layer}"
-
-    @property
-    def label(self) -> str:
-        return f"V1 physiology of {self.layer}"
-
-    def passes(self, draws: int) -> int:
-        # Gratings are shown many at a time, and in part of the image only.
-        return self.trials * 1000
+    def row(self) -> dict[str, Any]:
+        gratings = sum(map(len, stimuli.all_sets()))
+        row = {"condition": "physiology", "layer": self.layer}
+        return row | {"dataset": "gratings", "examples": gratings}
 
     @property
     def files(self) -> dict[str, str]:
@@ -107,23 +90,17 @@ class Physiology(_OfLayer):
             raise ValueError("references: two files have one name; rename one")
         if self.textures is not None:
             shown = sorted(path for path in Path(self.textures).rglob("*") if path.is_file())
-            hashes["textures"] = _sha1(shown)
+            # Families of textures are told apart by the names of their files.
+            names = [str(path.relative_to(self.textures)) for path in shown]
+            hashes["textures"] = _sha1(shown, *names)
         return hashes
-
-    def context(self, network: Network) -> dict[str, Any]:
-        # Gratings take the place of the images of a data set, and trials that of decisions. Only
-        # the noise of a known module can be switched off.
-        noisy = self._trials(network) > 1 or network.quiet().stochastic
-        protocol = Protocol("fresh" if noisy else "none", self._trials(network))
-        gratings = sum(map(len, stimuli.all_sets()))
-        return _context("gratings", "MarquesEtAl2020", gratings, protocol)
 
     def _trials(self, network: Network) -> int:
         """A network without noise is shown each grating once."""
         return self.trials if network.stochastic else 1
 
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        network, key = _of_one_device(trial.network), prng.stream(trial.root, "physiology")
+    def make(self, batch: Batch) -> dict[str, Any]:
+        network, key = _of_one_device(batch.network), prng.stream(batch.root, "physiology")
         quiet, noisy = network.quiet().response_fn(self.layer), network.response_fn(self.layer)
         shown, trials = display(network), self._trials(network)
         values = _references(self.references)
@@ -142,7 +119,7 @@ class Physiology(_OfLayer):
                 references=values,
                 texture_images=shown_textures,
             )
-        except ValueError as error:
+        except neurophysiology.NotScoredError as error:
             reason = str(error).replace("response_fn", "the layer")
             if "selection_response_fn" in str(error):
                 reason = "the layer draws noise that cannot be switched off; record one before it"
@@ -153,15 +130,14 @@ class Physiology(_OfLayer):
         details = scores.summary() | {"simple_channels": simple}
         return scores.arrays() | {"details": np.array(json.dumps(details))}
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         details = json.loads(str(arrays["details"]))
         if "reason" in details:
-            return Summary({}, details, (f"{self.layer} was not scored: {details['reason']}.",))
-        measured = {"mean score": {"value": details["mean_score"]}}
-        for name, score in details["properties"].items():
-            if score["score"] is not None:
-                measured[f"score: {name}"] = {"value": score["score"]}
-        return Summary(measured, details)
+            return Numbers([], details, (f"{self.layer} was not scored: {details['reason']}.",))
+        scores = {name: each["score"] for name, each in details["properties"].items()}
+        measured = [number("mean score", details["mean_score"])]
+        measured += [number(f"score: {name}", s) for name, s in scores.items() if s is not None]
+        return Numbers(measured, details)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,44 +155,37 @@ class ExplainedVariance(_OfLayer):
     recordings: Path = dataclasses.field(metadata={"stored": False})
 
     @property
-    def name(self) -> str:
-        return f"explained-variance-{self.layer}"
-
-    @property
-    def label(self) -> str:
-        return f"explained variance of {self.layer}"
+    def row(self) -> dict[str, Any]:
+        row = {"condition": "explained variance", "layer": self.layer}
+        return row | {"dataset": Path(self.recordings).name}
 
     @property
     def files(self) -> dict[str, str]:
         return {"recordings": _sha1([Path(self.recordings)])}
 
-    def context(self, network: Network) -> dict[str, Any]:
-        images = len(explained_variance.load_recordings(self.recordings).responses)
-        return _context(Path(self.recordings).name, "", images, Protocol("none", 1))
-
-    def measure(self, trial: Trial) -> dict[str, Any]:
-        network = _of_one_device(trial.network)
+    def make(self, batch: Batch) -> dict[str, Any]:
+        network = _of_one_device(batch.network)
         found = explained_variance.of_layer(
             network.quiet().response_fn(self.layer),
-            prng.stream(trial.root, "explained variance"),
+            prng.stream(batch.root, "explained variance"),
             explained_variance.load_recordings(self.recordings),
             display(network),
         )
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         found = explained_variance.ExplainedVariance(
             arrays["correlations"], arrays["reliabilities"], float(arrays["chance"])
         )
-        measured = {"raw r": {"value": found.raw}, "ceiling": {"value": found.ceiling}}
+        measured = [number("raw r", found.raw), number("ceiling", found.ceiling)]
         try:
-            scores = {
-                f"explained variance ({version})": {"value": found.score(version)}
+            scores = [
+                number(f"explained variance ({version})", found.score(version))
                 for version in reversed(explained_variance.VERSIONS)
-            }
+            ]
         except ValueError as error:
-            return Summary(measured, warnings=(f"{self.layer} has no score: {error}.",))
-        return Summary(scores | measured)
+            return Numbers(measured, warnings=(f"{self.layer} has no score: {error}.",))
+        return Numbers(scores + measured)
 
 
 def layers(network: Network, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -290,9 +259,9 @@ def _references(paths: tuple[Path, ...]) -> dict[str, np.ndarray]:
     return values
 
 
-def _sha1(paths: list[Path]) -> str:
-    """A hash of the content of files."""
-    digest = hashlib.sha1()
+def _sha1(paths: list[Path], *names: str) -> str:
+    """A hash of the content of files, and of their names."""
+    digest = hashlib.sha1("\n".join(names).encode())
     for path in paths:
-        digest.update(path.read_bytes())
+        digest.update(hashlib.sha1(path.read_bytes()).digest())
     return digest.hexdigest()

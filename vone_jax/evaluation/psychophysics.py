@@ -11,9 +11,8 @@ from jax.tree_util import Partial
 
 from vone_jax import arguments, corruptions, data, prng, results
 from vone_jax.data.sources import class_identifier
-from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Summary
-from vone_jax.evaluation.judging import Trial
+from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.results import humans
 
@@ -44,71 +43,63 @@ class Psychophysics(Condition):
         arguments.fields(self)
 
     @property
-    def name(self) -> str:
-        return f"psychophysics-{self.distortion}"
-
-    @property
-    def label(self) -> str:
-        return self.distortion.replace("_", " ")
+    def row(self) -> dict[str, Any]:
+        return {"condition": "psychophysics", "corruption": self.distortion}
 
     @property
     def _levels(self) -> tuple[float, ...]:
         published = humans.DISTORTIONS[self.distortion].levels
         return self.levels or tuple(map(float, published))
 
-    def passes(self, draws: int) -> int:
-        return len(self._levels) * draws
-
-    def measure(self, trial: Trial) -> dict[str, Any]:
+    def make(self, batch: Batch) -> dict[str, Any]:
         def distorted(level: float) -> jax.Array:
-            keys = trial.keys("corruption")
-            return corruptions.distort(keys, trial.images, self.distortion, level)
+            keys = batch.keys("corruption")
+            return corruptions.distort(keys, batch.images, self.distortion, level)
 
-        return judge_each(trial, map(distorted, self._levels))
+        return judge_each(batch, map(distorted, self._levels))
 
-    def summary(self, arrays: Mapping[str, np.ndarray]) -> Summary:
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, warnings = counted(arrays)
         if not len(right):
-            return Summary({}, warnings=warnings)
+            return Numbers([], warnings=warnings)
         told = [f"{level:g}" for level in self._levels]
-        measured = {
-            f"accuracy at {level}": dataclasses.asdict(results.accuracy(right[:, place]))
+        measured = [
+            number(f"accuracy at {level}", results.accuracy(right[:, place]))
             for place, level in enumerate(told)
-        }
-        return Summary(measured, {"levels": told, "images": len(right)}, warnings)
+        ]
+        return Numbers(measured, {"levels": told, "images": len(right)}, warnings)
 
 
-def judge_each(trial: Trial, versions: Any) -> dict[str, Any]:
-    """Judge several versions of the images of a trial, as observers do.
+def judge_each(batch: Batch, versions: Any) -> dict[str, Any]:
+    """Judge several versions of the images of a batch, as observers do.
 
     Returns:
       "right at levels" (N, levels, R); "loss at levels" (N, levels); "counted" (N,), false for
       images of no category; and "categories" (N,), true if the decision was among the 16.
     """
-    weights = category_weights(trial.network)
-    count = np.ones(len(trial.images), bool)
+    weights = category_weights(batch.network)
+    count = np.ones(len(batch.images), bool)
     if weights is not None:
-        member = jnp.asarray(weights > 0)[:, trial.labels]
+        member = jnp.asarray(weights > 0)[:, batch.labels]
         count = jnp.any(member, axis=0)
         logits_fn = Partial(
             _in_categories,
-            prng.as_pytree(trial.logits_fn, trial.example_keys, trial.images),
+            prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images),
             jnp.asarray(weights),
         )
-        labels = jnp.argmax(member, axis=0).astype(trial.labels.dtype)
-        trial = dataclasses.replace(trial, logits_fn=logits_fn, labels=labels)
-    judged = [trial.judge(images) for images in versions]
+        labels = jnp.argmax(member, axis=0).astype(batch.labels.dtype)
+        batch = dataclasses.replace(batch, logits_fn=logits_fn, labels=labels)
+    judged = [batch.judge(images) for images in versions]
     return {
         "right at levels": jnp.stack([each["right"] for each in judged], axis=1),
         "loss at levels": jnp.stack([each["loss"] for each in judged], axis=1),
         "counted": count,
-        "categories": np.full(len(trial.images), weights is not None),
+        "categories": np.full(len(batch.images), weights is not None),
     }
 
 
 def counted(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
     """The decisions (N, levels, R) about images of the categories, and warnings."""
-    judging.check_finite(arrays["loss at levels"].sum(axis=1), arrays["index"])
     right = arrays["right at levels"][arrays["counted"]]
     if not arrays["categories"].all():
         return right, (

@@ -1,7 +1,9 @@
 """The evaluation of a condition over a data set. It continues after a kill and writes results."""
 
+import contextlib
 import dataclasses
 import datetime
+import glob
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,235 +14,318 @@ import jax
 import numpy as np
 
 from vone_jax import files, mesh, results
-from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Clean, Condition, Judged
-from vone_jax.evaluation.job import Job
-from vone_jax.results import ResultError
-from vone_jax.results.result import read_json
+from vone_jax.evaluation.conditions import Attacked, Condition, single_draws
+from vone_jax.evaluation.evaluation import Evaluation, decisive
+from vone_jax.evaluation.measure import Arrays, measure
+from vone_jax.results import Result, ResultError
 
-# A condition with fewer passes per image is not timed before it starts.
-_MANY_PASSES = 100
 # Reports progress: examples that were finished since the last call, and whether they were found.
 Report = Callable[[int, bool], Any]
+# Arrays of the examples that a result keeps to show them, and not of all examples.
+_SHOWN = ("kept", "adversarial", "original")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Store:
     """The files of one evaluation: written in chunks, published whole, never mixed.
 
-        NAME.partial/identity.json   what is being evaluated
-        NAME.partial/00000300.npz    one value per example of a chunk, from position 300 on
-        NAME.json, NAME.npz          the finished result
+        STEM.DIGEST.partial/00000300.npz   the arrays of some examples, from number 300 on
+        STEM.json, STEM.npz                the finished result
+        .STEM.lock                         held by the process that measures
 
-    Every file appears under its name complete, so a process may be killed at any moment and loses
-    at most the chunk it was working on. Of several processes, only process 0 uses it. A
-    ``ResultError`` tells of files that cannot be read, or are of another evaluation.
+    DIGEST is that of the identity without the number of examples. So chunks belong to one
+    measurement, and one over more examples goes on with them. Every file appears under its name
+    complete, so a process may be killed at any moment and loses at most the chunk it was working
+    on. Of several processes, only process 0 uses it.
     """
 
     directory: Path
-    name: str
+    stem: str
     identity: dict[str, Any]
 
     @property
     def path(self) -> Path:
         """The JSON file of the finished result."""
-        return self.directory / f"{self.name}.json"
+        return self.directory / f"{self.stem}.json"
 
     @property
-    def _partial(self) -> Path:
-        return self.directory / f"{self.name}.partial"
+    def _chunks(self) -> Path:
+        return self.directory / f"{self.stem}.{_digest(self.identity)}.partial"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the result.
+
+        Raises:
+          ResultError: if another process holds it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = self.directory / f".{self.stem}.lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(lock))
+            except files.LockedError as error:
+                raise ResultError(
+                    f"{self.path} is being measured by {error}; wait for it, or give this one "
+                    "another name (--tag) or directory (--results)"
+                ) from None
+            # What processes that were killed while they wrote have left.
+            for left in self.directory.glob(f".{glob.escape(self.stem)}.*.tmp"):
+                left.unlink(missing_ok=True)
+            stack.callback(lock.unlink, missing_ok=True)
+            yield
 
     def is_finished(self) -> bool:
-        """True if there is a finished result of this evaluation."""
-        if not self.path.exists():
-            return False
-        self._check(self.path, results.read(self.path).identity)
-        self._discard()  # A process that was killed just after it had published leaves chunks.
-        return True
+        """True if there is a finished result of this evaluation.
 
-    def chunks(self) -> list[dict[str, np.ndarray]]:
-        """The chunks that were written so far, without a gap from the first example on."""
-        described = self._partial / "identity.json"
-        if described.exists():
-            self._check(described, read_json(described))
-        else:
-            self._partial.mkdir(parents=True, exist_ok=True)
-            files.replace_json(described, self.identity)
-        chunks: list[dict[str, np.ndarray]] = []
-        while (path := self._chunk(chunks)).exists():
-            with np.load(path) as archive:
-                chunks.append(dict(archive))
+        Raises:
+          ResultError: if there is one of another evaluation, or it cannot be read.
+        """
+        if not results.is_complete(self.path):
+            return False
+        found = results.read(self.path).identity
+        if not (differing := results.differences(decisive(self.identity), decisive(found))):
+            return True
+        if _digest(found) == _digest(self.identity) and self._grows(found):
+            return False
+        # Another network can differ in every field of its description.
+        if (more := len(differing) - 8) > 0:
+            differing[8:] = [f"and {more} more"]
+        raise ResultError(
+            f"{self.path} is of another evaluation ({'; '.join(differing)}); measure it again "
+            "(--overwrite), or give this one another name (--tag) or directory (--results)"
+        )
+
+    def _grows(self, found: dict[str, Any]) -> bool:
+        """Whether a result is over fewer of the same images."""
+        return found["dataset"]["examples"] < self.identity["dataset"]["examples"]
+
+    def discard(self) -> None:
+        """Remove the chunks of this evaluation."""
+        shutil.rmtree(self._chunks, ignore_errors=True)
+
+    def found(self, anew: bool = False) -> list[Arrays]:
+        """The chunks that were written so far, and a finished result over fewer examples.
+
+        Args:
+          anew: whether a finished result does not count.
+
+        Raises:
+          ResultError: if one of them cannot be read.
+        """
+        if not anew and results.is_complete(self.path):
+            earlier = results.read(self.path)
+            if _digest(earlier.identity) == _digest(self.identity):
+                chunk = dict(earlier.arrays)
+                chunk["seconds"] = np.array([earlier.provenance["wall_seconds"]])
+                self.add(chunk)
+        chunks = []
+        for path in sorted(self._chunks.glob("*.npz")):
+            try:
+                chunks.append(files.read_npz(path))
+            except ValueError as error:
+                raise ResultError(f"{error}; remove this file") from error
         return chunks
 
-    def add(self, chunk: dict[str, Any], before: list[dict[str, np.ndarray]]) -> None:
-        """Write a chunk that follows others."""
-        files.replace(self._chunk(before), lambda file: np.savez(file, **chunk))
+    def add(self, chunk: dict[str, Any]) -> None:
+        """Write a chunk, named after its first example."""
+        self._chunks.mkdir(parents=True, exist_ok=True)
+        path = self._chunks / f"{int(chunk['index'][0]):08d}.npz"
+        files.replace(path, lambda file: np.savez(file, **chunk))
 
-    def _chunk(self, before: list[dict[str, np.ndarray]]) -> Path:
-        return self._partial / f"{_examples(before):08d}.npz"
-
-    def publish(self, result: results.Result) -> None:
+    def publish(self, result: Result) -> None:
         """Write the finished result and remove its chunks."""
+        # The JSON file stands for a complete result, so it goes before its arrays are replaced.
+        self.path.unlink(missing_ok=True)
         results.write(result, self.directory)
-        self._discard()
-
-    def _discard(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
-
-    def _check(self, path: Path, found: dict[str, Any]) -> None:
-        if differing := results.differences(self.identity, found):
-            # Another network can differ in every field of its description.
-            if (more := len(differing) - 8) > 0:
-                differing[8:] = [f"and {more} more"]
-            raise ResultError(
-                f"{path} is of another evaluation ({'; '.join(differing)}); remove it, or give "
-                "this one another name (--tag) or directory (--results)"
-            )
+        # Also the chunks of other measurements, which this result has taken the place of.
+        for chunks in self.directory.glob(f"{glob.escape(self.stem)}.*.partial"):
+            shutil.rmtree(chunks, ignore_errors=True)
 
 
-def _examples(chunks: list[dict[str, np.ndarray]]) -> int:
-    return sum(len(chunk["index"]) for chunk in chunks)
+def _digest(identity: dict[str, Any]) -> str:
+    """The digest of a measurement, whatever the number of its examples."""
+    whole = decisive(identity)
+    counted = ("examples", "fingerprint")
+    dataset = {name: v for name, v in whole["dataset"].items() if name not in counted}
+    return files.json_digest(whole | {"dataset": dataset})[:12]
 
 
 def evaluate(
-    job: Job, condition: Condition, progress: Report = lambda count, found: None
-) -> results.Result:
-    """Evaluate one condition and write its result.
+    evaluation: Evaluation, condition: Condition, progress: Report = lambda count, found: None
+) -> Result:
+    """Measure one condition and write its result.
 
     Each batch is a chunk on disk when it is done. After a kill, a second call computes what is
-    missing, and its result equals that of an uninterrupted call. A finished result is returned as
-    it is. If several processes evaluate together, all of them must make the same calls; each loads
-    its part of a batch, and process 0 writes.
+    missing, and its result equals that of an uninterrupted call. A result over fewer examples is
+    continued in the same way, where its examples are among those that are asked for. A finished
+    result is returned as it is. If several processes evaluate together, all of them must make the
+    same calls; each loads its part of a batch, and process 0 writes.
+
+    Args:
+      evaluation: the network, the images and the rules.
+      condition: what is measured.
+      progress: called with the number of examples that were finished since the last call, and
+        whether they were found on disk.
 
     Raises:
-      ResultError: if files of the same name cannot be read or are of another evaluation, or if the
-        processes evaluate different things.
+      ResultError: if files of the same name cannot be read or are of another evaluation, if another
+        process measures the same result, or if the processes evaluate different things.
       ValueError: if the condition does not fit the network.
       FloatingPointError: if gradients or logits are not finite.
     """
-    condition.check(job.network)
-    identity = job.identity(condition)
-    described = [identity, job.batch_size_of(condition)]
+    condition.check(evaluation.network)
+    if evaluation.attack_noise != "same" and condition.attacks and not condition.under_attack_noise:
+        raise ValueError(f"attack_noise is not for {condition.label}, whose attacks see the noise")
+    identity, examples = evaluation.identity(condition), evaluation.examples_of(condition)
+    described = [identity, evaluation.batch_size_of(condition, len(examples))]
     if mesh.agree(lambda: described) != described:
         raise ResultError(
             "the processes evaluate different things; start all of them with the same options, on "
             "the same files"
         )
-    store = Store(job.directory, job.name(condition), identity)
-    if mesh.agree(store.is_finished):
-        progress(len(job.examples_of(condition)), True)
-        return results.read(store.path)
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    # Process 0 has all chunks, the others those of this call.
-    chunks: list[dict[str, np.ndarray]] = []
+    row = evaluation.row(condition)
+    store = Store(evaluation.directory, results.stem(row), identity)
 
-    def find() -> int:
-        chunks.extend(store.chunks())
-        return _examples(chunks)
+    def is_finished() -> bool:
+        return not evaluation.overwrite and store.is_finished()
 
-    done = mesh.agree(find) if condition.by_example else 0
-    progress(done, True)
-    with jax.default_matmul_precision(identity["matmul_precision"]):
-        try:
-            for chunk in _new_chunks(job, condition, done):
-                if jax.process_index() == 0 and condition.by_example:
-                    store.add(chunk, chunks)
-                chunks.append(chunk)
-                progress(len(chunk["index"]), False)
-        except FloatingPointError as error:
-            error.args = (f"{job.network.name}, {condition.name}: {error}",)
-            raise
+    with contextlib.ExitStack() as stack:
+        if not mesh.agree(is_finished):
+            mesh.agree(lambda: stack.enter_context(store.locked()))
+        # Another process may have finished it since.
+        if mesh.agree(is_finished):
+            mesh.agree(store.discard)
+            progress(len(examples), True)
+            return results.read(store.path)
+        if evaluation.overwrite:
+            mesh.agree(store.discard)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with jax.default_matmul_precision(identity["matmul_precision"]):
+            try:
+                chunks = _measured(evaluation, condition, store, progress)
+                checks = _checks(evaluation, condition)
+            except FloatingPointError as error:
+                error.args = (f"{evaluation.network.name}, {condition.label}: {error}",)
+                raise
 
-    def publish() -> None:
-        arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-        seconds = float(arrays.pop("seconds").sum())
-        if not condition.by_example:
-            arrays = {name: array[0] for name, array in arrays.items() if name != "index"}
-        summary = condition.summary(arrays)
-        store.publish(
-            results.Result(
-                name=store.name,
+        def publish() -> None:
+            seconds = sum(float(chunk.pop("seconds").sum()) for chunk in chunks)
+            arrays = _joined(chunks, evaluation, condition)
+            numbers = condition.numbers(arrays)
+            warnings = [*numbers.warnings, *_few_classes(arrays, evaluation)]
+            if isinstance(condition, Attacked) and evaluation.attack_noise == "same":
+                warnings += single_draws(condition.attack, arrays["right"])
+            warnings += [each["meaning"] for each in checks if each["verdict"] == "fail"]
+            result = Result(
+                rows=[row | each for each in numbers.measured] or [row],
                 identity=identity,
-                measured=summary.measured,
-                label=condition.label,
-                details=summary.details,
-                warnings=[*summary.warnings, *_few_classes(arrays, job)],
-                provenance=job.provenance
+                details=numbers.details | ({"masking": checks} if checks else {}),
+                warnings=warnings,
+                provenance=evaluation.provenance
                 | {
-                    "device": mesh.describe(job.mesh),
+                    "device": mesh.describe(evaluation.mesh),
                     "started": started,
                     "wall_seconds": round(seconds, 3),
-                    "checkpoint_step": job.network.checkpoint_step,
-                    "parameters": job.network.parameters,
-                    "notes": list(job.network.notes),
-                    "class_names": list(job.class_names),
+                    "checkpoint_step": evaluation.network.checkpoint_step,
+                    "parameters": evaluation.network.parameters,
+                    "notes": list(evaluation.notes),
+                    "class_names": list(evaluation.class_names),
+                    "logits_classes": evaluation.network.num_classes,
                 },
                 arrays={name: array for name, array in arrays.items() if array.dtype.kind != "U"},
             )
-        )
+            store.publish(result)
 
-    mesh.agree(publish)
-    return results.read(store.path)
+        mesh.agree(publish)
+        return results.read(store.path)
 
 
-def expected_seconds(job: Job, condition: Condition) -> float:
-    """The time that a condition will take, from that of judging the first batch.
+def _measured(
+    evaluation: Evaluation, condition: Condition, store: Store, progress: Report
+) -> list[Arrays]:
+    """The arrays of a condition in chunks, each with the "seconds" that it took.
 
-    It is 0 for few passes, and for a finished result. The program that judges is compiled for the
-    condition anyway.
+    Process 0 has all chunks, the others those of this call.
     """
-    finished = job.directory / f"{job.name(condition)}.json"
-    passes = job.passes(condition)
-    if not condition.by_example or passes < _MANY_PASSES or finished.exists():
-        return 0.0
-    with jax.default_matmul_precision(job.matmul_precision):
-        _, trial = next(job.trials(condition))
-        jax.block_until_ready(trial.judge(trial.images))
-        since = time.perf_counter()
-        jax.block_until_ready(trial.judge(trial.images))
-    each = (time.perf_counter() - since) / (job.passes(Clean()) * len(trial.images))
-    return each * passes * len(job.examples_of(condition))
+    since = time.perf_counter()
+    if not condition.by_example:
+        (chunk,) = measure(condition, evaluation.batches(condition))
+        progress(1, False)
+        return [chunk | {"seconds": np.array([time.perf_counter() - since])}]
+    indices, chunks = evaluation.examples_of(condition).indices, list[Arrays]()
+    checksums = evaluation.checksums(indices)
+
+    def find() -> list[int]:
+        chunks.extend(store.found(anew=evaluation.overwrite))
+        found = _rows(chunks, indices, checksums)
+        return [place for place, index in enumerate(indices.tolist()) if index not in found]
+
+    missing = mesh.agree(find)
+    progress(len(indices) - len(missing), True)
+    shown = _shown(condition, indices)
+    batches = evaluation.batches(condition, missing) if missing else ()
+    for chunk in measure(condition, batches):
+        if "adversarial" in chunk:
+            rows = np.isin(chunk["index"], shown)
+            chunk["kept"] = chunk["index"]
+            chunk |= {name: chunk[name][rows] for name in _SHOWN}
+        chunk["checksum"] = evaluation.checksums(chunk["index"])
+        now = time.perf_counter()
+        chunk["seconds"], since = np.array([now - since]), now
+        if jax.process_index() == 0:
+            store.add(chunk)
+        chunks.append(chunk)
+        progress(len(chunk["index"]), False)
+    return chunks
 
 
-def _few_classes(arrays: dict[str, np.ndarray], job: Job) -> list[str]:
+def _rows(chunks: list[Arrays], indices: np.ndarray, checksums: np.ndarray) -> dict[int, int]:
+    """Index of an example -> its row in the chunks, of those whose pixels are what they were."""
+    if not chunks:
+        return {}
+    known = dict(zip(indices.tolist(), checksums.tolist(), strict=True))
+    index, checksum = (
+        np.concatenate([chunk[name] for chunk in chunks]).tolist() for name in ("index", "checksum")
+    )
+    # Of an example that was measured again, the later row counts.
+    return {i: row for row, i in enumerate(index) if known.get(i) == checksum[row]}
+
+
+def _joined(chunks: list[Arrays], evaluation: Evaluation, condition: Condition) -> Arrays:
+    """The arrays of all chunks in the order of the examples."""
+    if not condition.by_example:
+        return chunks[0]
+    indices = evaluation.examples_of(condition).indices
+    found = _rows(chunks, indices, evaluation.checksums(indices))
+    rows = [found[index] for index in indices.tolist()]
+    whole = {
+        name: np.concatenate([chunk[name] for chunk in chunks if name in chunk])
+        for name in chunks[-1]
+    }
+    shown: Arrays = {}
+    if "kept" in whole:
+        order = np.argsort(whole["kept"], kind="stable")
+        shown = {name: whole[name][order] for name in _SHOWN}
+    return {name: each[rows] for name, each in whole.items() if name not in shown} | shown
+
+
+def _shown(condition: Condition, indices: np.ndarray) -> np.ndarray:
+    """The examples that a result keeps to show them, spread over all."""
+    kept = min(getattr(condition, "kept", 0), len(indices))
+    return indices[np.arange(kept) * len(indices) // max(kept, 1)]
+
+
+def _checks(evaluation: Evaluation, condition: Condition) -> list[dict[str, Any]]:
+    """The checks for masked gradients that cost a few passes, for a condition with an attack."""
+    attacks = condition.attacks and condition.by_example and not condition.reports_faults
+    return [dataclasses.asdict(check) for check in evaluation.checks] if attacks else []
+
+
+def _few_classes(arrays: Arrays, evaluation: Evaluation) -> list[str]:
     """A warning if all images are of one class of several."""
     labels = np.unique(arrays.get("label", ()))
-    if len(labels) != 1 or len(job.class_names) < 2:
+    if len(labels) != 1 or len(evaluation.class_names) < 2:
         return []
-    name = job.class_names[int(labels[0])]
+    name = evaluation.class_names[int(labels[0])]
     return [f"All images are of the class {name!r}, so the numbers say little."]
-
-
-def _new_chunks(job: Job, condition: Condition, start: int) -> Iterator[dict[str, np.ndarray]]:
-    """A chunk of arrays for each batch from the position ``start`` on.
-
-    That of a condition that is not measured by example is one row of all its arrays.
-    """
-    kept = min(getattr(condition, "kept", 0), job.examples)
-    shown = job.subset.indices[np.arange(kept) * job.examples // max(kept, 1)]
-    since = time.perf_counter()
-    for placed, trial in job.trials(condition, start):
-        batch = mesh.fetch(placed)
-        mask = batch["mask"]
-        index = batch["index"][mask].astype(np.int64)
-        try:
-            arrays = mesh.fetch(condition.measure(trial))
-        except FloatingPointError as error:
-            error.args = (f"{error}; the batch begins at example {index[0]} of the split",)
-            raise
-        if not condition.by_example:
-            chunk = {name: np.asarray(value)[None] for name, value in arrays.items()}
-        else:
-            arrays |= mesh.fetch({"key": jax.random.key_data(trial.example_keys)})
-            chunk = {"label": batch["label"][mask]}
-            chunk |= {name: value[mask] for name, value in arrays.items()}
-        if isinstance(condition, Judged):
-            judging.check_finite(chunk["loss"], index)
-            chunk["probability_correct"] = judging.probability_correct(chunk["right"])
-        if kept:
-            rows = np.isin(index, shown)
-            chunk |= {name: chunk[name][rows] for name in ("adversarial", "original")}
-            chunk["kept"] = index[rows]
-        now = time.perf_counter()
-        yield {"index": index, **chunk, "seconds": np.array([now - since])}
-        since = now

@@ -1,23 +1,32 @@
-"""Evaluation of any classifier on arrays of images: accuracy, robust accuracy, masking checks.
+"""Evaluation in one call: of any classifier on arrays of images, or of a network on its data set.
 
-The conditions are those that ``run`` measures over a data set.
+The conditions are those that ``run`` measures over a data set, and the loop is the same.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, prng, results
 from vone_jax.attacks import Attack, Strongest, classifier
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, accuracy_numbers
-from vone_jax.evaluation.judging import Protocol, Trial
+from vone_jax.evaluation.evaluation import Evaluation
+from vone_jax.evaluation.examples import find_images
+from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.masking_checks import Check
-from vone_jax.evaluation.suites import vonenet_pgd
+from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict
+from vone_jax.evaluation.measure import measure
+from vone_jax.evaluation.run import Report, evaluate
+from vone_jax.evaluation.suites import default_directory, worst_case
+from vone_jax.network import Network, open_network
+from vone_jax.results import Interval
+
+_DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +48,7 @@ class Accuracy:
       winner: with several attacks, the position of the strongest one for each example (N,), or the
         number of attacks for the image itself; None with one attack.
       protocol: how the classifier was judged.
+      attack: the attack; None without one.
     """
 
     accuracy: float
@@ -52,6 +62,7 @@ class Accuracy:
     right_in_every_draw: float
     winner: np.ndarray | None
     protocol: Protocol
+    attack: Attack | None = None
 
 
 def accuracy(
@@ -60,7 +71,7 @@ def accuracy(
     images: jax.Array,
     labels: jax.Array,
     *,
-    draws: int = 10,
+    draws: int = _DRAWS,
     decision: str = "single",
     averaged: int = 1,
     batch_size: int | None = None,
@@ -83,8 +94,8 @@ def accuracy(
       FloatingPointError: if logits are not finite.
     """
     protocol = Protocol("fresh", draws, decision, averaged)
-    trial = Trial(protocol, key, logits_fn, images, labels)
-    return _accuracy(protocol, _measured(Clean(), trial, batch_size))
+    whole = Batch(protocol, key, logits_fn, images, labels)
+    return _accuracy(protocol, _measured(Clean(), whole, batch_size))
 
 
 def robust_accuracy(
@@ -103,7 +114,6 @@ def robust_accuracy(
     averaged: int = 1,
     surrogate: classifier.LogitsFn | None = None,
     batch_size: int | None = None,
-    **fields,
 ) -> Accuracy:
     """Measure accuracy under attack, judged with keys that the attack has not seen.
 
@@ -112,10 +122,10 @@ def robust_accuracy(
     Args:
       key, logits_fn, images, labels, decision, averaged, batch_size: as for ``accuracy``.
       norm: "linf", "l2" or "l1".
-      eps: radius in pixel units. Norm and radius select the attack of the VOneNet authors, see
-        ``vonenet_pgd``.
-      attack: an attack to use instead, or a list or tuple of several, of which the worst counts for
-        each image, see ``attacks.Strongest``.
+      eps: radius in pixel units. Norm and radius select the strongest attack that fits the
+        classifier, see ``worst_case``; it takes thousands of passes for each image.
+      attack: an attack to use instead, such as ``vonenet_pgd``, or a list or tuple of several, of
+        which the worst counts for each image, see ``attacks.Strongest``.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -123,7 +133,6 @@ def robust_accuracy(
         noise.
       surrogate: a classifier to attack instead, for instance the same network without noise;
         ``logits_fn`` is judged.
-      **fields: arguments of ``vonenet_pgd``, for instance ``steps=256``.
 
     Raises:
       TypeError, ValueError: for input that does not fit, or both or neither of an attack and a
@@ -133,9 +142,14 @@ def robust_accuracy(
     if attack is None:
         if norm is None or eps is None:
             raise ValueError("robust_accuracy needs norm and eps, or attack")
-        attack = vonenet_pgd(norm, eps, **fields)
-    elif not (norm is None and eps is None and not fields):
-        raise ValueError(f"attack is given, so {', '.join(['norm', 'eps', *fields])} must not be")
+        seen = logits_fn if surrogate is None else surrogate
+        seen, images, labels = classifier.check_batch(key, seen, images, labels)
+        keys = prng.example_keys(key, len(images))
+        varies = noise == "fresh" and attack_noise == "same"
+        noisy = varies and classifier.has_noise(seen, keys, images)
+        attack = worst_case(norm, eps, _DRAWS if noisy else 1)
+    elif not (norm is None and eps is None):
+        raise ValueError("attack is given, so norm, eps must not be")
     several: Any = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
     for one in several:
         arguments.instance("attack", one, Attack)
@@ -149,12 +163,19 @@ def robust_accuracy(
     known = ("same", "frozen") if surrogate is None else ("same",)
     arguments.choice("attack_noise", attack_noise, known)
     if draws is None:
-        draws = 1 if noise == "frozen" else 10
+        draws = 1 if noise == "frozen" else _DRAWS
     protocol = Protocol(noise, draws, decision, averaged)
     one = attack if isinstance(attack, Attack) else Strongest(several)
-    condition = Attacked(one, attack_noise if surrogate is None else "none")
-    trial = Trial(protocol, key, logits_fn, images, labels, _given(surrogate))
-    return _accuracy(protocol, _measured(condition, trial, batch_size))
+    whole = Batch(
+        protocol,
+        key,
+        logits_fn,
+        images,
+        labels,
+        attack_noise if surrogate is None else "none",
+        _given(surrogate),
+    )
+    return _accuracy(protocol, _measured(Attacked(one), whole, batch_size), one)
 
 
 def examine(
@@ -186,19 +207,113 @@ def examine(
     if condition.transfer and other is None:
         raise ValueError(f"other must be given for {condition}")
     if draws is None:
-        draws = 10 if condition.stochastic else 1
-    protocol = Protocol("fresh", draws)
-    trial = Trial(protocol, key, logits_fn, images, labels, _given(surrogate), other)
-    return condition.checks(_measured(condition, trial, batch_size))
+        draws = _DRAWS if condition.stochastic else 1
+    whole = Batch(
+        Protocol("fresh", draws),
+        key,
+        logits_fn,
+        images,
+        labels,
+        with_noise=_given(surrogate),
+        other=other,
+    )
+    return condition.checks(_measured(condition, whole, batch_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """The robustness of a network at one radius.
+
+    Attributes:
+      clean: the accuracy without an attack, with its 95 % interval over the images.
+      robust: the accuracy under the attack.
+      masking: the worst verdict of ``checks``: "pass", "warning" or "fail". A network that fails
+        may be less robust than its number says.
+      checks: the checks for masked gradients that cost a few passes.
+      attack: the attack in words.
+      examples: number of images.
+    """
+
+    clean: Interval
+    robust: Interval
+    masking: Verdict
+    checks: tuple[Check, ...]
+    attack: str
+    examples: int
+
+
+def benchmark(
+    network: Network | str | Path,
+    *,
+    norm: str = "linf",
+    eps: float,
+    examples: int | None = None,
+    source: str | None = None,
+    split: str | None = None,
+    draws: int = _DRAWS,
+    seed: int = 0,
+    directory: Path | str | None = None,
+    progress: Report = lambda count, found: None,
+) -> Benchmark:
+    """Measure a network without an attack and under the strongest attack that fits it.
+
+    The results are files, as those of eval.py: a call with more examples goes on from one with
+    fewer, if the number of images is a multiple of both. Noise is averaged over in the attack, and
+    each image is judged by several decisions.
+
+    Args:
+      network: the network, or what ``open_network`` takes.
+      norm: "linf", "l2" or "l1".
+      eps: radius in pixel units.
+      examples: number of images. Default: 5000, or all if there are fewer.
+      source, split: the images, see ``data.load``. Default: those on which a run was validated.
+      draws: decisions about each image of a network with noise.
+      seed: root of all randomness.
+      directory: directory of the result files. Default: that of eval.py.
+      progress: see ``evaluate``.
+
+    Raises:
+      ValueError: for images that are not named or do not fit, or a radius that is out of range.
+      FloatingPointError: if gradients or logits are not finite.
+    """
+    network = open_network(network)
+    images, trained_on = find_images(network, [Clean()], source, split)
+    evaluation = Evaluation(
+        network,
+        images,
+        Path(directory) if directory is not None else default_directory(network),
+        examples,
+        Protocol("fresh", draws),
+        seed=seed,
+        trained_on=trained_on,
+        keep_images=True,
+    )
+    attacked = Attacked(worst_case(norm, eps, evaluation.attack_draws))
+    clean, robust = (evaluate(evaluation, each, progress) for each in (Clean(), attacked))
+    checks = tuple(Check(**each) for each in robust.details["masking"])
+    return Benchmark(
+        clean=results.accuracy(clean.arrays["right"]),
+        robust=results.accuracy(robust.arrays["right"]),
+        masking=VERDICTS[max(VERDICTS.index(check.verdict) for check in checks)],
+        checks=checks,
+        attack=robust.label,
+        examples=len(robust.arrays["index"]),
+    )
 
 
 def _given(surrogate: classifier.LogitsFn | None) -> Callable[..., classifier.LogitsFn] | None:
-    """The ``with_noise`` of a trial whose classifier without noise is given."""
+    """The ``with_noise`` of a batch whose classifier without noise is given."""
     return None if surrogate is None else lambda noise: surrogate
 
 
-def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dict[str, np.ndarray]:
-    """The arrays of a condition for all images, from a trial with the arguments of a user."""
+def _measured(condition: Condition, whole: Batch, batch_size: int | None) -> dict[str, np.ndarray]:
+    """The arrays of a condition for all images, from a batch with the arguments of a user."""
+    parts = list(measure(condition, _parts(whole, batch_size)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _parts(whole: Batch, batch_size: int | None) -> Iterator[Batch]:
+    """The batches of the arguments of a user, after their checks."""
     key = whole.example_keys
     logits_fn, images, labels = classifier.check_batch(
         key, whole.logits_fn, whole.images, whole.labels
@@ -208,31 +323,26 @@ def _measured(condition: Condition, whole: Trial, batch_size: int | None) -> dic
         arguments.count("batch_size", batch_size)
     size = min(batch_size or count, count)
     keys = prng.example_keys(key, count)
-    parts = []
     for start in range(0, count, size):
         # The last batch is filled up with its last example, so that nothing is compiled again.
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        trial = dataclasses.replace(
+        places = np.arange(start, start + size)
+        rows = np.minimum(places, count - 1)
+        yield dataclasses.replace(
             whole,
             example_keys=keys[rows],
             logits_fn=logits_fn,
             images=images[rows],
             labels=labels[rows],
+            index=rows,
+            mask=places < count,
         )
-        try:
-            part = condition.measure(trial)
-        except FloatingPointError as error:
-            error.args = (f"{error}; the batch begins at example {start}",)
-            raise
-        # Within ``jit``, ``grad`` or ``vmap``, JAX raises a TypeError here.
-        parts.append({name: np.asarray(value) for name, value in part.items()})
-    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
-    judging.check_finite(arrays["loss"], np.arange(len(arrays["loss"])))
+def _accuracy(
+    protocol: Protocol, arrays: dict[str, np.ndarray], attack: Attack | None = None
+) -> Accuracy:
     right = arrays["right"]
-    measured = accuracy_numbers(right)
+    measured = {each["number"]: each for each in accuracy_numbers(right)}
     whole = measured["accuracy"]
     return Accuracy(
         accuracy=whole["value"],
@@ -246,4 +356,5 @@ def _accuracy(protocol: Protocol, arrays: dict[str, np.ndarray]) -> Accuracy:
         right_in_every_draw=measured["right in every draw"]["value"],
         winner=arrays.get("winner"),
         protocol=protocol,
+        attack=attack,
     )

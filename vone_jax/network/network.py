@@ -128,6 +128,11 @@ class Network:
         return names.network_label(self.architecture) if self.architecture else self.name
 
     @property
+    def dtype(self) -> str:
+        """The type in which a module computes, apart from V1; float32 for functions."""
+        return "float32" if self.model is None else jnp.dtype(self.model.dtype).name
+
+    @property
     def image_size(self) -> int:
         """The side of its images in pixels."""
         return self.image_shape[0]

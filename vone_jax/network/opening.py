@@ -5,7 +5,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,13 +41,15 @@ def open_network(
     step: int | None = None,
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> Network:
     """Open a network.
 
     Args:
       spec: one of
 
-        - a directory that train.py has made,
+        - a directory that train.py has made; with ``"@STEP"`` behind it, its checkpoint of a
+          training step,
         - a folder that ``convert.save_folder`` wrote,
         - a checkpoint file that ``convert.read`` can read; nothing in it is executed,
         - ``"efficientnet_lite0"``, trained on ImageNet, for which its package must be installed,
@@ -61,6 +63,8 @@ def open_network(
         network has.
       image_size: side of the images in pixels, see ``Network.with_image_size``. Default: that of
         the network. A checkpoint file may not say it; then ``notes`` has what was assumed.
+      dtype: type in which the network of a run computes, whatever it was trained in. Checkpoint
+        files and folders compute in float32, and functions as they do.
 
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
@@ -72,13 +76,16 @@ def open_network(
       Exception: what a function raises, with a note that names the function.
     """
     if isinstance(spec, str | Path):
-        network = _open(str(spec), step, class_names or ())
+        network = _open(str(spec), step, class_names or (), dtype)
     elif isinstance(spec, Network):
         network = spec
         for each in network.members or (network,):
             # Networks that were opened before have their source in words.
             if each.model is None and not each.source:
                 _check(each, f"network {each.name}")
+        if network.model is None and not network.members and not network.source:
+            # It is not checked again.
+            network = dataclasses.replace(network, source="functions")
     else:
         raise NetworkError(f"a network must be {_SOURCES}; got {spec!r:.80}{_torch_hint(spec)}")
     if step is not None and not all(each.run_dir for each in network.members or (network,)):
@@ -95,17 +102,25 @@ def open_network(
     return network
 
 
-def _open(spec: str, step: int | None, class_names: Sequence[str]) -> Network:
+def _open(
+    spec: str, step: int | None, class_names: Sequence[str], dtype: Literal["float32", "bfloat16"]
+) -> Network:
     """Open a network by its text. Members of an ensemble without names get ``class_names``."""
     if files.in_bucket(spec):
         return _open_run(files.as_path(spec), step)
     path = Path(os.path.expanduser(spec))
     module, _, function = spec.rpartition(":")
     is_function = module and function.isidentifier()
+    run_dir, _, number = os.path.expanduser(spec).rpartition("@")
+    if run_dir and number.isdecimal() and not path.exists() and Path(run_dir).is_dir():
+        if step not in (None, int(number)):
+            raise NetworkError(f"step {step} does not fit {spec}")
+        network = _open_run(Path(run_dir), int(number), dtype)
+        return dataclasses.replace(network, name=f"{network.name}@{int(number)}")
     if path.is_dir():
         # A folder of ``convert`` that has lost a file is no run.
         folder = convert.is_folder(path) or (path / "model.safetensors").exists()
-        return _open_folder(path) if folder else _open_run(path, step)
+        return _open_folder(path) if folder else _open_run(path, step, dtype)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path)
     if path.suffix == ".py" and path.exists():
@@ -116,7 +131,7 @@ def _open(spec: str, step: int | None, class_names: Sequence[str]) -> Network:
         parts = spec.split("+")
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
-        members = [open_network(part, step=step) for part in parts]
+        members = [open_network(part, step=step, dtype=dtype) for part in parts]
         names = tuple(class_names)
         return ensemble(
             [dataclasses.replace(m, class_names=m.class_names or names) for m in members]
@@ -138,8 +153,8 @@ def _name(text: str) -> str:
     return text.lstrip(".-") or "network"
 
 
-def _open_run(path: Path, step: int | None) -> Network:
-    run = runs.load_run(path, step)
+def _open_run(path: Path, step: int | None, dtype: Literal["float32", "bfloat16"]) -> Network:
+    run = runs.load_run(path, step, precision=dtype)
     model, trained_on = run.experiment.model, run.experiment.data
     assert trained_on.eval_split is not None
     return Network.of_model(

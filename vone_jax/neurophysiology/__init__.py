@@ -17,7 +17,13 @@ from vone_jax.neurophysiology.experiments import (
 )
 from vone_jax.neurophysiology.plots import plot_property, plot_tuning
 from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES, PUBLISHED, Property, Reference
-from vone_jax.neurophysiology.recording import Site, layer_features, record, record_blank
+from vone_jax.neurophysiology.recording import (
+    NotScoredError,
+    Site,
+    layer_features,
+    record,
+    record_blank,
+)
 from vone_jax.neurophysiology.score import Curve, Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set

@@ -45,6 +45,10 @@ _SAME = 1e-3
 _SAME_ELSEWHERE = 0.05
 
 
+class NotScoredError(ValueError):
+    """A layer that cannot be characterised in this way, such as one with too few units."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
     """The recorded units of a layer, and the part of the image that they need.
@@ -389,7 +393,7 @@ def fit_rate_map(largest_f0: PerUnit, blank: PerUnit) -> RateMap:
       ValueError: if no unit responds more to gratings than to grey.
     """
     if not (largest_f0 - blank).max() > 0:
-        raise ValueError("response_fn responds to no grating of the orientation set above grey")
+        raise NotScoredError("response_fn responds to no grating of the orientation set above grey")
     responsive = _responsive(largest_f0, blank)
     top = float(np.median(largest_f0[responsive]))
     spontaneous = float(np.median(blank[responsive]))

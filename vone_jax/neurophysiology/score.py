@@ -13,7 +13,14 @@ from vone_jax.neurophysiology import recording, stimuli, texture_properties, tex
 from vone_jax.neurophysiology.comparison import BOOTSTRAPS, PropertyScore, compare, group_scores
 from vone_jax.neurophysiology.properties import PROPERTIES, PUBLISHED
 from vone_jax.neurophysiology.properties import references as all_references
-from vone_jax.neurophysiology.recording import OneKey, PerUnit, RateMap, ResponseFn, Site
+from vone_jax.neurophysiology.recording import (
+    NotScoredError,
+    OneKey,
+    PerUnit,
+    RateMap,
+    ResponseFn,
+    Site,
+)
 from vone_jax.neurophysiology.selection import find_units, is_stochastic, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display
 
@@ -194,7 +201,7 @@ def score(
             )
         selection_response_fn = response_fn
     elif is_stochastic(selection_response_fn, recording_key, display):
-        raise ValueError("selection_response_fn must not draw noise from its keys")
+        raise NotScoredError("selection_response_fn must not draw noise from its keys")
     site, maps = find_units(selection_response_fn, recording_key, display, crop)
     centres = receptive_field_centres(maps)
     recorder = Recorder(response_fn, recording_key, site, trials if noisy else 1)

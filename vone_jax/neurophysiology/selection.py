@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from vone_jax import prng
 from vone_jax.neurophysiology import recording, stimuli
-from vone_jax.neurophysiology.recording import OneKey, ResponseFn, Site, show
+from vone_jax.neurophysiology.recording import NotScoredError, OneKey, ResponseFn, Site, show
 from vone_jax.neurophysiology.stimuli import Display, Window
 
 # A location is a candidate if all its channels together respond to a small grating at the centre
@@ -60,7 +60,7 @@ def find_units(
     distance = np.linalg.norm(centres - np.array(stimuli.CENTRE), axis=1)
     near = distance <= MAX_DISTANCE  # False for NaN: a unit without a field is dropped.
     if near.sum() < MIN_UNITS:
-        raise ValueError(
+        raise NotScoredError(
             f"response_fn has {near.sum()} units with a receptive field within {MAX_DISTANCE} "
             f"degrees of the stimuli, of {len(site)} candidates; at least {MIN_UNITS} are needed. "
             f"Layers with very large receptive fields, and layers whose units are far apart, "
@@ -119,7 +119,7 @@ def locate(response_fn: ResponseFn, key: OneKey, display: Display, crop: bool = 
         reason = "all responses are negative, and a negative one counts as 0"
         if shown.max() >= 0:
             reason = "no response is above that to grey, where a negative one counts as 0"
-        raise ValueError(
+        raise NotScoredError(
             f"response_fn responds to no grating at the centre of the stimuli: {reason}"
         )
     if responses.ndim == 2:
