@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from test_loop import StopAt, assert_same_run, train
 from tiny import source_of, tiny_source
 
+from tests import networks
 from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import models, training, v1
@@ -238,3 +239,23 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
         train(start, killed)
     assert train(start, killed, initial=weights).finished
     assert_same_run(start, killed, whole)
+
+
+def test_a_vonevit_takes_the_blocks_and_the_positions_of_a_vit():
+    """The table of positions of smaller images is resized."""
+    form = {"width": 4, "depth": 2, "patch_size": 4}
+    model = models.create("vit_ti16", 3, image_size=12, in_channels=1, **form)
+    source = source_of(model, networks.random_variables(model), "vit_ti16", CLASSES)
+    vone = replace(V1, kernel_size=7)
+    _, weights = choose(experiment("vone_vit_ti16", v1=vone, **form), source)
+    parts = counts(weights)
+    assert all(
+        parts[f"back_end/{name}"][2] == 0 for name in ("block1", "block2", "norm", "tokens", "head")
+    )
+    assert parts["back_end/attachment"][0] == parts["bottleneck"][0] == 0
+    assert parts["stem"][1] > 0
+    table = weights.taken["params", "back_end", "tokens", "position"]
+    assert table.shape == (1, 5, 4)
+    smaller = source.variables["params"]["back_end"]["tokens"]["position"]
+    np.testing.assert_array_equal(table[0, 0], smaller[0, 0])
+    assert smaller.shape == (1, 10, 4)

@@ -200,11 +200,12 @@ def describe(model: models.Model) -> dict[str, Any]:
     raise ValueError("the network is not one that models.create builds")
 
 
-def _unlike(name: str, arguments: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Return whether a network has another width, and another normalisation, than usual."""
+def _unlike(name: str, arguments: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    """Return whether width and normalisation are other than those of a name, and its place."""
     usual = models.default_normalisation(name, arguments["in_channels"])
     stated = arguments.get("mean", usual[0]), arguments.get("std", usual[1])
-    return models.default_width(name) != arguments["width"], stated != usual
+    other_width = models.default_width(name) != arguments["width"]
+    return other_width, stated != usual, models.NAMES.index(name)
 
 
 def _bank_arrays(model: models.Model) -> dict[str, np.ndarray]:
