@@ -16,9 +16,9 @@ from vone_jax.cli import convert as command
 from vone_jax.convert.checkpoint import read_safetensors
 from vone_jax.evaluation import physiology
 from vone_jax.evaluation.geometry import check_layer
-from vone_jax.training import DataConfig, Experiment, ModelConfig, similarity
-from vone_jax.training.state import initial_state
-from vone_jax.training.step import make_train_step
+from vone_jax.training import DataConfig, Experiment, ModelConfig
+from vone_jax.training.objectives import correlation
+from vone_jax.training.step import initial_state, make_train_step
 
 V1 = v1.VOneBlockConfig(
     simple_channels=4, complex_channels=4, image_size=16, visual_degrees=16 / 28, in_channels=1,
@@ -72,7 +72,7 @@ def test_layers_have_the_names_that_tools_take(network, images):
     features = network.features(jax.random.split(jax.random.key(0), 4), images)
     for layer in (*STAGES, "class_token", "logits"):
         check_layer(network, layer)
-        assert np.isfinite(similarity.correlation(features[layer])).all()
+        assert np.isfinite(correlation(features[layer])).all()
 
 
 @pytest.mark.slow

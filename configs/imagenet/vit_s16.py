@@ -1,0 +1,43 @@
+"""ViT-S/16 on ImageNet with the recipe of big_vision, the base network of VOneViT-S.
+
+90 epochs of batch 1024, AdamW at 1e-3 with 10,000 steps (8 epochs) of warm-up and a cosine to 0,
+gradients clipped to a norm of 1, mixup 0.2, two operations of RandAugment. Its weight decay of 1e-4
+in a step at the full rate is 0.1 times the rate here, and its magnitude 10 of 10 is 30 of 30. The
+original pools tokens, has fixed positions and a hidden layer in the head, and keeps its momentum in
+bfloat16; here are a class token, a learned table and one linear layer, in float32.
+
+Paper row: ViT-S/16, 90 epochs (Beyer, Zhai and Kolesnikov 2022, arXiv:2205.01580): 76.5 % top-1.
+Expected: about that; not measured here. V1: not run.
+Hardware: planned for 8 GPUs or a TPU slice. Wall time: not measured (the authors' code took 6 to 7
+hours on a TPU v3-8).
+Data: see imagenet/resnet50.
+Command: python train.py imagenet/vit_s16
+"""
+
+from dataclasses import replace
+
+from configs.imagenet.resnet50 import experiment as base
+from vone_jax.data import AUGMENTS
+from vone_jax.training import Cosine, Mixing, ModelConfig, OptimizerConfig
+
+experiment = replace(
+    base,
+    name="imagenet-vit_s16",
+    model=ModelConfig(name="vit_s16"),
+    data=replace(
+        base.data,
+        batch_size=1024,
+        augment=replace(AUGMENTS["imagenet"], rand_augment=2, rand_magnitude=30),
+    ),
+    optimizer=OptimizerConfig(
+        method="adamw",
+        learning_rate=1e-3,
+        schedule=Cosine(),
+        warmup_epochs=8.0,
+        weight_decay=0.1,
+        decayed="kernels",
+        gradient_clip=1.0,
+    ),
+    mixing=Mixing(mixup=0.2),
+    epochs=90,
+)
