@@ -107,7 +107,7 @@ def _open(
 ) -> Network:
     """Open a network by its text. Members of an ensemble without names get ``class_names``."""
     if files.in_bucket(spec):
-        return _open_run(files.as_path(spec), step)
+        return _open_run(files.as_path(spec), step, dtype)
     path = Path(os.path.expanduser(spec))
     module, _, function = spec.rpartition(":")
     is_function = module and function.isidentifier()
