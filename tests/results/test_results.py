@@ -77,7 +77,8 @@ def test_a_field_that_an_identity_lacks_is_a_difference():
     assert results.differences(ours, json.loads(json.dumps(ours))) == []
     v1 = built.network("vone_resnet18")
     theirs = built.result(built.CLEAN, of=v1).identity
-    changed = v1 | {"description": {"model": {"type": "VOneNet", "v1": {"k_exc": 1.0}}}}
+    changed = json.loads(json.dumps(v1))
+    changed["description"]["model"]["v1"]["k_exc"] = 1.0
     other = built.result(built.CLEAN, of=changed).identity
     assert results.differences(other, theirs) == [
         "network.description.model.v1.k_exc is 1.0, was 25.0"
