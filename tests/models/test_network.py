@@ -211,7 +211,7 @@ def test_noise_is_taken_away_and_given(noisy_base, images, model):
 def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
     with pytest.raises(ValueError, match="needs a key: pass rngs"):
         noisy_base.apply({}, images)
-    with pytest.raises(ValueError, match="stem_noise and stem_gain are for base networks"):
+    with pytest.raises(ValueError, match="stem_noise is for base networks"):
         models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())
     made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
     assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0

@@ -2,12 +2,18 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vone_jax import prng, v1
+
+SMALL = v1.VOneBlockConfig(
+    simple_channels=4, complex_channels=4, image_size=8, visual_degrees=0.25, kernel_size=5,
+    stride=2,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -124,3 +130,25 @@ def test_fano_noise_is_the_published_equation_and_keeps_signs():
     assert (expected < 0).any()
     slope = jax.vmap(jax.grad(v1.FanoNoise().__call__))(jnp.zeros(3), jnp.arange(3.0))
     assert slope[0] == 1.0 and bool(jnp.isfinite(slope).all())
+
+
+class Pair(nn.Module):
+    """Two blocks side by side."""
+
+    def setup(self):
+        self.left, self.right = (v1.VOneBlock(SMALL) for _ in range(2))
+
+    def __call__(self, images):
+        return self.left(images), self.right(images)
+
+
+def test_two_blocks_in_a_module_draw_different_noise_and_the_first_that_of_a_block_alone():
+    images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
+    rngs = {"noise": jax.random.key(3)}
+    left, right = Pair().apply({}, images, rngs=rngs)
+    np.testing.assert_array_equal(left, v1.VOneBlock(SMALL).apply({}, images, rngs=rngs))
+    quiet = v1.noise_free_responses(SMALL, images)
+    correlation = np.corrcoef(np.ravel(left - quiet), np.ravel(right - quiet))[0, 1]
+    assert abs(correlation) < 0.5
+    again = Pair().apply({}, images, rngs=rngs)
+    np.testing.assert_array_equal(again[1], right)

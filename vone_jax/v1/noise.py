@@ -7,6 +7,7 @@ Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity gener
 """
 
 import dataclasses
+import weakref
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -180,7 +181,7 @@ def add_noise(
     if draws is None:
         # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing
         # the same keys again.
-        keys = prng.example_keys(_key(module, noise, key), responses.shape[0])
+        keys = prng.example_keys(_key(module, noise, stream, key), responses.shape[0])
         draws = standard_normal(prng.stream(keys, stream), responses.shape[1:])
     elif draws.shape != responses.shape:
         raise ValueError(
@@ -190,17 +191,29 @@ def add_noise(
     return noise(responses, draws)
 
 
-def _key(module: nn.Module, noise: Noise, key: jax.Array | None) -> jax.Array:
-    """The argument ``key``, or the key in ``rngs``."""
+# The path of the first module that drew noise of a stream, by the scope of Flax that one call of
+# ``init`` or ``apply`` makes.
+_FIRST: weakref.WeakKeyDictionary[Any, dict[str, tuple[str, ...]]] = weakref.WeakKeyDictionary()
+
+
+def _key(module: nn.Module, noise: Noise, stream: str, key: jax.Array | None) -> jax.Array:
+    """The argument ``key``, or the key in ``rngs``.
+
+    Of several blocks in one module, the first draws what it draws alone. The keys of the others
+    contain their paths.
+    """
     if key is not None:
         return key
     if not module.has_rng("noise"):
         raise ValueError(f"{noise} needs a key: pass rngs={{'noise': key}} or noise_key=key")
-    # The only leaf of the stream is the key that the caller passed. ``make_rng`` would fold the
-    # path of the module into it, and a block would draw other noise alone than inside a network.
-    assert module.scope is not None
-    (passed,) = jax.tree.leaves(module.scope.rngs["noise"])
-    return passed
+    scope = module.scope
+    assert scope is not None
+    # The only leaf of the stream is the key that the caller passed. ``make_rng`` would always fold
+    # the path of the module into it, and a block would draw other noise alone than in a network.
+    (passed,) = jax.tree.leaves(scope.rngs["noise"])
+    if _FIRST.setdefault(scope.root, {}).setdefault(stream, scope.path) == scope.path:
+        return passed
+    return prng.stream(passed, "/".join(scope.path))
 
 
 class NoisyBlock(nn.Module):
