@@ -66,7 +66,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 # The parts of a network, by patterns of operation names in the order in which they are tried. Flax
 # names the modules, and JAX the transposes of a backward pass.
 _PARTS = (
-    ("V1", r"_front_end|VOneBlock"),
+    ("V1", r"front_end|VOneBlock"),
     ("stem", r"/stem/"),
     ("bottleneck", r"/bottleneck"),
     ("back end", r"/back_end"),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import prng, v1
+from vone_jax import fast, models, prng, v1
 
 SMALL = v1.VOneBlockConfig(
     simple_channels=4, complex_channels=4, image_size=8, visual_degrees=0.25, kernel_size=5,
@@ -152,3 +152,26 @@ def test_two_blocks_in_a_module_draw_different_noise_and_the_first_that_of_a_blo
     assert abs(correlation) < 0.5
     again = Pair().apply({}, images, rngs=rngs)
     np.testing.assert_array_equal(again[1], right)
+
+
+@pytest.mark.parametrize("channels", [slice(0, 3), slice(3, 5)])
+def test_some_channels_have_the_same_draws_as_in_all_channels(channels):
+    keys = jax.random.split(jax.random.key(0), 2)
+    whole = v1.standard_normal(keys, (4, 3, 5))
+    np.testing.assert_array_equal(
+        v1.standard_normal(keys, (4, 3, 5), channels), whole[..., channels]
+    )
+
+
+def test_the_groups_of_cells_of_a_tpu_are_those_of_a_cpu():
+    """There simple and complex cells are joined by the bottleneck alone."""
+    model = models.create("vone_cornet_z", 3, v1=SMALL, width=4)
+    images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
+    variables, key = models.init(model, jax.random.key(0)), jax.random.key(1)
+    found = []
+    for platform in ("cpu", "tpu"):
+        with fast.forms_of(platform):
+            features = model.apply(variables, images, noise_key=key, method="features")
+            found.append((features["v1"], features["bottleneck"]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -31,6 +31,7 @@ from vone_jax.fast.jaxprs import (
     with_straight_through_relus,
 )
 from vone_jax.fast.operations import (
+    by_groups,
     by_rows,
     one_by_one,
     permute,

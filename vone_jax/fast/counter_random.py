@@ -42,8 +42,9 @@ _MINUS_TWO_LOG = (
 _SINE = (0.0776594083, -0.598292160, 2.55007766, -5.16771009, 3.14159264)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def standard_normal(
+    key: jax.Array, shape: tuple[int, ...], channels: slice = slice(None)
+) -> jax.Array:
     """Draw standard normals in float32 from one scalar typed key; see ``random_words``.
 
     Magnitudes reach 6.66, the square root of 64 log 2. The bits do not depend on how the
@@ -51,7 +52,15 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     last place between machines, and between optimisation levels of the compiler, which may round a
     product and a sum once or twice.
     """
-    return _box_muller(*random_words(key, shape))
+    return _standard_normal(key, shape, channels.start, channels.stop)
+
+
+# A slice is no static argument: Python 3.11 cannot hash it.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _standard_normal(
+    key: jax.Array, shape: tuple[int, ...], start: int | None, stop: int | None
+) -> jax.Array:
+    return _box_muller(*random_words(key, shape, slice(start, stop)))
 
 
 def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -65,8 +74,10 @@ def symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return steps * 2.0**-23 + (2.0**-24 - 1)
 
 
-def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
+def random_words(key: jax.Array, shape: tuple[int, ...], channels: slice = slice(None)) -> Words:
     """Draw two independent uniform uint32 words per element from one scalar typed key.
+
+    Of the last axis, only the elements in the slice ``channels`` are drawn, with the same words.
 
     Only the first two words of the key are used, as in ``prng.threefry``. For a Threefry key the
     exclusive or of the drawn words is ``jax.random.bits(key, shape, "uint32")``.
@@ -78,6 +89,8 @@ def random_words(key: jax.Array, shape: tuple[int, ...]) -> Words:
     if size > 2**32:
         raise ValueError(f"shape must have at most 2**32 elements, got {shape}")
     index = lax.iota(jnp.uint32, size).reshape(shape)
+    if channels != slice(None):
+        index = index[..., channels]
     # Reading a key's data does not consume the key, so frozen noise may be drawn again and again.
     words = jax.random.key_data(key)
     return threefry_2x32((words[0], words[1]), (jnp.zeros_like(index), index))

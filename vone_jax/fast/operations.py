@@ -1,6 +1,7 @@
 """Loops, stages, gathers and products in forms that XLA compiles well, gradients included."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +76,39 @@ def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
         return switch.by_platform(*maps, cpu=mapped, default=function)
 
     return switch.split_by_examples(fastest, *maps)
+
+
+def by_groups(
+    function: Callable[[slice, jax.Array], jax.Array],
+    ends: Sequence[int],
+    values: jax.Array,
+    join: Callable[[list[jax.Array]], jax.Array] | None = None,
+) -> jax.Array:
+    """Return ``function(slice(None), values)``, by groups of channels on TPUs and GPUs.
+
+    Groups that were computed apart are then never joined in memory, and XLA fuses the function into
+    what computes them: it takes a slice of joined arrays from the array in which it lies.
+
+    Args:
+      function: takes the channels of a group, as a slice, and their values.
+      ends: of all groups but the last, as in ``jnp.split``.
+      values: float array of shape (..., C).
+      join: makes the result of what ``function`` returned for the groups. Default: their
+        concatenation along the last axis.
+    """
+    cuts = [0, *ends, values.shape[-1]]
+    groups = [slice(*pair) for pair in itertools.pairwise(cuts) if pair[0] < pair[1]]
+
+    def whole(values: jax.Array) -> jax.Array:
+        return function(slice(None), values)
+
+    def apart(values: jax.Array) -> jax.Array:
+        results = [function(group, values[..., group]) for group in groups]
+        return join(results) if join else jnp.concatenate(results, axis=-1)
+
+    if not switch.enabled() or len(groups) < 2:
+        return whole(values)
+    return switch.by_platform(values, cpu=whole, default=apart)
 
 
 def repeated(

@@ -4,6 +4,7 @@ Networks normalise images themselves.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, fast, prng
 from vone_jax.models import layers
 from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey
 from vone_jax.models.vit import resize_positions
@@ -96,6 +97,35 @@ class BaseNetwork(nn.Module):
         return self.features(images, train, noise_key)["logits"]
 
 
+class Bottleneck(nn.Module):
+    """A convolution of 1x1 without bias.
+
+    Attributes:
+      features: output channels.
+      ends: of groups of input channels that are computed apart, see ``fast.by_groups``.
+      dtype: type in which it computes.
+      kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    ends: tuple[int, ...]
+    dtype: Dtype
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(self, responses: Maps) -> Float[Array, "n h w features"]:
+        shape = (1, 1, responses.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+
+        def product(channels: slice, responses: jax.Array) -> jax.Array:
+            inputs = responses.astype(self.dtype)
+            return fast.convolve(inputs, kernel[:, :, channels], (1, 1), [(0, 0)] * 2)
+
+        return fast.by_groups(
+            product, self.ends, responses, functools.partial(functools.reduce, jnp.add)
+        )
+
+
 class VOneNet(nn.Module):
     """A VOneBlock, a 1x1 bottleneck (no bias, no nonlinearity), the back end of a standard network.
 
@@ -140,9 +170,8 @@ class VOneNet(nn.Module):
         if self.learned_normalization is not None:
             self.normalization = LearnedNormalization(self.learned_normalization)
         initial = layers.he_normal_fan_out if self.subcortical is None else layers.torch_uniform
-        self.bottleneck = layers.conv(
-            self.bottleneck_features, 1, name="bottleneck", dtype=self.dtype, kernel_init=initial
-        )
+        ends = () if self.learned_normalization is not None else self.block.ends
+        self.bottleneck = Bottleneck(self.bottleneck_features, ends, self.dtype, initial)
 
     def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
         """The named activations up to ``v1``, see ``features``."""

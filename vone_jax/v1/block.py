@@ -9,6 +9,7 @@ import functools
 import numpy as np
 from jaxtyping import Array, Float32
 
+from vone_jax import fast
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import FilterBank
 from vone_jax.v1.images import HIGHEST, Images, Precision, check_images, normalise
@@ -103,7 +104,11 @@ def noise_free_responses(
         cells = bank(normalised, config.stride, precision)
     else:
         cells = bank.with_kernels(kernels, normalised, config.stride, precision)
-    responses = config.k_exc * cells
+
+    def amplified(_: slice, cells: Array) -> Array:
+        return config.k_exc * cells
+
+    responses = fast.by_groups(amplified, (config.simple_channels,), cells)
     if config.normalization is None:
         return responses
     return surround_pools(config, stage)(responses, precision)
@@ -123,6 +128,11 @@ class VOneBlock(NoisyBlock):
     def setup(self) -> None:
         if self.config.tuned:
             self.gabor = learnable_gabor(self.config)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        # With a surround, all cells are computed together.
+        return () if self.config.normalization else (self.config.simple_channels,)
 
     def noise_free(self, images: Images) -> Responses:
         """Return ``noise_free_responses``, with the kernels of a tuned bank."""

@@ -27,9 +27,14 @@ Batch = Float[Array, "n *shape"]
 Responses = Float32[Array, "n _ _ channels"]
 
 
-def standard_normal(keys: Key[Array, " n"], shape: tuple[int, ...]) -> Float32[Array, "n ..."]:
-    """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone."""
-    return jax.vmap(lambda key: fast.standard_normal(key, shape))(prng.threefry(keys))
+def standard_normal(
+    keys: Key[Array, " n"], shape: tuple[int, ...], channels: slice = slice(None)
+) -> Float32[Array, "n ..."]:
+    """Draw standard normals (n, *shape) for a batch; row i depends on ``keys[i]`` alone.
+
+    ``channels`` selects elements of the last axis, and only these are drawn.
+    """
+    return jax.vmap(lambda key: fast.standard_normal(key, shape, channels))(prng.threefry(keys))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +166,7 @@ def add_noise(
     responses: Batch,
     key: Key[Array, "*keys"] | None = None,
     draws: Batch | None = None,
+    ends: tuple[int, ...] = (),
 ) -> Batch:
     """Add noise to the responses of a module, one row for each example.
 
@@ -171,6 +177,7 @@ def add_noise(
       responses: without noise.
       key: one typed key per example, or a single one, which numbers the examples by position.
       draws: standard normals to use in place of a key, of the shape of the responses.
+      ends: of groups of channels that were computed apart, see ``fast.by_groups``.
 
     Raises:
       TypeError: if a key is not a typed key.
@@ -178,17 +185,24 @@ def add_noise(
     """
     if noise is None:
         return responses
-    if draws is None:
-        # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing
-        # the same keys again.
-        keys = prng.example_keys(_key(module, noise, stream, key), responses.shape[0])
-        draws = standard_normal(prng.stream(keys, stream), responses.shape[1:])
-    elif draws.shape != responses.shape:
-        raise ValueError(
-            f"standard_normal must have the shape of the responses, {responses.shape}, got "
-            f"{draws.shape}"
-        )
-    return noise(responses, draws)
+    if draws is not None:
+        if draws.shape != responses.shape:
+            raise ValueError(
+                f"standard_normal must have the shape of the responses, {responses.shape}, got "
+                f"{draws.shape}"
+            )
+        return noise(responses, draws)
+    # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing the
+    # same keys again.
+    keys = prng.stream(
+        prng.example_keys(_key(module, noise, stream, key), responses.shape[0]), stream
+    )
+    shape = responses.shape[1:]
+
+    def noisy(channels: slice, responses: jax.Array) -> jax.Array:
+        return noise(responses, standard_normal(keys, shape, channels))
+
+    return fast.by_groups(noisy, ends, responses)
 
 
 # The path of the first module that drew noise of a stream, by the scope of Flax that one call of
@@ -226,6 +240,11 @@ class NoisyBlock(nn.Module):
     config: Any
     stream: ClassVar[str]
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ends of groups of channels that are computed apart, see ``fast.by_groups``."""
+        return ()
+
     def noise_free(self, images: Images) -> Responses:
         """Return the responses to images, (n, h, w, channels), before noise."""
         raise NotImplementedError
@@ -260,5 +279,5 @@ class NoisyBlock(nn.Module):
         standard_normal: Responses | None = None,
     ) -> Responses:
         """Add the noise of the block to noise-free responses, as ``__call__`` does."""
-        noise = self.config.noise
-        return add_noise(self, noise, self.stream, responses, noise_key, standard_normal)
+        noise, key, draws = self.config.noise, noise_key, standard_normal
+        return add_noise(self, noise, self.stream, responses, key, draws, self.ends)
