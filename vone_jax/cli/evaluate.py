@@ -326,14 +326,14 @@ def _means(finished: Sequence[results.Result]) -> list[dict[str, Any]]:
     ]
 
 
-def _number(row: dict[str, Any]) -> str:
+def _number(row: results.Row) -> str:
     """A number as text; an accuracy in percent."""
     if "value" not in row:
         return "none"
     return f"{100 * row['value']:.1f} %" if _is_share(row["number"]) else f"{row['value']:.4g}"
 
 
-def _ends(row: dict[str, Any]) -> str:
+def _ends(row: results.Row) -> str:
     if "low" not in row or "high" not in row:
         return ""
     low, high = row["low"], row["high"]

@@ -181,7 +181,7 @@ class Evaluation:
         """What was assumed about the network and its images, one line each."""
         height, width, _ = self.images.image_shape
         size = self.network.image_size
-        if self.images.name == _NONE or None in (height, width) or height == width == size:
+        if self.images.name == _NONE or not (height and width) or height == width == size:
             return self.network.notes
         how = "enlarged" if min(height, width) < size else "resized"
         return (*self.network.notes, f"its images of {height} x {width} pixels are {how} to {size}")

@@ -226,7 +226,8 @@ def display(network: Network) -> neurophysiology.Display:
 
 def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shapes of the named activations, in processing order."""
-    if network.features is None:
+    function = network.features
+    if function is None:
         raise ValueError(
             f"suite physiology records layers, but {network.name} has none to record; give its "
             "Network a function features(keys, images) -> {name: array}"
@@ -239,7 +240,7 @@ def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
     def features(keys, images):
         adapter = "neurophysiology.per_example"
-        activations = prng.call_with_keys(network.features, keys, images, "features", adapter)
+        activations = prng.call_with_keys(function, keys, images, "features", adapter)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
         return dict(activations)

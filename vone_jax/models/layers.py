@@ -1,6 +1,5 @@
 """Layers with PyTorch's conventions, which the published networks were trained with."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -100,7 +99,7 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return nn.gelu(x, approximate=False)
 
 
-class DropPathBackEnd(nn.Module):
+class DropPathBackEnd(nn.Module, kw_only=True):
     """The base class of back ends with stochastic depth (Huang et al. 2016, arXiv:1603.09382).
 
     They are called with ``(x, train, keys)``: ``keys`` is None in evaluation, and otherwise has one
@@ -111,7 +110,7 @@ class DropPathBackEnd(nn.Module):
         linearly from 0 in the first block.
     """
 
-    drop_path: float = dataclasses.field(default=0.0, kw_only=True)
+    drop_path: float = 0.0
 
 
 def path_scales(

@@ -96,7 +96,7 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
         import xarray
 
         data = xarray.load_dataset(path)
-        arrays = {name: data[name].values for name in data.variables}
+        arrays = {str(name): data[name].values for name in data.variables}
         dims = data["responses"].dims if "responses" in data else ()
         if dims and (dims[1] in _NEURONS or dims[2] in _REPETITIONS):
             raise ValueError(

@@ -22,7 +22,7 @@ from vone_jax.results.result import (
     read,
     write,
 )
-from vone_jax.results.row import COLUMNS, condition_key, label, same_condition, stem
+from vone_jax.results.row import COLUMNS, Row, condition_key, label, same_condition, stem
 from vone_jax.results.runs import Run, Runs, load
 from vone_jax.results.statistics import (
     Interval,
