@@ -59,7 +59,8 @@ class Site:
       display: what the layer sees.
       window: the part of the image that is shown to the layer; see ``find_units``.
       units: position of each unit in the flattened response to the window.
-      row, col: place of each unit in the layer's map; 0 for layers without a map.
+      row: row of each unit in the layer's map; 0 for layers without a map.
+      col: column of each unit, likewise.
       channel: channel of each unit.
     """
 
