@@ -49,6 +49,7 @@ def test_rates_are_those_of_the_steps_without_the_first_and_without_pauses(clock
 def test_chips_are_known_by_their_kind():
     assert speed.peak("TPU v5 lite") == 197e12 != speed.peak("TPU v5p")
     assert speed.peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert speed.peak("NVIDIA H100 PCIe") == 756e12
     assert speed.peak("NVIDIA L40S") is None and speed.peak("cpu") is None
 
 
