@@ -45,6 +45,26 @@ def test_logits_gradients_and_attacks_are_those_of_the_module():
     assert (np.abs(moved - images).max() <= 0.1 + 1e-6) and (moved != images).any()
 
 
+def test_layers_are_recorded_by_the_names_of_modules():
+    network = vone_jax.open_network(of_torch("mine", module(), (8, 8, 3), layers=("2", "3", "0")))
+    assert network.layers == ("2", "3", "0")
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2).copy(), requires_grad=True)
+    theirs = module().eval()[:3](pixels)
+    theirs.square().sum().backward()
+    keys = jax.random.split(jax.random.key(0), 2)
+    gelu = network.response_fn("2")
+    expected = theirs.detach().permute(0, 2, 3, 1)
+    np.testing.assert_allclose(jax.jit(gelu)(keys, images), expected, rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda x: (gelu(keys, x) ** 2).sum())(jnp.asarray(images))
+    np.testing.assert_allclose(slope, pixels.grad.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-6)
+    # A layer without a map has one axis, in PyTorch's order; convolutions take any size.
+    assert network.response_fn("3")(keys, images).shape == (2, 36)
+    assert network.response_fn("0")(keys, images[:, :, :8]).shape == (2, 3, 3, 4)
+    with pytest.raises(ValueError, match="layers must be one of 0, 1"):
+        of_torch("mine", module(), (8, 8, 3), layers=("conv1",))
+
+
 def test_other_weights_and_other_modules_are_other_networks():
     first = of_torch("mine", module(), (8, 8, 3))
     again, trained = (of_torch("mine", module(seed), (8, 8, 3)) for seed in (0, 1))

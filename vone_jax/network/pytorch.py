@@ -1,6 +1,7 @@
 """Networks of PyTorch modules that no converter knows: PyTorch computes, JAX calls it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from vone_jax import arguments
 from vone_jax.network.network import Network
 
 
@@ -16,6 +18,7 @@ def of_torch(
     module: Any,
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...] = (),
+    layers: Sequence[str] = (),
     **fields: Any,
 ) -> Network:
     """A network of a PyTorch module, which attacks can differentiate.
@@ -29,17 +32,24 @@ def of_torch(
         (N, classes). Normalisation is part of it. Its logits must depend on the images alone.
       image_shape: (H, W, C) with H = W.
       class_names: in the order of the logits; empty if they are not known.
+      layers: the names of modules within it, such as "layer1.0", whose outputs can be recorded. A
+        module that is called several times has the output of its last call.
       fields: further fields of ``Network``.
+
+    Raises:
+      ValueError: for a layer that the module does not have.
     """
     module = module.eval()
+    for layer in layers:
+        arguments.choice("layers", layer, [known for known, _ in module.named_modules() if known])
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     variables = {n: tensor.detach().cpu().numpy() for n, tensor in tensors.items()}
-    classes = _Computed(module)(variables, np.zeros((1, *image_shape), np.float32)).shape[-1]
     return Network(
         name,
-        Partial(_Logits(_Computed(module), classes), variables),
+        Partial(_Output(_Computed(module)), variables),
         image_shape,
         class_names,
+        features=Partial(_Features(module, tuple(layers)), variables) if layers else None,
         origin={"torch": repr(module)},
         **fields,
     )
@@ -50,38 +60,64 @@ class _Computed:
     """What PyTorch computes with a module. Equal for one module, so that programs are shared."""
 
     module: Any
+    # The name of a module within it; empty for the module itself.
+    layer: str = ""
 
     def __call__(self, variables: Any, images: Any, change: Any = None) -> np.ndarray:
-        """The logits, or with a change of them, what it takes back to the images."""
+        """The output of the layer, or with a change of it, what it takes back to the images."""
         import torch
 
         given = {n: torch.tensor(np.asarray(array)) for n, array in variables.items()}
         pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2).copy())
         pixels.requires_grad_(change is not None)
         with torch.set_grad_enabled(change is not None):
-            logits = torch.func.functional_call(self.module, given, (pixels,))
+            outputs = []
+            hook = self.module.get_submodule(self.layer).register_forward_hook(
+                lambda module, inputs, output: outputs.append(output)
+            )
+            try:
+                torch.func.functional_call(self.module, given, (pixels,))
+            finally:
+                hook.remove()
+            output = outputs[-1].permute(0, 2, 3, 1) if outputs[-1].ndim == 4 else outputs[-1]
             if change is None:
-                return logits.numpy()
-            weighted = (logits * torch.tensor(np.asarray(change))).sum()
+                return output.contiguous().numpy()
+            weighted = (output * torch.tensor(np.asarray(change))).sum()
             (gradient,) = torch.autograd.grad(weighted, pixels)
         return gradient.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Logits:
-    """The logits of a module in JAX, with their gradient."""
+class _Features:
+    """The outputs of some layers. PyTorch computes those alone that a program uses."""
+
+    module: Any
+    layers: tuple[str, ...]
+
+    def __call__(self, variables: Any, keys: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+        return {
+            layer: _Output(_Computed(self.module, layer))(variables, keys, images)
+            for layer in self.layers
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Output:
+    """The logits of a module, or the output of a layer, in JAX with their gradient."""
 
     compute: _Computed
-    num_classes: int
 
     def __call__(self, variables: Any, keys: jax.Array, images: jax.Array) -> jax.Array:
         del keys
-        logits = jax.custom_vjp(self._logits)
-        logits.defvjp(lambda *inputs: (self._logits(*inputs), inputs), self._pull_back)
-        return logits(variables, images)
+        output = jax.custom_vjp(self._output)
+        output.defvjp(lambda *inputs: (self._output(*inputs), inputs), self._pull_back)
+        return output(variables, images)
 
-    def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct((len(images), self.num_classes), jnp.float32)
+    def _output(self, variables: Any, images: jax.Array) -> jax.Array:
+        # The shape depends on the weights by their shapes alone.
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+        alone = self.compute(zeros, np.zeros((1, *images.shape[1:]), np.float32))
+        shape = jax.ShapeDtypeStruct((len(images), *alone.shape[1:]), jnp.float32)
         return jax.pure_callback(self.compute, shape, variables, images, vmap_method="sequential")
 
     def _pull_back(self, saved: Any, change: jax.Array) -> tuple[None, jax.Array]:
