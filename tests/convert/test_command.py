@@ -21,6 +21,7 @@ def test_a_checkpoint_becomes_a_folder_and_a_folder_a_file(vone, file, tmp_path,
     assert main([str(file), "--out", str(folder), "--licence", "mit"]) == 0
     output = capsys.readouterr().out
     assert "vone_resnet18 (torch.save archive)" in output and "bank: 16 pairs" in output
+    assert f"{vone[0].back_end.num_classes} classes, images of 224 pixels, 3 channels" in output
     assert equal(convert.load_folder(folder)[1], vone[1])
     assert "converted from net.pth" in (folder / "README.md").read_text()
     assert main([str(folder), "--out", str(out)]) == 0

@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.network}: {read.name} ({read.format})")
             found = convert.Folder(read.model, read.variables, (), Preprocessing())
             source, notes = f"converted from {Path(options.network).name}", read.notes
+            step = None
         else:
             opened = network.open_network(options.network)
             if opened.model is None:
@@ -79,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.network}: {convert.describe(opened.model)['name']}")
             names, preprocessing = tuple(opened.class_names), opened.preprocessing
             found = convert.Folder(opened.model, opened.variables, names, preprocessing)
-            source, notes = opened.source, opened.notes
+            source, notes, step = opened.source, opened.notes, opened.checkpoint_step
+        print(f"  {_facts(found, step)}")
         for note in notes:
             print(f"  {printable(note)}")
         if options.out is None:
@@ -108,3 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.fail(error)
     except OSError as error:
         return cli.fail(error, cli.FAILED)
+
+
+def _facts(found: Any, step: int | None) -> str:
+    """The classes, the images and the training step of a network, in one line."""
+    classes, size = found.model.back_end.num_classes, found.model.image_size
+    names = f" ({found.class_names[0]} to {found.class_names[-1]})" if found.class_names else ""
+    channels = "grey" if found.model.in_channels == 1 else f"{found.model.in_channels} channels"
+    facts = [f"{classes} classes{names}", f"images of {size} pixels, {channels}"]
+    return ", ".join(facts + ([] if step is None else [f"checkpoint of step {step}"]))
