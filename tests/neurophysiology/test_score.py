@@ -41,6 +41,13 @@ def test_curves_agree_with_properties(scores):
     np.testing.assert_allclose(curve.max(axis=0)[scores.counted["max_dc"]],
                                scores.per_unit["max_dc"][scores.counted["max_dc"]])  # fmt: skip
     assert scores.curves["spatial_frequency"].values.shape[0] == 22
+    # Sizes are diameters, as the properties that are made of them.
+    diameters, curve = scores.curves["size"]
+    first = diameters[(curve >= 0.95 * curve.max(axis=0)).argmax(axis=0)]
+    summation = scores.per_unit["grating_summation_field"]
+    defined = np.isfinite(summation)
+    assert defined.any()
+    np.testing.assert_array_equal(first[defined], summation[defined])
 
 
 def test_properties_of_textures_are_measured(scores):

@@ -43,6 +43,20 @@ def layer(score, units=120):
     return {"mean_score": score, "units": units, "properties": properties}
 
 
+def recorded(units=6):
+    """The arrays of a scored layer that the page draws."""
+    rng = np.random.default_rng(0)
+    axes = {"orientation": np.arange(12) * 15.0, "spatial_frequency": 2.0 ** np.arange(-1, 4),
+            "diameter": 2.0 ** np.arange(6), "position": np.linspace(-2.5, 2.5, 21)}  # fmt: skip
+    curves = {"orientation": 12, "spatial_frequency": 5, "size": 6}
+    return {
+        **{f"axis/{name}": axis for name, axis in axes.items()},
+        **{f"curve/{name}": rng.random((count, units)) for name, count in curves.items()},
+        "field/map": rng.random((21, 21, units)).astype(np.float16),
+        "value/peak_sf": np.arange(1.0, units + 1), "value/pref_or": np.zeros(units),
+    }  # fmt: skip
+
+
 def kept(clean, attacked, changed=(3, 7)):
     """The results of clean images and of an attack that keeps four, of which it changed some."""
     rng = np.random.default_rng(0)
@@ -119,7 +133,7 @@ def everything(model):
             made.append(
                 built.result(
                     {"condition": "physiology", "layer": name}, {"mean score": {"value": score}},
-                    of=of, details=layer(score, units),
+                    of=of, details=layer(score, units), arrays=recorded(),
                 )
             )  # fmt: skip
     return made

@@ -135,6 +135,27 @@ def test_tuning_curves_are_relative_to_their_largest_value():
         layer_charts.tuning(arrays, "colour")
 
 
+def test_receptive_fields_are_drawn_at_their_positions():
+    fields = np.zeros((21, 21, 3), np.float16)
+    fields[2, 12, 1] = 1.0
+    arrays = {"axis/position": np.arange(-2.5, 2.6, 0.25), "field/map": fields}
+    spec = layer_charts.receptive_fields(arrays, [1]).to_dict()
+    (rows,) = spec["datasets"].values()
+    assert len(rows) == 441 and spec["spec"]["encoding"]["y"]["field"] == "y"
+    (driven,) = [row for row in rows if row["response"] > 0]
+    assert driven == {"unit": "unit 1", "x": 0.5, "y": -2.0, "response": 1.0}
+    vl_convert.vegalite_to_svg(spec)
+
+
+def test_neurons_without_a_prediction_are_not_drawn():
+    chart = layer_charts.explained(np.array([0.5, np.nan, 0.7]), np.array([0.9, 0.9, 0.6]))
+    spec = chart.to_dict()
+    drawn = [row for rows in spec["datasets"].values() for row in rows if "neuron" in row]
+    assert drawn == [{"neuron": 0, "r": 0.5, "reliability": 0.9},
+                     {"neuron": 2, "r": 0.7, "reliability": 0.6}]  # fmt: skip
+    vl_convert.vegalite_to_svg(spec | {"width": 300})
+
+
 def all_rows(chart):
     """The rows of all layers, in the order in which they are drawn."""
     data = getattr(chart, "data", None)

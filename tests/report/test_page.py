@@ -193,6 +193,8 @@ def test_each_kind_of_result_has_its_section(page):
     # A layer with few units stands last, whatever its score.
     assert physiology.index("v1 VOneResNet-18, 120 units") < physiology.index("20 units, few")
     assert "Study of preferred orientation (1999)" in physiology
+    # Tuning and receptive fields of the best layer of each network.
+    assert physiology.count("Units of VOneResNet-18, v1") == physiology.count("Units of") == 1
     assert "python eval.py runs/x" in section(page, "provenance")
     assert section(page, "training")
 

@@ -25,7 +25,11 @@ from vone_jax.neurophysiology.selection import find_units, is_stochastic, recept
 from vone_jax.neurophysiology.stimuli import Display
 
 # Tuning curve -> the name of its axis.
-AXES = {"orientation": "orientation", "spatial_frequency": "spatial_frequency", "size": "radius"}
+AXES = {
+    "orientation": "orientation",
+    "spatial_frequency": "spatial_frequency",
+    "size": "diameter",
+}
 
 
 class Curve(NamedTuple):
@@ -50,7 +54,7 @@ class Scores(Mapping[str, PropertyScore]):
         respond enough to count. Also baseline and min_dc.
       counted: property -> True for units that count.
       curves: "orientation" (12 orientations in degrees), "spatial_frequency" (22, in cycles per
-        degree) and "size" (12 radii in degrees), each with its axis: rates in spikes per second
+        degree) and "size" (12 diameters in degrees), each with its axis: rates in spikes per second
         through each unit's best condition; above grey for "size".
       field_maps: activations above grey, without noise, for a small grating at each position
         (y, x), both from -2.5 to 2.5 degrees from fixation in steps of 0.25.
@@ -263,7 +267,7 @@ class Recorder:
         activations = self.record(stimuli.spatial_frequency_set())
         measure("spatial frequency", activations, tuning.spatial_frequency_properties)
         measure("size", self.record(stimuli.size_set()), tuning.size_properties)
-        places = (stimuli.ORIENTATIONS, stimuli.SPATIAL_FREQUENCIES, stimuli.RADII)
+        places = (stimuli.ORIENTATIONS, stimuli.SPATIAL_FREQUENCIES, 2.0 * stimuli.RADII)
         curves = {
             name: Curve(np.asarray(axis), values.pop(f"{name}_curve"))
             for name, axis in zip(AXES, places, strict=True)

@@ -11,6 +11,7 @@ from vone_jax.report.charts import COLORS, chart_of, curves, layer_order
 from vone_jax.results import Result, Runs
 
 _SMALL = 150
+_MAP = 110
 PARAMETERS = {
     "sf": "spatial frequency, cycles/degree",
     "theta": "direction of the carrier θ, degrees",
@@ -21,7 +22,7 @@ PARAMETERS = {
 CURVES = {
     "orientation": ("orientation", "orientation, degrees"),
     "spatial_frequency": ("spatial_frequency", "spatial frequency, cycles/degree"),
-    "size": ("radius", "radius, degrees"),
+    "size": ("diameter", "diameter, degrees"),
 }
 
 
@@ -145,6 +146,75 @@ def tuning(
         )
         .properties(height=_SMALL)
     )
+
+
+def receptive_fields(arrays: Mapping[str, np.ndarray], units: Sequence[int] = ()) -> alt.FacetChart:
+    """Receptive-field maps of units: the response to a small grating at each position.
+
+    Args:
+      arrays: the arrays of a scored layer, see ``neurophysiology.Scores.arrays``.
+      units: positions of units. Default: those of ``tuning``.
+    """
+    places = [float(place) for place in arrays["axis/position"]]
+    rows = [
+        {"unit": f"unit {unit}", "x": x, "y": y, "response": round(float(value), 2)}
+        for unit in units or spread_units(arrays)
+        for y, line in zip(places, arrays["field/map"][..., unit], strict=True)
+        for x, value in zip(places, line, strict=True)
+    ]
+    # An ordinal axis counts downwards, as the positions in the visual field do.
+    ticks = alt.Axis(values=[-2, -1, 0, 1, 2], labelAngle=0, ticks=False, domain=False)
+    return (
+        chart_of(rows)
+        .mark_rect()
+        .encode(
+            x=alt.X("x:O", title="degrees right of fixation", axis=ticks),
+            y=alt.Y("y:O", title="degrees below fixation", axis=ticks),
+            color=alt.Color("response:Q", scale=alt.Scale(scheme="greys"), legend=None),
+            tooltip=["unit:N", "x:Q", "y:Q", "response:Q"],
+        )
+        .properties(width=_MAP, height=_MAP)
+        .facet(alt.Facet("unit:N", title=None), columns=2)
+    )
+
+
+def of_units(arrays: Mapping[str, np.ndarray]) -> tuple[list[alt.Chart], alt.FacetChart]:
+    """The tuning curves and the receptive fields of some units of a scored layer."""
+    kept = dict(arrays)
+    return [tuning(kept, curve) for curve in CURVES], receptive_fields(kept)
+
+
+def explained(r: np.ndarray, reliability: np.ndarray) -> alt.LayerChart:
+    """The correlation of each neuron with its prediction against its own reliability.
+
+    No prediction is expected above the line, the square root of the reliability.
+    """
+    rows = [
+        {"neuron": neuron, "r": float(each), "reliability": float(most)}
+        for neuron, (each, most) in enumerate(zip(r, reliability, strict=True))
+        if np.isfinite(each) and np.isfinite(most)
+    ]
+    told = [
+        "neuron:Q",
+        alt.Tooltip("r:Q", format=".2f"),
+        alt.Tooltip("reliability:Q", format=".2f"),
+    ]
+    points = (
+        chart_of(rows)
+        .mark_point(filled=True, opacity=0.6, color=COLORS[0])
+        .encode(
+            x=alt.X("reliability:Q", title="reliability of the neuron"),
+            y=alt.Y("r:Q", title="r of its prediction"),
+            tooltip=told,
+        )
+    )
+    most = [{"at": float(at), "bound": float(at) ** 0.5} for at in np.linspace(0.0, 1.0, 21)]
+    bound = (
+        chart_of(most)
+        .mark_line(strokeDash=[2, 2], color="#777")
+        .encode(x=alt.X("at:Q", title="reliability of the neuron"), y="bound:Q")
+    )
+    return alt.layer(bound, points).properties(height=2 * _SMALL)
 
 
 def spread_units(arrays: Mapping[str, np.ndarray], count: int = 4) -> list[int]:

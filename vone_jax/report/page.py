@@ -250,6 +250,11 @@ def _physiology(runs: Runs) -> dict[str, Any] | None:
         ],
         "few": FEW_UNITS,
         "panels": panels,
+        "units": [
+            (label, result.row["layer"], *layer_charts.of_units(result.arrays))
+            for label, result in reversed(best.items())
+            if "field/map" in result.arrays
+        ],
         "sources": list(dict.fromkeys(each["source"] for each in properties)),
         "failed": [(run, r) for run, r in recorded if "properties" not in r.details],
     }
