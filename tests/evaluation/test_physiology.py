@@ -63,8 +63,13 @@ def recorded(table):
 
 
 @pytest.fixture(scope="module")
-def result(job, recorded):
-    return evaluation.evaluate(job, recorded)
+def reported():
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(job, recorded, reported):
+    return evaluation.evaluate(job, recorded, lambda shown, found: reported.append((shown, found)))
 
 
 def test_a_layer_has_its_scores_and_its_values_on_disk(job, result):
@@ -91,11 +96,19 @@ def test_a_layer_has_its_scores_and_its_values_on_disk(job, result):
     assert len(seven) == 7 and result.value("mean score") == pytest.approx(np.mean(seven))
     arrays, units = result.arrays, details["units"]
     assert arrays["value/peak_sf"].shape == (units,)
-    assert arrays["curve/size"].shape == (12, units) and arrays["axis/radius"].shape == (12,)
+    assert arrays["curve/size"].shape == (12, units) and arrays["axis/diameter"].shape == (12,)
     assert arrays["field/map"].shape == (21, 21, units)
     # Complex cells do not follow the phase of a grating, simple cells do.
     ratio, simple = arrays["value/modulation_ratio"], arrays["unit/channel"] < 4
     assert np.nanmax(ratio[~simple]) < 0.6 < 1.2 < np.nanmin(ratio[simple])
+
+
+def test_progress_is_told_by_stimulus(job, recorded, result, reported):
+    assert not any(found for _, found in reported) and len(reported) > 20
+    assert sum(shown for shown, _ in reported) == job.work_of(recorded)[0] == 9096
+    noisy = dataclasses.replace(recorded, trials=3)
+    assert job.work_of(noisy) == (3528 + 3 * (1152 + 2112 + 2304), "stimuli")
+    assert job.work_of(evaluation.Clean()) == (len(job.subset), "images")
 
 
 def test_units_keep_their_frequency_on_larger_images(result):
@@ -204,6 +217,17 @@ def test_small_images_grow_at_the_same_pixels_per_degree(image_size, shown):
     assert display.in_channels == 3
 
 
+@pytest.mark.parametrize(("degrees", "shown"), [(7.0, (7.0, 64)), (2.0, (8.0, 256))])
+def test_a_network_says_its_own_degrees(degrees, shown):
+    network = Network("mine", lambda keys, x: x[:, 0, :2, 0], (64, 64, 1), visual_degrees=degrees)
+    display = physiology.display(network)
+    assert (display.visual_degrees, display.image_size) == shown
+    other = dataclasses.replace(network, visual_degrees=6.5)
+    assert network.description != other.description
+    with pytest.raises(ValueError, match="visual_degrees must be a finite number > 0"):
+        dataclasses.replace(network, visual_degrees=0.0)
+
+
 def test_features_that_do_not_fit_are_told():
     def features(keys, images):
         flat = images.reshape(images.shape[0], -1)
@@ -264,7 +288,9 @@ def test_recordings_of_the_layer_itself_are_explained(job, network, tmp_path):
     rng = np.random.default_rng(0)
     shown = rng.integers(0, 256, (60, 64, 64)).astype(np.uint8)
     display = physiology.display(network)
-    placed = neurophysiology.textures.reframe(shown, 4.0, display)
+    placed = neurophysiology.textures.reframe(
+        shown, 4.0, display.visual_degrees, display.image_size
+    )
     features = neurophysiology.layer_features(
         network.quiet().response_fn("v1"), jax.random.key(0), placed, 1
     )

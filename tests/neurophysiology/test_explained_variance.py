@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from vone_jax import neurophysiology
 from vone_jax.neurophysiology import explained_variance as engine
 from vone_jax.neurophysiology import recording
 from vone_jax.neurophysiology.recording import layer_features
@@ -201,12 +201,11 @@ def test_recordings_with_their_images_are_explained_by_a_layer(tmp_path):
     """From a file to the score, of neurons that read the layer."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 16, 16), np.uint8)
-    display = neurophysiology.Display(8.0, 32, 1)
 
     def layer(keys, x):
         return x[:, 8:24, 8:24].reshape(len(x), 4, 4, 4, 4).mean((2, 4)).reshape(len(x), 16)
 
-    shown = engine.textures.reframe(images, 4.0, display)
+    shown = engine.textures.reframe(images, 4.0, 8.0, 32)
     read = np.asarray(recording.show(layer, jax.random.key(0), shown, 1)) @ rng.normal(size=(16, 9))
     responses = (read / read.std(0))[:, None] + rng.normal(size=(60, 12, 9))
     strata = np.tile(["noise", "texture"], 30)
@@ -216,7 +215,37 @@ def test_recordings_with_their_images_are_explained_by_a_layer(tmp_path):
     result = engine.explained_variance(features, responses, strata, components=15)
     assert result.score() > 0.9
     with pytest.raises(ValueError, match="components must be at most 16"):
-        engine.of_layer(layer, jax.random.key(0), recordings, display)
+        engine.of_layer(layer, jax.random.key(0), recordings, 8.0, 32, 1)
+    # A layer says its own field: half of the images is cut out, and gratings would not fit in.
+    cut = engine.textures.reframe(images, 4.0, 2.0, 32)
+    np.testing.assert_array_equal(cut, engine.textures.reframe(images[:, 4:12, 4:12], 2.0, 2.0, 32))
     without = engine.Recordings(responses, strata)
     with pytest.raises(ValueError, match="must hold the images"):
-        engine.of_layer(layer, jax.random.key(0), without, display)
+        engine.of_layer(layer, jax.random.key(0), without, 8.0, 32, 1)
+
+
+def test_recordings_in_a_csv_file_are_those_of_arrays(tmp_path):
+    """In any order of the lines, with any names of the repetitions."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 6, 6), np.uint8)
+    responses = rng.normal(size=(4, 3, 2))
+    lines = []
+    for image, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{image}.png")
+        lines += [
+            f"{image}.png,{image % 2},{10 * trial},n{neuron},{responses[image, trial, neuron]},2.5"
+            for trial in range(3)
+            for neuron in range(2)
+        ]
+    path, header = tmp_path / "r.csv", "image,stratum,repetition,neuron,response,degrees"
+    path.write_text("\n".join([header, *rng.permutation(lines)]))
+    assert engine.holds_recordings(path)
+    found = engine.load_recordings(path)
+    np.testing.assert_array_equal(found.responses, responses)
+    np.testing.assert_array_equal(found.images, images)
+    assert found.strata.tolist() == ["0", "1", "0", "1"] and found.degrees == 2.5
+    assert engine.recording_files(path) == [path, *(tmp_path / f"{n}.png" for n in range(4))]
+    for kept in (lines[:-1], lines[:-2]):
+        path.write_text("\n".join([header, *kept]))
+        with pytest.raises(ValueError, match="the same number of repetitions"):
+            engine.load_recordings(path)

@@ -72,7 +72,9 @@ def test_reframing_is_what_gratings_go_through(degrees, size):
     canvas = np.asarray(stimuli.render(table, Display(12.0, 672)))
     display = Display(degrees, size)
     expected = stimuli.render(table, display)
-    np.testing.assert_array_equal(textures.reframe(canvas, 12.0, display), expected)
+    np.testing.assert_array_equal(
+        textures.reframe(canvas, 12.0, display.visual_degrees, display.image_size), expected
+    )
 
 
 def write_freeman_ziemba(folder, image_of):

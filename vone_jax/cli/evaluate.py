@@ -239,11 +239,12 @@ def _run(made: Sequence[Task], first: bool) -> list[results.Result]:
         label = results.label(plan.row(condition))
         doing = f"{label}, {place} of {len(made)}"
         measured = False
-        with Progress(len(plan.examples_of(condition)), unit="images", shown=first) as progress:
+        count, unit = plan.work_of(condition)
+        with Progress(count, unit=unit, shown=first) as progress:
             # Until then, nobody knows how long the others take.
             progress.doing(f"{doing}, first batch")
 
-            def count(
+            def report(
                 images: int, found: bool, progress: Progress = progress, doing: str = doing
             ) -> None:
                 nonlocal measured
@@ -252,7 +253,7 @@ def _run(made: Sequence[Task], first: bool) -> list[results.Result]:
                     progress.doing(doing if not found else f"{doing}, first batch")
                 (progress.found if found else progress.advance)(images)
 
-            result = evaluation.evaluate(plan, condition, count)
+            result = evaluation.evaluate(plan, condition, report)
             finished.append(result)
             progress.line(line(result, kept=not measured))
     return finished

@@ -148,6 +148,10 @@ class Condition(abc.ABC):
                     f"{network.name} has {network.num_classes}"
                 )
 
+    def stimuli(self, network: Network) -> int:
+        """The number of stimuli of its own that it shows, for reports on progress."""
+        return 0
+
     def identity(self) -> dict[str, Any]:
         """The condition as JSON values, with checksums of the files and arrays that it uses."""
         return dataclass_json.encode(self)

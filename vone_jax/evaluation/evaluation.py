@@ -343,6 +343,12 @@ class Evaluation:
             return self.subset
         return data.Subset(self.images, max(condition.examples, 1))
 
+    def work_of(self, condition: Condition) -> tuple[int, str]:
+        """The number of examples or stimuli of a condition, and which of them are counted."""
+        if stimuli := condition.stimuli(self.network):
+            return stimuli, "stimuli"
+        return len(self.examples_of(condition)), "images"
+
     @functools.cached_property
     def _checksums(self) -> dict[int, int]:
         return {}

@@ -166,6 +166,7 @@ class Batch:
       mask: False for examples that only fill the batch up, (N,). Default: none does.
       sample: function of a count that yields keys, images and mask of images of the whole data set.
       kept: what conditions keep from one batch to the next.
+      report: called with numbers of stimuli, by conditions that show stimuli of their own.
     """
 
     protocol: Protocol
@@ -183,6 +184,7 @@ class Batch:
     mask: Any = None
     sample: Callable[[int], Iterator[tuple[jax.Array, ...]]] | None = None
     kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    report: Callable[[int], object] = lambda shown: None
 
     def response_fn(self, layer: str) -> Callable[..., jax.Array]:
         """A layer of the network, as an argument of compiled functions."""

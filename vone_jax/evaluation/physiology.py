@@ -17,7 +17,13 @@ from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
 from vone_jax.evaluation.conditions import Condition, Numbers, number
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
-from vone_jax.neurophysiology import explained_variance, reference_tables, stimuli, textures
+from vone_jax.neurophysiology import (
+    explained_variance,
+    recording,
+    reference_tables,
+    stimuli,
+    textures,
+)
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 
 # The field of view, in degrees, for a network whose own is too small for the stimuli.
@@ -99,7 +105,15 @@ class Physiology(_OfLayer):
         """A network without noise is shown each grating once."""
         return self.trials if network.stochastic else 1
 
+    def stimuli(self, network: Network) -> int:
+        fields, *others = map(len, stimuli.all_sets())
+        return fields + self._trials(network) * sum(others)
+
     def make(self, batch: Batch) -> dict[str, Any]:
+        with recording.reporting(batch.report):
+            return self._recorded(batch)
+
+    def _recorded(self, batch: Batch) -> dict[str, Any]:
         network, key = _of_one_device(batch.network), prng.stream(batch.root, "physiology")
         quiet, noisy = network.quiet().response_fn(self.layer), network.response_fn(self.layer)
         shown, trials = display(network), self._trials(network)
@@ -148,7 +162,7 @@ class ExplainedVariance(_OfLayer):
 
     Attributes:
       layer: a name of ``Network.features``, such as "v1".
-      recordings: file of the responses and of the images that were shown, NPZ or NetCDF.
+      recordings: file of the responses and of the images that were shown: NPZ, NetCDF or CSV.
     """
 
     layer: str
@@ -161,16 +175,26 @@ class ExplainedVariance(_OfLayer):
 
     @property
     def files(self) -> dict[str, str]:
-        return {"recordings": _sha1([Path(self.recordings)])}
+        return {"recordings": _sha1(explained_variance.recording_files(self.recordings))}
+
+    def stimuli(self, network: Network) -> int:
+        return len(explained_variance.load_recordings(self.recordings).strata)
 
     def make(self, batch: Batch) -> dict[str, Any]:
         network = _of_one_device(batch.network)
-        found = explained_variance.of_layer(
-            network.quiet().response_fn(self.layer),
-            prng.stream(batch.root, "explained variance"),
-            explained_variance.load_recordings(self.recordings),
-            display(network),
-        )
+        degrees, size = network.visual_degrees, network.image_size
+        if degrees is None:
+            shown = display(network)
+            degrees, size = shown.visual_degrees, shown.image_size
+        with recording.reporting(batch.report):
+            found = explained_variance.of_layer(
+                network.quiet().response_fn(self.layer),
+                prng.stream(batch.root, "explained variance"),
+                explained_variance.load_recordings(self.recordings),
+                degrees,
+                size,
+                network.in_channels,
+            )
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
@@ -210,17 +234,20 @@ def layers(network: Network, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 def display(network: Network) -> neurophysiology.Display:
-    """The images that a network gets: of its own size, or larger ones if the stimuli need them.
+    """The images that a network gets: of its own size, or larger ones if the gratings need them.
 
-    Pixels per degree are those of the network's V1. A network without V1 gets the pixels per degree
-    of a VOneNet for images of its size.
+    Pixels per degree are those that the network says, see ``Network.visual_degrees``, or those of
+    its V1. Another network gets the pixels per degree of a VOneNet for images of its size.
     """
     channels = network.image_shape[-1]
     config = network.v1 or models.v1_config(network.image_size, channels)
     degrees, size = config.visual_degrees, config.image_size
+    if network.visual_degrees is not None:
+        degrees, size = network.visual_degrees, network.image_size
     if degrees < MINIMUM_DEGREES:
-        size = round(_DEGREES * config.pixels_per_degree)
-        degrees = size / config.pixels_per_degree
+        pixels_per_degree = size / degrees
+        size = round(_DEGREES * pixels_per_degree)
+        degrees = size / pixels_per_degree
     return neurophysiology.Display(degrees, size, channels)
 
 

@@ -19,7 +19,8 @@ from vone_jax.evaluation.evaluation import Evaluation, decisive
 from vone_jax.evaluation.measure import Arrays, measure
 from vone_jax.results import Result, ResultError
 
-# Reports progress: examples that were finished since the last call, and whether they were found.
+# Reports progress: examples or stimuli that were finished since the last call, and whether they
+# were found.
 Report = Callable[[int, bool], Any]
 # Arrays of the examples that a result keeps to show them, and not of all examples.
 _SHOWN = ("kept", "adversarial", "original")
@@ -165,8 +166,8 @@ def evaluate(
     Args:
       evaluation: the network, the images and the rules.
       condition: what is measured.
-      progress: called with the number of examples that were finished since the last call, and
-        whether they were found on disk.
+      progress: called with the number of examples, or of stimuli of the condition's own, that were
+        finished since the last call, and whether they were found on disk.
 
     Raises:
       ResultError: if files of the same name cannot be read or are of another evaluation, if another
@@ -196,7 +197,7 @@ def evaluate(
         # Another process may have finished it since.
         if mesh.agree(is_finished):
             mesh.agree(store.discard)
-            progress(len(examples), True)
+            progress(evaluation.work_of(condition)[0], True)
             return results.read(store.path)
         if evaluation.overwrite:
             mesh.agree(store.discard)
@@ -250,8 +251,16 @@ def _measured(
     """
     since = time.perf_counter()
     if not condition.by_example:
-        (chunk,) = measure(condition, evaluation.batches(condition))
-        progress(1, False)
+        own = evaluation.work_of(condition)[1] == "stimuli"
+        (chunk,) = measure(
+            condition,
+            (
+                dataclasses.replace(batch, report=lambda shown: progress(shown, False))
+                for batch in evaluation.batches(condition)
+            ),
+        )
+        if not own:
+            progress(1, False)
         return [chunk | {"seconds": np.array([time.perf_counter() - since])}]
     indices, chunks = evaluation.examples_of(condition).indices, list[Arrays]()
     checksums = evaluation.checksums(indices)

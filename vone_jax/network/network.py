@@ -61,6 +61,8 @@ class Network:
       features: ``(keys, images) -> {layer: array}`` in the order of processing, for physiology;
         None for a network whose layers cannot be seen.
       preprocessing: the method that brings images of a data set to the network's size.
+      visual_degrees: the field of view of the images in degrees, for physiology; None for that of
+        its V1, or of a VOneNet for images of its size.
       architecture: one of ``models.NAMES``; empty for other networks.
       source: its origin in words; empty for a run.
       origin: its origin as JSON values, part of ``description``.
@@ -81,6 +83,7 @@ class Network:
     stochastic: bool = False
     features: Function | None = dataclasses.field(default=None, repr=False)
     preprocessing: Preprocessing = Preprocessing()
+    visual_degrees: float | None = None
     architecture: str = ""
     source: str = ""
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -100,6 +103,8 @@ class Network:
         shape = tuple(map(int, self.image_shape)) if np.ndim(self.image_shape) == 1 else ()
         if len(shape) != 3 or min(shape) < 1 or shape[0] != shape[1]:
             raise ValueError(f"image_shape must be (H, W, C) with H = W, got {self.image_shape!r}")
+        if self.visual_degrees is not None:
+            arguments.number("visual_degrees", self.visual_degrees, arguments.POSITIVE)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "image_shape", shape)
 
@@ -183,6 +188,8 @@ class Network:
             what["members"] = [member.description for member in self.members]
         elif self.model is not None:
             what["model"] = describe(self.model)
+        if self.visual_degrees is not None:
+            what["visual_degrees"] = self.visual_degrees
         return {**self.origin, **what, "preprocessing": dataclasses.asdict(self.preprocessing)}
 
     @property
@@ -268,8 +275,14 @@ class Network:
         trained = self.trained
         if trained is not None:
             trained, _ = models.with_image_size(trained, self.variables, image_size)
+        degrees = self.visual_degrees
         return dataclasses.replace(
-            self, model=model, variables=variables, trained=trained, image_shape=shape
+            self,
+            model=model,
+            variables=variables,
+            trained=trained,
+            image_shape=shape,
+            visual_degrees=None if degrees is None else degrees * image_size / self.image_size,
         )
 
     def placed(self, place: Callable[[Any], Any]) -> "Network":

@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from vone_jax import arguments
 from vone_jax.neurophysiology import textures
 from vone_jax.neurophysiology.recording import OneKey, ResponseFn, layer_features, rotated
-from vone_jax.neurophysiology.stimuli import Display
 
 VERSIONS = ("v1-v2", "v3")
 # The order of the dimensions of responses in NetCDF files, by the names in use.
@@ -33,6 +34,8 @@ _NEURONS = ("neuroid", "neuron", "neurons")
 _REPETITIONS = ("repetition", "repetitions")
 # Number of shuffled recordings, without signal. By chance, the ceiling is above all 39 once in 40.
 _SHUFFLES = 39
+# The columns of recordings in a CSV file.
+_COLUMNS = ("image", "stratum", "repetition", "neuron", "response")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +74,8 @@ class Recordings:
 def holds_recordings(path: str | os.PathLike) -> bool:
     """Return True if a file has the form that ``load_recordings`` reads."""
     path = Path(path).expanduser()
+    if path.suffix == ".csv" and path.is_file():
+        return "response" in pd.read_csv(path, nrows=0).columns
     if path.suffix == ".nc" and path.is_file():
         import xarray
 
@@ -79,12 +84,17 @@ def holds_recordings(path: str | os.PathLike) -> bool:
 
 
 def load_recordings(path: str | os.PathLike) -> Recordings:
-    """Read recordings of neurons in an NPZ or NetCDF (``*.nc``) file.
+    """Read recordings of neurons in an NPZ, NetCDF (``*.nc``) or CSV file.
 
-    The file holds these arrays or variables: ``responses``, real (images, repetitions, neurons),
-    for instance spikes per second from 50 to 200 ms after the onset of an image; ``strata``, the
-    texture type of each image. For ``of_layer`` it also holds ``images``, uint8 grey levels
-    (images, side, side), and ``degrees``, the length of their sides; default: 4.
+    A CSV file has a line for each response, with the columns ``image`` (the name of an image file,
+    relative to the folder of the CSV file), ``stratum``, ``repetition``, ``neuron`` and
+    ``response``. Every neuron has the same number of repetitions of every image. The optional
+    column ``degrees`` has one value.
+
+    The other files hold these arrays or variables: ``responses``, real (images, repetitions,
+    neurons), for instance spikes per second from 50 to 200 ms after the onset of an image;
+    ``strata``, the texture type of each image. For ``of_layer`` they also hold ``images``, uint8
+    grey levels (images, side, side), and ``degrees``, the length of their sides; default: 4.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -92,6 +102,8 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
       ValueError: for arrays that are missing or do not fit.
     """
     path = Path(path).expanduser()
+    if path.suffix == ".csv":
+        return _read_csv(path)
     if path.suffix == ".nc":
         import xarray
 
@@ -114,6 +126,47 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
         arrays.get("images"),
         float(arrays.get("degrees", textures.IMAGE_DEGREES)),
     )
+
+
+def _read_csv(path: Path) -> Recordings:
+    """Read recordings in a CSV file, see ``load_recordings``."""
+    table = pd.read_csv(path, dtype={"image": str, "stratum": str})
+    if missing := [name for name in _COLUMNS if name not in table]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(table)}")
+    # A neuron's repetitions of an image may have any names: their order counts.
+    ordered = table.sort_values(["image", "neuron", "repetition"], kind="stable")
+    ordered["place"] = ordered.groupby(["image", "neuron"]).cumcount()
+    cube = ordered.pivot(index=["image", "place"], columns="neuron", values="response")
+    names = list(cube.index.unique("image"))
+    counts = set(cube.groupby(level="image").size())
+    if len(counts) > 1 or cube.isna().to_numpy().any():
+        raise ValueError(
+            f"{path} must have the same number of repetitions of every image for every neuron"
+        )
+    strata = table.groupby("image")["stratum"].unique()
+    if several := [name for name in names if len(strata[name]) > 1]:
+        raise ValueError(f"{path} has several strata for {several[0]}")
+    degrees = table["degrees"].unique() if "degrees" in table else [textures.IMAGE_DEGREES]
+    if len(degrees) > 1:
+        raise ValueError(f"{path} has several degrees; make one file for each size of the images")
+    images = [Image.open(path.parent / name).convert("L") for name in names]
+    if len(sizes := {image.size for image in images}) > 1:
+        raise ValueError(f"the images of {path} must have one size, got {sorted(sizes)}")
+    return Recordings(
+        cube.to_numpy(np.float64).reshape(len(names), *counts, cube.shape[1]),
+        np.array([strata[name][0] for name in names]),
+        np.stack([np.asarray(image) for image in images]),
+        float(degrees[0]),
+    )
+
+
+def recording_files(path: str | os.PathLike) -> list[Path]:
+    """Return the files that ``load_recordings`` reads: the file, and the images that it names."""
+    path = Path(path).expanduser()
+    if path.suffix != ".csv":
+        return [path]
+    names = pd.read_csv(path, usecols=["image"], dtype=str)["image"].unique()
+    return [path, *(path.parent / name for name in sorted(names))]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,16 +213,23 @@ class ExplainedVariance:
 
 
 def of_layer(
-    response_fn: ResponseFn, key: OneKey, recordings: Recordings, display: Display
+    response_fn: ResponseFn,
+    key: OneKey,
+    recordings: Recordings,
+    visual_degrees: float = 8.0,
+    image_size: int = 224,
+    in_channels: int = 3,
 ) -> ExplainedVariance:
     """Show the images of recordings to a layer, and predict the recordings from its responses.
 
-    Arguments and errors are those of ``layer_features`` and ``explained_variance``.
+    The layer says the field of view of its images in degrees, their side in pixels and their
+    channels. Any field will do: no gratings must fit in. The other arguments and the errors are
+    those of ``layer_features`` and ``explained_variance``.
     """
     if recordings.images is None:
         raise ValueError("recordings must hold the images that were shown; add the array images")
-    images = textures.reframe(recordings.images, recordings.degrees, display)
-    features = layer_features(response_fn, key, images, display.in_channels)
+    images = textures.reframe(recordings.images, recordings.degrees, visual_degrees, image_size)
+    features = layer_features(response_fn, key, images, in_channels)
     return explained_variance(features, recordings.responses, recordings.strata)
 
 

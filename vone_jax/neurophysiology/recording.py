@@ -1,6 +1,7 @@
 """Records a layer as if it were cortex: stimuli in, responses and firing rates of units out."""
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import warnings
@@ -43,6 +44,26 @@ _SAME = 1e-3
 # The same for a response at another place of the batch. A compiled program may round by the place,
 # which makes a difference of 1 % in layers of bfloat16.
 _SAME_ELSEWHERE = 0.05
+
+
+# Called with the number of images of a data set or of gratings that are shown, see ``reporting``.
+_report: contextvars.ContextVar[Callable[[int], object]] = contextvars.ContextVar(
+    "report", default=lambda shown: None
+)
+
+
+@contextlib.contextmanager
+def reporting(report: Callable[[int], object]) -> Iterator[None]:
+    """Call ``report`` with the number of stimuli of each batch, within a ``with`` block.
+
+    Each grating counts once for each trial, also those outside a site's window, and each image of
+    ``layer_features`` once. Images that only find units or measure the response to grey do not.
+    """
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 class NotScoredError(ValueError):
@@ -111,10 +132,13 @@ def record(
     indices = np.arange(len(gratings)).reshape(-1, reduce_last)[shown].ravel()
 
     def draw(batch: np.ndarray) -> jax.Array:
+        # The last batch is filled up with its last grating.
+        _report.get()(len(np.unique(batch)))
         below = None if gratings.below is None else gratings.below[batch]
         return stimuli.render(gratings.table[batch], site.display, site.window, below)
 
     def once(trial_key: OneKey) -> np.ndarray:
+        _report.get()(len(gratings) - len(indices))
         responses = np.empty((len(shown), len(site)), np.float32)
         responses[shown] = present(response_fn, trial_key, draw, indices, site, reduce_last)
         if not np.all(shown):
@@ -205,13 +229,16 @@ def layer_features(
     check_alone(response_fn, again, images[:size], in_channels, shown)
     units = np.arange(np.prod(shown.shape[1:]))
     traced = _traced(response_fn, (size, *images.shape[1:]), in_channels)
-    basis, most = None, _PART // len(images) + 1
+    basis, most, reported = None, _PART // len(images) + 1, 0
     for part in np.split(units, range(most, len(units), most)):
         layer = functools.partial(
             _responses, traced, in_channels=in_channels, units=jnp.asarray(part, jnp.int32)
         )
         responses = np.concatenate([*_in_batches(layer, key, images.__getitem__, indices, size)])
         basis = rotated(responses[: len(images)], basis)
+        done = len(images) * int(part[-1] + 1) // len(units)
+        _report.get()(done - reported)
+        reported = done
     assert basis is not None
     return basis
 

@@ -89,20 +89,23 @@ def render(
     images = textures.images.reshape(len(textures), *textures.images.shape[-2:])[indices]
     if not textures.has_aperture:
         images = _with_aperture(images)
-    framed = reframe(images, CANVAS_DEGREES, display)
+    framed = reframe(images, CANVAS_DEGREES, display.visual_degrees, display.image_size)
     window = window or display.whole()
     rows = slice(window.top, window.top + window.height)
     return framed[:, rows, window.left : window.left + window.width]
 
 
 def reframe(
-    images: UInt8[np.ndarray, "n side side"], degrees: float, display: Display
+    images: UInt8[np.ndarray, "n side side"],
+    degrees: float,
+    visual_degrees: float,
+    image_size: int,
 ) -> UInt8[np.ndarray, "n size size"]:
     """Place images of a known size in degrees at fixation, in the field of view of a layer.
 
-    The images have a side of ``degrees``, for instance 4 for those of the recordings. Larger ones
-    are cut around the centre, smaller ones padded with grey 128. Then they are resized with an
-    antialiased bilinear filter.
+    The field has ``visual_degrees`` and ``image_size`` pixels. The images have a side of
+    ``degrees``, for instance 4 for those of the recordings. Larger ones are cut around the centre,
+    smaller ones padded with grey 128. Then they are resized with an antialiased bilinear filter.
 
     Raises:
       TypeError: if images are not uint8.
@@ -112,15 +115,17 @@ def reframe(
     if images.ndim != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise ValueError(f"images must have shape (n, side, side), got {images.shape}")
     arguments.number("degrees", degrees, arguments.POSITIVE)
+    arguments.number("visual_degrees", visual_degrees, arguments.POSITIVE)
+    arguments.count("image_size", image_size)
     side = images.shape[1]
     # An even difference leaves the centre where it is.
     # At least one pixel, or two, stays.
-    border = max(round((display.visual_degrees / degrees - 1) * side / 2), -((side - 1) // 2))
+    border = max(round((visual_degrees / degrees - 1) * side / 2), -((side - 1) // 2))
     if border >= 0:
         field = np.pad(images, ((0, 0), (border, border), (border, border)), constant_values=GREY)
     else:
         field = images[:, -border : side + border, -border : side + border]
-    size = (display.image_size, display.image_size)
+    size = (image_size, image_size)
     if field.shape[1:] == size:
         return field
     resample = Image.Resampling.BILINEAR
