@@ -106,9 +106,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         given = parsing.parse(Arguments, argv or ["--help"], PROGRAM, __doc__ or "")
         fast.use_all_cores()
+        fast.keep_memory()
         if given.distributed is not None:
             mesh.join_processes(given.distributed)
-        fast.keep_memory()
     except (ValueError, TypeError) as error:
         return cli.fail(error)
     # Comes after join_processes, because JAX sets its own SIGTERM handler there.

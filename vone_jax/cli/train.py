@@ -77,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
         return cli.fail(f"CONFIG must come before {argv[0]}")
     if not argv or argv[0].startswith("-"):
         known = "\n  ".join(training.config_names(configs))
-        print(f"{__doc__}\nConfigs:\n  {known}", file=sys.stdout if argv else sys.stderr)
+        usage = (__doc__ or "").replace("python train.py", names.command("train.py"))
+        print(f"{usage}\nConfigs:\n  {known}", file=sys.stdout if argv else sys.stderr)
         return cli.FINISHED if argv else cli.WRONG_ARGUMENTS
     try:
         experiment = training.load_config(argv[0], configs)
@@ -93,9 +94,9 @@ def main(argv: Sequence[str]) -> int:
             markers=(tyro.conf.AvoidSubcommands,),
         )
         fast.use_all_cores()
+        fast.keep_memory()
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
-        fast.keep_memory()
         mesh.check_jax()
         # Orbax's threads log each error with its traceback. The run ends with it in one line.
         for library in ("absl", "asyncio"):

@@ -1,10 +1,12 @@
 """Settings of the whole process: memory and cores.
 
-Call these functions at the start of a program: ``use_all_cores`` before JAX uses a device. Without
-them, or with ``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
+Call these functions at the start of a program, before JAX uses a device. Without them, or with
+``VONE_JAX_FAST=0``, the same numbers are computed more slowly.
 """
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -40,16 +42,28 @@ def use_all_cores() -> None:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees, if JAX computes on its CPU.
+    """Let this process keep the memory that it frees, if JAX will compute on its CPU.
 
     On a CPU, XLA allocates the temporaries of every call anew, and the C library returns blocks of
     that size to the system at once. A training step of VOneResNet-50 then waits for 250,000 pages
     of zeros. With this setting the pages stay after the first step, and the process stays as large
-    as its peak. It acts on Linux with the GNU C library only. Call it after
-    ``mesh.join_processes``, since it asks JAX for its devices.
+    as its peak. It acts on Linux with the GNU C library only, and not where JAX has a plug-in for
+    an accelerator, unless ``JAX_PLATFORMS`` is ``cpu``.
+
+    Call it before JAX looks for its devices: the threads that XLA starts then have heaps of their
+    own, which hold no block of more than 64 MiB.
     """
     glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    if switch.enabled() and glibc and jax.default_backend() == "cpu":
+    if switch.enabled() and glibc and _computes_on_cpu():
         libc = ctypes.CDLL(None)
         for parameter, value in _KEEPING.values():
             libc.mallopt(parameter, value)
+
+
+def _computes_on_cpu() -> bool:
+    """Return True if JAX will find no other device, without looking for devices."""
+    chosen = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen:
+        return chosen.split(",")[0] == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and importlib.util.find_spec("libtpu") is None
