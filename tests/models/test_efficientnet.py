@@ -7,7 +7,8 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vone_jax import models, v1
-from vone_jax.models.efficientnet import MBConv
+from vone_jax.models import layers
+from vone_jax.models.efficientnet import EfficientNetBackEnd, MBConv
 
 EPS = {True: 1e-3, False: 1e-5}
 
@@ -63,15 +64,17 @@ def test_a_block_is_the_published_one(lite, side, size, stride, padding):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, side, side, 8)).astype(np.float32)
     features = 8 if stride == 1 else 12
-    block = MBConv(lite, jnp.float32, features, expansion=6, kernel=size, stride=stride, drop=0.5)
-    shapes = flatten_dict(jax.eval_shape(lambda x: block.init(jax.random.key(0), x, False), x))
+    block = MBConv(lite, jnp.float32, features, expansion=6, kernel=size, stride=stride)
+    shapes = flatten_dict(
+        jax.eval_shape(lambda x: block.init(jax.random.key(0), x, False, None), x)
+    )
     values = {
         path: (0.5 + rng.random(leaf.shape) if path[-1] == "var"
                else 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
         for path, leaf in shapes.items()
     }  # fmt: skip
     assert (("params", "squeeze", "kernel") in values) is not lite
-    found = block.apply(unflatten_dict(values), jnp.asarray(x), False)
+    found = block.apply(unflatten_dict(values), jnp.asarray(x), False, None)
     params, stats = (
         {path[1:]: leaf.astype(np.float64) for path, leaf in values.items() if path[0] == part}
         for part in ("params", "batch_stats")
@@ -81,21 +84,36 @@ def test_a_block_is_the_published_one(lite, side, size, stride, padding):
 
 
 @pytest.mark.slow
-def test_examples_skip_a_block_or_have_it_magnified():
-    """Drop-connect: the mean over draws is what the block adds without it."""
-    x = jax.random.normal(jax.random.key(0), (64, 4, 4, 8))
-    block = MBConv(True, jnp.float32, 8, expansion=2, kernel=3, stride=1, drop=0.25)
-    variables = block.init(jax.random.key(1), x, False)
-    trained, _ = block.apply(
-        variables, x, True, rngs={"dropout": jax.random.key(2)}, mutable=["batch_stats"]
-    )
-    skipped = np.array([bool(jnp.array_equal(a, b)) for a, b in zip(trained, x, strict=True)])
-    assert 5 <= skipped.sum() <= 28
-    always = block.clone(drop=0.0)
-    full, _ = always.apply(variables, x, True, mutable=["batch_stats"])
-    np.testing.assert_allclose(
-        (trained - x)[~skipped], (full - x)[~skipped] / 0.75, rtol=1e-4, atol=1e-5
-    )
+def test_examples_skip_blocks_by_their_keys():
+    """As often as published: block i of 16 with a probability of 0.2 i / 16, in float64.
+
+    The rest of a network in training, batch norm and dropout, is the same for all keys.
+    """
+    back_end = EfficientNetBackEnd(True, jnp.float32, num_classes=3, width=8)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    scales = np.asarray(layers.path_scales(keys, back_end.drop_path, 16, branches=1))[..., 0]
+    rates = 0.2 * np.arange(16) / 16
+    spread = np.sqrt(rates * (1 - rates) / 4000)
+    assert (np.abs((scales == 0).mean(axis=0) - rates) <= 4 * spread).all()
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
+    variables = jax.jit(back_end.init, static_argnums=2)(jax.random.key(2), x, False)
+
+    @jax.jit
+    def stages(keys):
+        layers_of, _ = back_end.apply(
+            variables, x, True, keys, rngs={"dropout": jax.random.key(3)}, mutable=["batch_stats"]
+        )
+        return layers_of["stage5"]
+
+    skips = (scales == 0)[:, :11].sum(axis=1)
+    order = np.argsort(skips)
+    some, none, none_either = order[-2:], order[:2], order[2:4]
+    assert skips[some].all() and not skips[none].any() and not skips[none_either].any()
+    # They were drawn from above, to choose them.
+    with jax.debug_key_reuse(False):
+        found = [np.asarray(stages(keys[chosen])) for chosen in (some, none, none_either)]
+    np.testing.assert_array_equal(found[1], found[2])
+    assert np.abs(found[0] - found[1]).max() > 0
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
+from vone_jax import models
 from vone_jax.training import Cosine, OneCycle, OptimizerConfig, Plateau, Step
 from vone_jax.training.optimizer import (
     PlateauState,
@@ -99,6 +101,21 @@ def test_what_is_learned_within_v1_does_not_decay():
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     largest = {name: float(jnp.max(-each["x"])) for name, each in updates.items()}
     assert largest == {"block": 0.0, "normalization": 0.0, "bottleneck": 0.5}
+
+
+@pytest.mark.parametrize("name", ["vit_ti16", "convnext_t"])
+def test_of_kernels_alone_no_token_and_no_position_decays(name):
+    """timm's ``no_weight_decay``, and the kernels of big_vision, which have their name there."""
+    model = models.create(name, 3, 16, width=8, depth=1 if name == "vit_ti16" else (1, 1))
+    shapes = jax.eval_shape(lambda key: models.init(model, key)["params"], jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, decayed="kernels"))
+    updates, _ = optimizer.update(
+        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
+    )
+    decayed = {path for path, leaf in flatten_dict(updates, sep="/").items() if leaf.any()}
+    paths = flatten_dict(params, sep="/")
+    assert decayed == {path for path in paths if path.endswith("/kernel")} != set()
 
 
 def curve(schedule, steps_per_epoch=10, total_steps=50, **config):

@@ -8,8 +8,10 @@ The network is cut behind its stem, which the VOneBlock and its bottleneck repla
 the image, so the VOneBlock in its place has stride 2, as in EVNet (arXiv:2506.03089).
 """
 
+import dataclasses
+
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from vone_jax.models import layers
 
@@ -27,7 +29,7 @@ BLOCKS = sum(stage[-1] for stage in STAGES)
 # Channels behind the stem, and behind the last convolution.
 WIDTH, HEAD = 32, 1280
 _DROPOUT = 0.2
-# In training, an example skips the last block with this probability, and earlier ones with less.
+# In training, an example skips block i of n with a probability of i / n times this.
 _DROP_CONNECT = 0.2
 
 
@@ -85,18 +87,21 @@ class MBConv(_Part):
       features: output channels.
       expansion: channels of the depthwise convolution relative to those of the input.
       kernel, stride: of the depthwise convolution.
-      drop: probability that an example skips the block in training, if input and output have the
-        same shape.
     """
 
     features: int
     expansion: int
     kernel: int
     stride: int
-    drop: float
 
     @nn.compact
-    def __call__(self, x: layers.Maps, train: bool) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(
+        self, x: layers.Maps, train: bool, scales: Float[Array, " n"] | None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        """Return the map. ``scales`` multiply what the block adds to the map of each example.
+
+        A block whose output has another shape adds nothing, and is never skipped.
+        """
         inputs = x.shape[-1]
         wide = self.expansion * inputs
         y = x
@@ -112,11 +117,10 @@ class MBConv(_Part):
         y = self.norm(self.conv(y, self.features, "project"), "project_norm", train)
         if self.stride > 1 or inputs != self.features:
             return y
-        # One draw for each example.
-        return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=not train)(y)
+        return x + layers.scaled(y, scales)
 
 
-class EfficientNetBackEnd(_Part):
+class EfficientNetBackEnd(_Part, layers.DropPathBackEnd):
     """The seven stages, the last convolution, global average pooling and the classifier.
 
     All layers scale with ``width``, the features of the stem.
@@ -124,13 +128,20 @@ class EfficientNetBackEnd(_Part):
 
     num_classes: int
     width: int = WIDTH
+    drop_path: float = dataclasses.field(
+        default=_DROP_CONNECT * (BLOCKS - 1) / BLOCKS, kw_only=True
+    )
 
     @nn.compact
-    def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
+    def __call__(
+        self, x: layers.Maps, train: bool, keys: Key[Array, " n"] | None = None
+    ) -> layers.Activations:
         activations = {}
-        drops = iter(_DROP_CONNECT * block / BLOCKS for block in range(BLOCKS))
+        scales = layers.path_scales(keys, self.drop_path, BLOCKS, branches=1)
+        numbers = iter(range(BLOCKS))
         for stage, (expansion, channels, kernel, stride, count) in enumerate(STAGES, start=1):
             for i in range(count):
+                number = next(numbers)
                 x = MBConv(
                     self.lite,
                     self.dtype,
@@ -138,9 +149,8 @@ class EfficientNetBackEnd(_Part):
                     expansion=expansion,
                     kernel=kernel,
                     stride=stride if i == 0 else 1,
-                    drop=next(drops),
                     name=f"stage{stage}_{i}",
-                )(x, train)
+                )(x, train, None if scales is None else scales[:, number, 0])
             activations[f"stage{stage}"] = x
         x = self.norm(self.conv(x, self._scaled(HEAD), "head"), "head_norm", train)
         x = activations["head"] = self.activate(x)

@@ -17,6 +17,8 @@ from vone_jax.models import layers
 from vone_jax.models.attachment import Attachment, patches
 
 Tokens = Float[Array, "n tokens c"]
+# The parameters of ``TokenTable``, which are no kernels.
+TOKEN_PARAMETERS = ("class_token", "position")
 
 
 class PatchStem(nn.Module):

@@ -17,6 +17,7 @@ import optax
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
 from vone_jax.models import V1_MODULES
+from vone_jax.models.vit import TOKEN_PARAMETERS
 from vone_jax.training.parts import Rates, rate_factors
 
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
@@ -196,7 +197,8 @@ class OptimizerConfig:
     # Factor in [0, 1] on the parameters, which are then added to the gradient (SGD, Adam) or to the
     # update (AdamW, LAMB).
     weight_decay: Share = 1e-4
-    # Parameters outside V1 that decay: "all", or "kernels" (no biases and nothing of batch norm).
+    # Parameters outside V1 that decay: "all", or "kernels" (no biases, nothing of a normalisation,
+    # and neither the class token nor the positions of a transformer, as in timm and big_vision).
     decayed: Literal["all", "kernels"] = "all"
     # Share of the target distribution that is spread evenly over the classes.
     label_smoothing: _BelowOne = 0.0
@@ -236,11 +238,11 @@ def make_optimizer(
       momentum: default: that of ``config``.
     """
     beta1: Any = config.momentum if momentum is None else momentum
-    # Biases and the scales of batch norm are the parameters with one axis.
-    least = 2 if config.decayed == "kernels" else 0
 
     def is_decayed(path: Any, parameter: jax.Array) -> bool:
-        return parameter.ndim >= least and path[0].key not in V1_MODULES
+        # Biases and the scales of normalisations are the parameters with one axis.
+        is_kernel = parameter.ndim > 1 and path[-1].key not in TOKEN_PARAMETERS
+        return (config.decayed == "all" or is_kernel) and path[0].key not in V1_MODULES
 
     mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
     decay = [optax.add_decayed_weights(config.weight_decay, mask)] if config.weight_decay else []
