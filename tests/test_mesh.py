@@ -86,9 +86,9 @@ def test_processes_that_are_not_named_as_they_should_be_are_refused():
 
 
 def test_one_process_decides_for_itself():
-    assert meshes.agree(lambda: {"runs": ["a", 1]}) == {"runs": ["a", 1]}
+    assert meshes.from_process_0(lambda: {"runs": ["a", 1]}) == {"runs": ["a", 1]}
     with pytest.raises(ValueError, match="no such run"):
-        meshes.agree(lambda: int("no such run"))
+        meshes.from_process_0(lambda: int("no such run"))
 
 
 TWO = """
@@ -100,9 +100,9 @@ from vone_jax import mesh as meshes
 index = int(sys.argv[1])
 meshes._ENDING = 2
 meshes.join_processes(f"localhost:{sys.argv[2]},2,{index}")
-print(meshes.agree(lambda: {"of": index, "name": "\u00e9"}))
+print(meshes.from_process_0(lambda: {"of": index, "name": "\u00e9"}))
 try:
-    meshes.agree(lambda: int("damaged"))
+    meshes.from_process_0(lambda: int("damaged"))
 except (ValueError, RuntimeError) as error:
     print(type(error).__name__, "damaged" in str(error))
 mesh = meshes.data_mesh()

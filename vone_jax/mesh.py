@@ -170,7 +170,7 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def agree(decide: Callable[[], Any]) -> Any:
+def from_process_0(decide: Callable[[], Any]) -> Any:
     """Let process 0 decide: return what ``decide()`` returns there, in all processes.
 
     All processes must call this together. If process 0 fails, they all do.

@@ -73,12 +73,12 @@ def load_run(
         if not steps:
             raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
         if step is None and experiment.keep_best:
-            if not meshes.agree(lambda: (directory / run.LOG).exists()):
+            if not meshes.from_process_0(lambda: (directory / run.LOG).exists()):
                 raise run.RunDirectoryError(
                     f"{directory} has lost its {run.LOG}, which says which checkpoint is the best; "
                     f"give a step, one of {steps}"
                 )
-            best, _ = meshes.agree(lambda: run.validations(directory, steps))
+            best, _ = meshes.from_process_0(lambda: run.validations(directory, steps))
             step = best and best["step"]
         step = steps[-1] if step is None else step
         if step not in steps:

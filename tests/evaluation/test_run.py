@@ -347,7 +347,7 @@ def test_a_second_process_is_refused_while_the_first_measures(network, tmp_path)
 
 
 def test_processes_with_other_evaluations_are_refused(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(meshes, "agree", lambda decide: [{"seed": 1}, 4])
+    monkeypatch.setattr(meshes, "from_process_0", lambda decide: [{"seed": 1}, 4])
     with pytest.raises(results.ResultError, match="the processes evaluate different things"):
         evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "results"), CLEAN)
     assert not (tmp_path / "results").exists()

@@ -180,7 +180,7 @@ def evaluate(
         raise ValueError(f"attack_noise is not for {condition.label}, whose attacks see the noise")
     identity, examples = evaluation.identity(condition), evaluation.examples_of(condition)
     described = [identity, evaluation.batch_size_of(condition, len(examples))]
-    if mesh.agree(lambda: described) != described:
+    if mesh.from_process_0(lambda: described) != described:
         raise ResultError(
             "the processes evaluate different things; start all of them with the same options, on "
             "the same files"
@@ -192,15 +192,15 @@ def evaluate(
         return not evaluation.overwrite and store.is_finished()
 
     with contextlib.ExitStack() as stack:
-        if not mesh.agree(is_finished):
-            mesh.agree(lambda: stack.enter_context(store.locked()))
+        if not mesh.from_process_0(is_finished):
+            mesh.from_process_0(lambda: stack.enter_context(store.locked()))
         # Another process may have finished it since.
-        if mesh.agree(is_finished):
-            mesh.agree(store.discard)
+        if mesh.from_process_0(is_finished):
+            mesh.from_process_0(store.discard)
             progress(evaluation.work_of(condition)[0], True)
             return results.read(store.path)
         if evaluation.overwrite:
-            mesh.agree(store.discard)
+            mesh.from_process_0(store.discard)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with jax.default_matmul_precision(identity["matmul_precision"]):
             try:
@@ -238,7 +238,7 @@ def evaluate(
             )
             store.publish(result)
 
-        mesh.agree(publish)
+        mesh.from_process_0(publish)
         return results.read(store.path)
 
 
@@ -270,7 +270,7 @@ def _measured(
         found = _rows(chunks, indices, checksums)
         return [place for place, index in enumerate(indices.tolist()) if index not in found]
 
-    missing = mesh.agree(find)
+    missing = mesh.from_process_0(find)
     progress(len(indices) - len(missing), True)
     shown = _shown(condition, indices)
     batches = evaluation.batches(condition, missing) if missing else ()

@@ -146,7 +146,7 @@ def train(
                 raise ValueError("initial_weights: the network must be opened and given as initial")
             weights = initial and take_weights(experiment, model, names, initial)
         made_from = _made_from(experiment, source, eval_source, weights, teacher)
-        if meshes.agree(lambda: (directory / run.CONFIG).exists()):
+        if meshes.from_process_0(lambda: (directory / run.CONFIG).exists()):
             before = run.read_run(directory).made_from
             run.check_made_from(directory, made_from, before)
             made_from = before | made_from
@@ -154,7 +154,7 @@ def train(
         described = run.RunDescription(
             experiment, unresolved, names, parameters, device, command, made_from=made_from
         )
-        meshes.agree(lambda: _begin(directory, described, enter))
+        meshes.from_process_0(lambda: _begin(directory, described, enter))
 
         # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
@@ -173,7 +173,7 @@ def train(
         traces = Path("profile") if files.in_bucket(directory) else directory / "profile"
         profiled = enter(Profile(traces, profile))
         # The validations of the best checkpoint and of the one from which the run resumes.
-        best, judged = meshes.agree(lambda: run.validations(directory, steps))
+        best, judged = meshes.from_process_0(lambda: run.validations(directory, steps))
         highest = -1.0
         if best is not None and experiment.keep_best:
             checkpoints.best, highest = best["step"], best["accuracy"]
@@ -280,7 +280,7 @@ def _resolved(
     unresolved: Experiment, directory: Path, source: data.Source, initial: Any
 ) -> Experiment:
     """Return the experiment with all fields filled in, as a run in the directory has them."""
-    if not meshes.agree(lambda: (directory / run.CONFIG).exists()):
+    if not meshes.from_process_0(lambda: (directory / run.CONFIG).exists()):
         return resolve(unresolved, source, initial)
     before = run.read_run(directory)
     run.check_same(directory, unresolved, before.unresolved)
@@ -307,7 +307,7 @@ def _made_from(
             run.FRONT_END: run.front_end_digest(experiment),
         }
 
-    found: dict[str, str | None] = meshes.agree(describe)
+    found: dict[str, str | None] = meshes.from_process_0(describe)
     return {name: digest for name, digest in found.items() if digest is not None}
 
 

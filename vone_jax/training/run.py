@@ -179,7 +179,7 @@ def front_end_digest(experiment: Experiment) -> str | None:
 def saved_steps(directory: Path | str) -> list[int]:
     """Return the steps of the checkpoints of a run, which need not exist, oldest first."""
     names = (path.name for path in (files.as_path(directory) / CHECKPOINTS).glob("*"))
-    return meshes.agree(lambda: sorted(int(name) for name in names if name.isdecimal()))
+    return meshes.from_process_0(lambda: sorted(int(name) for name in names if name.isdecimal()))
 
 
 def _read_bank(directory: Path, digest: str) -> ImportedBank:
@@ -232,7 +232,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints that process 0 finds, oldest first."""
-        return meshes.agree(lambda: sorted(self._manager.all_steps()))
+        return meshes.from_process_0(lambda: sorted(self._manager.all_steps()))
 
     def save(self, step: int, state: Any) -> None:
         """Start writing a checkpoint, and return once ``state`` may be donated."""
