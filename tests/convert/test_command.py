@@ -28,16 +28,6 @@ def test_a_checkpoint_becomes_a_folder_and_a_folder_a_file(vone, file, tmp_path,
     assert equal(convert.from_torch(out)[1], vone[1])
 
 
-def test_a_network_that_pytorch_would_take_for_another_needs_force(tmp_path, capsys):
-    model = models.create("resnet18", 3, 64, width=2)
-    folder = str(convert.save_folder(tmp_path / "net", model, random_variables(model)))
-    out = ["--out", str(tmp_path / "net.safetensors")]
-    assert main([folder, *out]) == 2
-    assert "error: this resnet18 has other strides" in capsys.readouterr().err
-    assert main([folder, *out, "--force"]) == 0
-    assert convert.from_torch(tmp_path / "net.safetensors")[0] == model
-
-
 def test_options_reach_the_reader(tmp_path, capsys):
     model = models.create("resnet18", 3, width=2)
     path = tmp_path / "net.pth"

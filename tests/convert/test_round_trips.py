@@ -108,6 +108,7 @@ def test_other_files_of_the_names_of_a_folder_are_kept(name, tmp_path):
     assert (tmp_path / name).read_text() == content
 
 
+@pytest.mark.filterwarnings("ignore:this resnet18 has other strides")
 @pytest.mark.parametrize(
     ("name", "image_size", "stem_size"),
     [("resnet18", 28, None), ("resnet18", 64, 224), ("alexnet", 64, None)],
@@ -116,11 +117,22 @@ def test_files_keep_the_form_of_base_networks(name, image_size, stem_size, tmp_p
     """Tensors of the same shapes belong to stems with other strides."""
     model = models.create(name, 3, image_size, in_channels=1, width=2, stem_size=stem_size)
     variables = random_variables(model)
-    convert.save_torch(tmp_path / "net.safetensors", model, variables, force=True)
-    again, values = convert.from_torch(tmp_path / "net.safetensors")
+    convert.save_torch(tmp_path / "net.safetensors", model, variables)
+    # Of torchvision's strides at another size, a file says as little as one of torchvision.
+    size = None if stem_size is None else image_size
+    again, values = convert.from_torch(tmp_path / "net.safetensors", image_size=size)
     assert again == model and equal(values, variables)
     model = model.clone(mean=(0.2,), std=(0.3,))
     assert folder_keeps(tmp_path, model, variables)
+
+
+def test_a_stem_that_no_file_of_pytorch_can_say_is_refused(tmp_path):
+    model = models.create("resnet18", 3, 64, width=2, stem_size=28)
+    with pytest.raises(
+        ValueError, match="a stem for 28 pixels reads images of 64; use save_folder"
+    ):
+        convert.save_torch(tmp_path / "net.safetensors", model, random_variables(model))
+    assert folder_keeps(tmp_path, model, random_variables(model))
 
 
 def test_the_strides_of_torchvision_hold_at_any_image_size(tmp_path):
@@ -203,7 +215,7 @@ def test_a_state_dict_fills_every_leaf_from_its_tensor():
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size", "refused"),
+    ("name", "image_size", "warned"),
     [
         ("resnet18", 64, True),
         # PyTorch refuses tensors of other shapes by itself.
@@ -211,17 +223,15 @@ def test_a_state_dict_fills_every_leaf_from_its_tensor():
         ("vone_resnet18", 64, False),
     ],
 )
-def test_a_network_that_pytorch_would_take_for_another_is_refused(
-    name, image_size, refused, tmp_path
+def test_a_network_that_pytorch_would_take_for_another_has_a_warning(
+    name, image_size, warned, tmp_path
 ):
     """All keys match, and the logits are others."""
     model = models.create(name, 3, image_size, width=8, dtype=jnp.bfloat16)
     variables, path = random_variables(model), tmp_path / "net.safetensors"
-    if refused:
-        with pytest.raises(ValueError, match="gives other logits.*--force"):
+    if warned:
+        with pytest.warns(UserWarning, match="has other strides.*gives other logits"):
             convert.save_torch(path, model, variables)
-        assert not path.exists()
-        convert.save_torch(path, model, variables, force=True)
         assert convert.from_torch(path)[0] == models.create(name, 3, image_size, width=8)
     else:
         convert.save_torch(path, model, variables)

@@ -115,9 +115,8 @@ def test_heads_are_kept_in_a_flag_and_said_where_they_are_assumed(tmp_path):
     """Tensors do not show them. The usual ones of width 12 are one head of 12 channels."""
     model, variables = small("vit_ti16", heads=3)
     path = tmp_path / "net.safetensors"
-    with pytest.raises(ValueError, match="3 heads"):
+    with pytest.warns(UserWarning, match="has 3 heads.*gives other logits"):
         convert.save_torch(path, model, variables)
-    convert.save_torch(path, model, variables, force=True)
     assert convert.from_torch(path)[0] == model
     write_safetensors(path, convert.to_torch(model, variables))
     found = convert.read(path)

@@ -99,13 +99,14 @@ def test_a_training_step_is_the_same_in_any_parts():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), *params)
 
 
+@pytest.mark.filterwarnings("ignore:this vit_ti16 has")
 def test_the_command_writes_the_names_of_a_library(tmp_path, capsys):
     model = models.create("vit_ti16", image_size=16, in_channels=1, **FORM)
     variables = random_variables(model)
-    vone_jax.convert.save_torch(tmp_path / "net.safetensors", model, variables, force=True)
+    vone_jax.convert.save_torch(tmp_path / "net.safetensors", model, variables)
     out = tmp_path / "torchvision.safetensors"
     words = [str(tmp_path / "net.safetensors"), "--out", str(out), "--names", "torchvision"]
-    assert command.main([*words, "--image-size", "24", "--force"]) == 0
+    assert command.main([*words, "--image-size", "24"]) == 0
     tensors, _ = read_safetensors(out)
     assert tensors["encoder.pos_embedding"].shape == (1, 37, 8)
     assert "vit_ti16" in capsys.readouterr().out

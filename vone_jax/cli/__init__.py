@@ -56,10 +56,11 @@ def _warning(
     return default(message, category, filename, lineno, line)
 
 
-# The commands that import JAX, each as a program of its own.
+# The commands that may import JAX, each as a program of its own.
 start_train = functools.partial(_start, "train")
 start_evaluate = functools.partial(_start, "evaluate")
 start_sweep = functools.partial(_start, "sweep")
+start_convert = functools.partial(_start, "convert")
 
 
 def fail(error: Exception | str, status: int = WRONG_ARGUMENTS) -> int:

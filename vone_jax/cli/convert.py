@@ -46,8 +46,6 @@ class Options:
     ignore_flag: tuple[str, ...] = ()
     # Licence of the weights, for the card of a folder.
     licence: str = "other"
-    # Write a network whose stem has other strides than PyTorch's network of its name.
-    force: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,13 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.out is None:
             return cli.FINISHED
         if options.out.suffix in _FILES:
-            convert.save_torch(
-                options.out,
-                found.model,
-                found.variables,
-                force=options.force,
-                convention=options.names,
-            )
+            convert.save_torch(options.out, found.model, found.variables, convention=options.names)
         else:
             convert.save_folder(
                 options.out,
@@ -119,3 +111,8 @@ def _facts(found: Any, step: int | None) -> str:
     channels = "grey" if found.model.in_channels == 1 else f"{found.model.in_channels} channels"
     facts = [f"{classes} classes{names}", f"images of {size} pixels, {channels}"]
     return ", ".join(facts + ([] if step is None else [f"checkpoint of step {step}"]))
+
+
+def run() -> None:
+    """Run the command as a program of its own."""
+    sys.exit(main())

@@ -1,7 +1,5 @@
 """The command ``python -m vone_jax.convert``, see ``vone_jax/cli/convert.py``."""
 
-import sys
+from vone_jax.cli import start_convert
 
-from vone_jax.cli.convert import main
-
-sys.exit(main())
+start_convert()

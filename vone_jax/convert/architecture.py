@@ -69,14 +69,14 @@ _NOISES: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 # The two flags of the noise, with the values for a file that lacks them.
 _STRENGTHS = {"noise_scale": 0.35, "noise_level": 0.07}
-# Flags of this project for base networks: the image size, and the ``stem_size`` of
-# ``models.create``. They have names of their own, because the original's image_size is that of V1.
-_IMAGE_SIZE, _STEM_SIZE = "vone_jax_image_size", "vone_jax_stem_size"
+# A flag of this project for base networks: the size of the images and of the stem, where they are
+# one. It has a name of its own, because the original's image_size is that of V1.
+_IMAGE_SIZE = "vone_jax_image_size"
 # The heads of a transformer, which no tensor shows, if they are not the usual ones.
 _HEADS = "vone_jax_heads"
 # Flags that are read elsewhere, or whose effect is in the tensors of the file.
 _READ = {
-    *(_IMAGE_SIZE, _STEM_SIZE, _HEADS),
+    *(_IMAGE_SIZE, _HEADS),
     *(*_NUMBERS, "arch", "model_arch", "normalization", "ksize", "sf_corr", "rand_param"),
     *("noise_mode", "noise_scale", "noise_level", "subcortical_fano", "subcortical_floor"),
     LIGHT_ADAPTATION,
@@ -235,16 +235,16 @@ def v1_settings(flags: Mapping[str, Any], kernel_size: int, problems: list[str])
     return fields
 
 
-def stored_sizes(flags: Mapping[str, Any], problems: list[str]) -> tuple[int | None, int | None]:
-    """Return the image size and the stem size that ``flags_of`` stored, None without a flag.
+def stored_size(flags: Mapping[str, Any], problems: list[str]) -> int | None:
+    """Return the size of images and stem that ``flags_of`` stored, None without a flag.
 
     A wrong value adds a line to ``problems``.
     """
-    return _integer(flags, _IMAGE_SIZE, 8, problems), _integer(flags, _STEM_SIZE, 8, problems)
+    return _integer(flags, _IMAGE_SIZE, 8, problems)
 
 
 def stored_heads(flags: Mapping[str, Any], problems: list[str]) -> int | None:
-    """Return the heads of a transformer that ``flags_of`` stored, see ``stored_sizes``."""
+    """Return the heads of a transformer that ``flags_of`` stored, see ``stored_size``."""
     return _integer(flags, _HEADS, 1, problems)
 
 
@@ -318,10 +318,10 @@ def unknown_flags(flags: Mapping[str, Any], ignored: Collection[str]) -> list[st
     ]
 
 
-def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
+def flags_of(name: str, model: Model, own_stem: bool) -> dict[str, Any]:
     """The flags of a network of this architecture, which the original's loader reads.
 
-    A base network has the stem of ``stem_size``, see ``models.create``.
+    A base network with ``own_stem`` has the stem of its image size, see ``models.create``.
 
     Raises:
       ValueError: for a noise, a surround or a normalisation that the original does not know.
@@ -351,7 +351,7 @@ def flags_of(name: str, model: Model, stem_size: int) -> dict[str, Any]:
             flags |= subcortical_flags(model.subcortical)
     else:
         mean, std = model.mean, model.std
-        flags |= {_IMAGE_SIZE: model.image_size, _STEM_SIZE: stem_size}
+        flags |= {_IMAGE_SIZE: model.image_size} if own_stem else {}
     back_end = model.back_end
     if isinstance(back_end, ViTBackEnd) and back_end.heads != default_heads(back_end.width):
         flags[_HEADS] = back_end.heads

@@ -17,7 +17,7 @@ from vone_jax.convert.architecture import (
     normalisation,
     recognise,
     stored_heads,
-    stored_sizes,
+    stored_size,
     unknown_flags,
     v1_settings,
 )
@@ -106,7 +106,7 @@ def read(
         field of view of V1. Its cells must have the kernels of the file. Gains and contrast
         normalisation are taken from the file. Default: the published cells.
       stem_size: for base networks, the image size whose stem the network has, see
-        ``models.create``. No tensor shows its strides. Default: the size that ``save_torch``
+        ``models.create``. No tensor shows its strides. Default: the image size that ``save_torch``
         stored; else 224, whose strides are torchvision's at any image size, or 32 for a first
         kernel smaller than 7 pixels. A note says what was assumed.
       heads: for transformers, of attention, which no tensor shows. Default: those that
@@ -197,19 +197,19 @@ def _base_network(
     """The arguments of ``models.create`` for a base network."""
     channels, trunk = architecture.in_channels, architecture.trunk
     stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, found.problems)
-    stored_size, stored_stem = stored_sizes(checkpoint.flags, found.problems)
+    stored = stored_size(checkpoint.flags, found.problems)
     # In a file of this project, the default needs no flag.
-    if stated is None and stored_stem is None and architecture.name != "efficientnet_lite0":
+    if stated is None and stored is None and architecture.name != "efficientnet_lite0":
         found.assumed += ["mean", "std"]
         # timm's own ViTs have another normalisation than all others.
         others = trunk is not None and (
             trunk.convention == "torchvision" or trunks.is_deit(path.name)
         )
         stated = (models.IMAGENET_MEAN, models.IMAGENET_STD) if others and channels == 3 else None
-    if not (stem_size or stored_stem) and (trunk is None or trunk.patch_size is None):
+    if not (stem_size or stored) and (trunk is None or trunk.patch_size is None):
         found.assumed.append("stem_size")
-    size = image_size or stored_size
-    stem_size = stem_size or stored_stem or architecture.stem_size
+    size = image_size or stored
+    stem_size = stem_size or stored or architecture.stem_size
     if trunk is not None and trunk.grid is not None:
         # The table of positions shows the size, and is resized afterwards for another one.
         patch_size = trunk.patch_size or trunk.ratio * models.v1_config(stem_size, channels).stride

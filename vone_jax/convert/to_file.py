@@ -1,11 +1,12 @@
 """Files of weights for PyTorch, with the names of its networks."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 from vone_jax import files, models
-from vone_jax.convert.architecture import flags_of
+from vone_jax.convert.architecture import flags_of, recognise
 from vone_jax.convert.checkpoint import write_safetensors
 from vone_jax.convert.folder import describe
 from vone_jax.convert.state_dict import abstract_variables, to_torch
@@ -19,7 +20,6 @@ def save_torch(
     model: models.Model,
     variables: Any,
     prefix: str = "",
-    force: bool = False,
     convention: Convention = "timm",
 ) -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
@@ -31,8 +31,12 @@ def save_torch(
     network with an imported bank; weights, kernels and logits are the same to the bit. For an EVNet
     with other cells than the published ones, ``from_torch`` needs its ``subcortical``. If the noise
     of a network uses JAX's generator, ``from_torch`` reads it with the generator of this project,
-    which draws other values of the same distribution. Flags of this project, which other programs
-    ignore, hold the image size of a base network and the size that its stem is for.
+    which draws other values of the same distribution. A flag of this project, which other programs
+    ignore, holds the image size of a base network with the stem of this size. The file of another
+    stem says neither, as those of torchvision: ``from_torch`` needs the ``image_size``.
+
+    A base network may fit the network of torchvision, timm or CORnet, but have other strides or
+    heads, so that it gives other logits there. This is said in a warning.
 
     Args:
       path: a file that exists is replaced.
@@ -42,21 +46,23 @@ def save_torch(
         wrapped in ``DataParallel``.
       convention: the library whose names a transformer or a ConvNeXt gets, "timm", "torchvision" or
         "meta". Other networks have one set of names.
-      force: write a base network whose tensors fit the network of torchvision, or of CORnet, but
-        whose stem has other strides, so that it gives other logits there.
 
     Raises:
       ImportError: without PyTorch, for a path other than ``*.safetensors``.
-      ValueError: if the variables are not those of the model; if flags cannot express its noise or
-        normalisation; or for a stem of other strides, without ``force``.
+      ValueError: if the variables are not those of the model, or if flags cannot express its noise
+        or normalisation, or tensors its stem.
     """
     path, description = Path(path), describe(model)
-    if not force:
-        _check_stem(model, description["name"])
+    name, stem_size = description["name"], description.get("stem_size")
     tensors = to_torch(model, variables, convention)
+    if stem_size not in (None, recognise(tensors, name).stem_size):
+        raise ValueError(
+            f"a checkpoint of PyTorch cannot say that a stem for {stem_size} pixels reads images "
+            f"of {model.image_size}; use save_folder"
+        )
+    flags = flags_of(name, model, own_stem=stem_size is None)
+    _warn_of_other_logits(model, name)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
-    stem_size = description.get("stem_size", description["image_size"])
-    flags = flags_of(description["name"], model, stem_size)
     if path.suffix == ".safetensors":
         write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})
         return
@@ -73,16 +79,16 @@ def save_torch(
     files.replace(path, lambda file: torch.save(content, file))
 
 
-def _check_stem(model: models.Model, name: str) -> None:
-    """Refuse a base network that would load into PyTorch's without an error and be another one."""
+def _warn_of_other_logits(model: models.Model, name: str) -> None:
+    """Warn of a base network that loads into PyTorch's without an error and is another one."""
     if isinstance(model, models.VOneNet):
         return
     back_end = model.back_end
     if isinstance(back_end, ViTBackEnd) and back_end.heads != default_heads(back_end.width):
-        raise ValueError(
+        warnings.warn(
             f"this {name} has {back_end.heads} heads. PyTorch's network of width {back_end.width} "
-            "takes its weights without an error and gives other logits. Write the file with force "
-            "(--force)"
+            "takes its weights without an error and gives other logits; make it with as many heads",
+            stacklevel=3,
         )
     if models.trunk_options(model):
         return
@@ -94,8 +100,9 @@ def _check_stem(model: models.Model, name: str) -> None:
         for each in (model, usual)
     )
     if (model.stem, model.back_end) != (usual.stem, usual.back_end) and ours == theirs:
-        raise ValueError(
+        warnings.warn(
             f"this {name} has other strides than that for 224 pixels. PyTorch's network takes its "
-            "weights without an error and gives other logits. Change its stem in PyTorch, such as "
-            "network.conv1.stride = (1, 1), and write the file with force (--force)"
+            "weights without an error and gives other logits; change its stem, such as by "
+            "network.conv1.stride = (1, 1)",
+            stacklevel=3,
         )
