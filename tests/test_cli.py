@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from functools import partial
 
 import jax
@@ -34,47 +33,6 @@ def test_every_command_says_its_version(command, capsys):
     except SystemExit as stopped:
         status = stopped.code
     assert not status and capsys.readouterr().out.strip() == vone_jax.__version__
-
-
-def test_the_configs_are_found_from_any_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert (cli.configs() / "quickstart" / "vone_resnet18.py").is_file()
-
-
-def test_commands_that_compute_import_slow_libraries_when_they_need_them():
-    program = (
-        "import sys\n"
-        "from vone_jax.cli import convert, evaluate, prepare, report, sweep, train\n"
-        "slow = {'grain', 'orbax.checkpoint.args', 'scipy.stats', 'pandas', 'altair', 'sklearn'}\n"
-        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_a_warning_is_a_line_and_those_of_other_packages_say_where():
-    program = (
-        "import types, warnings\n"
-        "from vone_jax import cli\n"
-        "def run():\n"
-        "    warnings.warn_explicit('cut off', UserWarning, cli.__file__, 1)\n"
-        "    warnings.warn_explicit('old', UserWarning, '/other.py', 7)\n"
-        "module = types.SimpleNamespace(run=run)\n"
-        "cli.importlib = types.SimpleNamespace(import_module=lambda name: module)\n"
-        "cli.start_sweep()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    assert done.stderr == "warning: cut off\n/other.py:7: UserWarning: old\n"
-
-
-def test_a_clone_that_is_not_installed_says_so(monkeypatch):
-    def load(name):
-        raise ModuleNotFoundError("No module named 'tyro'", name="tyro")
-
-    monkeypatch.setattr(cli, "importlib", types.SimpleNamespace(import_module=load))
-    with pytest.raises(SystemExit, match="No module named 'tyro'; install the project first"):
-        cli.start_train()
 
 
 def test_signals_are_passed_to_the_handler_and_restored():
@@ -142,12 +100,12 @@ def test_a_signal_ends_an_evaluation_that_is_busy_outside_python():
 @pytest.mark.parametrize(
     ("command", "argv", "expected"),
     [
-        (train, ["quickstart/resnet18"], ["use_all_cores", "join", "keep_memory"]),
-        (evaluate, ["run"], ["use_all_cores", "join", "keep_memory"]),
+        (train, ["quickstart/resnet18"], ["use_all_cores", "keep_memory", "join"]),
+        (evaluate, ["run"], ["use_all_cores", "keep_memory", "join"]),
     ],
 )
 def test_settings_of_the_process_are_made_before_all_else(monkeypatch, command, argv, expected):
-    """Memory depends on the devices, which may be looked for once the processes are joined."""
+    """They act on the threads that JAX starts when it looks for devices."""
     made = []
     for name in ("use_all_cores", "keep_memory"):
         monkeypatch.setattr(fast, name, partial(made.append, name))

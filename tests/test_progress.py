@@ -73,22 +73,6 @@ def test_off_a_terminal_nothing_is_silent_for_long():
     assert any(line.startswith("attack: 5 of 10 images, ") for line in lines)
 
 
-def test_nothing_is_printed_after_the_end():
-    """Not even by a thread that was printing a line at that time."""
-
-    class Slow(io.StringIO):
-        def write(self, text):
-            time.sleep(0.2)
-            return super().write(text)
-
-    stream = Slow()
-    with Progress(10, stream=stream, seconds=0.01):
-        time.sleep(0.3)
-    shown = stream.getvalue()
-    time.sleep(0.5)
-    assert stream.getvalue() == shown and shown
-
-
 @pytest.mark.parametrize(
     ("spent", "done", "text"),
     [
@@ -109,26 +93,3 @@ def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkey
     monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
     progress.advance(done - 2)
     assert progress.status() == text
-
-
-@pytest.mark.parametrize(
-    ("spent", "rest"), [(60, ", about 4 min left"), (120, ", about 3 min left"), (600, "")]
-)
-def test_the_estimate_does_not_grow_while_a_unit_is_done(spent, rest, monkeypatch):
-    progress = Progress(1000, shown=False, stream=io.StringIO())
-    now = time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
-    progress.advance(200)
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
-    assert progress.status().partition(" so far")[2] == rest
-
-
-def test_work_that_is_found_done_takes_no_time(monkeypatch):
-    """It is no reason to expect that the rest takes as little."""
-    progress = Progress(1000, shown=False, stream=io.StringIO())
-    progress.found(500)
-    now = time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
-    assert progress.status() == "500 of 1000 steps, 60 s so far"
-    progress.advance(100)
-    assert progress.status() == "600 of 1000 steps, 60 s so far, about 4 min left"

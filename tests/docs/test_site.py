@@ -1,7 +1,6 @@
 """The checks that the build of the site makes, and the page of the package."""
 
 import importlib
-import json
 import re
 import runpy
 import shutil
@@ -56,17 +55,6 @@ def test_every_package_has_a_page(extension):
     assert {f"vone_jax.{name}" for name in packages} == {p for p in pages if p.count(".") == 1}
 
 
-@pytest.mark.extras
-def test_docstrings_become_links_and_code(extension, monkeypatch):
-    public_names = extension("public_names")
-    monkeypatch.setitem(public_names.NAMES, "vone_jax.attacks.PGD", "vone_jax.attacks.PGD")
-    lines = ["See ``PGD`` and |r| * z in ``steps``s.", "", "    x = a * b", "", "With it,"]
-    assert public_names.restructured("vone_jax.attacks", lines) == [
-        r"See :py:obj:`PGD <vone_jax.attacks.PGD>` and \|r\| \* z in ``steps``\ s.",
-        *["", "::", "", "    x = a * b", "", "With it,"],
-    ]
-
-
 def test_the_package_page_has_absolute_links(tmp_path):
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
@@ -80,12 +68,3 @@ def test_the_package_page_has_absolute_links(tmp_path):
     urls = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["urls"]
     assert urls["Source"] == "https://example.org/Owner/name"
     assert urls["Documentation"] == "https://owner.github.io/name/"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")), ids=str)
-def test_a_tutorial_has_no_outputs_and_installs_the_project(path):
-    cells = json.loads(path.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert "%pip install" in "".join(code[0]["source"])
-    assert "".join(cells[0]["source"]).startswith("# ")

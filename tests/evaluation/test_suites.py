@@ -2,16 +2,13 @@
 
 import dataclasses
 
-import jax
-import numpy as np
 import pytest
 
 from tests import networks
 from tests.photographs import write_photographs
-from vone_jax import corruptions, data, evaluation, results, v1
+from vone_jax import corruptions, evaluation, results, v1
 from vone_jax.attacks import AutoAttack
 from vone_jax.cli import evaluate as program
-from vone_jax.data import images, sources
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import parse_noise, parse_protocol
 from vone_jax.network import Network, Split
@@ -114,21 +111,6 @@ def test_suites_of_other_attacks():
     assert found["minimal-fmn-l1-100-steps"].radii == (3.0, 6.0)
 
 
-@pytest.mark.parametrize(
-    ("suite", "fields"),
-    [
-        (("linf", "clean"), {"norm": "l2"}),
-        (("clean",), {"eps": (0.1,)}),
-        (("clean",), {"attack_noise": "none"}),
-        (("linf",), {"layers": ("v1",)}),
-        (("linf",), {"others": (uncalled(),)}),
-    ],
-)
-def test_what_no_suite_reads_is_refused(suite, fields):
-    with pytest.raises(ValueError, match=f"{next(iter(fields))} has no effect on the suites"):
-        made(*suite, **fields)
-
-
 def test_others_are_for_suites_of_ones_own_too(tmp_path):
     """The other network was ignored, and the checks had no transfer."""
     file = tmp_path / "mine.py"
@@ -185,14 +167,6 @@ def test_a_suite_of_ones_own_is_a_list_or_a_function_in_a_file(tmp_path, monkeyp
             made(suite)
 
 
-def test_frost_needs_its_photographs():
-    with pytest.raises(ValueError, match="frost_images must be given"):
-        evaluation.Corrupted("frost", 1)
-    photographs = corruptions.FrostImages((np.zeros((300, 300, 3), np.uint8),))
-    condition = evaluation.Corrupted("frost", 1, frost_images=photographs)
-    assert condition.row == {"condition": "corruption", "corruption": "frost", "severity": 1}
-
-
 @pytest.mark.parametrize(
     ("text", "noise"),
     [
@@ -223,21 +197,6 @@ def colours(classes="abc", **fields):
 
 def planned(network, *suite, **fields):
     return program.tasks(network, program.Arguments("network", suite, **fields))
-
-
-def test_few_images_are_one_batch_that_is_not_filled_up(tmp_path):
-    """Filling images cost as much as the others. Long attacks have small batches."""
-    names, devices = data.load("fashion_mnist_small", "test").class_names, jax.device_count()
-    network = Network("few", lambda keys, x: x[:, :10, 0, 0], (28, 28, 1), class_names=names)
-
-    def size(suite, **fields):
-        (job, condition), *_ = planned(network, suite, source="fashion_mnist_small", **fields)
-        return job.batch_size_of(condition, len(job.examples_of(condition)))
-
-    assert size("clean", examples=6) == -(-6 // devices) * devices
-    assert size("clean", examples=60) == -(-50 // devices) * devices
-    assert size("clean", examples=6, batch_size=4 * devices) == -(-6 // devices) * devices
-    assert size("masking", examples=60) <= max(devices, 12)
 
 
 @pytest.mark.parametrize("suite", ["l2", "masking", "minimal"])
@@ -275,35 +234,6 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
     assert examples(source="folder:all", split=".") == (".", 20)
     with pytest.raises(ValueError, match="source must name the images, since mean is not a run"):
         planned(colours("ab"), "clean")
-
-
-def test_images_are_decoded_once_for_all_conditions(tmp_path, monkeypatch):
-    write_photographs(tmp_path, *(f"val/{'abc'[i % 3]}/{i}.png" for i in range(6)))
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from vone_jax import evaluation\nfew = evaluation.corrupted(['contrast'], (1, 2))\n"
-    )
-    decode, decoded = images.decode_image, []
-
-    def counted(path, channels):
-        decoded.append(path)
-        return decode(path, channels)
-
-    monkeypatch.setattr(images, "decode_image", counted)
-
-    def losses(name, *suite):
-        decoded.clear()
-        where = {"source": f"folder:{tmp_path}", "results": tmp_path / name}
-        tasks = planned(colours(), *suite, **where)
-        return [evaluation.evaluate(*task).arrays["loss"].tolist() for task in tasks]
-
-    once = losses("once", "clean", f"{file}:few")
-    assert len(decoded) == 6
-    # A single condition needs them once, and these would not fit.
-    assert losses("one", "clean") == once[:1]
-    monkeypatch.setattr(sources, "_MOST_KEPT", 6 * 8 * 8 * 3 - 1)
-    assert losses("again", "clean", f"{file}:few") == once
-    assert len(decoded) == 3 * 6
 
 
 def test_published_corruptions_are_a_data_set_of_their_own(tmp_path):

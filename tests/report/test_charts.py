@@ -46,15 +46,6 @@ def test_a_ladder_has_each_attack_at_each_radius_and_the_clean_images(runs):
     assert charts.ladder(lines, labels, "l1") is None
 
 
-def test_whiskers_of_networks_stand_side_by_side_and_chance_has_a_line(runs):
-    labels = [run.label for run in runs]
-    chart = charts.ladder(tables.accuracies(runs), labels, "linf")
-    assert points_of(chart, "chance") == [{"chance": 0.1, "is": "chance"}]
-    shown = chart.to_dict()["layer"][-1]
-    offsets = [each["encoding"]["xOffset"]["sort"] for each in shown["layer"]]
-    assert offsets == [labels] * 3
-
-
 def test_certified_accuracy_begins_at_the_vote_and_attacks_at_clean_images():
     vote, attacked, certified = (
         {"value": v, "low": v - 0.1, "high": v + 0.1} for v in (0.75, 0.6, 0.5)
@@ -76,14 +67,6 @@ def test_certified_accuracy_begins_at_the_vote_and_attacks_at_clean_images():
     }  # fmt: skip
 
 
-def test_the_heat_map_is_drawn():
-    heat = built.result({"condition": "fourier map"}, {"mean error": {"value": 0.25}},
-                        details={"errors": np.eye(3).tolist()})  # fmt: skip
-    rows = rows_of(observer_charts.fourier(heat))
-    errors = {(row["down"], row["across"]): row["error"] for row in rows}
-    assert len(errors) == 9 and errors[0, 0] == errors[1, 1] == 1 and errors[0, 1] == 0
-
-
 def test_corruptions_have_their_mean_and_each_severity_if_there_are_several(runs):
     members = ("fog", "gaussian_noise")
     rows = rows_of(charts.corruptions(runs, members))
@@ -98,12 +81,6 @@ def test_corruptions_have_their_mean_and_each_severity_if_there_are_several(runs
     values = [result.value() for result in made]
     assert mean["accuracy"] == pytest.approx(np.mean(values))
     assert [row["accuracy"] for row in severities] == values
-
-
-def test_training(runs):
-    rows = rows_of(charts.training(runs, "loss"))
-    assert {row["value"] for row in rows} == {line["loss"] for line in runs[0].log}
-    assert charts.training(runs, "no such number") is None
 
 
 def test_histograms_have_the_shares_of_the_cells():

@@ -230,42 +230,6 @@ def test_the_baseline_is_the_base_network_unless_another_is_named(pair):
         tables.baseline(runs, "nobody")
 
 
-def test_warnings_are_told_once_with_the_tags_of_what_they_are_about():
-    made = built.measure("resnet18", {"clean": 0.02, "linf": (0.0,)}, warnings=["Too short."])
-    again = built.accuracy(built.CLEAN, 0.5, tag="again", warnings=["Too long."])
-    runs = built.runs_of([*made, again])
-    assert first_screen.warnings(runs, tables.accuracies(runs)) == [
-        "ResNet-18, clean; ResNet-18, PGD L∞ 1/255, 64 steps: Too short.",
-        "ResNet-18, clean, again: Too long.",
-        "ResNet-18 is at chance on clean images, so its robustness says little.",
-    ]
-
-
-def test_the_first_screen_says_whether_masking_was_checked(pair):
-    def said(*runs):
-        return first_screen.facts(Runs(runs), tables.accuracies(Runs(runs)), runs[0])[-1]
-
-    def checked(run, kind, verdict):
-        check = {"question": "?", "verdict": verdict, "meaning": ""}
-        if kind == "checks":
-            condition = {"condition": "masking", "norm": "linf", "eps": 0.1}
-            more = built.result(condition, details={"checks": [check] * 2})
-            return dataclasses.replace(run, results=[*run.results, more])
-        results_of = [dataclasses.replace(r, details={"masking": [check]}) for r in run.results]
-        return dataclasses.replace(run, results=results_of)
-
-    base, vone = pair
-    assert said(base, vone) == ("masked gradients not checked", True)
-    clean = [checked(run, "checks", "pass") for run in pair]
-    assert said(*clean) == ("masked gradients checked, no sign found", False)
-    quick = checked(vone, "masking", "pass")
-    assert said(clean[0], quick) == (
-        "masked gradients checked by the quick checks alone, no sign found for VOneResNet-18", True
-    )  # fmt: skip
-    failed = said(clean[0], checked(vone, "checks", "fail"))
-    assert failed == ("masked gradients checked: 2 fail for VOneResNet-18", True)
-
-
 def test_training_seeds_are_counted_and_not_networks():
     three = [built.measure("resnet18", of=built.network(checksum=str(n))) for n in range(3)]
     runs = built.runs_of(*three, labels=["a", "b", "c"])
@@ -280,20 +244,6 @@ def test_training_seeds_are_counted_and_not_networks():
     assert ("1 to 2 training seeds of each network", True) in first_screen.facts(
         Runs([*seeds[:2], longer]), lines, seeds[0]
     )
-
-
-def test_an_attack_is_described_by_its_steps_and_draws():
-    eps = 4 / 255
-    words = {
-        "64 steps of eps/32, 10 draws": {"step_size": eps / 32},
-        "64 steps of 2.5*eps/steps, 10 draws": {"step_rule": "2.5*eps/steps"},
-        "64 steps of 0.3 eps, 10 draws": {"step_size": 0.3 * eps},
-    }
-    for note, settings in words.items():
-        made = built.accuracy(built.attacked("linf", eps), 0.5, of=VONE, settings=settings)
-        (line,) = tables.accuracies(built.runs_of([made]))
-        assert (line.title, line.note) == ("PGD L∞ 4/255", note)
-        assert tables.code(line.attack).startswith("PGD(norm='linf', eps=0.0156863, steps=64, ")
 
 
 def test_corruptions_that_differ_between_networks_are_not_one_mean():
