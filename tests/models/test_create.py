@@ -57,6 +57,8 @@ PARAMETERS = {
         ("vone_resnet18", 32, 10, 11_204_874),
         ("resnet18", 64, 200, 11_279_112),
         ("vone_resnet18", 64, 200, 11_302_344),
+        # 166,406 for grey images.
+        ("small_cnn", 28, 10, 166_918),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, size, classes, parameters):

@@ -28,6 +28,7 @@ from vone_jax.models.efficientnet import EfficientNetBackEnd, EfficientNetStem
 from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, Model, VOneNet
 from vone_jax.models.resnet import ResNetBackEnd, ResNetStem
+from vone_jax.models.small_cnn import SmallCNNBackEnd, SmallCNNStem
 from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import PerChannel, check_normalisation
@@ -46,6 +47,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
     "efficientnet_lite0": (
         partial(EfficientNetStem, lite=True), partial(EfficientNetBackEnd, lite=True),
     ),
+    "small_cnn": (SmallCNNStem, SmallCNNBackEnd),
 }  # fmt: skip
 
 # The options of ``create`` that only some networks have: the kind of these networks, the beginnings
@@ -352,6 +354,8 @@ def _stem_fields(name: str, image_size: int) -> dict[str, Any]:
     form = stem_form(image_size)
     # EfficientNets, and AlexNets for small images, have a stride of 2 where ResNets have a pool.
     stride = 2 if form.pool else form.stride
+    if name == "small_cnn":
+        return {}
     if name.startswith("efficientnet"):
         return {"stride": stride}
     if name != "alexnet":

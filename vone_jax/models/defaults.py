@@ -179,6 +179,8 @@ def default_width(name: str) -> int:
     base = names.base_network(name)
     if base in TRUNKS:
         return TRUNKS[base].width
+    if base == "small_cnn":
+        return 16
     return EFFICIENTNET_WIDTH if _is_efficientnet(name) else 64
 
 
