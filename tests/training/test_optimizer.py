@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from vone_jax import models
-from vone_jax.training import Cosine, OneCycle, OptimizerConfig, Plateau, Step
+from vone_jax.training import Cosine, Cyclic, OneCycle, OptimizerConfig, Plateau, Step
 from vone_jax.training.optimizer import (
     PlateauState,
     after_validation,
@@ -176,6 +176,14 @@ def test_one_cycle_is_that_of_pytorch():
 def test_one_cycle_is_finite_at_its_limits(rise, total):
     rates = curve(OneCycle(rise=rise), total_steps=total)
     assert np.isfinite(rates).all() and (rates > 0).all() and (rates <= 0.1 * (1 + 1e-6)).all()
+
+
+def test_cyclic_is_that_of_the_authors_of_fast():
+    """Their loop for MNIST interpolates the epoch after each step, with the peak at two fifths."""
+    after = np.arange(1, 51) / 10
+    expected = np.interp(after, [0, 2, 5], [0, 5e-3, 0])
+    rates = curve(Cyclic(rise=0.4), learning_rate=5e-3)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_warmup_multiplies_the_schedule_by_a_linear_rise():

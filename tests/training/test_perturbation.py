@@ -1,5 +1,6 @@
 """Training on perturbed images, and the similarity term, inside the compiled step."""
 
+import contextlib
 import dataclasses
 from functools import partial
 
@@ -8,15 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_train_step import EXPERIMENT, MODEL, assert_close, steps
+from tiny import log
 
 from tests.fast.test_jaxprs import FAST, layouts
 from tests.networks import TinyNet
+from vone_jax import data, prng, training
 from vone_jax import mesh as meshes
-from vone_jax import prng
 from vone_jax.attacks import PGD
-from vone_jax.training import TRADES, GaussianImageNoise, OptimizerConfig, Similarity, objectives
+from vone_jax.training import (
+    AWP,
+    MART,
+    TRADES,
+    Free,
+    GaussianImageNoise,
+    OptimizerConfig,
+    Similarity,
+    inputs,
+    objectives,
+)
 from vone_jax.training.objectives import WEIGHTS
-from vone_jax.training.step import initial_state, make_loss, make_train_step
+from vone_jax.training.step import initial_state, make_eval_step, make_loss, make_train_step
 
 
 class Halving(GaussianImageNoise):
@@ -180,18 +192,199 @@ def test_trades_stays_in_the_ball_and_raises_the_divergence(attack):
     assert (further > 5 * objectives.divergence(clean, logits_fn(keys, start), 1.0)).all()
 
 
-def test_the_loss_of_trades_is_that_of_labels_and_divergence():
-    model = TinyNet(norm=False, dropout=0.0, noise=0.0)
-    experiment = dataclasses.replace(EXPERIMENT, perturbation=TRADES_LINF)
-    params = model.init(jax.random.key(3), BATCH["image"])["params"]
-    moved = jnp.clip(BATCH["image"] + 0.05, 0, 1)
-    keys = jax.random.key(0), jax.random.key(1)
-    found, _ = make_loss(model, experiment)(params, {}, {}, BATCH | {"perturbed": moved}, *keys)
-    clean, other = (model.apply({"params": params}, x) for x in (BATCH["image"], moved))
-    smoothing = experiment.optimizer.label_smoothing
-    expected = objectives.cross_entropy(clean, BATCH["label"], smoothing)
-    expected += 3.0 * objectives.divergence(clean, other, 1.0)
-    np.testing.assert_allclose(found, jnp.mean(expected), rtol=1e-5)
+QUIET = TinyNet(norm=False, dropout=0.0, noise=0.0)
+KEYS = jax.random.key(0), jax.random.key(1)
+
+
+def log_softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def trades_in_numpy(clean, perturbed, labels, beta):
+    """CrossEntropyLoss()(clean, y) + beta / N KLDivLoss(sum)(log q, p), p clean, q perturbed."""
+    log_p, log_q = log_softmax(clean), log_softmax(perturbed)
+    entropy = -log_p[np.arange(len(labels)), labels].mean()
+    return entropy + beta / len(labels) * (np.exp(log_p) * (log_p - log_q)).sum()
+
+
+def mart_in_numpy(clean, perturbed, labels, beta):
+    """The loss of the authors' code, with their constants and their choice of another class."""
+    rows, p, q = np.arange(len(labels)), np.exp(log_softmax(clean)), np.exp(log_softmax(perturbed))
+    order = np.argsort(q, axis=1)
+    other = np.where(order[:, -1] == labels, order[:, -2], order[:, -1])
+    of_labels = -np.log(q[rows, labels]) - np.log(1.0001 - q[rows, other] + 1e-12)
+    away = (p * (np.log(p) - np.log(q + 1e-12))).sum(axis=1)
+    return of_labels.mean() + beta * (away * (1.0000001 - p[rows, labels])).mean()
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "in_numpy"),
+    [(TRADES(0.1, 0.03, beta=3.0), trades_in_numpy), (MART(0.1, 0.03, beta=5.0), mart_in_numpy)],
+)
+def test_the_losses_of_pairs_are_those_of_the_authors(perturbation, in_numpy):
+    experiment = dataclasses.replace(EXPERIMENT, optimizer=GRADIENT, perturbation=perturbation)
+    params = QUIET.init(jax.random.key(3), BATCH["image"])["params"]
+    params["logits"]["kernel"] *= 20.0  # Else all probabilities are nearly alike.
+    moved = jnp.clip(BATCH["image"] + 0.2, 0, 1)
+    found, _ = make_loss(QUIET, experiment)(params, {}, {}, BATCH | {"perturbed": moved}, *KEYS)
+    clean, other = (QUIET.apply({"params": params}, x) for x in (BATCH["image"], moved))
+    expected = in_numpy(clean, other, np.asarray(BATCH["label"]), perturbation.beta)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    swapped = in_numpy(other, clean, np.asarray(BATCH["label"]), perturbation.beta)
+    assert abs(swapped - expected) > 1e-3
+
+
+def test_both_images_of_a_pair_have_the_same_noise():
+    """Else the divergence of images that are not perturbed would not be 0."""
+    noisy = TinyNet(norm=False, dropout=0.0, noise=1.0)
+    params = noisy.init(jax.random.key(3), BATCH["image"])["params"]
+    batch = BATCH | {"perturbed": BATCH["image"]}
+    found, plain = (
+        make_loss(noisy, dataclasses.replace(EXPERIMENT, perturbation=each))(
+            params, {}, {}, batch, *KEYS
+        )[0]
+        for each in (TRADES_LINF, None)
+    )
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [TRADES(0.1, 1e-9, steps=1), MART(0.1, 1e-9, steps=1)])
+def test_trades_and_mart_start_at_a_thousandth_of_a_normal_draw(attack):
+    images = jnp.full((50, 8, 8, 1), 0.5)
+    keys = prng.index_keys(jax.random.key(1), jnp.arange(50))
+    logits_fn = lambda keys, images: jnp.mean(images, axis=(1, 2))  # noqa: E731
+    delta = np.asarray(attack.perturb(keys, logits_fn, images, jnp.zeros(50, jnp.int32)) - images)
+    assert abs(delta.std() / 0.001 - 1) < 0.05
+    # Of 3,200 normal draws, .3 % are beyond three standard deviations.
+    assert 1e-4 < np.mean(np.abs(delta) > 0.003) < 1e-2
+
+
+def test_mart_attacks_the_cross_entropy_of_the_label():
+    """Against a linear classifier, all steps have the sign of the same gradient."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(64, 2)), jnp.float32)
+    logits_fn = lambda keys, images: images.reshape(-1, 64) @ weights  # noqa: E731
+    images, labels = BATCH["image"], BATCH["label"] % 2
+    keys = prng.index_keys(jax.random.key(1), BATCH["index"])
+    found = MART(0.1, 0.03, steps=10).perturb(keys, logits_fn, images, labels)
+    towards = np.sign(np.asarray(weights[:, 1] - weights[:, 0])).reshape(1, 8, 8, 1)
+    signs = np.where(np.asarray(labels)[:, None, None, None] == 0, towards, -towards)
+    expected = np.clip(np.asarray(images) + 0.1 * signs, 0, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def gradient_at(params, images=BATCH["image"]):
+    """The loss of the quiet network and its gradient, on a batch."""
+    experiment = dataclasses.replace(EXPERIMENT, optimizer=GRADIENT, seed=0)
+    loss = lambda params: make_loss(QUIET, experiment)(  # noqa: E731
+        params, {}, {}, BATCH | {"image": images}, *KEYS
+    )[0]
+    return jax.value_and_grad(loss)(params)
+
+
+def test_awp_has_the_gradient_at_worse_kernels_and_restores_them():
+    before, after, _ = step(QUIET, weight_perturbation=AWP(0.1))
+    first, gradients = gradient_at(before.params)
+
+    def ascended(path, weight, gradient):
+        if weight.ndim == 1:
+            return weight
+        return weight + 0.1 * np.linalg.norm(weight) / np.linalg.norm(gradient) * gradient
+
+    moved = jax.tree_util.tree_map_with_path(ascended, before.params, gradients)
+    worse, at_moved = gradient_at(moved)
+    assert worse > first + 1e-3
+    # The learning rate is 1. The weights from which the update leads are those before the ascent.
+    expected = jax.tree.map(jnp.subtract, before.params, at_moved)
+    assert_close(after.params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_awp_waits_for_its_warm_up():
+    waiting, plain, active = (
+        step(QUIET, number=2, weight_perturbation=each)[1].params["conv"]["kernel"]
+        for each in (AWP(0.1, warmup_epochs=2 / 3), None, AWP(0.1, warmup_epochs=1 / 3))
+    )
+    np.testing.assert_allclose(waiting, plain, rtol=1e-6)
+    assert np.abs(active - plain).max() > 1e-5
+
+
+def test_free_steps_along_one_gradient_and_keeps_the_perturbation():
+    before, first, _ = step(QUIET, perturbation=Free(0.1, step_size=0.04, replays=2))
+    _, second, _ = step(QUIET, number=2, perturbation=Free(0.1, step_size=0.04, replays=2))
+    np.testing.assert_array_equal(before.delta, 0)
+    ascent = jax.grad(lambda images: gradient_at(before.params, images)[0])(BATCH["image"])
+    images = np.asarray(BATCH["image"])
+    moved = np.clip(images + 0.04 * np.sign(ascent), 0, 1) - images
+    np.testing.assert_allclose(first.delta, moved, atol=1e-6)
+    # The first step is at the clean images, the second at those that the first has perturbed.
+    for start, end, delta in ((before, first, 0.0), (first, second, first.delta)):
+        gradients = gradient_at(start.params, BATCH["image"] + delta)[1]
+        expected = jax.tree.map(jnp.subtract, start.params, gradients)
+        assert_close(end.params, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_free_stays_in_the_ball_and_the_box():
+    images = jnp.asarray([0.0, 0.05, 0.5, 1.0]).reshape(4, 1, 1, 1)
+    delta, gradient = jnp.full((4, 1, 1, 1), -0.08), jnp.full((4, 1, 1, 1), -3.0)
+    moved = Free(0.1).after(delta, gradient, images)
+    np.testing.assert_allclose(moved.ravel(), [0.0, -0.05, -0.1, -0.1], atol=1e-7)
+
+
+def test_free_replays_each_batch_also_behind_a_resumption(tiny):
+    source = data.load("tiny", "train")
+
+    def first(number, skip, **fields):
+        batches = inputs.train_batches(dataclasses.replace(tiny, **fields), source, skip)
+        with contextlib.closing(batches):
+            return [next(batches)["index"] for _ in range(number)]
+
+    plain = first(3, 0)
+    replayed = first(8, 0, perturbation=Free(0.1, replays=3))
+    np.testing.assert_array_equal(replayed, np.repeat(plain, 3, axis=0)[:8])
+    resumed = first(4, 4, perturbation=Free(0.1, replays=3))
+    np.testing.assert_array_equal(resumed, replayed[4:])
+
+
+@pytest.mark.slow
+def test_a_run_of_free_has_more_steps_and_watches_its_robustness(tiny, tmp_path):
+    free = dataclasses.replace(
+        tiny, steps=None, epochs=1, perturbation=Free(0.1, replays=2), log_every=1
+    )
+    outcome = training.train(free, tmp_path / "free")
+    assert outcome.step == 2 * 3 and outcome.finished
+    (validation,) = [each for each in log(tmp_path / "free") if each["kind"] == "validation"]
+    assert validation["epoch"] == 1 and 0 <= validation["robust_accuracy"] <= 1
+
+
+def test_the_accuracy_under_attack_is_that_of_the_attacked_images():
+    """At a radius of 1, PGD turns every answer of a classifier by brightness."""
+
+    class Brightness(TinyNet):
+        def __call__(self, images, train=False, noise_key=None):
+            bright = jnp.mean(images, axis=(1, 2, 3))[:, None]
+            return jnp.concatenate([jnp.full_like(bright, 0.5), bright], axis=1)
+
+    labels = (BATCH["image"].mean(axis=(1, 2, 3)) > 0.5).astype(jnp.int32)
+    batch = BATCH | {"label": labels, "mask": jnp.ones(8, bool)}
+    mesh = meshes.data_mesh(jax.devices()[:1])
+    variables = {"params": {}}
+    for attack, correct in ((None, 8), (PGD("linf", 1.0, steps=10), 0)):
+        eval_step = make_eval_step(Brightness(), 0, mesh, attack)
+        assert int(eval_step(variables, batch, None).correct) == correct
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"perturbation": MART(0.1, 0.02), "mixing": training.Mixing()},
+        {"perturbation": MART(0.1, 0.02)},  # The optimiser of these tests smooths labels.
+        {"perturbation": Free(0.1), "weight_perturbation": AWP()},
+        {"perturbation": Free(0.1), "accumulation_steps": 2},
+    ],
+)
+def test_options_that_an_objective_would_leave_out_are_refused(fields):
+    with pytest.raises(ValueError, match="must be .* with"):
+        dataclasses.replace(EXPERIMENT, **fields)
 
 
 @pytest.mark.slow

@@ -19,12 +19,13 @@ from vone_jax.training.loop import NonFiniteError, Outcome, train
 from vone_jax.training.optimizer import (
     Constant,
     Cosine,
+    Cyclic,
     OneCycle,
     OptimizerConfig,
     Plateau,
     Step,
 )
-from vone_jax.training.perturbations import PRIME, TRADES, GaussianImageNoise
+from vone_jax.training.perturbations import AWP, MART, PRIME, TRADES, Free, GaussianImageNoise
 from vone_jax.training.run import (
     RunDescription,
     RunDirectoryError,

@@ -3,7 +3,7 @@
 An experiment prints as code, survives JSON unchanged and is checked when it is made, before
 anything is computed. A field that follows from others is None until ``resolve`` fills it in.
 Durations are in epochs unless a name says otherwise. One epoch has ``steps_per_epoch`` steps, see
-``data.train_batches``.
+``data.train_batches``, times the replays of ``Free``.
 
 A config is a Python module that defines ``experiment`` or ``sweep``. A sweep names several
 experiments; ``"sweep:label"`` is one of them.
@@ -17,6 +17,7 @@ path only: a run of a stranger cannot bring code of its own.
 import dataclasses
 import importlib
 import json
+import operator
 import os
 import re
 import runpy
@@ -36,7 +37,7 @@ from vone_jax.arguments import FromZero, Positive, Range, Seed, Share, nearest
 from vone_jax.models.attachment import Form
 from vone_jax.names import command
 from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.training.perturbations import Perturbation
+from vone_jax.training.perturbations import AWP, MART, Free, Perturbation
 from vone_jax.v1 import ImportedBank, Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -48,8 +49,8 @@ class ModelConfig:
     """The network, see ``models.create``."""
 
     # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0, efficientnet_lite0,
-    # vit_ti16, vit_s16, vit_b16, deit_s16 or convnext_t. With vone_ in front of its name it is a
-    # VOneNet, with ev_ an EVNet.
+    # vit_ti16, vit_s16, vit_b16, deit_s16, convnext_t or small_cnn. With vone_ in front of its
+    # name it is a VOneNet, with ev_ an EVNet.
     name: str
     # Number of logits. None is the number of classes of the data.
     num_classes: int | None = None
@@ -262,9 +263,12 @@ class Experiment:
     # back_end/layer1*; the star also stands for "/". Their parameters and batch statistics keep
     # their values, and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
-    # Perturbation of the training images: PGD or TRADES on the current network (adversarial
-    # training), Gaussian noise or PRIME. During the attack, batch norm uses its running values.
+    # Perturbation of the training images: PGD, TRADES, MART or Free on the current network
+    # (adversarial training), Gaussian noise or PRIME. During the attack, batch norm uses its
+    # running values, but in Free. PGD with one step of 1.25 eps from a random start is Fast.
     perturbation: Perturbation = None
+    # Adversarial perturbation of the weights, beside that of the images.
+    weight_perturbation: AWP | None = None
     # Mixup and CutMix, after the corruptions and before the perturbation.
     mixing: Mixing | None = None
     # Share of the moving means of the parameters and batch statistics that a step keeps, such as
@@ -317,11 +321,29 @@ class Experiment:
                 f"perturbation must be untargeted, since the labels are the true classes, got "
                 f"{self.perturbation!r}"
             )
+        if isinstance(self.perturbation, MART | Free):
+            self._check_perturbation()
         if self.data.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
                 f"{self.accumulation_steps}"
             )
+
+    def _check_perturbation(self) -> None:
+        """Check that nothing is set that MART's own loss or Free's own steps would leave out."""
+        kind = type(self.perturbation).__name__
+        unset = {"weight_perturbation": None, "accumulation_steps": 1}
+        if kind == "MART":
+            unset = {"mixing": None, "distillation": None, "optimizer.label_smoothing": 0.0}
+        for field, value in unset.items():
+            given = operator.attrgetter(field)(self)
+            if given != value:
+                raise ValueError(f"{field} must be {value!r} with {kind}, got {given!r}")
+
+    @property
+    def replays(self) -> int:
+        """The number of steps that use the same batch: more than one in Free."""
+        return self.perturbation.replays if isinstance(self.perturbation, Free) else 1
 
     def build(self) -> models.Model:
         """Build the network, with the precision of the experiment.

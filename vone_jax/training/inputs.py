@@ -1,6 +1,9 @@
 """The data of an experiment: its splits, its batches, and their place on the devices."""
 
+import contextlib
+import itertools
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -39,19 +42,28 @@ def open_eval_split(experiment: Experiment, train_source: data.Source) -> data.S
     return data.Prepared(source, experiment.model.image_size, crop)
 
 
-def train_batches(experiment: Experiment, source: data.Source, skip: int) -> "data.Batches":
-    """Return this process's part of the training batches after the first ``skip``, without end."""
-    config = experiment.data
-    return data.train_batches(
+def train_batches(experiment: Experiment, source: data.Source, skip: int) -> Any:
+    """Return this process's part of the training batches after ``skip`` steps, without end."""
+    config, replays = experiment.data, experiment.replays
+    batches = data.train_batches(
         source,
         batch_size=config.batch_size,
         seed=experiment.seed,
         image_size=experiment.model.image_size,
         augment=config.augment,
         preprocessing=data.Preprocessing(config.center_crop),
-        skip=skip,
+        skip=skip // replays,
         **_process(config),
     )
+    return batches if replays == 1 else _replayed(batches, replays, skip % replays)
+
+
+def _replayed(batches: "data.Batches", replays: int, done: int) -> Iterator[dict[str, Any]]:
+    """Yield each batch several times, the first one only as often as is left."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield from itertools.repeat(batch, replays - done)
+            done = 0
 
 
 def eval_batches(experiment: Experiment, source: data.Source) -> "data.Batches":

@@ -15,6 +15,7 @@ takes the next batch and steps. A step takes one batch, so a run that resumes at
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from vone_jax.training.initial import check_teacher, resolve, take_weights
 from vone_jax.training.objectives import similarity_targets
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.parts import check_patterns, split
-from vone_jax.training.perturbations import TRADES
+from vone_jax.training.perturbations import MART, TRADES, Free
 from vone_jax.training.speed import Profile, Speed
 from vone_jax.training.step import (
     Sums,
@@ -113,6 +114,7 @@ def train(
     eval_source = inputs.open_eval_split(experiment, source)
     _check(experiment, source, teacher, mesh)
     steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
+    steps_per_epoch *= experiment.replays
     total = experiment.total_steps(steps_per_epoch)
     due = functools.partial(_is_due, steps_per_epoch, total)
 
@@ -134,6 +136,8 @@ def train(
         )
         train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
         eval_step = make_eval_step(model, experiment.seed, mesh)
+        attack = _watched(experiment)
+        robust_step = attack and make_eval_step(model, experiment.seed, mesh, attack)
         parameters = sum(
             x.size for x in jax.tree.leaves(split(shapes.params, experiment.freeze)[0])
         )
@@ -207,6 +211,9 @@ def train(
                     report.doing("training")
                     if sums is not None:
                         means = _means(experiment, sums)
+                        if robust_step:
+                            robust = _robust(robust_step, experiment, eval_source, state, mesh)
+                            means["robust_accuracy"] = robust
                         _log_validation(log, report, step, step / steps_per_epoch, means, sums)
                 if means is None:
                     stopping = True
@@ -369,7 +376,9 @@ def _operations(experiment: Experiment, train_step: Any, state: Any, batch: Any)
 
     It counts the body of a loop once: that of an attack, and of the parts of a batch.
     """
-    if experiment.accumulation_steps > 1 or isinstance(experiment.perturbation, PGD | TRADES):
+    if experiment.accumulation_steps > 1 or isinstance(
+        experiment.perturbation, PGD | TRADES | MART
+    ):
         return None
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch))
     step, options = getattr(train_step, "func", train_step), getattr(train_step, "keywords", {})
@@ -398,6 +407,29 @@ def _means(experiment: Experiment, sums: Sums) -> dict[str, float]:
     if (experiment.model.num_classes or 0) <= 5:
         del means["top5_accuracy"]
     return means
+
+
+def _watched(experiment: Experiment) -> PGD | None:
+    """Return the attack that shows catastrophic overfitting, for training with single steps.
+
+    Wong et al. (2020) watch the accuracy of one batch under PGD: the training attack goes on to
+    fail, but several steps succeed.
+    """
+    perturbation = experiment.perturbation
+    single = isinstance(perturbation, PGD) and perturbation.steps == 1
+    if not single and not isinstance(perturbation, Free):
+        return None
+    norm = perturbation.norm if isinstance(perturbation, PGD) else "linf"
+    return PGD(norm, perturbation.eps, steps=10, random_start=True)
+
+
+def _robust(
+    robust_step: Any, experiment: Experiment, source: Any, state: TrainState, mesh: meshes.Mesh
+) -> float:
+    """Return the accuracy of the first validation batch under the attack of ``_watched``."""
+    with contextlib.closing(inputs.eval_batches(experiment, source)) as batches:
+        sums = validate(robust_step, state, itertools.islice(batches, 1), mesh)
+    return sums.means()["accuracy"]
 
 
 def _log_validation(

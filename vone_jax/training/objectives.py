@@ -10,7 +10,7 @@ each example from the logits of a batch. Each reads from the batch what it needs
     other_label   (N,), label of the smaller share of a mixed image
     share         (N,), share of ``label``, from 0.5 to 1
     teacher       (N, classes), logits of the teacher
-    perturbed     (N, H, W, C), images of TRADES beside the clean ones
+    perturbed     (N, H, W, C), images of TRADES or MART beside the clean ones
 
 Neural-similarity regularisation has images of its own. Similarities of images in the network should
 be those in a brain, and the loss gets the term
@@ -44,7 +44,7 @@ from vone_jax import arguments, corruptions, data, fast, files, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.config import Experiment, Mixing, Similarity
 from vone_jax.training.parts import merge, split, training_apply
-from vone_jax.training.perturbations import TRADES
+from vone_jax.training.perturbations import MART, TRADES
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 Batch = dict[str, jax.Array]
@@ -151,11 +151,12 @@ def ask(teacher: Any, key: jax.Array, batch: Batch) -> Batch:
 
 
 def perturb(perturbation: Any, keys: jax.Array, logits_fn: Any, batch: Batch) -> Batch:
-    """Perturb the images of a batch, or of TRADES add the perturbed images."""
+    """Perturb the images of a batch, or for TRADES and MART add the perturbed images."""
     # An attack is a loop of gradients, which CPUs compute slowly in other layouts.
     attacked = fast.in_fast_layout(lambda keys, *rest: perturbation.perturb(keys, logits_fn, *rest))
     images = attacked(keys, batch["image"], batch["label"])
-    return batch | {"perturbed" if isinstance(perturbation, TRADES) else "image": images}
+    paired = isinstance(perturbation, TRADES | MART)
+    return batch | {"perturbed" if paired else "image": images}
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
@@ -191,6 +192,25 @@ def losses(experiment: Experiment, logits: jax.Array, batch: Batch) -> jax.Array
         return of_labels
     away = divergence(batch["teacher"], logits, distillation.temperature)
     return of_labels + distillation.weight * (away - of_labels)
+
+
+def paired_losses(
+    experiment: Experiment, clean: jax.Array, perturbed: jax.Array, batch: Batch
+) -> jax.Array:
+    """Return the loss of each example (N,) in TRADES and MART, from logits at both its images."""
+    perturbation = experiment.perturbation
+    if isinstance(perturbation, TRADES):
+        away = divergence(clean, perturbed, 1.0)
+        return losses(experiment, clean, batch) + perturbation.beta * away
+    assert isinstance(perturbation, MART)
+    labels, probabilities = batch["label"], jax.nn.softmax(perturbed)
+    others = jnp.where(labels[:, None] == jnp.arange(clean.shape[1])[None], 0.0, probabilities)
+    of_labels = cross_entropy(perturbed, labels) - jnp.log(1.0001 - jnp.max(others, axis=1))
+    right = jnp.exp(-cross_entropy(clean, labels))
+    # As in the authors' code, a probability of 0 has a finite logarithm.
+    log_clean, log_perturbed = jax.nn.log_softmax(clean), jnp.log(probabilities + 1e-12)
+    away = jnp.sum(jnp.exp(log_clean) * (log_clean - log_perturbed), axis=1)
+    return of_labels + perturbation.beta * away * (1.0000001 - right)
 
 
 def correlation(features: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Perturbations of the training images on the device: Gaussian noise, PRIME, TRADES, attacks.
+"""Perturbations of the training images on the device, and AWP, that of the weights.
 
 All randomness comes from keys, so an image's change depends on the key and on the index of the
 image in the data set. It does not depend on the image's place in the batch.
@@ -15,6 +15,10 @@ References:
   Wong, Rice and Kolter, 2020, arXiv:2001.03994: one step from a random start is enough if the step
     is 1.25 times the radius, ``PGD(norm, eps, steps=1, step_size=1.25 * eps, random_start=True)``.
   Zhang et al., 2019, arXiv:1901.08573: TRADES.
+  Wang et al., Improving adversarial robustness requires revisiting misclassified examples, ICLR
+    2020: MART.
+  Wu, Xia and Wang, 2020, arXiv:2004.05884: AWP.
+  Shafahi et al., 2019, arXiv:1904.12843: Free.
   Rusak et al., 2020, arXiv:2001.06057: training with Gaussian noise, half of the images clean.
   Modas et al., 2022, arXiv:2112.13547: PRIME.
   Petrini et al., 2021, arXiv:2105.02468: displacements of maximum entropy and their temperature.
@@ -22,6 +26,7 @@ References:
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jax
@@ -182,25 +187,131 @@ class TRADES:
     ) -> jax.Array:
         """Return the perturbed images. The labels are not used."""
         clean = jax.nn.softmax(logits_fn(prng.stream(keys, "clean"), images))
-        noise_keys = prng.stream(keys, "noise")
 
         def divergence(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
             # The entropy of the clean prediction, which does not change, is left out.
             return -jnp.sum(clean * jax.nn.log_softmax(logits_fn(keys, perturbed)))
 
-        def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-            gradient = jax.grad(divergence)(images + delta, prng.fold(noise_keys, number))
-            moved = delta + self.step_size * norms.direction(gradient, self.norm)
-            moved = norms.project(moved, self.norm, self.eps)
-            return jnp.clip(images + moved, 0.0, 1.0) - images, None
-
-        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
-        start = 0.001 * draw(prng.stream(keys, "start"))
-        delta, _ = jax.lax.scan(step, start, jnp.arange(self.steps))
-        return images + delta
+        return _climbed(self, keys, divergence, images)
 
 
-Perturbation = PGD | GaussianImageNoise | PRIME | TRADES | None
+@dataclasses.dataclass(frozen=True)
+class MART:
+    """Adversarial training that weighs misclassified images more (Wang et al. 2020).
+
+    The perturbation raises the cross-entropy, with the start, the steps and the evaluation mode of
+    ``TRADES``. With the probabilities p of the clean and q of the perturbed image, and the label y,
+    the loss is
+
+        -log q_y - log(1.0001 - max_{k != y} q_k) + beta KL(p || q) (1.0000001 - p_y).
+    """
+
+    # Radius in pixel units.
+    eps: Positive
+    # Length of a step.
+    step_size: Positive
+    # Norm of the ball.
+    norm: Literal["linf", "l2"] = "linf"
+    # Number of steps.
+    steps: int = 10
+    # Weight of the divergence.
+    beta: Positive = 6.0
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    def perturb(
+        self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        """Return the perturbed images."""
+
+        def cross_entropy(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
+            log_probabilities = jax.nn.log_softmax(logits_fn(keys, perturbed))
+            return -jnp.sum(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+
+        return _climbed(self, keys, cross_entropy, images)
+
+
+def _climbed(
+    attack: TRADES | MART,
+    keys: jax.Array,
+    objective: Callable[[jax.Array, jax.Array], jax.Array],
+    images: jax.Array,
+) -> jax.Array:
+    """Return images on which ``objective(images, noise_keys)`` is higher, see ``TRADES``."""
+    noise_keys = prng.stream(keys, "noise")
+
+    def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+        gradient = jax.grad(objective)(images + delta, prng.fold(noise_keys, number))
+        moved = delta + attack.step_size * norms.direction(gradient, attack.norm)
+        moved = norms.project(moved, attack.norm, attack.eps)
+        return jnp.clip(images + moved, 0.0, 1.0) - images, None
+
+    draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
+    start = 0.001 * draw(prng.stream(keys, "start"))
+    delta, _ = jax.lax.scan(step, start, jnp.arange(attack.steps))
+    return images + delta
+
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    """Adversarial training at the cost of plain training (Shafahi et al. 2019), as Wong et al. do.
+
+    Each batch is used ``replays`` times in a row. One backward pass of the network in training mode
+    gives the gradient of the weights and that of the perturbation, which both make a step. The
+    perturbation belongs to the place in the batch: that of one batch is the start of the next.
+    """
+
+    # Radius in pixel units, in L-infinity.
+    eps: Positive
+    # Length of a step. None is eps.
+    step_size: float | None = None
+    # Training steps on a batch. An epoch has as many times more steps.
+    replays: Annotated[int, Range(1)] = 8
+
+    def __post_init__(self):
+        arguments.fields(self)
+        if self.step_size is not None:
+            arguments.number("step_size", self.step_size, arguments.POSITIVE)
+
+    def after(self, delta: jax.Array, gradient: jax.Array, images: jax.Array) -> jax.Array:
+        """Return the perturbation of images after a step along the gradient of the loss."""
+        moved = delta + (self.step_size or self.eps) * jnp.sign(gradient)
+        return jnp.clip(jnp.clip(moved, -self.eps, self.eps), -images, 1.0 - images)
+
+
+@dataclasses.dataclass(frozen=True)
+class AWP:
+    """Adversarial weight perturbation: the gradient of a step is that at worse weights.
+
+    The kernels w move to w + gamma d with d = g |w| / |g|, where g is the gradient of the loss of
+    the batch at w in training mode, and the norms are those of each kernel. The update, at the
+    gradient there, is that of the weights w. Both gradients see the same images and noise. The
+    authors have gamma .01 for PGD, and .005 after 10 epochs for TRADES.
+    """
+
+    # Norm of the perturbation of a kernel divided by that of the kernel.
+    gamma: Positive = 0.01
+    # Epochs of training before the first perturbation.
+    warmup_epochs: Annotated[float, Range()] = 0.0
+
+    def __post_init__(self):
+        arguments.fields(self)
+
+    def ascended(self, params: Any, gradients: Any, active: jax.Array) -> Any:
+        """Return the parameters at which the gradient is taken; where not active, the same."""
+        gamma = jnp.where(active, jnp.float32(self.gamma), 0.0)
+
+        def moved(path: Any, weight: jax.Array, gradient: jax.Array) -> jax.Array:
+            if path[-1].key != "kernel":
+                return weight
+            length = jnp.linalg.norm(weight) / (jnp.linalg.norm(gradient) + 1e-20)
+            return weight + gamma * length * gradient
+
+        return jax.tree_util.tree_map_with_path(moved, params, gradients)
+
+
+Perturbation = PGD | GaussianImageNoise | PRIME | TRADES | MART | Free | None
 
 
 def draw_weights(key: jax.Array, chains: int) -> tuple[jax.Array, jax.Array]:

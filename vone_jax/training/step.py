@@ -19,6 +19,7 @@ import optax
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
+from vone_jax.attacks import PGD
 from vone_jax.training import objectives
 from vone_jax.training.config import Experiment
 from vone_jax.training.objectives import WEIGHTS, Batch, variables_of
@@ -29,12 +30,10 @@ from vone_jax.training.optimizer import (
     make_optimizer,
 )
 from vone_jax.training.parts import merge, rate_factors, split, training_apply
-from vone_jax.training.perturbations import TRADES
+from vone_jax.training.perturbations import MART, TRADES, Free
 
-# The streams of keys of a step.
-_STREAMS = (
-    "train noise", "dropout", "augmentation", "mixing", "perturbation", "similarity", "teacher",
-)  # fmt: skip
+# The streams of keys of a step, beside those of the changes of a batch.
+_STREAMS = ("train noise", "dropout", "perturbation", "similarity")
 # A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
 # finite parameter or momentum to infinity, which in float32 begins at 3.4e38. All methods but SGD
 # keep the squares of gradients.
@@ -88,6 +87,8 @@ class TrainState:
     validated: Any = np.int32(0)
     # Moving means of ``params`` and ``batch_stats``, by these names; None without ``ema_decay``.
     ema: Any = None
+    # Perturbation of the images of ``Free`` (N, H, W, C), by place in the batch; else None.
+    delta: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
     trained, _ = split(params, experiment.freeze)
     batch_stats = variables.get("batch_stats", {})
     averaged = experiment.ema_decay is not None
+    free = isinstance(experiment.perturbation, Free)
     return TrainState(
         step=jnp.int32(0),
         params=params,
@@ -123,6 +125,7 @@ def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
         opt_state=make_optimizer(experiment.optimizer).init(trained),
         plateau=PlateauState(),
         ema={"params": params, "batch_stats": batch_stats} if averaged else None,
+        delta=jnp.zeros((experiment.data.batch_size, *image.shape[1:])) if free else None,
     )
 
 
@@ -190,11 +193,13 @@ def make_loss(model: nn.Module, experiment: Experiment) -> Callable[..., Any]:
             return logits, updated.get("batch_stats", {})
 
         logits, batch_stats = forward(batch["image"], batch_stats, noise_key, dropout_key)
-        losses = objectives.losses(experiment, logits, batch)
-        if isinstance(experiment.perturbation, TRADES):
-            keys = (prng.stream(key, "perturbed") for key in (noise_key, dropout_key))
-            moved, batch_stats = forward(batch["perturbed"], batch_stats, *keys)
-            losses += experiment.perturbation.beta * objectives.divergence(logits, moved, 1.0)
+        if isinstance(experiment.perturbation, TRADES | MART):
+            # Both images have the same noise of V1, so that only the perturbation is between them.
+            key = prng.stream(dropout_key, "perturbed")
+            moved, batch_stats = forward(batch["perturbed"], batch_stats, noise_key, key)
+            losses = objectives.paired_losses(experiment, logits, moved, batch)
+        else:
+            losses = objectives.losses(experiment, logits, batch)
         return jnp.mean(losses), (batch_sums(losses, logits, batch["label"]), batch_stats)
 
     if experiment.remat:
@@ -213,7 +218,8 @@ def make_train_step(
     """Return the training step, which is compiled once per batch shape.
 
     The changes of ``objectives.changes`` come first, the perturbation last. The perturbation uses
-    the labels and the current network in evaluation mode. If a batch has several parts, the
+    the labels and the current network in evaluation mode. That of ``Free`` has the gradient of the
+    step itself, and a step is one replay of a batch. If a batch has several parts, the
     gradient is the mean over the parts. Batch norm uses the statistics of one part at a time and
     updates its running values after each. The dropout of a row depends on its place in its part. So
     only networks without batch norm and dropout give the same result for any number of parts.
@@ -230,24 +236,50 @@ def make_train_step(
     optimizer, freeze = experiment.optimizer, experiment.freeze
     total_steps = experiment.total_steps(steps_per_epoch)
     base_rate = learning_rate(optimizer, steps_per_epoch, total_steps)
-    loss_gradient_fn = jax.grad(make_loss(model, experiment), has_aux=True)
+    loss_fn = make_loss(model, experiment)
+    loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
+    awp, perturbation = experiment.weight_perturbation, experiment.perturbation
     similarity_fn = None
     if experiment.similarity is not None:
         similarity_fn = objectives.make_similarity_gradient(
             model, experiment.similarity, mesh, freeze
         )
 
-    def gradient_fn(params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array]):
-        if experiment.perturbation is not None:
+    def gradient_fn(
+        params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array], step: jax.Array
+    ):
+        if perturbation is not None:
             variables = variables_of(params, batch_stats)
             attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
 
             def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
                 return model.apply(variables, images, train=False, noise_key=keys)
 
-            batch = objectives.perturb(experiment.perturbation, attack_keys, logits_fn, batch)
-        noise_key, dropout_key = keys["train noise"], keys["dropout"]
-        return loss_gradient_fn(*split(params, freeze), batch_stats, batch, noise_key, dropout_key)
+            batch = objectives.perturb(perturbation, attack_keys, logits_fn, batch)
+        trained, frozen = split(params, freeze)
+        rest = frozen, batch_stats, batch, keys["train noise"], keys["dropout"]
+        if awp is not None:
+            gradients, _ = loss_gradient_fn(trained, *rest)
+            active = step >= round(awp.warmup_epochs * steps_per_epoch)
+            trained = awp.ascended(trained, gradients, active)
+        return loss_gradient_fn(trained, *rest)
+
+    def free_gradient_fn(
+        params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array], delta: jax.Array
+    ):
+        """Return the gradient of the parameters, the new perturbation, and the other results."""
+        assert isinstance(perturbation, Free)
+        trained, frozen = split(params, freeze)
+        images = batch["image"]
+
+        def loss(trained: Any, delta: jax.Array) -> Any:
+            moved = batch | {"image": images + delta}
+            return loss_fn(
+                trained, frozen, batch_stats, moved, keys["train noise"], keys["dropout"]
+            )
+
+        (gradients, ascent), rest = jax.grad(loss, (0, 1), has_aux=True)(trained, delta)
+        return gradients, perturbation.after(delta, ascent, images), rest
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
@@ -257,17 +289,24 @@ def make_train_step(
         keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
         batch = {name: batch[name] for name in ("image", "label", "index")}
         for stream, change in objectives.changes(experiment, teacher).items():
-            batch = change(keys[stream], batch)
+            # The replays of a batch are changed alike.
+            number = state.step // experiment.replays
+            batch = change(prng.fold(prng.stream(root, stream), number), batch)
 
-        if experiment.accumulation_steps == 1:
+        delta = state.delta
+        if isinstance(perturbation, Free):
+            gradients, delta, (sums, batch_stats) = free_gradient_fn(
+                state.params, state.batch_stats, batch, keys, delta
+            )
+        elif experiment.accumulation_steps == 1:
             gradients, (sums, batch_stats) = gradient_fn(
-                state.params, state.batch_stats, batch, keys
+                state.params, state.batch_stats, batch, keys, state.step
             )
         else:
 
             def part_gradient_fn(batch_stats: Any, part: Batch, number: jax.Array):
                 part_keys = keys | {"dropout": prng.fold(keys["dropout"], number)}
-                return gradient_fn(state.params, batch_stats, part, part_keys)
+                return gradient_fn(state.params, batch_stats, part, part_keys, state.step)
 
             gradients, (sums, batch_stats) = _accumulated(
                 part_gradient_fn,
@@ -300,8 +339,8 @@ def make_train_step(
             decay = jnp.minimum(jnp.float32(experiment.ema_decay), (1.0 + done) / (10.0 + done))
             now = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(now, ema, 1.0 - decay)
-        before = (state.params, state.batch_stats, state.opt_state, state.ema)
-        after = (params, batch_stats, opt_state, ema)
+        before = (state.params, state.batch_stats, state.opt_state, state.ema, state.delta)
+        after = (params, batch_stats, opt_state, ema, delta)
         # A bound on the change. A check of every new value would cost as much as the update.
         change = norm * rate * max(jax.tree.leaves(rate_factors(trained, optimizer.rates)))
         losses = jnp.stack([sums.loss] if term is None else [sums.loss, term])
@@ -309,7 +348,7 @@ def make_train_step(
         finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE.get(
             optimizer.method, _LARGEST_SQUARED
         )
-        params, batch_stats, opt_state, ema = jax.tree.map(
+        params, batch_stats, opt_state, ema, delta = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), after, before
         )
         step = state.step + 1
@@ -323,6 +362,7 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
             ema=ema,
+            delta=delta,
             sums=jax.tree.map(lambda x, y: jnp.where(finite, x + y, x), earlier, sums),
             skipped=state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
             last_skipped=jnp.where(finite, state.last_skipped, step),
@@ -365,21 +405,27 @@ def _accumulated(
 
 
 def make_eval_step(
-    model: nn.Module, seed: int, mesh: meshes.Mesh
+    model: nn.Module, seed: int, mesh: meshes.Mesh, attack: PGD | None = None
 ) -> Callable[[Any, Batch, Any], Sums]:
     """Return the compiled function ``(variables, batch, total) -> total`` of a validation batch.
 
     ``total`` is the sums so far; None begins. The batch has ``image``, ``label``, ``index`` and
     ``mask``, bool (N,), False for padding. The noise of an example depends only on the seed and the
     example's index. It is the same in every validation of a run, so changes of the curve over steps
-    are changes of the network.
+    are changes of the network. If there is an ``attack``, it changes the images first.
     """
 
     @partial(jax.jit, out_shardings=meshes.replicated(mesh))
     def eval_step(variables: Any, batch: Batch, total: Any = None) -> Sums:
         noise_key = prng.stream(jax.random.key(seed), "validation noise")
         keys = prng.index_keys(noise_key, batch["index"])
-        logits: Any = model.apply(variables, batch["image"], train=False, noise_key=keys)
+
+        def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
+            return model.apply(variables, images, train=False, noise_key=keys)
+
+        if attack is not None:
+            batch = objectives.perturb(attack, prng.stream(keys, "attack"), logits_fn, batch)
+        logits = logits_fn(keys, batch["image"])
         losses = objectives.cross_entropy(logits, batch["label"])
         sums = batch_sums(losses, logits, batch["label"], batch["mask"])
         return sums if total is None else jax.tree.map(jnp.add, total, sums)
