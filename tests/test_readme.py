@@ -125,6 +125,14 @@ def test_the_code_of_the_certificates_page_runs():
 
 
 @pytest.mark.slow
+def test_an_attack_of_ones_own_is_graded_in_ten_lines():
+    names = names_of("docs/truth.md")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/truth.md").read_text(), re.DOTALL)
+    assert code.count("\n") <= 10
+    assert -1e-4 < names["exact"] - names["truth"] < 0.002
+
+
+@pytest.mark.slow
 def test_the_code_of_the_protocol_page_runs():
     names = names_of("docs/protocol.md")
     assert names["judged"].draws == 10 and names["worst"].winner.shape == (8,)

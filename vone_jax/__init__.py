@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vone_jax import (
+        answer_key,
         attacks,
         certification,
         convert,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Network",
     "__version__",
+    "answer_key",
     "attacks",
     "certification",
     "convert",

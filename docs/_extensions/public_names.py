@@ -18,6 +18,7 @@ PACKAGES = (
     "vone_jax.neurophysiology", "vone_jax.network", "vone_jax.evaluation", "vone_jax.results",
     "vone_jax.report", "vone_jax.sweep", "vone_jax.data", "vone_jax.training", "vone_jax.convert",
     "vone_jax.geometry", "vone_jax.synthesis", "vone_jax.certification", "vone_jax.diagnostics",
+    "vone_jax.answer_key",
     "vone_jax.fast",
     "vone_jax.prng", "vone_jax.mesh", "vone_jax.results.mce", "vone_jax.results.humans",
     "vone_jax.neurophysiology.stimuli",

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import toy
 from tests.evaluation import tiny
-from vone_jax import evaluation
+from vone_jax import answer_key, evaluation
 from vone_jax.evaluation import masking, masking_checks
 
 KEY = jax.random.key(5)
@@ -24,20 +24,9 @@ def honest(weights, key, images):
     return toy.linear(weights, key, images)
 
 
-def quantised(weights, key, images):
-    """The same decisions from logits in whole steps: no gradient anywhere."""
-    return jnp.round(4 * toy.linear(weights, key, images))
-
-
 def saturated(weights, key, images):
     """The same decisions from huge logits: in float32 the cross-entropy has no gradient."""
     return 1e4 * toy.linear(weights, key, images)
-
-
-def shifted(weights, noise, key, images):
-    """Noise on the image before the linear map, one draw per key."""
-    draws = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(key)
-    return toy.linear(weights, key, images + noise * draws)
 
 
 def detour(weights, key, images):
@@ -91,7 +80,6 @@ def test_an_honest_network_passes(batch):
 @pytest.mark.parametrize(
     ("network", "verdicts"),
     [
-        (quantised, dict(gradients="fail", unbounded="fail", loss="fail", random_noise="warning")),
         (saturated, dict(gradients="fail", unbounded="fail", other_loss="fail", black_box="fail")),
         (detour, dict(gradients="pass", unbounded="fail", loss="fail", black_box="fail")),
         (probabilities, dict(logits="fail")),
@@ -105,15 +93,28 @@ def test_masked_gradients_fail_each_in_its_way(batch, network, verdicts):
 
 
 @pytest.mark.slow
-def test_an_honest_stochastic_network_passes(batch):
-    noisy = Partial(shifted, batch[0], jnp.float32(0.02))
-    quiet = Partial(honest, batch[0])
-    found = examine(noisy, batch, stochastic=True, draws=4, surrogate=quiet)
+def test_networks_whose_answer_is_known_get_the_verdicts_that_they_deserve():
+    """Noise that hides nothing passes; a mean in steps, which no attack can climb, fails."""
+
+    def judged(problem, **given):
+        quiet = lambda keys, images: (images.reshape(len(images), -1) - 0.5) @ weights  # noqa: E731
+        weights = problem.logits_fn.args[0].T
+        if weights.ndim == 1:
+            quiet = lambda keys, images: jnp.zeros((len(images), 2))  # noqa: E731
+        batch = None, problem.images, problem.labels
+        return examine(problem.logits_fn, batch, draws=4, surrogate=quiet, **given)
+
+    honest = answer_key.linear_classes(classes=12, examples=40, shape=(8, 8))
+    found = judged(honest, stochastic=True)
     assert not verdicts(found, "fail"), found
     assert {"draws", "equal_cost", "noise_off"} <= set(found)
     assert found["randomness"].numbers["random"]
     # Taken for deterministic it is found out.
-    assert examine(noisy, batch)["randomness"].verdict == "fail"
+    assert judged(honest)["randomness"].verdict == "fail"
+    # The truth is 24 points below what all attacks leave.
+    stepped = judged(answer_key.quantised(examples=40, shape=(8, 8)), stochastic=True)
+    assert {"gradients", "unbounded", "loss"} <= verdicts(stepped, "fail")
+    assert stepped["random_noise"].verdict == "warning"
 
 
 @pytest.mark.slow
