@@ -1,6 +1,7 @@
 """Measure this project and its alternatives: ``python -m benchmarks [--quick] [--json FILE]``.
 
-It prints a Markdown table. The row of a library that is not installed says so.
+It prints a Markdown table. The row of a library that is not installed says so. With ``truth`` as
+the first argument, attacks are graded in place of times, see ``benchmarks.truth``.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 # Otherwise JAX reserves most of a GPU's memory at once and leaves none to PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from benchmarks import attacks, network, timing
+from benchmarks import attacks, network, timing, truth
 
 CASES = {
     "block": ("block with noise", network.block),
@@ -28,6 +29,8 @@ CASES = {
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmarks with the given arguments and return the exit status."""
+    if argv[:1] == ["truth"]:
+        return truth.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="Tiny sizes: show that it runs.")
     parser.add_argument("--json", type=Path, help="File for every number, as JSON.")
