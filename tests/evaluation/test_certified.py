@@ -1,5 +1,6 @@
 """The conditions ``Certified`` and ``FourierMap`` of evaluations."""
 
+import dataclasses
 import types
 
 import jax
@@ -7,8 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.certification.test_certificates import GAUSSIAN, decoder, network, two, uniform
+from tests.certification.test_certificates import (
+    GAUSSIAN,
+    STABILISED,
+    decoder,
+    network,
+    two,
+    uniform,
+)
 from vone_jax import certification, diagnostics, evaluation, models, prng, v1
+from vone_jax.attacks import APGD
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
@@ -125,3 +134,42 @@ def test_the_suite_certifies_v1_where_it_has_noise_and_pixels_elsewhere(vonenet)
     assert first.pixel_noise == 0.25
     (fourier,) = suites.conditions(["fourier"], evaluation.Evaluation(base))
     assert fourier == evaluation.FourierMap(l2=3.5, size=27)
+
+
+def test_a_sandwich_closes_where_the_certificate_is_tight(monkeypatch):
+    """On a half-space behind stabilised noise, with the sensitivity near the image at hand."""
+    classifier = decoder(STABILISED, 2.0)
+    images, labels = jnp.repeat(uniform(), 3, axis=0), jnp.zeros(3, jnp.int32)
+    logits_fn = lambda keys, images: classifier.back_end(  # noqa: E731
+        keys, v1.noise_free_responses(classifier.front_end, images)
+    )
+    network = types.SimpleNamespace(logits_fn=logits_fn, model=None, variables=None)
+    monkeypatch.setattr(certification, "from_model", lambda model, variables: classifier)
+    plain, near = (
+        certification.certify(KEY, classifier, images, 200, 2000, local=local, progress=False).l2
+        for local in (False, True)
+    )
+    # The first radius is beyond what the sensitivity of all images certifies.
+    first, beyond = (max(1.1 * plain.max(), 0.8 * near.min()), 2.2 * near.max())
+    assert first < near.min()
+    attack = APGD("l2", first, **WEAK)
+    strongest = (attack, dataclasses.replace(attack, eps=beyond))
+    condition = evaluation.Sandwich(strongest, draws=2000, choose=200)
+    summary, arrays = measured(condition, network, images, labels)
+    assert at_radii(summary, "certified accuracy") == [1.0, 0.0]
+    assert at_radii(summary, "accuracy under attack") == [1.0, 0.0]
+    assert at_radii(summary, "distance") == [0.0, 0.0] and not summary.warnings
+    # What neither the proof nor the attack decides is the distance.
+    open_ = condition.numbers(arrays | {"radius": np.array([0.0, 2.0, 2.0]) * first})
+    assert at_radii(open_, "distance")[0] == pytest.approx(1 / 3)
+    broken = condition.numbers(arrays | {"radius": 2 * beyond * np.ones(3)})
+    assert len(broken.warnings) == 1 and "3 of 3" in broken.warnings[0]
+
+
+def test_the_suite_of_the_sandwich_has_the_strongest_attack_at_each_radius(vonenet):
+    given = evaluation.Evaluation(vonenet, norm="l2", eps=(0.1, 0.2))
+    (made,) = suites.conditions(["sandwich"], given)
+    assert made.strongest == tuple(suites.worst_case("l2", eps, 10) for eps in (0.1, 0.2))
+    assert made.row == {"condition": "sandwich", "norm": "l2"}
+    with pytest.raises(ValueError, match="one norm, l2 or linf"):
+        suites.conditions(["sandwich"], dataclasses.replace(given, norm="l1"))

@@ -5,7 +5,7 @@ The imports below are the public names.
 
 # ruff: noqa: F401
 
-from vone_jax.evaluation.certified import Certified
+from vone_jax.evaluation.certified import Certified, Sandwich
 from vone_jax.evaluation.conditions import (
     Attacked,
     Clean,

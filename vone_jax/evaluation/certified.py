@@ -1,4 +1,4 @@
-"""The condition ``Certified``: proofs that no perturbation of a radius changes the answer.
+"""The conditions ``Certified`` and ``Sandwich``: proofs that no perturbation changes the answer.
 
 A certificate is about the vote over the noise. So an attack on the same vote stands beside it.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from vone_jax import arguments, certification, names, prng, results
 from vone_jax.arguments import Range
-from vone_jax.attacks import APGD
+from vone_jax.attacks import APGD, Attack
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.evaluation.conditions import Condition, Numbers, number
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
@@ -41,6 +42,8 @@ class Certified(Condition):
     """
 
     long: ClassVar[bool] = True
+    # Whether the sensitivity is that near the image at hand.
+    local: ClassVar[bool] = False
 
     radii: tuple[float, ...]
     norm: Literal["l2", "linf"] = "l2"
@@ -85,25 +88,7 @@ class Certified(Condition):
         else:
             classifier = certification.smooth_pixels(batch.logits_fn, self.pixel_noise)
             noisy = classifier.back_end
-        found = certification.certify(
-            batch.keys("judge"), classifier, batch.images, self.choose, self.draws, self.alpha,
-            progress=False,
-        )  # fmt: skip
-        vote = Protocol("fresh", 1, "vote", self.choose)
-        stands = []
-        for place, attack in enumerate(self.attacks):
-            keys = prng.fold(batch.example_keys, place)
-            own = dataclasses.replace(batch, protocol=vote, example_keys=keys, logits_fn=noisy)
-            images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
-            stands.append(np.asarray(own.judge(images)["right"]))
-        return {
-            "right": found.certified(batch.labels, 0.0)[:, None],
-            "predicted": found.prediction,
-            "votes": found.votes,
-            "lower bound": found.lower,
-            "radius": getattr(found, self.norm),
-            "right under attack": np.concatenate(stands, axis=1),
-        }
+        return _measured(self, batch, classifier, noisy)
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
@@ -119,11 +104,118 @@ class Certified(Condition):
                 number("certified accuracy", results.accuracy(certified[:, None]), eps=eps),
                 number("accuracy under APGD", results.accuracy(attacked[:, None]), eps=eps),
             ]
-            if broken := int(np.sum(certified & ~attacked)):
-                label = names.eps_label(self.norm, eps)
-                warnings.append(
-                    f"{broken} of {certified.sum()} answers that are certified at {label} did not "
-                    f"survive an attack of this radius. A share of {self.alpha:g} may be wrong; "
-                    "more of them contradict the proof."
-                )
+            warnings += _contradictions(self, eps, certified, attacked)
         return Numbers(measured, warnings=tuple(warnings))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sandwich(Condition):
+    """The truth about the vote over V1's noise, between a certificate and the strongest attack.
+
+    No perturbation of a radius can push the accuracy of the vote below the certified one, and the
+    attack found images at which it is as low as the accuracy under attack. The distance of the two
+    is the share of images about which neither says anything. The certificate is that of the image
+    at hand, see ``certification.local_sensitivity``; the images of the attack are judged with noise
+    of their own.
+
+    Attributes:
+      strongest: the attacks, one for each radius, all in the norm "l2" or "linf".
+      draws, choose, alpha: see ``Certified``.
+
+    Raises:
+      ValueError: if a field is out of range.
+    """
+
+    long: ClassVar[bool] = True
+    local: ClassVar[bool] = True
+
+    strongest: tuple[Attack, ...]
+    draws: int = 10_000
+    choose: Annotated[int, Range(2)] = 100
+    alpha: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.001
+
+    def __post_init__(self):
+        arguments.fields(self)
+        found = {attack.norm for attack in self.strongest}
+        if found not in ({"l2"}, {"linf"}):
+            raise ValueError(f"strongest must be attacks of one norm, l2 or linf, got {found}")
+
+    @property
+    def norm(self) -> str:
+        return self.strongest[0].norm
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return self.strongest
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"condition": "sandwich", "norm": self.norm}
+
+    def check(self, network: Network) -> None:
+        super().check(network)
+        if network.model is None:
+            raise ValueError(f"{network.name} is a function, so its sensitivity is not known")
+        certification.from_model(network.model, network.variables)
+
+    def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
+        classifier = certification.from_model(batch.network.model, batch.network.variables)
+        return _measured(self, batch, classifier, batch.logits_fn)
+
+    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+        right, radius = arrays["right"], arrays["radius"]
+        measured = [number("accuracy of the vote", results.accuracy(right))]
+        warnings = []
+        for attack, attacked in zip(self.attacks, arrays["right under attack"].T, strict=True):
+            eps = float(attack.eps)
+            certified = right[:, 0] & (radius > eps)
+            distance = results.paired_difference(attacked[:, None], certified[:, None])
+            measured += [
+                number("certified accuracy", results.accuracy(certified[:, None]), eps=eps),
+                number("accuracy under attack", results.accuracy(attacked[:, None]), eps=eps),
+                number("distance", distance, eps=eps),
+            ]
+            warnings += _contradictions(self, eps, certified, attacked)
+        return Numbers(measured, warnings=tuple(warnings))
+
+
+def _measured(
+    condition: Certified | Sandwich, batch: Batch, classifier: Any, noisy: LogitsFn
+) -> dict[str, jax.Array | np.ndarray]:
+    """The certificates of the images of a batch, and the votes on them under each attack.
+
+    ``noisy`` is the whole of ``classifier``, a function of images.
+    """
+    found = certification.certify(
+        batch.keys("judge"), classifier, batch.images, condition.choose, condition.draws,
+        condition.alpha, local=condition.local, progress=False,
+    )  # fmt: skip
+    vote = Protocol("fresh", 1, "vote", condition.choose)
+    stands = []
+    for place, attack in enumerate(condition.attacks):
+        keys = prng.fold(batch.example_keys, place)
+        own = dataclasses.replace(batch, protocol=vote, example_keys=keys, logits_fn=noisy)
+        images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
+        stands.append(np.asarray(own.judge(images)["right"]))
+    return {
+        "right": found.certified(batch.labels, 0.0)[:, None],
+        "predicted": found.prediction,
+        "votes": found.votes,
+        "lower bound": found.lower,
+        "radius": getattr(found, condition.norm),
+        "right under attack": np.concatenate(stands, axis=1),
+    }
+
+
+def _contradictions(
+    condition: Certified | Sandwich, eps: float, certified: np.ndarray, attacked: np.ndarray
+) -> list[str]:
+    """A warning if images that are certified did not survive the attack."""
+    broken = int(np.sum(certified & ~attacked))
+    if not broken:
+        return []
+    return [
+        f"{broken} of {certified.sum()} answers that are certified at "
+        f"{names.eps_label(condition.norm, eps)} did not survive an attack of this radius. A share "
+        f"of {condition.alpha:g} may be wrong; more of them contradict the proof."
+    ]

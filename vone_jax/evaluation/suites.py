@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from vone_jax import arguments, corruptions, files, names, results
 from vone_jax.attacks import APGD, FMN, PGD, Attack, AutoAttack, Square, Strongest
-from vone_jax.evaluation.certified import Certified
+from vone_jax.evaluation.certified import Certified, Sandwich
 from vone_jax.evaluation.conditions import (
     Attacked,
     Clean,
@@ -218,6 +218,12 @@ def _certified(evaluation: Evaluation) -> list[Condition]:
     return [Certified(radii(evaluation, norm, 4), norm, pixel_noise=None if of_v1 else 0.25)]
 
 
+def _sandwich(evaluation: Evaluation) -> list[Condition]:
+    """The strongest attack on the vote at each radius, above the certificate of V1's noise."""
+    norm, draws = evaluation.norm, evaluation.attack_draws
+    return [Sandwich(tuple(worst_case(norm, eps, draws) for eps in radii(evaluation, norm, 4)))]
+
+
 def _fourier(evaluation: Evaluation) -> list[Condition]:
     """The heat map of Yin et al. (2019), with their mean change of a pixel."""
     side = min(evaluation.network.image_shape[:2])
@@ -286,6 +292,9 @@ SUITES = {
         _minimal, "the smallest adversarial change (FMN): accuracy at nine radii", "3,100 (300)"
     ),
     "certified": Known(_certified, "certified radii, and APGD on the vote", "35,000"),
+    "sandwich": Known(
+        _sandwich, "certified radii near each image, and the strongest attack", "55,000"
+    ),
     "corruptions": Known(
         corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
         "ImageNet-C: 19 corruptions at 5 severities",

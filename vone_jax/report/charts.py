@@ -162,7 +162,8 @@ def _rows(
 
 def _at_zero(lines: Sequence[Line], first: Line) -> Line | None:
     """The line for radius 0 of a ladder: the vote for certificates, clean images for attacks."""
-    condition = first.row["condition"] if is_of(first.row, "certified") else "clean"
+    of_vote = is_of(first.row, "certified", "sandwich")
+    condition = first.row["condition"] if of_vote else "clean"
     same = ("noise", "decision", "tag")
     for line in lines:
         row = line.row

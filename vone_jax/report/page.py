@@ -74,7 +74,9 @@ def _script() -> Markup:
 
 
 # Kinds of conditions with a section, or with numbers that stand in the table of all numbers alone.
-_KNOWN = ("clean", "attack", "corruption", "minimal", "certified", "masking", "physiology")
+_KNOWN = (
+    "clean", "attack", "corruption", "minimal", "certified", "sandwich", "masking", "physiology",
+)  # fmt: skip
 
 
 def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vone_jax.results.row import Row, is_of
 # Numbers of the main table, and the order of the kinds of conditions in it. Other kinds, such as
 # one of the user's own, stand last.
 _ACCURACIES = ("accuracy", "certified accuracy", "mCE", "relative mCE")
-_KINDS = ("clean", "attack", "minimal", "certified", "mean over")
+_KINDS = ("clean", "attack", "minimal", "certified", "sandwich", "mean over")
 # Kinds whose accuracies stand in a section of their own.
 _APART = ("corruption", "metamers", "psychophysics", "critical bands", "physiology", "masking")
 # What replaces the network's own noise and the default decision.
@@ -118,7 +118,7 @@ def _label(row: Row) -> str:
 
 def _is_accuracy(row: Row) -> bool:
     """True for a number of the main table; of a certificate also the accuracies of its vote."""
-    of_vote = is_of(row, "certified") and row["number"].startswith("accuracy")
+    of_vote = is_of(row, "certified", "sandwich") and row["number"].startswith("accuracy")
     return (row["number"] in _ACCURACIES or of_vote) and not is_of(row, *_APART)
 
 
