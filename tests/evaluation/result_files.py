@@ -24,8 +24,10 @@ def roughly(measured):
 
 
 def numbers(rows):
-    """The numbers of rows by their names and radii, each with its interval."""
+    """The numbers of rows by their names and radii, each with its interval if it has one."""
     return {
-        (row.get("number"), row.get("eps")): [row.get(n) for n in ("value", "low", "high")]
+        (row.get("number"), row.get("eps")): [
+            row[name] for name in ("value", "low", "high") if row.get(name) is not None
+        ]
         for row in rows
     }

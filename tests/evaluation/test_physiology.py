@@ -282,6 +282,7 @@ def test_several_trials_are_made_with_noise(job):
 
 
 @pytest.mark.slow
+@pytest.mark.extras
 def test_recordings_of_the_layer_itself_are_explained(job, network, tmp_path):
     """Neurons that are the main directions of the layer's responses, with a little noise."""
     pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: neural)")

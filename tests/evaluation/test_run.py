@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation import tiny
-from tests.evaluation.result_files import roughly
+from tests.evaluation.result_files import numbers, roughly
 from vone_jax import attacks, corruptions, data, evaluation, models, results, v1
 from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
@@ -41,11 +41,6 @@ def contents(directory, name):
     for field in ("started", "wall_seconds"):
         del record["provenance"][field]
     return record, (directory / f"{name}.npz").read_bytes()
-
-
-def numbers(result):
-    """The numbers of a result, with their intervals."""
-    return {row["number"]: {n: row.get(n) for n in ("value", "low", "high")} for row in result.rows}
 
 
 class Stop(Exception):
@@ -206,7 +201,7 @@ def test_batch_size_and_devices_change_nothing(network, tmp_path):
             made.append(evaluation.evaluate(plan, condition))
     for result, reference in zip(made[3:], made[:3], strict=True):
         assert result.name == reference.name
-        assert numbers(result) == roughly(numbers(reference))
+        assert numbers(result.rows) == roughly(numbers(reference.rows))
         for field, values in reference.arrays.items():
             if np.issubdtype(values.dtype, np.floating):
                 np.testing.assert_allclose(result.arrays[field], values, rtol=1e-5, atol=1e-6)
