@@ -214,7 +214,8 @@ def _key(module: nn.Module, noise: Noise, stream: str, key: jax.Array | None) ->
     """The argument ``key``, or the key in ``rngs``.
 
     Of several blocks in one module, the first draws what it draws alone. The keys of the others
-    contain their paths.
+    contain their paths. So do the keys of blocks within a lifted transformation of a module, such
+    as ``nn.remat(VOneBlock)``, where Flax hides the blocks outside.
     """
     if key is not None:
         return key
@@ -225,9 +226,10 @@ def _key(module: nn.Module, noise: Noise, stream: str, key: jax.Array | None) ->
     # The only leaf of the stream is the key that the caller passed. ``make_rng`` would always fold
     # the path of the module into it, and a block would draw other noise alone than in a network.
     (passed,) = jax.tree.leaves(scope.rngs["noise"])
-    if _FIRST.setdefault(scope.root, {}).setdefault(stream, scope.path) == scope.path:
-        return passed
-    return prng.stream(passed, "/".join(scope.path))
+    # The root of a lifted transformation is the module that it transforms.
+    lifted = bool(scope.root.path)
+    first = _FIRST.setdefault(scope.root, {}).setdefault(stream, scope.path) == scope.path
+    return passed if first and not lifted else prng.stream(passed, "/".join(scope.path))
 
 
 class NoisyBlock(nn.Module):
