@@ -68,16 +68,17 @@ class CriticalBands(Condition):
             return Numbers([], warnings=warnings)
         centres = arrays["centres"][0].astype(float)
         steps = len(self.deviations)
-        shares = right.mean(axis=2, dtype=np.float64)
-        thresholds = _thresholds(shares.mean(axis=0), steps)
+        accuracies = right.mean(axis=2, dtype=np.float64)
+        thresholds = _thresholds(accuracies.mean(axis=0), steps)
         channel = None
-        if shares[:, 0].mean() > 0.5:
+        if accuracies[:, 0].mean() > 0.5:
             channel = fit_channel(thresholds, steps, centres[0])
         measured = [number("accuracy without noise", results.accuracy(right[:, 0]))]
-        draws = np.random.default_rng(0).integers(len(shares), size=(_SAMPLES, len(shares)))
+        count = len(accuracies)
+        samples = np.random.default_rng(0).integers(count, size=(_SAMPLES, count))
         sampled = [
-            fit_channel(_thresholds(shares[rows].mean(axis=0), steps), steps, centres[0])
-            for rows in draws
+            fit_channel(_thresholds(accuracies[rows].mean(axis=0), steps), steps, centres[0])
+            for rows in samples
             if channel is not None
         ]
         for place, name in enumerate(("bandwidth", "centre")):
@@ -90,12 +91,12 @@ class CriticalBands(Condition):
         details = {
             "centres": centres.tolist(),
             "deviations": list(self.deviations),
-            "accuracy": shares[:, 1:].mean(axis=0).reshape(-1, steps).tolist(),
+            "accuracy": accuracies[:, 1:].mean(axis=0).reshape(-1, steps).tolist(),
             "steps": thresholds.tolist(),
             "channel": channel,
             "images": len(right),
         }
-        return Numbers(measured, details, (*warnings, *_doubts(shares, thresholds, steps)))
+        return Numbers(measured, details, (*warnings, *_doubts(accuracies, thresholds, steps)))
 
 
 def _thresholds(accuracy: np.ndarray, steps: int) -> np.ndarray:
@@ -137,9 +138,9 @@ def fit_channel(
     return float(width), float(lowest * 2**middle), float(height)
 
 
-def _doubts(shares: np.ndarray, thresholds: np.ndarray, steps: int) -> list[str]:
+def _doubts(accuracies: np.ndarray, thresholds: np.ndarray, steps: int) -> list[str]:
     """Warnings about a channel that the noise did not measure."""
-    if shares[:, 0].mean() <= 0.5:
+    if accuracies[:, 0].mean() <= 0.5:
         return ["Less than half are right without noise, so there are no thresholds."]
     if np.ptp(thresholds) == 0:
         return ["All bands have the same threshold, so there is no channel: change the deviations."]

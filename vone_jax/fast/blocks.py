@@ -61,8 +61,10 @@ def correlate_blocks(
         blocks = _blocks_of_images(images, stride)
         before = -(-(size // 2) // stride)
         # JAX refuses a convolution without kernels.
-        used = tuple(_blocks_of_kernel(kernel, stride) for kernel in kernels if kernel.shape[-1])
-        results = iter(_correlate(blocks, used, before, precision))
+        by_block = tuple(
+            _blocks_of_kernel(kernel, stride) for kernel in kernels if kernel.shape[-1]
+        )
+        results = iter(_correlate(blocks, by_block, before, precision))
         nothing = jnp.zeros((*blocks.shape[:3], 0), images.dtype)
         return [next(results) if kernel.shape[-1] else nothing for kernel in kernels]
 

@@ -174,14 +174,14 @@ def with_straight_through_relus(function: Function) -> Function:
     @functools.wraps(function)
     def rewritten(*arguments: Any) -> Any:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        jaxpr, _ = _straight(program.jaxpr, [True] * len(program.jaxpr.outvars), None)
+        jaxpr, _ = _with_estimators(program.jaxpr, [True] * len(program.jaxpr.outvars), None)
         results = jaxpr_as_fun(ClosedJaxpr(jaxpr, program.consts))(*jax.tree.leaves(arguments))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return cast(Function, rewritten)
 
 
-def _straight(
+def _with_estimators(
     jaxpr: Any, outputs: Sequence[bool], inputs: Sequence[bool] | None
 ) -> tuple[Any, list[bool]]:
     """Rewrite the ReLUs from which some outputs come.
@@ -198,14 +198,14 @@ def _straight(
     for equation in reversed(jaxpr.eqns):
         if not placed.isdisjoint(equation.outvars):
             wanted = [v in placed for v in equation.outvars]
-            equation, before = _straight_equation(equation, wanted, depending)
+            equation, before = _with_estimator(equation, wanted, depending)
             placed |= before & depending
         equations.append(equation)
     found = jaxpr if equations == jaxpr.eqns[::-1] else jaxpr.replace(eqns=equations[::-1])
     return found, [v in placed for v in jaxpr.invars]
 
 
-def _straight_equation(
+def _with_estimator(
     equation: JaxprEqn, wanted: list[bool], depending: set[Any]
 ) -> tuple[JaxprEqn, set[Any]]:
     """Rewrite an equation of which some results are wanted; return what else to go back to."""
@@ -227,7 +227,7 @@ def _straight_equation(
     varying = [not isinstance(v, Literal) and v in depending for v in operands]
     rewritten, before = [], set()
     for program in several:
-        inner, reached = _straight(_inner(program), wanted, varying)
+        inner, reached = _with_estimators(_inner(program), wanted, varying)
         is_open = isinstance(program, Jaxpr)
         rewritten.append(inner if is_open else program.replace(jaxpr=inner))
         before |= {v for v, on in zip(operands, reached, strict=True) if on}

@@ -254,17 +254,17 @@ def pools_of_bank(
     )
     deviation = np.append(extent, settings.local_extent)
     deviation = np.maximum(np.minimum(deviation, settings.largest_extent) * density, _NARROWEST)
-    used, shares = _between(np.log2(deviation))
+    nodes, node_shares = _between(np.log2(deviation))
     own = 2.0 * settings.own * _quantiles(len(field), seed, "own")
-    around = (1.0 - own - settings.local) * shares[:, None, :-1] * tuned.T
-    around += settings.local * shares[:, None, -1:] * untuned.T
+    around = (1.0 - own - settings.local) * node_shares[:, None, :-1] * tuned.T
+    around += settings.local * node_shares[:, None, -1:] * untuned.T
     return SurroundPools(
         settings=settings,
         density=density,
         num_simple=num_simple,
         amplitude=(gain * amplitude).astype(np.float32),
         own=own.astype(np.float32),
-        deviations=tuple((2.0**used).tolist()),
+        deviations=tuple((2.0**nodes).tolist()),
         to_maps=to_maps.astype(np.float32),
         weights=around.astype(np.float32),
     )
