@@ -9,6 +9,7 @@ misclassify takes part in no later run.
 time, and packs those that still resist into full calls. Both make the same runs and choices.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -110,7 +111,9 @@ class _CleanImages(NamedTuple):
         return (images,)
 
 
-class _Rule(NamedTuple):
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Rule:
     """How the images of several runs are compared.
 
     Attributes:
@@ -288,7 +291,8 @@ def run(member: AnyAttack, number: Array, logits_fn: LogitsFn, batch: _Batch) ->
     return jax.lax.stop_gradient(_run(member, number, logits_fn, batch))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
+@fast.in_fast_layout
 def keep_strongest(
     rule: _Rule,
     found: tuple[Images, ...],
@@ -297,13 +301,8 @@ def keep_strongest(
     batch: _Batch,
 ) -> Best:
     """Return the strongest images so far as a compiled function."""
-
-    @fast.in_fast_layout
-    def kept(found: tuple[Images, ...], logits_fn: LogitsFn, batch: _Batch) -> Best:
-        logits_fn = classifier.checked(logits_fn, batch.keys, batch.images)
-        return _keep_strongest(rule, found, place, logits_fn, batch)
-
-    return kept(found, logits_fn, batch)
+    logits_fn = classifier.checked(logits_fn, batch.keys, batch.images)
+    return _keep_strongest(rule, found, place, logits_fn, batch)
 
 
 def _check_like(images: Images, adversarial: Any, member: AnyAttack) -> None:
