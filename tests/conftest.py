@@ -1,8 +1,10 @@
 """Strict settings for every test, made before JAX starts its backend."""
 
 import contextlib
+import ctypes
 import gc
 import os
+import platform
 import re
 import resource
 import sys
@@ -117,9 +119,21 @@ def reads_within_the_clone(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_module():
-    """Forget what was compiled for a module: the programs of all tests take 5 GB."""
+    """Forget what was compiled for a module, and give its memory back: all programs take 5 GB."""
     yield
     jax.clear_caches()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_goes_back():
+    """Commands that run within a test do not make the process of all tests keep its memory."""
+    from vone_jax import fast
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "keep_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
