@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+import types
 
 import jax
 import pytest
@@ -52,3 +54,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     run = runs.load_run(tmp_path)
     assert run.model.v1 == run.experiment.model.v1
     assert config["parameters"] == sum(x.size for x in jax.tree.leaves(run.variables["params"]))
+
+
+def test_the_error_of_a_checkpoint_is_one_line(monkeypatch):
+    """TensorStore tells a closed event loop of every other write: 900 lines for a full quota."""
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    train.end_in_one_line()
+    for message in ("Event loop is closed", "something else"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))
+    assert [str(each.exc_value) for each in reported] == ["something else"]

@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -98,9 +98,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
         mesh.check_jax()
-        # Orbax's threads log each error with its traceback. The run ends with it in one line.
-        for library in ("absl", "asyncio"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)
+        end_in_one_line()
         experiment = arguments.experiment
         run_dir = arguments.run_dir or f"runs/{experiment.name}"
         on_log = None if arguments.on_log is None else files.imported(arguments.on_log)
@@ -131,6 +129,23 @@ def main(argv: Sequence[str]) -> int:
         evaluate = f"{names.command('eval.py')} {shlex.quote(run_dir)}"
         print(f"evaluate it: {evaluate}")
     return cli.FINISHED
+
+
+def end_in_one_line() -> None:
+    """Leave out what libraries print beside the error of a checkpoint, with which the run ends.
+
+    Orbax's threads log each error with its traceback. TensorStore tells the end of every other
+    write to an event loop that Orbax has closed by then, and prints that this failed.
+    """
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others
 
 
 def _short_help(config: str, experiment: training.Experiment) -> str:
