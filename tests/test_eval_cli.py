@@ -16,10 +16,8 @@ import pytest
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.photographs import write_photographs
-from tests.results import built
 from vone_jax import evaluation, results, runs
 from vone_jax.cli import evaluate as program
-from vone_jax.evaluation.suites import GROUPS, SUITES
 from vone_jax.network import NetworkError
 
 
@@ -110,48 +108,6 @@ def test_where_the_noise_is_can_be_chosen(run_dir):
         ("frozen", None): 1, (None, "frozen"): 1, (None, "none"): 1,
     }  # fmt: skip
     assert len({each.name for each in found.values()}) == 6
-
-
-def test_warnings_come_last(run_dir, capsys):
-    assert program.main([str(run_dir), *LINF, "--examples", "1"]) == 0
-    said = capsys.readouterr().err
-    places = list(
-        map(said.index, ("attack-pgd-linf-0.05-2-steps: accuracy", "warning: attack-pgd"))
-    )
-    assert places == sorted(places)
-
-
-def test_help_fits_on_a_screen_and_suites_say_what_they_cost(capsys):
-    with pytest.raises(SystemExit):
-        program.main(["--help"])
-    shown = capsys.readouterr().out
-    assert len(shown.splitlines()) <= 60 and "None" not in shown
-    assert program.main(["--suite", "help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    for name in (*SUITES, *GROUPS):
-        assert sum(line.split()[0] == name for line in lines) == 1
-
-
-def test_numbers_of_every_kind_are_printed():
-    checks = [{"verdict": "pass", "question": "Does it?", "meaning": "It does."}]
-    made = [
-        built.result({"condition": "masking"}, {"checks: pass": {"value": 14}}),
-        built.result({"condition": "minimal"}, {"median distance": {}, "accuracy": built.INTERVAL}),
-        built.result(
-            {"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.61234}}
-        ),
-        built.result({"condition": "front end"}),
-    ]
-    made[0].details["checks"] = checks
-    assert [program.line(each) for each in made] == [
-        "masking: checks: pass 14, 12.5 s",
-        "minimal: median distance none, 12.5 s",
-        "physiology-v1: mean score 0.6123, 12.5 s",
-        "front-end: done, 12.5 s",
-    ]
-    text = program.summary(made)
-    assert "pass    Does it? It does." in text
-    assert re.search(r"minimal +accuracy +50.0 % +40.0 to 60.0 %", text)
 
 
 @pytest.mark.slow

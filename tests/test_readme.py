@@ -21,7 +21,6 @@ from vone_jax.cli import evaluate, train
 from vone_jax.evaluation import physiology, scoring
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 
 
 def names_of(document, **names):
@@ -56,17 +55,6 @@ def test_files_that_a_document_names_are_there(document):
     commands = re.findall(r"\bsh (\w+\.sh)|python (\w+\.py)", text)
     scripts = [ROOT / name for match in commands for name in match if name]
     assert all(named.exists() for named in links + scripts), links + scripts
-
-
-def test_the_readme_has_its_two_commands():
-    assert "\nsh quickstart.sh" in README and "\nsh test.sh" in README
-
-
-def test_configs_that_the_guide_names_are_there():
-    guide = (ROOT / "docs" / "guide.md").read_text()
-    configs = re.findall(r"python train\.py (\w+/\w+)", guide)
-    assert configs
-    assert all((ROOT / "configs" / f"{name}.py").exists() for name in configs)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from tests.photographs import write_photographs
-from vone_jax import data, mesh, models, names, training, v1
+from vone_jax import data, mesh, models, training, v1
 from vone_jax.cli import train
 from vone_jax.training.parts import check_patterns
 from vone_jax.training.step import initial_state
@@ -35,27 +35,6 @@ def planned(monkeypatch):
 
     monkeypatch.setattr(training, "train", record)
     return calls
-
-
-def test_the_script_is_the_same_command():
-    command = [sys.executable, "train.py"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (result.stdout, result.returncode) == ("", 2)
-    assert "quickstart/vone_resnet18" in result.stderr
-
-
-def test_help_for_a_config_lists_fields_with_their_values(capsys):
-    assert train.main(["tiny_imagenet/vone_resnet18", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= 100
-    assert "--model.image-size 64" in text and "--help-all" in text
-    with pytest.raises(SystemExit, match="0"):
-        train.main(["tiny_imagenet/vone_resnet18", "--help-all"])
-    text = capsys.readouterr().out
-    for field in ("--optimizer.learning-rate", "--optimizer.schedule.patience", "--model.v1.k-exc"):
-        assert field in text
-    assert "--model.v1.noise.scale" in text and "0.286" in text
-    assert all(name in text for name in models.NAMES if not names.prefix(name))
 
 
 def test_overrides_reach_the_experiment(planned, capsys):
@@ -163,13 +142,6 @@ def test_what_a_config_says_stays_and_a_contradiction_is_named(planned, capsys):
     with pytest.raises(SystemExit):
         train.main(["quickstart/vone_resnet18", "--model.image-size", "64"])
     assert "image_size is 64, but v1.image_size is 28" in capsys.readouterr().err
-
-
-def test_the_run_directory_is_named_after_the_experiment(planned):
-    assert train.main(["quickstart/resnet18"]) == 0
-    assert planned[0][1] == "runs/quickstart-resnet18"
-    assert train.main(["quickstart/resnet18", "--name", "mine"]) == 0
-    assert planned[1][1] == "runs/mine"
 
 
 @pytest.mark.parametrize(
