@@ -399,12 +399,13 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
 
     rows = [row for row in rows if row["truth_low"] == row["truth_high"]]
     names = list(dict.fromkeys((row["package"], row["attack"]) for row in rows))
+    names.sort(key=lambda name: list(PACKAGES).index(name[0]))
     networks = list(dict.fromkeys((row["network"], row["norm"]) for row in rows))
     figure, axes = plt.subplots(1, 2, figsize=(12, 0.32 * len(names) + 1.6), sharey=True)
     words = {"linf": "L∞", "l2": "L2", "l1": "L1"}
     for axis, column, title in (
-        (axes[0], "reported", "accuracy reported − truth, points"),
-        (axes[1], "exact", "exact accuracy of the images returned − truth, points"),
+        (axes[0], "reported", "reported accuracy − truth, points"),
+        (axes[1], "exact", "exact accuracy of the images − truth, points"),
     ):
         axis.axvline(0, color="black", linewidth=0.8)
         for place, (network, norm) in enumerate(networks):
@@ -421,11 +422,11 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
     axes[0].set_yticks(range(len(names)), [f"{package}: {attack}" for package, attack in names])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="upper center", ncol=5, frameon=False, fontsize=8
     )
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.8 / figure.get_figheight()))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()), w_pad=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
