@@ -61,7 +61,7 @@ _NETWORKS = {
     "vit_b16": "ViT-B",
     "deit_s16": "DeiT-S",
     "convnext_t": "ConvNeXt-T",
-    "small_cnn": "small CNN",
+    "small_cnn": "SmallCNN",
 }
 
 

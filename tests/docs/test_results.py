@@ -11,7 +11,16 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 SETS = {
     name: pd.read_csv(DOCS / "results" / f"{name}.csv")
-    for name in ("first", "second", "third", "fourth", "fifth", "certified", "perception")
+    for name in (
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "certified",
+        "perception",
+        "adversarial",
+    )
 }
 VALUES = {
     name: {(row.network, row.result, row.number): row.value for row in frame.itertuples()}
@@ -100,6 +109,35 @@ def test_accuracies_are_those_of_the_frame(key):
             values = [measure(of, label, column) for label in seeds(of, stem)]
             spread = [np.std(values, ddof=1)] if "±" in cell else []
             check(cell, [np.mean(values), *spread])
+
+
+ADVERSARIAL = {
+    "base": "base-clean-0", "VOneNet": "vone-clean-0",
+    "base, PGD": "base-pgd-0.1-0", "VOneNet, PGD": "vone-pgd-0.1-0",
+    "base, TRADES": "base-trades-0.1-0", "VOneNet, TRADES": "vone-trades-0.1-0",
+}  # fmt: skip
+
+
+def test_the_tables_of_adversarial_training():
+    frame = SETS["adversarial"]
+    frame = frame[frame["number"] == "accuracy"].set_index(["network", "result"])
+
+    def numbers(label, column, interval):
+        radius = {**RADII, "8/255": "0.03137", "0.1": "0.1"}.get(column)
+        result = f"attack-strongest-of-pgd-apgd-linf-{radius}" if radius else "validation"
+        row = frame.loc[label, result]
+        return [100 * row[name] for name in ("value", "low", "high")[: 3 if interval else 1]]
+
+    heading = "Does V1 add to adversarial training?"
+    for row in table(heading, "network", "clean"):
+        label = ADVERSARIAL[row.pop("network")]
+        for column, cell in row.items():
+            if cell == "not run":
+                continue
+            if column == "mean of the 15":
+                check(cell, [measure("adversarial", label, column)])
+            else:
+                check(cell, numbers(label, column, "to" in cell))
 
 
 def test_what_is_certified_is_never_above_what_an_attack_leaves():
