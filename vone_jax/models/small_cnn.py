@@ -8,13 +8,14 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vone_jax.models import layers
 
 
 def _conv(
     x: layers.Maps, features: int, name: str, dtype: layers.Dtype = jnp.float32
-) -> layers.Maps:
+) -> Float[Array, "n h2 w2 {features}"]:
     """A 4x4 convolution of stride 2 with bias, then ReLU; a submodule of the caller."""
     x = layers.conv(
         features, 4, 2, padding=1, use_bias=True, dtype=dtype, name=name,
