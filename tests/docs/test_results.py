@@ -20,6 +20,7 @@ SETS = {
         "certified",
         "perception",
         "adversarial",
+        "drawings",
     )
 }
 VALUES = {
@@ -61,6 +62,26 @@ TABLES = {
     ),
     ("A surround", "network", "clean"): ("fifth", "vone vone-surround"),
 }  # fmt: skip
+
+# First cell of a row of the table of drawings -> its result.
+DRAWINGS = {
+    "new things": "clean-new_things",
+    "known things in a new style": "clean-new_style",
+    "new things in a new style": "clean-new_things_new_style",
+    "training drawings": "clean-train",
+    "grey": "recoloured-grey",
+    "hue turned by 60": "recoloured-hue-60",
+    "hue turned by 180": "recoloured-hue-180",
+    "red and blue exchanged": "recoloured-channels",
+    "nine corruptions, severity 3": "corruptions-quick",
+    "gaussian noise": "corruption-gaussian-noise-severity-3",
+    "defocus blur": "corruption-defocus-blur-severity-3",
+    "contrast": "corruption-contrast-severity-3",
+    "brightness": "corruption-brightness-severity-3",
+    "L-infinity 1/255": "attack-strongest-of-pgd-apgd-linf-0.003922",
+    "L-infinity 4/255": "attack-strongest-of-pgd-apgd-linf-0.01569",
+    "L-infinity 16/255": "attack-strongest-of-pgd-apgd-linf-0.06275",
+}
 
 
 def measure(of, network, column):
@@ -138,6 +159,24 @@ def test_the_tables_of_adversarial_training():
                 check(cell, [measure("adversarial", label, column)])
             else:
                 check(cell, numbers(label, column, "to" in cell))
+
+
+def test_the_table_of_drawings_is_that_of_the_frames():
+    frame = SETS["drawings"].set_index(["network", "result"])
+    between = pd.read_csv(DOCS / "results" / "differences.csv").query("set == 'drawings'")
+    between = between.set_index("number")[["value", "low", "high"]]
+    rows = table("What one seed shows", "measure")
+    assert [row["measure"] for row in rows] == list(DRAWINGS)
+    for row in rows:
+        result = DRAWINGS[row["measure"]]
+        for column, network in (("base", "base-0"), ("VOneNet", "vone-0")):
+            if row[column] == "not run":
+                assert (network, result) not in frame.index
+                continue
+            found = frame.loc[(network, result)]
+            check(row[column], [100 * found[name] for name in ("value", "low", "high")])
+            check(row["images"], [found["images"]])
+        check(row["difference"], between.loc[result] if result in between.index else [])
 
 
 def test_what_is_certified_is_never_above_what_an_attack_leaves():
