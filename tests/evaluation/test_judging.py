@@ -87,23 +87,52 @@ def test_the_coin_survives_autoattack():
 @pytest.mark.slow
 def test_decisions_of_several_draws():
     """Three draws and three classes, worked out by hand."""
+
+    def decide(logits, rule):
+        return jnp.argmax(judging.preference(logits, rule), axis=-1)
+
     logits = jnp.log(jnp.asarray([
         [[0.5, 0.4, 0.1]], [[0.5, 0.4, 0.1]], [[0.001, 0.4, 0.599]],
     ]))  # fmt: skip
-    assert judging.decide(logits, "vote") == 0
-    assert judging.decide(logits, "mean_probability") == 1  # .334, .4, .266
-    assert judging.decide(logits, "mean_logits") == 1
+    assert decide(logits, "vote") == 0
+    assert decide(logits, "mean_probability") == 1  # .334, .4, .266
+    assert decide(logits, "mean_logits") == 1
     # One draw of overwhelming logits decides their mean, not the mean probability.
     certain = logits.at[2].multiply(20.0)
-    assert judging.decide(certain, "mean_logits") == 2
+    assert decide(certain, "mean_logits") == 2
     # Nor the vote, although its class is the most probable.
-    assert judging.decide(certain, "vote") == 0 != judging.decide(certain, "mean_probability")
+    assert decide(certain, "vote") == 0 != decide(certain, "mean_probability")
     # Two against two: the more probable wins, not the lower number.
     tied = jnp.log(jnp.asarray([[[0.5, 0.4, 0.1]], [[0.01, 0.39, 0.6]]]))
-    assert judging.decide(tied, "vote") == 2
+    assert decide(tied, "vote") == 2
     # However little more: four votes each, and 1e-7 between the probabilities.
     near = jnp.asarray(4 * [[[2.0, 0.0, 0.0]], [[0.0, 2.0 + 1e-6, 0.0]]])
-    assert judging.decide(near, "vote") == 1
+    assert decide(near, "vote") == 1
+
+
+def test_the_top_five_of_each_decision_are_counted_where_there_are_many_classes():
+    """Logits that order the classes by their number, behind noise that swaps two of them."""
+
+    def ordered(classes):
+        def logits_fn(keys, images):
+            logits = jnp.broadcast_to(-jnp.arange(classes, dtype=jnp.float32), (12, classes))
+            swapped = logits.at[:, 4].set(logits[:, 5]).at[:, 5].set(logits[:, 4])
+            coin = jax.vmap(jax.random.bernoulli)(keys)[:, None]
+            return jnp.where(coin, swapped, logits)
+
+        return Partial(logits_fn)
+
+    labels, images = jnp.arange(12) % 11, jnp.zeros((12, 2, 2, 1))
+    keys = prng.example_keys(KEY, 12)
+    for decision, averaged in (("single", 1), ("mean_logits", 3), ("vote", 3)):
+        protocol = evaluation.Protocol("fresh", 40, decision, averaged)
+        judged = judging.judge(ordered(11), keys, images, labels, protocol)
+        share = np.asarray(judged["right in top 5"]).mean(axis=1)
+        np.testing.assert_array_equal(share[[0, 1, 2, 3, 11]], 1.0)
+        np.testing.assert_array_equal(share[6:11], 0.0)
+        assert 0.2 < share[4] < 0.8 and 0.2 < share[5] < 0.8
+        np.testing.assert_array_equal(judged["right"].mean(axis=1), labels == 0)
+    assert "right in top 5" not in judging.judge(ordered(10), keys, images, labels % 10, protocol)
 
 
 @pytest.mark.slow

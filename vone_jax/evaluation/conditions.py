@@ -177,7 +177,7 @@ class Judged(Condition):
         return batch.judge(images) | stored
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
-        return Numbers(accuracy_numbers(arrays["right"]))
+        return Numbers(judged_numbers(arrays))
 
 
 def _calibration(scores: np.ndarray) -> list[Number]:
@@ -212,6 +212,14 @@ def accuracy_numbers(right: np.ndarray) -> list[Number]:
     return measured
 
 
+def judged_numbers(arrays: Mapping[str, np.ndarray]) -> list[Number]:
+    """The numbers of judged images, with the top-5 accuracy where there are many classes."""
+    measured = accuracy_numbers(arrays["right"])
+    if "right in top 5" in arrays:
+        measured.append(number("top-5 accuracy", results.accuracy(arrays["right in top 5"])))
+    return measured
+
+
 @dataclasses.dataclass(frozen=True)
 class Clean(Judged):
     """The images as they are."""
@@ -222,7 +230,7 @@ class Clean(Judged):
         return batch.images, {}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
-        return Numbers(accuracy_numbers(arrays["right"]) + _calibration(arrays["scores"]))
+        return Numbers(judged_numbers(arrays) + _calibration(arrays["scores"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +289,7 @@ class Attacked(Judged):
             won = Counter(arrays["winner"].tolist())
             told = [*map(repr, self.attack.attacks), "the image itself"]
             details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
-        return Numbers(accuracy_numbers(arrays["right"]), details, tuple(warnings))
+        return Numbers(judged_numbers(arrays), details, tuple(warnings))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,8 @@ from vone_jax.v1 import Noise
 
 # The number of draws that are computed at a time. It changes only memory and speed.
 _DRAWS_AT_ONCE = 10
+# Among so many classes, or fewer, the top five say little.
+_FEW_CLASSES = 10
 
 # The noise of the network while it is attacked. "same": as at evaluation. "none": switched off, and
 # on again for the judgement, the deterministic-surrogate control. "frozen": one draw for each
@@ -286,10 +288,11 @@ def judge(
       protocol: number of decisions, and the draws in each.
 
     Returns:
-      ``right``, which decisions are right, booleans (N, R); ``loss`` of each example, (N,): the
-      mean cross-entropy of the single draws, whatever the decision uses; ``predicted``, the class
-      of the highest mean probability over all draws, (N,); and ``scores`` of the calibration after
-      some of the decisions, see ``diagnostics``.
+      ``right``, which decisions are right, booleans (N, R); with more than ten classes ``right in
+      top 5``, in which the label is among the first five classes; ``loss`` of each example, (N,):
+      the mean cross-entropy of the single draws, whatever the decision uses; ``predicted``, the
+      class of the highest mean probability over all draws, (N,); and ``scores`` of the calibration
+      after some of the decisions, see ``diagnostics``.
     """
     averaged = protocol.averaged
 
@@ -297,15 +300,19 @@ def judge(
         numbers = number * averaged + jnp.arange(averaged, dtype=jnp.uint32)
         logits = _logits(logits_fn, keys, images, numbers)
         loss = jnp.mean(losses.cross_entropy(logits, labels), axis=0)
-        decision = decide(logits, protocol.decision).astype(labels.dtype)
-        return decision == labels, loss, diagnostics.average_draws(logits, labels)
+        scores = preference(logits, protocol.decision)
+        right = {"right": jnp.argmax(scores, axis=-1).astype(labels.dtype) == labels}
+        if scores.shape[-1] > _FEW_CLASSES:
+            _, five = lax.top_k(scores, 5)
+            right["right in top 5"] = jnp.any(five.astype(labels.dtype) == labels[:, None], axis=1)
+        return right, loss, diagnostics.average_draws(logits, labels)
 
     at_once = max(1, min(protocol.draws, _DRAWS_AT_ONCE // averaged))
     numbers = jnp.arange(protocol.draws, dtype=jnp.uint32)
     right, loss, averages = jax.lax.map(one_decision, numbers, batch_size=at_once)
     probability, *_ = averages
     return {
-        "right": right.T,
+        **{name: each.T for name, each in right.items()},
         "loss": jnp.mean(loss, axis=0),
         "predicted": jnp.argmax(jnp.mean(probability, axis=0), axis=-1).astype(jnp.int32),
         "scores": diagnostics.score_averages(
@@ -314,18 +321,22 @@ def judge(
     }
 
 
-def decide(logits: jax.Array, decision: str) -> jax.Array:
-    """The class (N,) that a rule of ``DECISIONS`` makes of the logits (K, N, C) of K draws."""
+def preference(logits: jax.Array, decision: str) -> jax.Array:
+    """What a rule of ``DECISIONS`` makes of the logits (K, N, C) of K draws, (N, C).
+
+    The decision is the class with the largest value.
+    """
+    if decision == "single":
+        return logits[0]
+    if decision == "mean_logits":
+        return jnp.mean(logits, axis=0)
     probability = jnp.mean(jax.nn.softmax(logits), axis=0)
     if decision == "mean_probability":
-        return jnp.argmax(probability, axis=-1)
-    if decision == "vote":
-        cast = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
-        votes = jnp.sum(cast, axis=0)
-        # Among classes with equal votes, the highest probability wins.
-        most = votes == jnp.max(votes, axis=-1, keepdims=True)
-        return jnp.argmax(jnp.where(most, probability, -1.0), axis=-1)
-    return jnp.argmax(jnp.mean(logits, axis=0), axis=-1)
+        return probability
+    classes = logits.shape[-1]
+    votes = jnp.sum(jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes, dtype=jnp.int32), axis=0)
+    # Among classes with equal votes, the highest probability wins.
+    return votes * classes - jnp.argsort(jnp.argsort(-probability))
 
 
 def _logits(
