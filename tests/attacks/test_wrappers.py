@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
 from vone_jax import mesh as meshes
-from vone_jax.attacks import PGD, InBatches, Transfer
+from vone_jax.attacks import PGD, InBatches, Strongest, Transfer
 
 
 def masked(key, images):
@@ -67,6 +67,19 @@ def test_the_images_are_those_of_all_at_once(network, size, devices):
     assert found.shape == images.shape
     np.testing.assert_allclose(found, at_once, atol=1e-5)
     assert np.all(np.any(np.abs(at_once - images) > 1e-2, axis=(1, 2, 3)))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize("wrap", [lambda a: InBatches(a, 4), lambda a: Strongest((a,))])
+def test_a_surrogate_within_another_attack_is_checked_first(wrap):
+    """Also the surrogate of a transfer in batches: an error of its own, and not of a loop."""
+    transfer = Transfer(PGD("linf", 0.1), lambda keys, images: images)
+    given = problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels()
+    with pytest.raises((ValueError, TypeError)) as alone:
+        transfer(*given)
+    with pytest.raises(type(alone.value)) as within:
+        wrap(transfer)(*given)
+    assert str(within.value) == str(alone.value)
 
 
 @pytest.mark.untyped

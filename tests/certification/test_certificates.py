@@ -327,6 +327,12 @@ def test_networks_without_a_certificate_are_refused():
         certification.from_model(models.create("ev_resnet18", image_size=64), {})
 
 
+@pytest.mark.untyped
+def test_a_plain_function_is_sent_to_the_noise_of_pixels():
+    with pytest.raises(TypeError, match="smooth_pixels"):
+        certification.certify(KEY, lambda keys, images: images, jnp.zeros((1, 4, 4, 1)))
+
+
 def test_logits_that_are_not_finite_are_reported():
     classifier = certification.from_function(lambda keys, x: jnp.log(x[:, 0, 0] - 1), 1.0, 1.0)
     with pytest.raises(FloatingPointError, match="NaN or infinite"):

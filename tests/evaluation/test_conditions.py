@@ -238,6 +238,11 @@ def test_conditions_that_do_not_fit_a_network_are_refused():
     evaluation.Attacked(PGD("l2", 4.0)).check(few)
 
 
+def test_an_attack_of_an_evaluation_has_one_radius():
+    with pytest.raises(ValueError, match=r"one number as eps in an evaluation.*shape \(2,\)"):
+        evaluation.Attacked(PGD("linf", np.array([0.1, 0.2])))
+
+
 def test_conditions_are_stored_as_they_print():
     """And read again, by the codec of the house."""
     for condition in (

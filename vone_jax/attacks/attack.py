@@ -170,6 +170,10 @@ class Attack(abc.ABC):
         differ = any(new[name] is not fields[name] for name in fields)
         return dataclasses.replace(attack, **new) if differ else self
 
+    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> "Attack":
+        """Return the attack after the checks of the classifiers from which it carries images."""
+        return self
+
     def images_at_once(self, images: Images) -> int:
         """Return how many images are attacked in one call of a compiled function."""
         devices = images.sharding.device_set
@@ -263,7 +267,7 @@ class Attack(abc.ABC):
             return prng.as_pytree(leaf, keys, images) if callable(leaf) else leaf
 
         # Surrogates are functions, too.
-        attack = jax.tree.map(as_pytree, self)
+        attack = jax.tree.map(as_pytree, self.with_checked_surrogates(key, images, labels))
         attack = attack._with_radii(lambda radii: jnp.asarray(radii, images.dtype))
         # Raises for a number of classes that does not fit.
         attack.members(classifier.classes(logits_fn, keys, images))

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from vone_jax.attacks.apgd import APGD
 from vone_jax.attacks.attack import Attack, Norm
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn
+from vone_jax.attacks.classifier import AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
 from vone_jax.attacks.strongest import CHOICE_DRAWS, strongest
@@ -89,6 +89,10 @@ class Strongest(Ensemble):
 
     def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
         return [pair for member in self.attacks for pair in member.unaveraged(logits_fn)]
+
+    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> Attack:
+        several = [each.with_checked_surrogates(key, images, labels) for each in self.attacks]
+        return dataclasses.replace(self, attacks=tuple(several))
 
     def members(self, classes: int) -> tuple[Attack, ...]:
         return self.attacks

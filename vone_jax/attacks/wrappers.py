@@ -34,6 +34,10 @@ class Wrapper(Attack):
     def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
         return self.attack.unaveraged(logits_fn)
 
+    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> Attack:
+        attack = self.attack.with_checked_surrogates(key, images, labels)
+        return dataclasses.replace(self, attack=attack)
+
     def trace(
         self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
     ) -> Trace:
@@ -68,13 +72,10 @@ class Transfer(Wrapper):
         """Return the course of the attack on the surrogate, see ``Attack.trace``."""
         return self.attack.trace(key, self.surrogate, images, labels)
 
-    def prepared(
-        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> tuple[Attack, Keys, LogitsFn, Images, Labels]:
-        """Return the arguments of ``strongest.at_once``, after checks of the surrogate as well."""
+    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> Attack:
         surrogate, *_ = classifier.check_batch(key, self.surrogate, images, labels)
         attack = dataclasses.replace(self, surrogate=surrogate)
-        return super(Transfer, attack).prepared(key, logits_fn, images, labels)
+        return super(Transfer, attack).with_checked_surrogates(key, images, labels)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         surrogate = classifier.checked(self.surrogate, keys, images)

@@ -241,9 +241,14 @@ def certify(
 
     Raises:
       ValueError: if an argument or an image is out of range.
-      TypeError: if images are not float32 or float64.
+      TypeError: if images are not float32 or float64, or the classifier is a plain function.
       FloatingPointError: if logits are not finite.
     """
+    if not isinstance(classifier, NoisyClassifier):
+        raise TypeError(
+            "certify needs a classifier whose noise is known; make one of any logits_fn by "
+            f"smooth_pixels(logits_fn, deviation), or see from_model, got {classifier!r:.80}"
+        )
     for name, number in (("choose", choose), ("draws", draws), ("at_once", at_once)):
         arguments.count(name, number)
     arguments.number("alpha", alpha, Range(0.0, 1.0, above=True, below=True))

@@ -244,7 +244,7 @@ class Attacked(Judged):
         number of steps apart.
 
     Raises:
-      ValueError: for a negative number of images.
+      ValueError: for a negative number of images, or an attack with a radius for each image.
     """
 
     long: ClassVar[bool] = True
@@ -257,6 +257,11 @@ class Attacked(Judged):
 
     def __post_init__(self):
         arguments.fields(self)
+        if np.ndim(self.attack.eps):
+            raise ValueError(
+                "attack must have one number as eps in an evaluation, got an array of shape "
+                f"{np.shape(self.attack.eps)}; measure each radius as a condition of its own"
+            )
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
