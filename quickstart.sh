@@ -13,5 +13,5 @@ done
 for network in resnet18 vone_resnet18; do
     .venv/bin/python eval.py "$runs/$network" --suite quick --examples 100
 done
-.venv/bin/python -m vone_jax.report "$runs/resnet18" "$runs/vone_resnet18" --out "$runs/report.html"
+.venv/bin/python -m vone_jax.cli.report "$runs/resnet18" "$runs/vone_resnet18" --out "$runs/report.html"
 echo "Open $runs/report.html in a browser."

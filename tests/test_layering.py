@@ -14,8 +14,8 @@ PACKAGE = ROOT / "vone_jax"
 
 
 def modules():
-    """The modules of the package, without the few lines that make a package a command."""
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
+    """The modules of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
 
 
 def imports(path):
@@ -67,8 +67,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("synthesis.py", {"batches", "fast", "prng"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
-        # Its __main__ is a door to the command.
-        ("report", {"report", "results", "cli"}),
+        ("report", {"report", "results"}),
         ("neurophysiology", {"neurophysiology", "prng", "report", "results"}),
         (
             "training",
@@ -153,9 +152,7 @@ def test_meshes_are_made_in_one_place():
 
 
 def test_only_commands_import_commands():
-    # A __main__ is a door to one.
-    others = {f for f in importers("vone_jax.cli") if not f.startswith("cli/")}
-    assert not {f for f in others if not f.endswith("__main__.py")}
+    assert not {f for f in importers("vone_jax.cli") if not f.startswith("cli/")}
 
 
 def test_nothing_imports_tensorflow():

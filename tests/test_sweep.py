@@ -128,7 +128,7 @@ def test_a_dry_run_prints_the_commands(root, capsys):
     assert printed == [
         "python train.py lab/s:a --run-dir runs/group/a",
         "python eval.py runs/group/a --suite clean",
-        "python -m vone_jax.report runs/group/a --out runs/group/s.html",
+        "python -m vone_jax.cli.report runs/group/a --out runs/group/s.html",
     ]
 
 

@@ -203,7 +203,7 @@ def commands(name: str, sweep: Sweep, place: Place) -> Iterator[Command]:
             line = (*programs["eval"], evaluated, *words, *results, *images)
             yield Command(label, "evaluate", line, needs)
     out = ("--out", str(group / f"{sweep.name}.html"))
-    yield Command("", "report", ("-m", "vone_jax.report", *shown, *out))
+    yield Command("", "report", ("-m", "vone_jax.cli.report", *shown, *out))
 
 
 def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Convert networks from and to PyTorch: ``python -m vone_jax.convert NETWORK [--out OUT]``.
+"""Convert networks from and to PyTorch: ``python -m vone_jax.cli.convert NETWORK [--out OUT]``.
 
 Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet,
 CORnet-S/Z, EfficientNet-B0/Lite0, ViTs, DeiTs and ConvNeXts; runs of train.py; and folders of this
@@ -19,7 +19,7 @@ import tyro
 from vone_jax import cli
 from vone_jax.cli import parsing
 
-PROGRAM = cli.program("python -m vone_jax.convert")
+PROGRAM = cli.program("python -m vone_jax.cli.convert")
 _FILES = (".safetensors", ".pth", ".pt", ".tar")
 
 
@@ -116,3 +116,7 @@ def _facts(found: Any, step: int | None) -> str:
 def run() -> None:
     """Run the command as a program of its own."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,4 +1,4 @@
-"""Make a report: ``python -m vone_jax.report RUN [RUN ...] [--out report.html]``.
+"""Make a report: ``python -m vone_jax.cli.report RUN [RUN ...] [--out report.html]``.
 
 A RUN is a directory of train.py, or a directory with result files. The page compares all of them.
 
@@ -17,7 +17,7 @@ import tyro
 from vone_jax import cli
 from vone_jax.cli import parsing
 
-PROGRAM = cli.program("python -m vone_jax.report")
+PROGRAM = cli.program("python -m vone_jax.cli.report")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,3 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.fail(error, cli.FAILED)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return cli.FINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -133,7 +133,9 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         },
         "facts_of": provenance.facts,
         "settings": {run.label: provenance.settings(run) for run in runs},
-        "command": names.command("report.py") if names.installed() else "python -m vone_jax.report",
+        "command": names.command("report.py")
+        if names.installed()
+        else "python -m vone_jax.cli.report",
     }
 
 
