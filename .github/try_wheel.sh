@@ -6,7 +6,7 @@ place=$(mktemp -d)
 cd "$place"
 "${PYTHON:-python3}" -m venv empty
 empty/bin/python -m pip install --quiet --disable-pip-version-check "$wheel"
-for command in train eval sweep report convert prepare; do
+for command in train eval sweep report convert; do
     "empty/bin/vone-$command" --help >"$command.txt"
     test -s "$command.txt"
 done

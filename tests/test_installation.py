@@ -44,7 +44,7 @@ def test_a_wheel_has_the_commands_and_the_configs(tmp_path):
 
     where = run(sys.executable, "-c", "import vone_jax; print(vone_jax.__file__)").stdout
     assert where.startswith(str(target))
-    for name in ("train", "eval", "sweep", "report", "convert", "prepare"):
+    for name in ("train", "eval", "sweep", "report", "convert"):
         shown = run(sys.executable, target / "bin" / f"vone-{name}", "--help")
         assert shown.returncode == 0, shown.stderr
         assert f"vone-{name}" in shown.stdout and "python" not in shown.stdout.split("\n")[0]

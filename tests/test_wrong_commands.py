@@ -8,11 +8,10 @@ import shlex
 import pytest
 
 from vone_jax import cli, evaluation
-from vone_jax.cli import evaluate, prepare, report, sweep, train
+from vone_jax.cli import evaluate, report, sweep, train
 
 MAINS = {
     "train": train.main, "eval": evaluate.main, "sweep": sweep.main, "report": report.main,
-    "prepare": prepare.main,
 }  # fmt: skip
 NET = "eval net.py:net --source fashion_mnist_small"
 
@@ -47,7 +46,6 @@ TABLE = [
     ("sweep laboratory/headline --only trian", "--only"),
     ("sweep benchmark/published", "weights"),
     ("report void", "void"),
-    ("prepare nosuch", "nosuch"),
 ]
 
 _FUNCTION = """

@@ -1,7 +1,7 @@
 """The networks of the laboratory: small ResNet-18s on Fashion-MNIST, every control of the paper.
 
 Full Fashion-MNIST at 28 pixels, 3 epochs: small enough for 2 CPU cores, so that anybody can repeat
-every experiment of the paper. ``vone-prepare idx`` gets the images. Sweeps pick
+every experiment of the paper. docs/guide.md (Data) says how to get the images. Sweeps pick
 networks from here by label. A label is also the name of a run directory, so sweeps share trained
 networks.
 """

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from vone_jax import data
-from vone_jax.cli import prepare
 
 
 @pytest.mark.parametrize(
@@ -41,11 +40,6 @@ def test_licence_travels_with_the_images():
     folder = resources.files("vone_jax.data").joinpath("fashion_mnist_small")
     licence = folder.joinpath("LICENSE").read_text()
     assert "MIT" in licence and "Zalando" in licence
-
-
-def test_selection_takes_the_first_of_each_class_in_file_order():
-    labels = np.array([3, 3, 0, 3, *range(4), *range(4)])
-    assert prepare.select(labels, 2).tolist() == [0, 1, 2, 4, 5, 6, 9, 10]
 
 
 def test_without_tfds_the_other_sets_still_open(monkeypatch):

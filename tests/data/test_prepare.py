@@ -1,41 +1,50 @@
-"""IDX files -> TFDS files -> the reading path that every TFDS set takes."""
+"""IDX files -> the lines of the guide -> TFDS files -> the reading path of every TFDS set."""
 
+import functools
 import gzip
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vone_jax import data
-from vone_jax.cli import prepare
-from vone_jax.cli.prepare import read_idx, read_idx_folder
 from vone_jax.data import embedded, tfds_sets
 
-DEBIAN = Path(prepare.DEBIAN_FASHION_MNIST)
+GUIDE = Path(__file__).parents[2] / "docs/guide.md"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(
     not DEBIAN.is_dir(), reason=f"{DEBIAN} is missing: apt install dataset-fashion-mnist"
 )
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    content = header + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+def prepare(folder, data_dir):
+    """Run the lines of the guide on the IDX files of a folder."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (lines,) = (block for block in blocks if "prepare_from_arrays" in block)
+    known: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        there = functools.partial(tfds_sets.prepare_from_arrays, data_dir=data_dir)
+        patch.setattr(tfds_sets, "prepare_from_arrays", there)
+        exec(lines.replace(str(DEBIAN), str(folder)), known)
+    return known["splits"]
 
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
-    """A folder of IDX files, two of them gzipped, and what they hold."""
+    """A folder of IDX files, and what they hold."""
     folder = tmp_path_factory.mktemp("idx")
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, prefix, count, ending in [("train", "train", 23, ".gz"), ("test", "t10k", 12, "")]:
+    for split, prefix, count in [("train", "train", 23), ("test", "t10k", 12)]:
         images = rng.integers(0, 256, (count, 28, 28), np.uint8)
         labels = rng.integers(0, 10, count).astype(np.uint8)
-        write_idx(folder / f"{prefix}-images-idx3-ubyte{ending}", images)
-        write_idx(folder / f"{prefix}-labels-idx1-ubyte{ending}", labels)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            content = gzip.compress(header + array.tobytes())
+            (folder / f"{prefix}-{kind}-ubyte.gz").write_bytes(content)
         arrays[split] = images[:, :, :, None], labels
     return folder, arrays
 
@@ -49,32 +58,10 @@ def contents(images, labels):
 
 @pytest.fixture(scope="module")
 def prepared(synthetic, tmp_path_factory):
-    """The directory in which the command has prepared the synthetic set."""
+    """The directory in which the synthetic set is prepared."""
     data_dir = tmp_path_factory.mktemp("tfds")
-    status = prepare.main(["idx", "--source", str(synthetic[0]), "--data-dir", str(data_dir)])
-    assert status == 0
+    prepare(synthetic[0], data_dir)
     return data_dir
-
-
-class TestIdx:
-    def test_plain_and_gzipped(self, synthetic):
-        folder, arrays = synthetic
-        read = read_idx_folder(folder)
-        for split, (images, labels) in arrays.items():
-            np.testing.assert_array_equal(read[split][0], images)
-            np.testing.assert_array_equal(read[split][1], labels)
-
-    def test_a_damaged_file_is_named(self, tmp_path):
-        path = tmp_path / "x"
-        write_idx(path, np.zeros((2, 3), np.uint8))
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(ValueError, match=str(path)):
-            read_idx(path)
-
-    def test_a_missing_file_is_named(self, tmp_path, capsys):
-        with pytest.raises(SystemExit, match="2"):
-            prepare.main(["idx", "--source", str(tmp_path)])
-        assert "train-images-idx3-ubyte" in capsys.readouterr().err
 
 
 class TestTfdsLayout:
@@ -87,12 +74,11 @@ class TestTfdsLayout:
         assert source.image_shape == examples[0]["image"].shape == (28, 28, 1)
         assert source.class_names == embedded.CLASS_NAMES
 
-    def test_existing_set_is_left_alone(self, synthetic, prepared, capsys):
+    def test_existing_set_is_left_alone(self, synthetic, prepared):
         record = prepared / "fashion_mnist/3.0.1/fashion_mnist-test.array_record-00000-of-00001"
         before = os.stat(record).st_mtime_ns
-        prepare.main(["idx", "--source", str(synthetic[0]), "--data-dir", str(prepared)])
+        prepare(synthetic[0], prepared)
         assert os.stat(record).st_mtime_ns == before
-        assert str(prepared / "fashion_mnist") in capsys.readouterr().out
 
     def test_the_configuration_that_is_named_is_written(self, tmp_path):
         name, images = "cifar10_corrupted/spatter_3", np.full((1, 32, 32, 3), 7, np.uint8)
@@ -126,26 +112,20 @@ class TestTfdsLayout:
 @needs_debian
 @pytest.mark.extras
 class TestDebianPackage:
-    def test_embedded_subset_is_what_the_command_makes(self, tmp_path, monkeypatch):
-        """The first images of each class, whether from the command or from the package."""
-        assert prepare.main(["embedded", "--source", str(DEBIAN), "--output", str(tmp_path)]) == 0
-        published = read_idx_folder(DEBIAN)
-        for folder in (embedded.FOLDER, tmp_path):
-            monkeypatch.setattr(embedded, "FOLDER", folder)
-            for split, (images, labels) in published.items():
-                source = data.load("fashion_mnist_small", split)
-                first = prepare.select(labels, embedded.PER_CLASS[split])
-                for i, index in enumerate(first):
-                    np.testing.assert_array_equal(source[i]["image"], images[index])
-                    assert source[i]["label"] == labels[index]
-
     @pytest.mark.slow
-    def test_full_set_by_the_command(self, tmp_path):
+    def test_full_set_and_the_subset_that_is_embedded(self, tmp_path):
         """All 70,000 images: ten seconds on an idle machine."""
-        assert prepare.main(["idx", "--data-dir", str(tmp_path)]) == 0
-        splits = read_idx_folder(DEBIAN)
+        splits = prepare(DEBIAN, tmp_path)
         for split, size in {"train": 60_000, "test": 10_000}.items():
+            images, labels = splits[split]
             source = data.load("tfds:fashion_mnist", split, data_dir=tmp_path)
             read = [source[i] for i in range(size)]
             read = contents(*zip(*[(e["image"], e["label"]) for e in read], strict=True))
-            assert read == contents(*splits[split])
+            assert read == contents(images, labels)
+            # The first images of each class, in file order.
+            per_class = embedded.PER_CLASS[split]
+            first = [np.flatnonzero(labels == label)[:per_class] for label in range(10)]
+            small = data.load("fashion_mnist_small", split)
+            for i, index in enumerate(np.sort(np.concatenate(first))):
+                np.testing.assert_array_equal(small[i]["image"], images[index])
+                assert small[i]["label"] == labels[index]

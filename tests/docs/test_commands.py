@@ -11,7 +11,7 @@ import pytest
 
 from vone_jax import training
 from vone_jax.arguments import union_members
-from vone_jax.cli import convert, evaluate, parsing, prepare, report, sweep, train
+from vone_jax.cli import convert, evaluate, parsing, report, sweep, train
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,10 +21,9 @@ MAINS = {
     "sweep": sweep.main,
     "report": report.main,
     "convert": convert.main,
-    "prepare": prepare.main,
 }
 COMMAND = re.compile(
-    r"(?:python (train|eval|sweep)\.py|python -m vone_jax\.(report)|vone-(\w+)) (.+)"
+    r"(?:python (train|eval|sweep)\.py|python -m vone_jax\.cli\.(report)|vone-(\w+)) (.+)"
 )
 # In sentences an option may stand alone, and a command without ``python``.
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
@@ -52,7 +51,6 @@ OPTIONS = {
     "sweep": set(fields(sweep.Arguments)),
     "report": set(fields(report.Arguments)),
     "convert": set(fields(convert.Options)),
-    "prepare": written_in(Path(prepare.__file__)),
     "benchmarks": written_in(*(ROOT / "benchmarks").glob("*.py")),
 }
 # Of other programs, and of all of ours.

@@ -3,7 +3,7 @@
 The subset is part of the package. It has the first 1,000 training images and the first 200 test
 images of each class, in the order of the published files: 10,000 and 2,000 images of 28 x 28
 pixels. ``fashion_mnist_small/`` has a picture for each class, the order of the labels, licence and
-origin. ``vone-prepare embedded`` makes it again.
+origin.
 
 Reference: Xiao, Rasul, Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine
 learning algorithms, 2017, arXiv:1708.07747.
@@ -26,8 +26,6 @@ CLASS_NAMES = (
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
-# Sets that are published as four IDX files. `vone-prepare idx` reads them without TensorFlow.
-IDX_SETS = ("fashion_mnist", "mnist", "kmnist")
 # Images in a row of a picture.
 COLUMNS = 40
 

@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vone_jax import arguments, files
-from vone_jax.data.embedded import IDX_SETS
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source, checksum
 from vone_jax.data.transforms import to_pillow
@@ -164,10 +163,9 @@ def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: Da
     place = "" if data_dir is None else f" --data_dir={data_dir}"
     command = f"tfds build {name} --file_format=array_record{place}"
     if not builder.is_prepared():
-        other = f", or with vone-prepare idx --name {name}" if name in IDX_SETS else ""
         return FileNotFoundError(
             f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command} "
-            f"(pip install 'vone-jax[prepare]'){other}"
+            f"(pip install 'vone-jax[prepare]'), or from arrays with prepare_from_arrays"
         )
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if not formats & {"array_record", "parquet"}:
