@@ -126,7 +126,7 @@ def test_spontaneous_activity_and_not_strength_buys_a_certificate():
     """The variance of silent cells tells of a change, whatever the strength of the noise."""
 
     def radius(noise):
-        return observer.certified_radius(noise, 0.997, 30.0, 8.0)[0]
+        return observer.certified_radius(noise, 0.997, lambda _: (30.0, 8.0))[0]
 
     base = radius(v1.NeuronalNoise(level=0.07))
     assert radius(v1.NeuronalNoise(level=0.07, strength=4.0)) < 1.5 * base

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vone_jax import attacks, fast, models, prng
+from vone_jax import attacks, fast, models, prng, v1
 from vone_jax.fast import in_fast_layout
 
 ORDER = np.array([2, 0, 3, 1])
@@ -61,6 +61,7 @@ FORMS = {
         (4, 4, 1),
     ),
     "fast layout": (descended, (8, 8, 5)),
+    "gain control": (v1.GainControl(), (4, 4, 2)),
 }
 
 

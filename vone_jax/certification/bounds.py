@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float64
 
-from vone_jax.v1 import VOneBlockConfig
+from vone_jax.v1 import GainControl, VOneBlockConfig
 
 Images = Float[Array | np.ndarray, "n h w c"]
 Maps = Float[Array, "n _ _ cells"]
@@ -39,18 +39,26 @@ def check_config(config: VOneBlockConfig) -> None:
     """Check that the responses of a block depend on images through the matrix A alone.
 
     Raises:
-      ValueError: for a block with a normalising surround or with a bank that is trained.
+      ValueError: for a block with a normalization or with a bank that is trained.
     """
     if config.normalization is not None:
         raise ValueError(
-            "the responses of a block with a normalization have no known bound: its divisor "
-            "depends on the image, too; set normalization=None"
+            "the responses of a block with a normalization do not follow from a matrix: its "
+            "divisor depends on the image, too. certify and sensitivity take a GainControl, whose "
+            "pools do not overlap; elsewhere, and for a surround, set normalization=None"
         )
     if config.tuned:
         raise ValueError(
             "the bank of a tuned block is in the variables of its network; certify uses them, "
             "elsewhere take the configuration of models.with_fixed_bank(model, variables)"
         )
+
+
+def without_gain_control(config: VOneBlockConfig) -> VOneBlockConfig:
+    """Return the block whose responses gain control divides, or the block itself if it has none."""
+    if isinstance(config.normalization, GainControl):
+        return dataclasses.replace(config, normalization=None)
+    return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +94,8 @@ def sensitivity(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -
     """Return the bound L of ||r(x + d) - r(x)|| / ||d||, in response units per pixel unit.
 
     It holds for all images x and perturbations d, in exact arithmetic. It is proportional to
-    ``k_exc``, and about to 1 / stride.
+    ``k_exc``, and about to 1 / stride. Gain control with the gain g and the semisaturation c
+    multiplies it by g / c, its largest slope, which an image without contrast has.
 
     Args:
       config: configuration of the block; its noise has no influence.
@@ -95,19 +104,43 @@ def sensitivity(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -
     Raises:
       ValueError: for a block with a normalising surround or with a bank that is trained.
     """
-    return sensitivities(config, shape).l2
+    control, slope = config.normalization, 1.0
+    if isinstance(control, GainControl):
+        slope = control.gain / control.semisaturation
+    return slope * sensitivities(without_gain_control(config), shape).l2
 
 
 @functools.lru_cache(maxsize=32)
 def sensitivities(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -> Sensitivity:
-    """Return ``sensitivity`` for each input channel and norm, see there. They are cached."""
+    """Return ``sensitivity`` for each input channel and norm, without gain control. Cached."""
     height, width = shape or (config.image_size, config.image_size)
     kernels, channel = rows(config)
     bounds = [
         _on_torus(kernels[channel == number], config.stride, height, width)
         for number in range(config.in_channels)
     ]
-    one_norms = of_cells(config, np.sum(np.abs(kernels), axis=(1, 2)))
+    return _of_channels(config, bounds, height, width)
+
+
+@functools.lru_cache(maxsize=32)
+def position_sensitivities(config: VOneBlockConfig) -> Sensitivity:
+    """Return bounds of ||A d|| for the rows of A at any one position of the map.
+
+    A position reads as many pixels as a kernel has, and fewer at the border.
+    """
+    kernels, channel = rows(config)
+    flat = kernels.reshape(len(kernels), -1)
+    bounds = [
+        float(np.linalg.norm(flat[channel == number], 2)) * (1 + _ROUNDING)
+        for number in range(config.in_channels)
+    ]
+    return _of_channels(config, bounds, config.kernel_size, config.kernel_size)
+
+
+def _of_channels(
+    config: VOneBlockConfig, bounds: list[float], height: int, width: int
+) -> Sensitivity:
+    one_norms = of_cells(config, np.sum(np.abs(rows(config)[0]), axis=(1, 2)))
     return Sensitivity(
         tuple(bounds), height, width, float(row_norms(config).max()), float(one_norms.max())
     )

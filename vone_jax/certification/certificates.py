@@ -28,8 +28,11 @@ from vone_jax.certification.bounds import (
     Sensitivity,
     check_config,
     displacements,
+    position_sensitivities,
     sensitivities,
+    without_gain_control,
 )
+from vone_jax.certification.gain import Pools, by_pool
 from vone_jax.certification.local import local_sensitivity
 from vone_jax.certification.observer import (
     certified_distance,
@@ -40,6 +43,7 @@ from vone_jax.certification.observer import (
 )
 from vone_jax.progress import Progress
 from vone_jax.v1 import (
+    GainControl,
     GaussianNoise,
     Noise,
     VOneBlockConfig,
@@ -67,18 +71,51 @@ class NoisyClassifier:
     noise: Noise
 
     def bounds(self, shape: tuple[int, ...]) -> Sensitivity:
-        """Return how far perturbations of images of a shape (h, w, c) move what gets the noise."""
+        """Return how far perturbations of images of a shape (h, w, c) move what gets the noise.
+
+        Gain control is left out, see ``rates``.
+        """
         if isinstance(self.front_end, VOneBlockConfig):
-            return sensitivities(self.front_end, (shape[0], shape[1]))
+            return sensitivities(without_gain_control(self.front_end), (shape[0], shape[1]))
         bound = float(self.front_end)
         return Sensitivity((bound,) * shape[2], shape[0], shape[1], bound, math.inf)
+
+    def rates(self, image: Array) -> dict[str, Callable[[float], tuple[float, float]]]:
+        """Return ``rates`` of ``observer.certified_radius`` for one image (1, h, w, c), by norm."""
+        everything = self.bounds(image.shape[1:])
+        pools = self.pools(image)
+        if pools is None:
+            return {
+                "l2": lambda _: (everything.l2, everything.row_norm),
+                "linf": lambda _: (everything.linf, everything.row_norm_linf),
+            }
+        of_pool = everything
+        if pools.control.pool == "position":
+            assert isinstance(self.front_end, VOneBlockConfig)
+            of_pool = position_sensitivities(without_gain_control(self.front_end))
+        return {
+            "l2": lambda r: pools.rates(r, everything.l2, of_pool.l2, everything.row_norm),
+            "linf": lambda r: pools.rates(
+                r, everything.linf, of_pool.linf, everything.row_norm_linf
+            ),
+        }
+
+    def pools(self, image: Array) -> Pools | None:
+        """Return the pools of gain control of one image (1, h, w, c), None without gain control."""
+        front_end = self.front_end
+        if not isinstance(front_end, VOneBlockConfig):
+            return None
+        if not isinstance(front_end.normalization, GainControl):
+            return None
+        before = _responses(without_gain_control(front_end), image)
+        return Pools.of(front_end.normalization, np.asarray(before[0], np.float64))
 
 
 def from_model(model: models.Model, variables: Any) -> NoisyClassifier:
     """Return a VOneNet as a classifier that can be certified.
 
-    A tuned bank is taken from the variables. A learned normalisation may be there, because it is
-    behind the noise.
+    A tuned bank is taken from the variables. Gain control may be there, see
+    ``certification.gain``, and a learned normalisation, because it is behind the noise.
 
     Args:
       model: a VOneNet whose V1 has ``GaussianNoise``, ``NeuronalNoise`` or ``StabilisedNoise``.
@@ -99,7 +136,7 @@ def from_model(model: models.Model, variables: Any) -> NoisyClassifier:
         )
     model, variables = models.with_fixed_bank(model, variables)
     assert isinstance(model, models.VOneNet)
-    check_config(model.v1)
+    check_config(without_gain_control(model.v1))
     check_noise(model.v1.noise)
     return NoisyClassifier(
         model.v1, functools.partial(_behind_v1, model, variables), model.v1.noise
@@ -192,7 +229,7 @@ class Certificates:
 
         The certified region of V1 is no ball: it is narrow along what V1 is sensitive to, and wide
         along what it ignores. It includes both balls. For Gaussian noise it is the ellipsoid
-        ||A d|| < scale Phi^-1(p), the same for all images.
+        ||A d|| < scale Phi^-1(p), the same for all images; gain control bends and widens it.
 
         Raises:
           ValueError: if the front end is not V1.
@@ -200,17 +237,38 @@ class Certificates:
         v1, noise = self.classifier.front_end, self.classifier.noise
         if not isinstance(v1, VOneBlockConfig):
             raise ValueError("only V1 has a known region, other front ends have a radius")
-        changes = np.asarray(displacements(v1, perturbations), np.float64)
+        changes = np.asarray(displacements(without_gain_control(v1), perturbations), np.float64)
         images = jnp.asarray(batches.check_images(images), jnp.float32)
         responses = np.asarray(_responses(v1, images))
         covered = np.zeros(len(changes), bool)
         for i in np.flatnonzero(~self.abstained):
+            pools = self.classifier.pools(images[i : i + 1])
             for order in orders(noise):
-                factors = weights(noise, responses[i], changes[i], order)
-                with np.errstate(invalid="ignore"):  # Infinity times 0.
-                    distance = np.linalg.norm((factors * changes[i]).ravel())
+                if pools is None:
+                    distance = _distance(noise, responses[i], changes[i], order)
+                else:
+                    distance = _controlled_distance(noise, pools, responses[i], changes[i], order)
                 covered[i] |= bool(distance < certified_distance(noise, self.lower[i], order))
         return covered
+
+
+def _distance(noise: Noise, responses: np.ndarray, changes: np.ndarray, order: float) -> float:
+    """The bound of the observer's distance if no cell moves by more than ``changes``."""
+    factors = weights(noise, responses, changes, order)
+    with np.errstate(invalid="ignore"):  # Infinity times 0.
+        return float(np.linalg.norm((factors * changes).ravel()))
+
+
+def _controlled_distance(
+    noise: Noise, pools: Pools, responses: np.ndarray, changes: np.ndarray, order: float
+) -> float:
+    """The same for responses behind gain control, and ``changes`` before it."""
+    responses, changes = (by_pool(pools.control, each) for each in (responses, changes))
+    of_pools = np.linalg.norm(changes, axis=1)
+    of_cells = pools.cell_moved(of_pools, changes.T, responses.T).T
+    factors = np.max(weights(noise, responses, of_cells, order), axis=1)
+    with np.errstate(invalid="ignore"):  # Infinity times 0.
+        return float(np.linalg.norm(factors * pools.moved(of_pools)))
 
 
 def certify(
@@ -255,9 +313,13 @@ def certify(
     front_end, noise = classifier.front_end, classifier.noise
     if local and not isinstance(front_end, VOneBlockConfig):
         raise ValueError("local=True needs a classifier of from_model, whose front end is V1")
+    if local and isinstance(front_end, VOneBlockConfig) and front_end.normalization is not None:
+        raise ValueError(
+            "local=True cannot be combined with gain control, whose bound is local already"
+        )
     images = jnp.asarray(batches.check_images(images), jnp.float32)
     keys = prng.example_keys(key, len(images))
-    bounds, failure = classifier.bounds(images.shape[1:]), alpha / 10 if local else 0.0
+    failure = alpha / 10 if local else 0.0
     rows, back_end = [], None
     with Progress(len(images), unit="images", shown=progress) as report:
         for i, own in enumerate(keys):
@@ -272,8 +334,9 @@ def certify(
             prediction = int(np.argmax(count(prng.stream(own, "select"), choose)))
             votes = int(count(prng.stream(own, "estimate"), draws)[prediction])
             lower = lower_bound(votes, draws, alpha - failure)
-            l2, order = certified_radius(noise, lower, bounds.l2, bounds.row_norm)
-            linf, _ = certified_radius(noise, lower, bounds.linf, bounds.row_norm_linf)
+            rates = classifier.rates(image)
+            l2, order = certified_radius(noise, lower, rates["l2"])
+            linf, _ = certified_radius(noise, lower, rates["linf"])
             if local and isinstance(front_end, VOneBlockConfig) and lower > 0.5:
                 limit = certified_distance(noise, lower, order)
                 nearby = _local_radius(own, front_end, image, limit, order, failure)

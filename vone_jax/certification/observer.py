@@ -204,15 +204,16 @@ def orders(noise: Noise) -> tuple[float, ...]:
 
 
 def certified_radius(
-    noise: Noise, probability: float, sensitivity: float, row_norm: float
+    noise: Noise, probability: float, rates: Callable[[float], tuple[float, float]]
 ) -> tuple[float, float]:
-    """Return the norm below which no perturbation of any image changes the class, and its order.
+    """Return the norm below which no perturbation changes the class, and its order.
 
     Args:
       noise: see ``check_noise``.
       probability: lower bound of the class's probability.
-      sensitivity: bound of ||A d|| for a perturbation of norm 1.
-      row_norm: bound of the change of a single response for a perturbation of norm 1.
+      rates: function of a radius. It returns bounds, for perturbations up to the radius, of the
+        change of all responses and of that of a single response, both divided by the radius. They
+        grow with the radius, or are constant.
 
     Returns:
       0 if the probability is at most 1/2. The order is that of the divergence.
@@ -224,11 +225,12 @@ def certified_radius(
         limit = certified_distance(noise, probability, order)
 
         def slack(radius: float, order: float = order, limit: float = limit) -> float:
-            factor = float(weights(noise, 0.0, radius * row_norm, order))
-            return limit - radius * sensitivity * factor
+            everything, of_cell = rates(radius)
+            factor = float(weights(noise, 0.0, radius * of_cell, order))
+            return limit - radius * everything * factor
 
         smallest = float(weights(noise, 0.0, 0.0, order))
-        radii[order] = last_positive(slack, limit / (sensitivity * smallest))
+        radii[order] = last_positive(slack, limit / (rates(0.0)[0] * smallest))
     best = max(radii, key=lambda order: radii[order])
     return radii[best], best
 

@@ -29,7 +29,7 @@ from vone_jax.models.layers import Dtype
 from vone_jax.models.network import BaseNetwork, Model, VOneNet
 from vone_jax.models.resnet import ResNetBackEnd, ResNetStem
 from vone_jax.models.small_cnn import SmallCNNBackEnd, SmallCNNStem
-from vone_jax.v1 import SubcorticalConfig, SurroundNormalization, VOneBlockConfig
+from vone_jax.v1 import GainControl, SubcorticalConfig, SurroundNormalization, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.noise import Noise
@@ -344,8 +344,8 @@ def _agreed(
 
 
 def _check_rule(learned_normalization: Any) -> None:
-    surround = isinstance(learned_normalization, SurroundNormalization)
-    hint = "; give a surround as v1.normalization" if surround else ""
+    of_v1 = isinstance(learned_normalization, (GainControl, SurroundNormalization))
+    hint = "; give it as v1.normalization" if of_v1 else ""
     arguments.instance("learned_normalization", learned_normalization, Rule | None, hint)
 
 

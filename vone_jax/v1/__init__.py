@@ -11,6 +11,7 @@ from vone_jax.v1.divisive import (
     divide_by_pooled_squares,
 )
 from vone_jax.v1.gabor import GaborKernels, GaborParameters, ImportedBank, gabor_kernels
+from vone_jax.v1.gain_control import GainControl
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import (
     FanoNoise,
@@ -36,7 +37,7 @@ from vone_jax.v1.subcortical import (
 )
 
 __all__ = [
-    "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters",
+    "GDN", "M_CELLS", "P_CELLS", "FanoNoise", "GaborKernels", "GaborParameters", "GainControl",
     "GaussianNoise", "ImportedBank", "LGNCells", "LearnableGabor", "LearnedNormalization",
     "NeuronalNoise", "Noise", "OrientedPools", "StabilisedNoise",
     "SubcorticalBlock", "SubcorticalConfig", "SurroundNormalization", "VOneBlock",

@@ -12,10 +12,15 @@ from jaxtyping import Array, Float32
 from vone_jax import fast
 from vone_jax.v1.config import VOneBlockConfig
 from vone_jax.v1.filter_bank import FilterBank
+from vone_jax.v1.gain_control import GainControl
 from vone_jax.v1.images import HIGHEST, Images, Precision, check_images, normalise
 from vone_jax.v1.learnable import LearnableGabor
 from vone_jax.v1.noise import NoisyBlock
-from vone_jax.v1.normalization import SurroundPools, pools_of_bank
+from vone_jax.v1.normalization import (
+    SurroundNormalization,
+    SurroundPools,
+    pools_of_bank,
+)
 from vone_jax.v1.subcortical import SubcorticalConfig, grating_amplitudes
 
 Responses = Float32[Array, "n _ _ channels"]
@@ -42,11 +47,11 @@ def learnable_gabor(config: VOneBlockConfig) -> LearnableGabor:
 def surround_pools(
     config: VOneBlockConfig, stage: SubcorticalConfig | None = None
 ) -> SurroundPools:
-    """Return the surrounds of a configuration with a normalization. They are cached.
+    """Return the surrounds of a configuration that has them. They are cached.
 
     ``stage`` is that of ``noise_free_responses``.
     """
-    assert config.normalization is not None
+    assert isinstance(config.normalization, SurroundNormalization)
     parameters = config.gabor_parameters()
     # The amplitude of a grating of full contrast in images of 0 to 1, or in responses to them.
     amplitude = np.asarray(0.5) if stage is None else grating_amplitudes(stage, parameters.sf)
@@ -111,6 +116,8 @@ def noise_free_responses(
     responses = fast.by_groups(amplified, (config.simple_channels,), cells)
     if config.normalization is None:
         return responses
+    if isinstance(config.normalization, GainControl):
+        return config.normalization(responses)
     return surround_pools(config, stage)(responses, precision)
 
 
@@ -131,7 +138,7 @@ class VOneBlock(NoisyBlock):
 
     @property
     def ends(self) -> tuple[int, ...]:
-        # With a surround, all cells are computed together.
+        # With a normalisation, all cells are computed together.
         return () if self.config.normalization else (self.config.simple_channels,)
 
     def noise_free(self, images: Images) -> Responses:

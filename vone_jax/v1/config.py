@@ -15,6 +15,7 @@ from vone_jax.v1.gabor import (
     check_nyquist,
     gabor_kernels,
 )
+from vone_jax.v1.gain_control import GainControl
 from vone_jax.v1.images import PerChannel, check_normalisation
 from vone_jax.v1.normalization import SurroundNormalization
 from vone_jax.v1.sampling import (
@@ -45,8 +46,8 @@ class VOneBlockConfig:
         or "evnet_published", the same with the input channels of the published networks.
       k_exc: gain of all responses. 25 gives a mean response near 1 on ImageNet.
       in_channels: number of image channels.
-      normalization: ``SurroundNormalization``, which comes before the noise; None for the published
-        block, which has none.
+      normalization: ``GainControl`` or ``SurroundNormalization``, which come before the noise; None
+        for the published block, which has none.
       noise: ``NeuronalNoise``, ``GaussianNoise``, ``StabilisedNoise``, ``FanoNoise`` or None.
       bank: explicit Gabor parameters, or the kernels of a checkpoint; they override sampling.
       tuned: train the parameters of the bank with the network, see ``LearnableGabor``. The bank
@@ -72,7 +73,7 @@ class VOneBlockConfig:
     distribution: str = "physiological"
     k_exc: Positive = 25.0
     in_channels: int = 3
-    normalization: SurroundNormalization | None = None
+    normalization: GainControl | SurroundNormalization | None = None
     noise: noise_models.Noise = noise_models.NeuronalNoise()
     bank: GaborParameters | ImportedBank | None = None
     tuned: bool = False
@@ -92,7 +93,7 @@ class VOneBlockConfig:
         check_normalisation("image_mean", self.image_mean, self.in_channels)
         check_normalisation("image_std", self.image_std, self.in_channels, positive=True)
         check_kernel_size(self.kernel_size)
-        if self.normalization is not None:
+        if isinstance(self.normalization, SurroundNormalization):
             positions = -(-self.image_size // self.stride)
             self.normalization.check_reach(positions, self.pixels_per_degree / self.stride)
         if self.bank is None:
@@ -114,9 +115,9 @@ class VOneBlockConfig:
                 "tuned needs a bank of GaborParameters, but an ImportedBank has fixed kernels; "
                 "give its parameters as bank"
             )
-        if self.normalization is not None:
+        if isinstance(self.normalization, SurroundNormalization):
             raise ValueError(
-                "tuned cannot be combined with normalization, whose pools need a fixed bank"
+                "tuned cannot be combined with a surround, whose pools need a fixed bank"
             )
         if self.allow_aliasing:
             raise ValueError(
