@@ -16,6 +16,7 @@ from vone_jax.arguments import Range
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Attacked, Corrupted
 from vone_jax.evaluation.critical_bands import CriticalBands
+from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import Protocol
@@ -62,6 +63,7 @@ EXAMPLES = [
     v1.GaussianNoise(1.0),
     v1.StabilisedNoise(),
     v1.FanoNoise(),
+    v1.GainControl(),
     v1.SurroundNormalization(),
     v1.SubcorticalConfig(),
     v1.P_CELLS,
@@ -71,6 +73,7 @@ EXAMPLES = [
     Corrupted("fog", 3),
     Certified((0.1,)),
     CriticalBands(),
+    Discriminable(v1.VOneBlockConfig(noise=v1.GaussianNoise(1.0)), (1.0,)),
     FourierMap(),
     Geometry("stem"),
     Masking("linf", 0.1, True),

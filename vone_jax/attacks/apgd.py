@@ -21,14 +21,14 @@ from jaxtyping import Array, Int
 from vone_jax import prng
 from vone_jax.arguments import Share
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import GradientAttack, Repeated
+from vone_jax.attacks.attack import AnyNorm, GradientAttack, Repeated
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
 _MOMENTUM = 0.75
 _FIRST_MOVED = 0.2
 
 
-def checkpoints(steps: int, norm: str) -> list[int]:
+def checkpoints(steps: int, norm: norms.AnyNorm) -> list[int]:
     """Return the numbers of steps after which Auto-PGD checks its step size.
 
     They are ceil(p_j N) for a run of N steps, with p_1 = 0.22 and gaps that shrink by 0.03 down to
@@ -140,6 +140,7 @@ class APGD(GradientAttack, Repeated):
         radius and the rest at the radius. Part of AutoAttack in L1.
     """
 
+    norm: AnyNorm
     steps: int = 100
     restarts: int = 1
     loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] | losses.LossFn = dataclasses.field(
@@ -273,6 +274,8 @@ class APGD(GradientAttack, Repeated):
             drawn = norms.sample(keys, shape, "linf", 1.0, dtype)
             drawn = drawn / norms.size(drawn, "linf")[:, None, None, None]
             drawn = norms.per_image(eps) * drawn
+        elif norms.geometry(self.norm):
+            drawn = norms.sample(keys, shape, self.norm, eps, dtype)
         else:
             drawn = jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
             if self.norm == "l2":
@@ -282,10 +285,8 @@ class APGD(GradientAttack, Repeated):
     def _feasible(self, adversarial: Images, images: Images, eps: Scalar) -> Images:
         delta = adversarial - images
         if self.norm == "l1":
-            delta = norms.project_l1_box(images, delta, eps)
-        else:
-            delta = norms.project(delta, self.norm, eps)
-        return jnp.clip(images + delta, 0.0, 1.0)
+            return jnp.clip(images + norms.project_l1_box(images, delta, eps), 0.0, 1.0)
+        return norms.project_into_box(images, delta, self.norm, eps)
 
     def _control(self, start: Images, images: Images, eps: Scalar, stage: Array) -> Any:
         if self.norm != "l1":

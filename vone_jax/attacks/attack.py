@@ -45,6 +45,8 @@ AnyAttack = TypeVar("AnyAttack", bound="Attack")
 
 # Types of fields with the accepted values, see ``arguments.fields``.
 Norm = Annotated[str, NORMS]
+# For attacks that also take a norm of one's own, see ``norms.Geometry``.
+AnyNorm = Norm | Callable[..., Any]
 Estimator = Annotated[str, losses.ESTIMATORS]
 Loss = Annotated[str, (*losses.LOSSES,)] | losses.LossFn
 
@@ -358,7 +360,8 @@ class LossAttack(Attack):
     its other fields, and any addition to these.
 
     Attributes:
-      norm: the norm that bounds perturbations: "linf", "l2" or "l1".
+      norm: the norm that bounds perturbations: "linf", "l2" or "l1". FGSM, PGD and APGD also take a
+        norm of one's own, such as ``certification.Discriminability``.
       eps: the radius of the ball in pixel units, for instance 4/255; or an array (N,), one radius
         for each image.
       steps: number of steps of a run.
@@ -477,15 +480,17 @@ def _not_finite(not_finite: Array) -> str:
 
 
 @functools.partial(jax.jit, static_argnames="norm")
-def _report(images: Images, adversarial: Images, norm: str, eps: Scalar) -> tuple[Array, ...]:
+def _report(
+    images: Images, adversarial: Images, norm: norms.AnyNorm, eps: Scalar
+) -> tuple[Array, ...]:
     """Return which images are not finite, whether any, the extremes, and the excess of radius.
 
-    This is the largest change beyond ``eps`` and its tolerance, at least 0. It is 0 for a measure
-    of a user that is none of ``NORMS``.
+    This is the largest change beyond ``eps`` and its tolerance, at least 0. It is 0 for the name of
+    a measure that is none of ``NORMS``.
     """
     not_finite = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
     excess = jnp.zeros(())
-    if norm in NORMS:
+    if norm in NORMS or not isinstance(norm, str):
         allowed = jnp.asarray(eps, images.dtype) * (1 + BALL_TOLERANCE) + batches.BOX_TOLERANCE
         excess = jnp.max(norms.size(adversarial - images, norm) - allowed, initial=0.0)
     return not_finite, jnp.any(not_finite), jnp.min(adversarial), jnp.max(adversarial), excess

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from vone_jax import prng
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import GradientAttack, Repeated
+from vone_jax.attacks.attack import AnyNorm, GradientAttack, Repeated
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values, where
 from vone_jax.names import STEP_RULES
 
@@ -47,6 +47,7 @@ class PGD(GradientAttack, Repeated):
         loss.
     """
 
+    norm: AnyNorm
     steps: int = 64
     step_size: float | None = None
     step_rule: Annotated[str, (*STEP_RULES,)] = "2.5*eps/steps"
@@ -81,6 +82,8 @@ class PGD(GradientAttack, Repeated):
             shape = images.shape[1:]
             drawn = norms.sample(start_keys, shape, self.norm, self.eps, images.dtype)
             start = jnp.clip(images + drawn, 0.0, 1.0)
+            if norms.geometry(self.norm):
+                start = self._feasible(start, images)
 
         def higher(best: tuple[Images, Values], iterate: Images) -> tuple[Images, Values]:
             loss = self.evaluate(iterate_keys, logits_fn, iterate, labels)[0]
@@ -125,8 +128,8 @@ class PGD(GradientAttack, Repeated):
     def _feasible(self, adversarial: Images, images: Images) -> Images:
         if self.order == "box_then_ball":
             adversarial = jnp.clip(adversarial, 0.0, 1.0)
-        delta = norms.project(adversarial - images, self.norm, self.eps, self.norm_offset)
-        return jnp.clip(images + delta, 0.0, 1.0)
+        delta = adversarial - images
+        return norms.project_into_box(images, delta, self.norm, self.eps, self.norm_offset)
 
 
 class FGSM(GradientAttack):
@@ -135,6 +138,8 @@ class FGSM(GradientAttack):
     With "linf" this is the fast gradient sign method, with "l2" and "l1" the fast gradient method.
     It is ``PGD`` with one step and no random start.
     """
+
+    norm: AnyNorm
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

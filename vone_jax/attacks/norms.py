@@ -1,10 +1,12 @@
 """Geometry of the three threat models: sizes, directions of steps, projections, random points.
 
-The functions work per example. A radius is one number, or one for each image, shape (N,).
+The functions work per example. A radius is one number, or one for each image, shape (N,). A norm is
+one of ``NORMS``, or an object of its own geometry, see ``Geometry``.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +22,46 @@ Flat = Float[Array, "n values"]
 Column = Float[Array, "n 1"]
 
 
-def size(delta: Images, norm: str) -> Values:
+@runtime_checkable
+class Geometry(Protocol):
+    """A norm of one's own, for PGD, FGSM and APGD. It hashes, since it is static under ``jax.jit``.
+
+    ``certification.Discriminability`` is one.
+    """
+
+    def __call__(self, delta: Images) -> Values:
+        """Return the norm of each perturbation."""
+        ...
+
+    def direction(self, gradient: Images) -> Images:
+        """Return a direction of ascent, of norm one; a gradient of zero gives zero."""
+        ...
+
+    def project(self, delta: Images, eps: Scalar) -> Images:
+        """Return perturbations of norm at most ``eps``, near the given ones."""
+        ...
+
+    def shrink(self, delta: Images, eps: Scalar) -> Images:
+        """Return perturbations scaled so that their norm is at most ``eps``."""
+        ...
+
+    def surface(self, keys: Keys, shape: tuple[int, ...], dtype: DTypeLike) -> Images:
+        """Return random perturbations (N, *shape) of norm one."""
+        ...
+
+
+AnyNorm = str | Callable[..., Any]
+
+
+def geometry(norm: AnyNorm) -> Geometry | None:
+    """Return a norm of one's own, None for one of ``NORMS``."""
+    return None if isinstance(norm, str) else cast(Geometry, norm)
+
+
+def size(delta: Images, norm: AnyNorm) -> Values:
     """Return the norm of each perturbation."""
+    if own := geometry(norm):
+        return own(delta)
     flat = delta.reshape(delta.shape[0], -1)
     if norm == "linf":
         return jnp.max(jnp.abs(flat), axis=-1)
@@ -30,7 +70,7 @@ def size(delta: Images, norm: str) -> Values:
     return jnp.sum(jnp.abs(flat), axis=-1)
 
 
-def direction(gradient: Images, norm: str, offset: Scalar = 0.0) -> Images:
+def direction(gradient: Images, norm: AnyNorm, offset: Scalar = 0.0) -> Images:
     """Return the direction of a step, of norm one; a gradient of zero gives zero.
 
     For L-infinity and L2 it is that of steepest ascent. For L1 it is the gradient itself, scaled,
@@ -42,6 +82,8 @@ def direction(gradient: Images, norm: str, offset: Scalar = 0.0) -> Images:
       norm: the norm of the ball.
       offset: added to the gradient's norm before dividing, for L2 and L1.
     """
+    if own := geometry(norm):
+        return own.direction(gradient)
     if norm == "linf":
         return jnp.sign(gradient)
     # Dividing by the largest value first keeps the square of a tiny gradient from underflow:
@@ -71,16 +113,29 @@ def per_image(number: Scalar) -> Scalar:
     return number if jnp.ndim(number) == 0 else jnp.reshape(number, (-1, 1, 1, 1))
 
 
-def project(delta: Images, norm: str, eps: Scalar, offset: Scalar = 0.0) -> Images:
+def project(delta: Images, norm: AnyNorm, eps: Scalar, offset: Scalar = 0.0) -> Images:
     """Return the perturbations within the ball of radius ``eps`` around zero.
 
     L-infinity clips; in L2 and L1 a perturbation is scaled. ``offset`` is added to its norm before
     this is compared with ``eps``, so that a perturbation that is scaled ends strictly inside.
     """
+    if own := geometry(norm):
+        return own.project(delta, eps)
     if norm != "linf":
         return _radial(delta, norm, eps, offset)
     limit = per_image(eps)
     return jnp.clip(delta, -limit, limit)
+
+
+def project_into_box(
+    images: Images, delta: Images, norm: AnyNorm, eps: Scalar, offset: Scalar = 0.0
+) -> Images:
+    """Return the images with perturbations projected onto the ball, then clipped to [0, 1]."""
+    perturbed = jnp.clip(images + project(delta, norm, eps, offset), 0.0, 1.0)
+    if own := geometry(norm):
+        # Clipping may lengthen a perturbation in such a norm. A shorter one stays in the box.
+        perturbed = jnp.clip(images + own.shrink(perturbed - images, eps), 0.0, 1.0)
+    return perturbed
 
 
 def project_nearest(delta: Images, norm: str, eps: Scalar) -> Images:
@@ -100,15 +155,22 @@ def project_l1_box(images: Images, delta: Images, eps: Scalar) -> Images:
     return _radial(_soft_threshold(delta, room, eps), "l1", eps)
 
 
-def _radial(delta: Images, norm: str, eps: Scalar, offset: Scalar = 0.0) -> Images:
+def _radial(delta: Images, norm: AnyNorm, eps: Scalar, offset: Scalar = 0.0) -> Images:
     length = size(delta, norm) + offset
     outside = length > eps
     scale = jnp.where(outside, eps / jnp.where(outside, length, jnp.ones_like(length)), 1.0)
     return delta * scale[:, None, None, None]
 
 
-def sample(keys: Keys, shape: tuple[int, ...], norm: str, eps: Scalar, dtype: DTypeLike) -> Images:
-    """Return points drawn uniformly from the ball, each an array of ``shape`` (H, W, C)."""
+def sample(
+    keys: Keys, shape: tuple[int, ...], norm: AnyNorm, eps: Scalar, dtype: DTypeLike
+) -> Images:
+    """Return points drawn uniformly from the ball, each an array of ``shape`` (H, W, C).
+
+    Those of a norm of one's own are drawn from the surface of its ball.
+    """
+    if own := geometry(norm):
+        return own.surface(keys, shape, dtype) * per_image(eps)
     count = math.prod(shape)
 
     def draw(key: Array) -> Array:

@@ -9,11 +9,12 @@ from vone_jax.certification.certificates import (
     from_model,
     smooth_pixels,
 )
+from vone_jax.certification.discriminability import Discriminability
 from vone_jax.certification.local import local_sensitivity
 from vone_jax.certification.observer import detectability, information
 
 __all__ = [
-    "Certificates", "NoisyClassifier", "certify", "detectability", "displacements",
-    "from_function", "from_model", "information", "local_sensitivity", "sensitivity",
-    "smooth_pixels",
+    "Certificates", "Discriminability", "NoisyClassifier", "certify", "detectability",
+    "displacements", "from_function", "from_model", "information", "local_sensitivity",
+    "sensitivity", "smooth_pixels",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from vone_jax.evaluation.conditions import (
     number,
 )
 from vone_jax.evaluation.critical_bands import CriticalBands
+from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
