@@ -6,13 +6,16 @@ python eval.py RUN --suite configs/laboratory/suites.py:long_attacks
 import functools
 from dataclasses import replace
 
+from configs.laboratory.networks import NETWORKS
 from vone_jax.attacks import APGD, PGD, Strongest
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Attacked, Condition
+from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.suites import white_box
+from vone_jax.v1 import GaussianNoise
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
 # L2 radius is above 2.46 deviations of pixel noise. The sensitivity of V1 is that of certified.py.
@@ -74,6 +77,22 @@ certified_pixels_1, certified_pixels_2, certified_pixels_4 = map(_pixels, (1.0, 
 def _ends(evaluation: Evaluation) -> tuple[str, str]:
     """The front end and the end of a network."""
     return ("stem" if evaluation.network.v1 is None else "v1", "logits")
+
+
+# Certificates at several contrasts, for the experiment in gain_control.py. The largest L2 radius of
+# Gaussian noise of 2 is 0.187 without gain control.
+certified_contrasts = [
+    Certified((0.05, 0.15), draws=1000, steps=20, eot_samples=10, contrast=contrast)
+    for contrast in (1.0, 0.5, 0.25)
+]
+
+
+# Attacks within radii of d'. All networks have the same observer: V1 of vone-gaussian-2.
+_V1 = NETWORKS["vone-0"].model.v1
+assert _V1 is not None
+in_d_prime = [
+    Discriminable(replace(_V1, noise=GaussianNoise(2.0)), (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), steps=30)
+]
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:

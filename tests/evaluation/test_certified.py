@@ -60,6 +60,17 @@ def test_certified_accuracy_is_that_of_the_certificates(vonenet):
     assert found[1] <= found[0] <= summary["accuracy of the vote"]["value"]
 
 
+def test_certificates_at_a_lower_contrast_are_those_of_images_of_that_contrast(vonenet):
+    images, labels = jax.random.uniform(jax.random.key(5), (3, 8, 8, 1)), jnp.array([0, 1, 2])
+    full = evaluation.Certified((0.1,), draws=300, choose=20, **WEAK)
+    faint = dataclasses.replace(full, contrast=0.25)
+    _, expected = measured(full, vonenet, 0.5 + 0.25 * (images - 0.5), labels)
+    _, arrays = measured(faint, vonenet, images, labels)
+    for name, each in expected.items():
+        np.testing.assert_array_equal(arrays[name], each)
+    assert faint.label.startswith("certified contrast 0.25") and faint.label != full.label
+
+
 def test_a_function_is_certified_by_noise_on_its_pixels_alone():
     def logits_fn(keys, images):
         return two(images.mean(axis=(1, 2, 3)) - 0.25)

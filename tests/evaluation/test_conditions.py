@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from scipy.stats import norm
 
 from tests.attacks import toy
-from vone_jax import dataclass_json, evaluation, prng, results
+from vone_jax import dataclass_json, evaluation, prng, results, v1
 from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Strongest
 from vone_jax.evaluation.judging import Batch
 
@@ -257,7 +257,8 @@ def test_conditions_are_stored_as_they_print():
         evaluation.Psychophysics("phase_noise"),
         evaluation.Geometry("v1", "corruption", corruption="fog", severity=2),
         evaluation.Metamers("v1", rounds=3),
-        evaluation.Certified((0.1, 0.2), draws=300),
+        evaluation.Certified((0.1, 0.2), draws=300, contrast=0.5),
+        evaluation.Discriminable(v1.VOneBlockConfig(noise=v1.GaussianNoise(1.0)), (1.0, 2.0)),
     ):
         stored = json.loads(json.dumps(condition.identity()))
         stored.pop("files", None)

@@ -34,6 +34,8 @@ class Certified(Condition):
       alpha: probability that a certificate is wrong, for each image.
       steps: number of steps of the attack at each radius.
       eot_samples: number of draws over which the attack averages a gradient.
+      contrast: factor of the difference of pixels from 0.5, in (0, 1]. Images are certified and
+        attacked at this contrast.
       pixel_noise: None to certify V1 with its own noise; or the standard deviation of noise that is
         added to the pixels of any network, instead (Cohen et al. 2019).
 
@@ -52,6 +54,7 @@ class Certified(Condition):
     alpha: Annotated[float, Range(0.0, 1.0, above=True, below=True)] = 0.001
     steps: int = 100
     eot_samples: int = 20
+    contrast: Annotated[float, Range(0.0, 1.0, above=True)] = 1.0
     pixel_noise: Annotated[float | None, Range(above=True)] = None
 
     def __post_init__(self):
@@ -60,6 +63,8 @@ class Certified(Condition):
     @property
     def row(self) -> dict[str, Any]:
         row = {"condition": "certified", "norm": self.norm}
+        if self.contrast != 1:
+            row["corruption"] = f"contrast {self.contrast:g}"
         if self.pixel_noise is not None:
             row["noise"] = f"pixel noise {self.pixel_noise:.4g}"
         return row
@@ -82,6 +87,7 @@ class Certified(Condition):
             certification.from_model(network.model, network.variables)
 
     def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
+        batch = dataclasses.replace(batch, images=0.5 + self.contrast * (batch.images - 0.5))
         if self.pixel_noise is None:
             classifier = certification.from_model(batch.network.model, batch.network.variables)
             noisy = batch.logits_fn
