@@ -104,10 +104,10 @@ def test_the_direction_is_the_damped_step_of_the_dense_matrix(dense):
 
 
 def test_random_perturbations_are_of_norm_one_and_of_one_s_own_key():
-    keys = jax.random.split(jax.random.key(0), 4)
-    drawn = EXACT.surface(keys, (SIDE, SIDE, 1), jnp.float32)
+    keys = lambda: jax.random.split(jax.random.key(0), 4)  # noqa: E731
+    drawn = EXACT.surface(keys(), (SIDE, SIDE, 1), jnp.float32)
     np.testing.assert_allclose(EXACT(drawn), 1.0, rtol=1e-4)
-    alone = EXACT.surface(keys[2:3], (SIDE, SIDE, 1), jnp.float32)
+    alone = EXACT.surface(keys()[2:3], (SIDE, SIDE, 1), jnp.float32)
     np.testing.assert_allclose(alone, drawn[2:3], rtol=1e-2, atol=1e-3)
 
 
@@ -177,8 +177,6 @@ def test_an_observer_without_a_d_prime_of_its_own_is_refused(noise):
         certification.Discriminability(block(noise=noise))
 
 
-def test_other_attacks_and_unknown_norms_are_refused():
-    with pytest.raises(ValueError, match="norm"):
-        attacks.Square(EXACT, 1.0)
+def test_unknown_norms_are_refused():
     with pytest.raises(ValueError, match="norm"):
         attacks.PGD("l3", 1.0)

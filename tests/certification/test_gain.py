@@ -173,7 +173,7 @@ def test_the_radius_is_just_below_that_of_a_decoder_whose_answer_is_known(margin
         (1, 0), size=side, kernel_size=3, stride=1, in_channels=1, k_exc=5.0, noise=noise,
         bank=bank([0], 3, delta), normalization=v1.GainControl(semisaturation, gain=gain),
     )  # fmt: skip
-    signs = np.float32(np.where(np.arange(16) % 2, 1.0, -1.0)).reshape(4, 4, 1)
+    signs = np.float32(np.where(np.arange(16) % 2, 1.0, -1.0)).reshape(1, 4, 4, 1)
     # A response of 4, far above 0: no cell is rectified.
     image = jnp.full((1, side, side, 1), 0.9)
 
