@@ -7,6 +7,7 @@ efficientnet_lite0, or NETWORK+NETWORK for the mean of the logits of several.
   python eval.py runs/quickstart/vone_resnet18
   python eval.py resnet50.pth --source folder:/data/imagenet/val --suite clean linf --examples 500
   python eval.py runs/vone --suite masking --eps 4/255 --others runs/base
+  python eval.py runs/photos --predict cat.jpg dog.jpg
 
 Run the same command again to continue an evaluation that was stopped. Exit status: 0 finished;
 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again to continue.
@@ -26,7 +27,7 @@ from vone_jax.arguments import Range, Seed
 from vone_jax.cli import parsing
 from vone_jax.data.loading import holds_corruptions
 from vone_jax.evaluation.examples import find_images
-from vone_jax.evaluation.judging import AttackNoise, parse_noise, parse_protocol
+from vone_jax.evaluation.judging import AttackNoise, Protocol, parse_noise, parse_protocol
 from vone_jax.evaluation.published import published
 from vone_jax.evaluation.suites import GROUPS, SUITES, conditions, default_directory, explained
 from vone_jax.network import Network, NetworkError, open_network
@@ -51,6 +52,8 @@ class Arguments:
     network: Annotated[tyro.conf.Positional[str], _shown("NETWORK")]
     # Suites (default: quick); --suite help lists them.
     suite: Annotated[tuple[str, ...], _shown("NAME ...")] = ("quick",)
+    # Print what the network takes these image files for, and measure nothing.
+    predict: Annotated[tuple[Path, ...], _shown("FILE ...")] = ()
     # folder:DIR, npz:FILE, tfds:NAME, or published corruptions (default: the images of a run).
     source: Annotated[str | None, _shown("SET")] = None
     # Split (default: that a run was validated on, or val).
@@ -129,6 +132,9 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
     try:
         mesh.check_jax()
         network = _open(given)
+        if given.predict:
+            print("\n".join(_predicted(network, given)))
+            return cli.FINISHED
         made = tasks(network, given, cli.command(PROGRAM, argv))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if getattr(error, "__notes__", None):
@@ -170,6 +176,27 @@ def _open(given: Arguments) -> Network:
     return open_network(
         given.network, class_names=class_names, image_size=given.image_size, dtype=given.dtype
     )
+
+
+def _predicted(network: Network, given: Arguments) -> list[str]:
+    """The lines of a table: a file, its class, and how sure the network is over noise draws."""
+    if given.noise != "trained":
+        network = network.with_noise(parse_noise("noise", given.noise, network.noise))
+    found = evaluation.predict(
+        network, given.predict, jax.random.key(given.seed), given.draws or Protocol().draws
+    )
+    mean, votes = found.mean(axis=0), found.argmax(axis=-1)
+    rows = [("file", "class", "confidence", "draws", "second class")]
+    for place, file in enumerate(given.predict):
+        first, second = mean[place].argsort()[::-1][:2]
+        agree = int((votes[:, place] == first).sum())
+        sure = [
+            f"{network.class_names[each] if network.class_names else each} {mean[place, each]:.1%}"
+            for each in (first, second)
+        ]
+        label, _, share = sure[0].rpartition(" ")
+        rows.append((str(file), label, share, f"{agree} of {len(found)}", sure[1]))
+    return aligned(rows, 2)
 
 
 def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
