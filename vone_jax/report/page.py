@@ -14,6 +14,7 @@ from markupsafe import Markup
 from vone_jax import names
 from vone_jax.report import (
     charts,
+    classes,
     comparison,
     first_screen,
     gallery,
@@ -104,6 +105,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "ladders": [each for each in ladders if each is not None],
         "distances": _numbers(runs, "minimal"),
         "calibration": _calibration(runs),
+        "classes": classes.classes(runs),
         "masking": [each for run in runs for each in _masking(run)],
         "gallery": gallery.attacked(lines, runs),
         "corruptions": _corruptions(runs),
