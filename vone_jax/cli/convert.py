@@ -86,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return cli.FINISHED
         if options.out.suffix in _FILES:
             convert.save_torch(options.out, found.model, found.variables, convention=options.names)
+            if options.out.suffix == ".pth" and _is_plain_vonenet(found.model):
+                module = options.out.with_name(f"{options.out.stem}_torch.py")
+                convert.save_torch_module(module, found.class_names)
+                print(f"written: {module}, which loads it in PyTorch")
         else:
             convert.save_folder(
                 options.out,
@@ -102,6 +106,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.fail(error)
     except OSError as error:
         return cli.fail(error, cli.FAILED)
+
+
+def _is_plain_vonenet(model: Any) -> bool:
+    """True for a VOneNet that ``convert.save_torch_module`` is for."""
+    from vone_jax import models
+    from vone_jax.models import alexnet, cornet, resnet
+
+    known = (
+        resnet.ResNetBackEnd,
+        alexnet.AlexNetBackEnd,
+        cornet.CORnetSBackEnd,
+        cornet.CORnetZBackEnd,
+    )
+    vonenet = isinstance(model, models.VOneNet) and model.subcortical is None
+    return vonenet and isinstance(model.back_end, known)
 
 
 def _facts(found: Any, step: int | None) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,19 @@ def save_torch(
     evnet = isinstance(model, models.VOneNet) and model.subcortical is not None
     content = {"flags": flags, "model" if evnet else "state_dict": state_dict}
     files.replace(path, lambda file: torch.save(content, file))
+
+
+def save_torch_module(path: str | Path, class_names: Sequence[str] = ()) -> None:
+    """Write a program in PyTorch alone that loads a VOneNet of ``save_torch``, with class names.
+
+    ``load()`` in ``NAME_torch.py`` is the ``torch.nn.Module`` of ``NAME.pth`` beside it. It is for
+    VOneNets, without a subcortical stage, of the back ends ResNet, AlexNet and CORnet.
+    """
+    source = resources.files("vone_jax.convert").joinpath("vonenet_torch.py").read_text("utf-8")
+    empty = "CLASS_NAMES: tuple[str, ...] = ()"
+    assert source.count(empty) == 1
+    text = source.replace(empty, f"CLASS_NAMES: tuple[str, ...] = {tuple(class_names)!r}")
+    files.replace(Path(path), lambda file: file.write(text.encode()))
 
 
 def _warn_of_other_logits(model: models.Model, name: str) -> None:
