@@ -34,13 +34,14 @@ def main() -> None:
     contrasts = sorted(frame["contrast"].unique(), reverse=True)
     figure, panels = plt.subplots(1, len(contrasts), figsize=(9, 3), sharey=True)
     for panel, contrast in zip(panels, contrasts, strict=True):
-        for label, name in LABELS.items():
+        for number, (label, name) in enumerate(LABELS.items()):
             part = frame[(frame["network"] == label) & (frame["contrast"] == contrast)]
             if part.empty:
                 continue
             radii = np.where(part["right"], part["radius"], 0.0)
             grid = np.linspace(0.0, 0.25, 251)
-            panel.plot(grid, 100 * (radii[:, None] > grid).mean(axis=0), label=name)
+            certified = 100 * (radii[:, None] > grid).mean(axis=0)
+            panel.plot(grid, certified, color=f"C{number}", label=name)
         panel.set(title=f"contrast {contrast:g}", xlabel="L2 radius")
     panels[0].set(ylabel="certified accuracy (%)", ylim=(0, 100))
     panels[0].legend(fontsize=8, frameon=False)
