@@ -13,7 +13,7 @@ import pytest
 
 from vone_jax import attacks, corruptions, data, evaluation, training, v1
 from vone_jax.arguments import Range
-from vone_jax.evaluation.certified import Certified
+from vone_jax.evaluation.certified import Certified, Sandwich
 from vone_jax.evaluation.conditions import Attacked, Corrupted
 from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.discriminable import Discriminable
@@ -76,6 +76,7 @@ EXAMPLES = [
     Discriminable(v1.VOneBlockConfig(noise=v1.GaussianNoise(1.0)), (1.0,)),
     FourierMap(),
     Geometry("stem"),
+    Sandwich((ATTACKS[0],)),
     Masking("linf", 0.1, True),
     Metamers("stem"),
     Physiology("v1"),

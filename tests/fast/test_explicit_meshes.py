@@ -115,14 +115,21 @@ def network(name):
             models.v1_config(16, 1), simple_channels=4, complex_channels=4, kernel_size=9
         )
         fields = {"v1": small}
+        if name == "vone_vit_s16":
+            fields |= {"patch_size": 4, "depth": 2, "heads": 2}
+        if name == "vone_convnext_t":
+            fields |= {"depth": (1, 1)}
     model = models.create(name, 3, width=4, **fields)
     return model, models.init(model, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["vone_cornet_z"]
-    + [pytest.param(each, marks=pytest.mark.slow) for each in ("resnet18", "vone_resnet18")],
+    ["vone_cornet_z", "vone_vit_s16"]
+    + [
+        pytest.param(each, marks=pytest.mark.slow)
+        for each in ("resnet18", "vone_resnet18", "vone_convnext_t")
+    ],
 )
 def test_a_network_is_attacked_and_trained_as_on_one_device(mesh, name):
     """PGD with averaged noise, then a step along the gradient of the parameters in training."""

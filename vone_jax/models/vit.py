@@ -71,8 +71,10 @@ class TokenTable(nn.Module):
             shape = (1, 1 + rows * columns, features)
             table = self.param("position", layers.normal_002, shape, jnp.float32)
         table = resize_positions(jnp.asarray(table), rows, columns).astype(self.dtype)
-        token = jnp.broadcast_to(token.astype(self.dtype), (n, 1, features))
-        return jnp.concatenate([token, x.reshape(n, rows * columns, features)], axis=1) + table
+        x = x.reshape(n, rows * columns, features)
+        # A sum and no broadcast: it is split over devices as the images are.
+        tokens = token.astype(self.dtype) + jnp.zeros_like(x[:, :1])
+        return jnp.concatenate([tokens, x], axis=1) + table
 
 
 class TransformerBlock(nn.Module):
