@@ -451,7 +451,7 @@ def main(argv: Sequence[str]) -> int:
     rows = read(options.csv)
     done = {(row["network"], row["norm"], row["package"], row["attack"]) for row in rows}
     with options.csv.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS)
         if not rows:
             table.writeheader()
         for row in grade(options.networks, options.packages, options.examples, done):

@@ -30,6 +30,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from vone_jax import arguments
@@ -120,7 +121,7 @@ class Discriminability:
         """
         return self._filtered(gradient, lambda value: 1 / (value + self.damping))
 
-    def surface(self, keys: Key[Array, " n"], shape: tuple[int, ...], dtype: object) -> Images:
+    def surface(self, keys: Key[Array, " n"], shape: tuple[int, ...], dtype: DTypeLike) -> Images:
         """Return random perturbations (n, *shape) of N = 1.
 
         They are normal draws times (M + t I)^-1/2, which without damping have all directions of the

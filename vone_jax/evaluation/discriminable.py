@@ -86,7 +86,7 @@ class Discriminable(Condition):
             images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
             stands.append(np.asarray(own.judge(images)["right"]))
             sizes.append(np.max(np.abs(images - own.images), axis=(1, 2, 3)))
-        arrays = {
+        arrays: dict[str, jax.Array | np.ndarray] = {
             "right under attack": np.concatenate([each[:, :1] for each in stands], axis=1),
             "largest change": np.stack(sizes, axis=1),
         }

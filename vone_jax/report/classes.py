@@ -77,4 +77,4 @@ def _chart(rows: list[dict[str, Any]], order: list[str]) -> alt.LayerChart:
     most = max(row["images"] for row in rows)
     dark = alt.condition(alt.datum.images > most / 3, alt.value("white"), alt.value("black"))
     text = base.mark_text(fontSize=10).encode(text="images:Q", color=dark)
-    return alt.layer(cells, text).properties(height=22 * len(order) + 40)
+    return alt.LayerChart(layer=[cells, text]).properties(height=22 * len(order) + 40)

@@ -214,7 +214,7 @@ def explained(r: np.ndarray, reliability: np.ndarray) -> alt.LayerChart:
         .mark_line(strokeDash=[2, 2], color="#777")
         .encode(x=alt.X("at:Q", title="reliability of the neuron"), y="bound:Q")
     )
-    return alt.layer(bound, points).properties(height=2 * _SMALL)
+    return alt.LayerChart(layer=[bound, points]).properties(height=2 * _SMALL)
 
 
 def spread_units(arrays: Mapping[str, np.ndarray], count: int = 4) -> list[int]:

@@ -416,10 +416,12 @@ def _watched(experiment: Experiment) -> PGD | None:
     fail, but several steps succeed.
     """
     perturbation = experiment.perturbation
-    single = isinstance(perturbation, PGD) and perturbation.steps == 1
-    if not single and not isinstance(perturbation, Free):
+    if isinstance(perturbation, PGD) and perturbation.steps == 1:
+        norm = perturbation.norm
+    elif isinstance(perturbation, Free):
+        norm = "linf"
+    else:
         return None
-    norm = perturbation.norm if isinstance(perturbation, PGD) else "linf"
     return PGD(norm, perturbation.eps, steps=10, random_start=True)
 
 
@@ -429,6 +431,7 @@ def _robust(
     """Return the accuracy of the first validation batch under the attack of ``_watched``."""
     with contextlib.closing(inputs.eval_batches(experiment, source)) as batches:
         sums = validate(robust_step, state, itertools.islice(batches, 1), mesh)
+    assert sums is not None  # nothing stops it
     return sums.means()["accuracy"]
 
 
