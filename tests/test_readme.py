@@ -70,6 +70,23 @@ def test_the_code_runs():
 
 
 @pytest.mark.slow
+def test_the_code_of_the_page_on_ones_own_runs(tmp_path, monkeypatch):
+    """The suite of the page measures a run, and a clean decision is repeated from its key."""
+    monkeypatch.chdir(tmp_path)
+    files_of("docs/your_own.md", tmp_path)
+    small = ["--model.width", "2", "--steps", "2", "--data.batch-size", "8"]
+    assert train.main(["quickstart/vone_resnet18", "--run-dir", "runs/loud", *small]) == 0
+    few = ["runs/loud", "--examples", "8", "--draws", "3"]
+    assert evaluate.main([*few, "--suite", "clean", "mine.py:SUITE"]) == 0
+    source = data.load("fashion_mnist_small", "test")
+    made = [source[i] for i in range(len(source))]
+    images = np.stack([np.asarray(each["image"], np.float32) / 255 for each in made])
+    names = names_of("docs/your_own.md", images=images, labels=[each["label"] for each in made])
+    labels = [each.label for each in names["found"]]
+    assert {"shadow, severity 5", "confidence", "clean", "OnePixel L∞ 16/255"} <= {*labels}
+
+
+@pytest.mark.slow
 def test_the_code_of_the_attacks_page_runs():
     names = names_of("docs/attacks.md")
     for found in ("adversarial", "transferred"):
