@@ -127,7 +127,7 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
         (dict(attack=[ATTACK, FGSM("l2", 0.05)]), "norm"),
         (dict(attack=ATTACK, attack_noise="none"), "attack_noise must be one of same"),
         (dict(attack=ATTACK, noise="none"), "noise must be one of fresh, frozen"),
-        (dict(attack=FGSM("linf", jnp.array([0.1, 0.2]))), "eps must be one number"),
+        (dict(attack=FGSM("linf", jnp.array([0.1, 0.2]))), "attack must have one number as eps"),
         (dict(attack=ATTACK, surrogate=len, attack_noise="frozen"), "one of same; got"),
         (dict(attack=PGD("linf", 0.1, targeted=True)), "must be untargeted"),
         (dict(norm="linf", eps=0.1, batch_size=0), "batch_size"),
