@@ -64,7 +64,8 @@ def test_the_package_page_has_absolute_links(tmp_path):
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert all(re.match("https?://", link) for link in links)
     assert "https://example.org/Owner/name/raw/v1.2.3/docs/figures/quickstart.png" in links
-    assert "https://example.org/Owner/name/blob/v1.2.3/docs/start.md#what-the-quickstart-shows" in links
+    page = "https://example.org/Owner/name/blob/v1.2.3/docs/start.md"
+    assert f"{page}#what-the-quickstart-shows" in links
     urls = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["urls"]
     assert urls["Source"] == "https://example.org/Owner/name"
     assert urls["Documentation"] == "https://owner.github.io/name/"
