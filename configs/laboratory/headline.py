@@ -1,7 +1,7 @@
 """Base network against VOneNet, three seeds each: clean, white-box and corrupted accuracy.
 
 Paper row: the main comparison (figure 2 and table 1 of Dapello, Marques et al. 2020) in small.
-Expected: clean 89.4 and 86.2 %, L-infinity 16/255 1.7 and 45.3 % (base, VOneNet), docs/results.md.
+Expected: clean 89.4 and 86.2 %, L-infinity 16/255 1.7 and 45.2 % (base, VOneNet), docs/results.md.
 Hardware: 2 CPU cores. Wall time: 21 minutes of one core to evaluate; training was not timed.
 Command: python sweep.py laboratory/headline
 """

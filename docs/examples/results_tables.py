@@ -1,0 +1,654 @@
+"""Writes the tables of docs/results.md from the frames in docs/results.
+
+    python docs/examples/results_tables.py
+
+A table stands between the lines ``<!-- table NAME -->`` and ``<!-- end -->``. To add one, write
+these two lines into the page and an entry into ``tables``, and run the command.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DOCS = Path(__file__).parents[1]
+PAGE = DOCS / "results.md"
+
+FRAMES = {path.stem: pd.read_csv(path) for path in sorted((DOCS / "results").glob("*.csv"))}
+# The sets of runs: set -> (network, result, number) -> its row.
+SETS = {
+    name: {(row.network, row.result, row.number): row for row in frame.itertuples()}
+    for name, frame in FRAMES.items()
+    if "result" in frame
+}
+
+RADII = {
+    "1/1020": "0.0009804",
+    "1/255": "0.003922",
+    "4/255": "0.01569",
+    "8/255": "0.03137",
+    "16/255": "0.06275",
+    "0.1": "0.1",
+}
+ATTACKS = ["1/1020", "1/255", "4/255", "16/255"]
+# ImageNet-C (Hendrycks & Dietterich 2019), and the four further corruptions of its authors.
+CORRUPTIONS = {
+    "noise": ["gaussian_noise", "shot_noise", "impulse_noise"],
+    "blur": ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur"],
+    "weather": ["snow", "frost_procedural", "fog", "brightness"],
+    "digital": ["contrast", "elastic_transform", "pixelate", "jpeg_compression"],
+}
+CATEGORIES = list(CORRUPTIONS)
+CORRUPTIONS["mean of the 15"] = [name for members in CORRUPTIONS.values() for name in members]
+FURTHER = ["speckle_noise", "gaussian_blur", "spatter", "saturate"]
+for _name in [*CORRUPTIONS["mean of the 15"], *FURTHER]:
+    CORRUPTIONS[_name] = [_name]
+CORRUPTION_COLUMNS = [*CATEGORIES, "mean of the 15"]
+
+Rows = list[list[str]]
+
+
+# What a cell is made of. A network is named "set/label", and "set/label*" is it with every seed.
+
+
+def seeds(network: str) -> list[str]:
+    """The labels of a network: its own, or with a star those of its seeds."""
+    name, label = network.split("/")
+    if not label.endswith("*"):
+        return [label]
+    stem = label.removesuffix("*")
+    known = {key[0] for key in SETS[name]}
+    return [each for each in (stem, f"{stem}-0", f"{stem}-1", f"{stem}-2") if each in known]
+
+
+def results(measure: str, ending: str = "") -> list[str]:
+    """The results whose mean is a measure: a radius, a kind of corruption or a result's name."""
+    names = [measure]
+    if measure in RADII:
+        names = [f"attack-linf-{RADII[measure]}"]
+    elif measure in CORRUPTIONS:
+        names = [f"corruption-{name}-{i}" for name in CORRUPTIONS[measure] for i in range(1, 6)]
+    return [name + ending for name in names]
+
+
+def values(network: str, measure: str, number: str = "accuracy", ending: str = "") -> list[float]:
+    """The mean of the measure's results, for each seed of the network."""
+    rows = SETS[network.split("/")[0]]
+    return [
+        float(np.mean([rows[label, each, number].value for each in results(measure, ending)]))
+        for label in seeds(network)
+    ]
+
+
+def percent(of: Sequence[float], spread: bool = False, digits: int = 1) -> str:
+    """The mean of fractions in percent, with the standard deviation between them if asked."""
+    # Rounded twice, since the last bits of a mean differ between machines.
+    text = f"{round(100 * float(np.mean(of)), 6):.{digits}f}"
+    return f"{text} ± {100 * np.std(of, ddof=1):.{digits}f}" if spread else text
+
+
+def fraction(of: Sequence[float], digits: int = 3) -> str:
+    """The mean of fractions without their zero, with a standard deviation if they differ."""
+    text = f"{np.mean(of):.{digits}f}".lstrip("0")
+    if len(of) == 1 or np.ptp(of) == 0.0:
+        return text
+    return f"{text} ± {np.std(of, ddof=1):.{digits}f}".replace("± 0", "± ")
+
+
+def with_interval(network: str, result: str, digits: int) -> str:
+    """An accuracy in percent with its 95 % interval, or "not run"."""
+    name, label = network.split("/")
+    row = SETS[name].get((label, result, "accuracy"))
+    if row is None:
+        return "not run"
+    low, high = (f"{100 * end:.{digits}f}" for end in (row.low, row.high))
+    return f"{100 * row.value:.1f} ({low} to {high})"
+
+
+def accuracies(
+    networks: Mapping[str, str],
+    columns: Sequence[str],
+    spread: Sequence[str] = (),
+    heading: str = "network",
+    ending: str = "",
+) -> Rows:
+    """A row for each network, called as in ``networks``, with the accuracy in each column.
+
+    Columns in ``spread`` have the standard deviation between seeds. The names of results end in
+    ``ending``.
+    """
+    rows = [[heading, *columns]]
+    for name, network in networks.items():
+        cells = (
+            percent(values(network, column, ending=ending), column in spread) for column in columns
+        )
+        rows.append([name, *cells])
+    return rows
+
+
+def insert(rows: Rows, heading: str, cells: Sequence[str]) -> Rows:
+    """The table with another column behind its first."""
+    return [[row[0], cell, *row[1:]] for row, cell in zip(rows, [heading, *cells], strict=True)]
+
+
+# The tables that are more than accuracies of networks.
+
+
+def repeated() -> Rows:
+    networks = {
+        "base, seed 0, first and second": "base-0",
+        "VOneNet, seed 0": "vone-0",
+        "V1 without noise": "vone-quiet",
+        "stem noise, no V1": "base-stem-noise",
+        "adversarial training, 8/255, one step": "base-adversarial-8",
+        "Gaussian noise on images": "base-gaussian",
+    }
+    columns = ["clean", "4/255", "16/255", "mean of the 15"]
+    return [
+        ["", *columns],
+        *(
+            [
+                name,
+                *(
+                    ", ".join(percent(values(f"{of}/{label}", each)) for of in ("first", "second"))
+                    for each in columns
+                ),
+            ]
+            for name, label in networks.items()
+        ),
+    ]
+
+
+def headline() -> Rows:
+    measures = {
+        "clean": ["clean"],
+        **{f"L-infinity {radius}": [radius] for radius in ATTACKS},
+        "L2 .0108, .0433": ["attack-l2-0.01083", "attack-l2-0.0433"],
+        "L1 .208, .833": ["attack-l1-0.2083", "attack-l1-0.8333"],
+        **{f"corruptions: {name}": [name] for name in CATEGORIES},
+        "mean of the 15": ["mean of the 15"],
+    }
+    spread = {"clean", *ATTACKS, "mean of the 15"}
+    return [
+        ["", "base", "VOneNet"],
+        *(
+            [
+                name,
+                *(
+                    ", ".join(percent(values(network, each), each in spread) for each in group)
+                    for network in ("first/base*", "first/vone*")
+                ),
+            ]
+            for name, group in measures.items()
+        ),
+    ]
+
+
+def by_corruption() -> Rows:
+    groups = [[name] for name in CORRUPTIONS["mean of the 15"] + FURTHER[:2]] + [FURTHER[2:]]
+    cells = [
+        [
+            ", ".join(group),
+            *(
+                ", ".join(percent(values(network, each)) for each in group)
+                for network in ("first/base*", "first/vone*")
+            ),
+        ]
+        for group in groups
+    ]
+    half = len(cells) // 2
+    left, right = cells[:half], cells[half:]
+    return [
+        ["", "base", "VOneNet"] * 2,
+        *([*one, *other] for one, other in zip(left, right, strict=True)),
+    ]
+
+
+def benchmark() -> Rows:
+    radii = {
+        "linf": ["0.0009804", "0.003922", "0.01569", "0.06275"],
+        "l2": ["0.01083", "0.0433", "0.1732", "0.6928"],
+        "l1": ["0.2083", "0.8333", "3.333", "13.33"],
+    }
+    networks = {
+        "base": "base-0",
+        "VOneNet": "vone-0",
+        "adversarial training, 8/255": "base-adversarial-8",
+        "Gaussian noise on images": "base-gaussian",
+        "stem noise, no V1": "base-stem-noise",
+    }
+    rows = [
+        ["network", "step", "clean", "L-infinity", "L2", "L1", "white box", "corruptions"]
+        + ["by category", "white box and corruptions", "all"]
+    ]
+    for name, label in networks.items():
+
+        def mean(results: Sequence[str], label: str = label) -> float:
+            return float(np.mean([values(f"third/{label}", each) for each in results]))
+
+        clean, corruptions = mean(["clean"]), mean(["mean of the 15"])
+        for step in ("eps/32", "eps/4"):
+            norms = [
+                mean(
+                    [
+                        f"attack-{norm}-{eps}"
+                        + ("-eps-4" if step == "eps/4" else "")
+                        + ("" if norm == "linf" else "-art-1.5")
+                        for eps in each
+                    ]
+                )
+                for norm, each in radii.items()
+            ]
+            white = float(np.mean(norms))
+            cells: list[float | None] = [
+                *(clean, *norms, white, corruptions, mean(CATEGORIES)),
+                *(np.mean([white, corruptions]), np.mean([clean, *norms, corruptions])),
+            ]
+            if step == "eps/4":
+                cells = [None if i in (0, 5, 6) else cell for i, cell in enumerate(cells)]
+            rows.append([name, step, *("" if c is None else percent([c]) for c in cells)])
+    return rows
+
+
+def stochasticity() -> Rows:
+    on, off, noise = "noise", "no noise", "neuronal-0.35-0.07-1"
+    # Each network with its noise in training, in the attack and in the judgement, and how the names
+    # of results on clean and attacked images end.
+    networks = [
+        ("base (3 seeds)", "base*", ("-", "-", "-"), "", ""),
+        ("V1", "vone-quiet", (off, off, off), "", ""),
+        ("V1", "vone-0", (on, on, on), "", ""),
+        ("stem", "base-stem-noise", (on, on, on), "", ""),
+        ("V1, in training only", "vone-0", (on, off, off), "-test-none", "-test-none"),
+        ("V1, at the test only", "vone-quiet", (off, on, on), f"-test-{noise}", f"-test-{noise}"),
+        ("V1, surrogate", "vone-0", (on, off, on), "", "-noise-free"),
+        (
+            "V1, frozen: attack and judgement share a draw",
+            *("vone-0", (on, "frozen", "frozen"), None, "-frozen"),
+        ),
+        ("V1, at the attack only", "vone-quiet", (off, on, off), "", f"-attacked-{noise}"),
+    ]
+    rows = [["network", "trained", "attacked", "judged", "clean", *ATTACKS]]
+    for name, label, noises, of_clean, of_attacked in networks:
+        network = f"first/{label}"
+        rows.append([name, *noises])
+        # One frozen draw says little about clean images.
+        rows[-1].append(
+            "" if of_clean is None else percent(values(network, "clean", ending=of_clean))
+        )
+        rows[-1] += [percent(values(network, eps, ending=of_attacked)) for eps in ATTACKS]
+    return rows
+
+
+def gabor_banks() -> Rows:
+    scores = {
+        "orientation": "pref_or",
+        "peak frequency": "peak_sf",
+        "bandwidth": "sf_bandwidth",
+        "selectivity": "sf_selective",
+        "summation": "grating_summation_field",
+    }
+    networks = {
+        "physiological, fixed": "second/vone-0",
+        "physiological, tuned": "fourth/vone-tuned*",
+        "uniform, fixed": "second/vone-uniform",
+        "uniform, tuned": "fourth/vone-tuned-uniform*",
+    }
+    return [
+        ["bank", *scores],
+        *(
+            [
+                name,
+                *(
+                    fraction(values(network, "physiology-v1", f"score: {score}"))
+                    for score in scores.values()
+                ),
+            ]
+            for name, network in networks.items()
+        ),
+    ]
+
+
+def ensembles() -> Rows:
+    columns = ["clean", "1/255", "4/255", "16/255", *CORRUPTION_COLUMNS]
+    networks = {
+        "VOneNet": "fourth/vone-0",
+        "low frequencies": "fourth/vone-low",
+        "middle frequencies": "fourth/vone-mid",
+        "high frequencies": "fourth/vone-high",
+        "simple cells": "fourth/vone-simple",
+        "complex cells": "fourth/vone-complex",
+        "no noise": "fourth/vone-quiet",
+        "half the noise": "fourth/vone-noise-0.5",
+        "**ensemble of the eight**": "fourth/ensemble-variants",
+        "ensemble of three seeds": "fourth/ensemble-seeds",
+    }
+    draws = {"VOneNet, mean of eight draws": "fourth/vone-0"}
+    return [
+        *accuracies(networks, columns),
+        *accuracies(draws, columns, ending="-mean_logits-8-8-draws")[1:],
+        *accuracies({"distilled from the eight": "fourth/vone-distilled"}, columns)[1:],
+    ]
+
+
+def overlap() -> Rows:
+    columns = {
+        "4/255": "fgsm-0.01569",
+        "8/255": "fgsm-0.03137",
+        "16/255": "fgsm-0.06275",
+        "random corners, 16/255": "corners-0.06275",
+    }
+    return [
+        ["network", "layer", *columns],
+        *(
+            [name, layer]
+            + [
+                percent(values(network, f"geometry-{change}-{layer}", "told from clean"))
+                for change in columns.values()
+            ]
+            for name, network, layer in LAYERS
+        ),
+    ]
+
+
+LAYERS = [
+    ("base", "perception/base*", "stem"),
+    ("base", "perception/base*", "logits"),
+    ("VOneNet", "perception/vone*", "v1"),
+    ("VOneNet", "perception/vone*", "logits"),
+]
+
+
+def metamers() -> Rows:
+    def others(network: str, layer: str, same_kind: bool) -> list[float]:
+        """The accuracy of the other networks on the metamers of each seed."""
+        kind = network.split("/")[1].removesuffix("*")
+        return [
+            row.value
+            for (label, result, number), row in SETS["perception"].items()
+            if label.startswith(kind)
+            and result == f"metamers-{layer}"
+            and number.startswith("accuracy on metamers, ")
+            and number.removeprefix("accuracy on metamers, ").startswith(kind) == same_kind
+        ]
+
+    rows = [["network", "layer", "match, dB", "matched", "originals", "itself"]]
+    rows[0] += ["another seed", "the other kind"]
+    for name, network, layer in LAYERS:
+        result = f"metamers-{layer}"
+        rows.append(
+            [name, layer, f"{np.mean(values(network, result, 'mean decibel')):.1f}"]
+            + [
+                percent(values(network, result, number))
+                for number in ("matched", "accuracy on originals", "accuracy on metamers")
+            ]
+            + [percent(others(network, layer, same)) for same in (True, False)]
+        )
+    return rows
+
+
+def masking() -> Rows:
+    networks = {
+        "VOneNet": ("second", "vone-0"),
+        "VOneNet with a surround": ("fourth", "vone-surround-0"),
+        "EVNet": ("fourth", "ev-0"),
+        "base, similar to V1": ("second", "base-similar-v1"),
+    }
+    rows = [["network", "images", "pass", "warning", "fail"]]
+    for name, (of, label) in networks.items():
+        checks = [
+            SETS[of][label, "masking-linf-0.06275", f"checks: {each}"] for each in rows[0][2:]
+        ]
+        rows.append([name, f"{checks[0].images:.0f}", *(f"{row.value:.0f}" for row in checks)])
+    return rows
+
+
+def certificates() -> Rows:
+    networks = {
+        "published: level .07": "vone",
+        "strength 2": "vone-noise-2",
+        "level 1": "vone-level-1",
+        "level 2": "vone-level-2",
+        "stabilised, level .07": "vone-stabilised-level-0.07",
+        "stabilised, level 1": "vone-stabilised-level-1",
+        "stabilised, level 2": "vone-stabilised-level-2",
+        "Gaussian, 1": "vone-gaussian-1",
+        "Gaussian, 2": "vone-gaussian-2",
+        "Gaussian, 4": "vone-gaussian-4",
+        "pixels, 1 / 26.3": "base-pixels-1",
+        "pixels, 2 / 26.3": "base-pixels-2",
+        "pixels, 4 / 26.3": "base-pixels-4",
+    }
+    columns = {
+        "vote": "accuracy",
+        **{f"certified .{r}": f"certified accuracy at 0.{r}" for r in ("01", "05", "2")},
+        **{f"APGD .{r}": f"accuracy under APGD at 0.{r}" for r in ("01", "05", "2")},
+    }
+    rows = [["noise", "clean", *columns, "median radius"]]
+    for name, label in networks.items():
+        network = f"certified/{label}*"
+        # The base networks vote with noise on the pixels, which the name of the result says.
+        (result,) = {
+            key[1]
+            for key in SETS["certified"]
+            if key[0] in seeds(network) and key[1].startswith("certified-l2")
+        }
+        radii = values(network, result, "median certified radius")
+        rows.append(
+            [name, percent(values(network, "clean"))]
+            + [percent(values(network, result, number), digits=0) for number in columns.values()]
+            + [fraction([float(np.mean(radii))])]
+        )
+    return rows
+
+
+def adversarial() -> Rows:
+    networks = {
+        "base": "base-clean-0",
+        "VOneNet": "vone-clean-0",
+        "base, PGD": "base-pgd-0.1-0",
+        "VOneNet, PGD": "vone-pgd-0.1-0",
+    }
+    radii = ["4/255", "8/255", "16/255", "0.1"]
+    known = {key[0] for key in SETS["adversarial"] if key[1].startswith("corruption-")}
+    return [
+        ["network", "clean", *radii, "mean of the 15"],
+        *(
+            [name, percent(values(f"adversarial/{label}", "validation"))]
+            + [
+                with_interval(
+                    f"adversarial/{label}", f"attack-strongest-of-pgd-apgd-linf-{RADII[eps]}", 0
+                )
+                for eps in radii
+            ]
+            + [
+                percent(values(f"adversarial/{label}", "mean of the 15"))
+                if label in known
+                else "not run"
+            ]
+            for name, label in networks.items()
+        ),
+    ]
+
+
+def drawings() -> Rows:
+    measures = {
+        "new things": "clean-new_things",
+        "known things in a new style": "clean-new_style",
+        "new things in a new style": "clean-new_things_new_style",
+        "training drawings": "clean-train",
+        "grey": "recoloured-grey",
+        "hue turned by 60": "recoloured-hue-60",
+        "hue turned by 180": "recoloured-hue-180",
+        "red and blue exchanged": "recoloured-channels",
+        "nine corruptions, severity 3": "corruptions-quick",
+        "gaussian noise": "corruption-gaussian-noise-severity-3",
+        "defocus blur": "corruption-defocus-blur-severity-3",
+        "contrast": "corruption-contrast-severity-3",
+        "brightness": "corruption-brightness-severity-3",
+        "L-infinity 1/255": "attack-strongest-of-pgd-apgd-linf-0.003922",
+        "L-infinity 4/255": "attack-strongest-of-pgd-apgd-linf-0.01569",
+        "L-infinity 16/255": "attack-strongest-of-pgd-apgd-linf-0.06275",
+    }
+    paired = FRAMES["differences"].query("set == 'drawings'").set_index("number")
+    rows = [["measure", "images", "base", "VOneNet", "difference"]]
+    for name, result in measures.items():
+        images = SETS["drawings"]["base-0", result, "accuracy"].images
+        difference = "not run"
+        if result in paired.index:
+            value, low, high = paired.loc[result, ["value", "low", "high"]]
+            difference = f"{value:.1f} ({low:.1f} to {high:.1f})"
+        both = (with_interval(f"drawings/{label}", result, 1) for label in ("base-0", "vone-0"))
+        rows.append([name, f"{images:.0f}", *both, difference])
+    return rows
+
+
+def tables() -> dict[str, Rows]:
+    """The rows of each table of the page, by its name there."""
+    everything = ["clean", *ATTACKS, *CORRUPTION_COLUMNS]
+    components = {
+        "VOneNet": "fourth/vone*",
+        "uniform distributions": "fourth/vone-uniform*",
+        "low frequencies, 0 to 2 cycles/degree": "fourth/vone-low*",
+        "middle, 2 to 5.6": "fourth/vone-mid*",
+        "high, 5.6 to 11.3": "fourth/vone-high*",
+        "simple cells only": "fourth/vone-simple*",
+        "complex cells only": "fourth/vone-complex*",
+        "complex cells, half the gain": "fourth/vone-complex-gain-7.5*",
+        "twice the noise": "fourth/vone-noise-2*",
+        "half the noise": "fourth/vone-noise-0.5*",
+        "no noise": "fourth/vone-quiet*",
+    }
+    # The mean responses are in no frame: they were measured when the gains were chosen.
+    responses = "1.1 1.2 1.0 1.2 1.2 0.7 1.5 0.7 1.1 1.1 1.1".split()
+    front_ends = {
+        "base": "fourth/base*",
+        "VOneNet": "fourth/vone*",
+        "VOneNet, no noise": "fourth/vone-quiet*",
+        "with the earlier surround": "fourth/vone-surround*",
+        "with the earlier surround, no noise": "fourth/vone-surround-quiet*",
+        "EVNet": "fourth/ev*",
+        "EVNet with the earlier surround": "fourth/ev-surround*",
+        "VOneNet with oriented pools": "fourth/vone-oriented-pools*",
+        "VOneNet with GDN": "fourth/vone-gdn*",
+        "VOneNet, neighbours normalise": "fourth/vone-neighbours*",
+        "VOneNet, uniform bank": "fourth/vone-uniform*",
+        "bank tuned from the published one": "fourth/vone-tuned*",
+        "bank tuned from the uniform one": "fourth/vone-tuned-uniform*",
+    }
+    # Networks with the same front end have its score, which was measured on one of them.
+    scored = dict.fromkeys(front_ends, "fourth/vone-0") | {
+        "with the earlier surround": "fourth/vone-surround-0",
+        "with the earlier surround, no noise": "fourth/vone-surround-0",
+        "EVNet": "fourth/ev-0",
+        "EVNet with the earlier surround": "fourth/ev-surround-0",
+        "VOneNet, uniform bank": "fourth/vone-uniform",
+        "bank tuned from the published one": "fourth/vone-tuned*",
+        "bank tuned from the uniform one": "fourth/vone-tuned-uniform*",
+    }
+    scores = [
+        "-" if name == "base" else fraction(values(network, "physiology-v1", "mean score"))
+        for name, network in scored.items()
+    ]
+    return {
+        "repeated": repeated(),
+        "headline": headline(),
+        "by corruption": by_corruption(),
+        "gain": accuracies(
+            {
+                "5 (0.4)": "second/vone-gain-5",
+                "15 (1), as above": "second/vone-0",
+                "45 (3)": "second/vone-gain-45",
+                "base network": "second/base-0",
+            },
+            ["clean", "16/255", "blur", "contrast"],
+            heading="gain (mean response)",
+        ),
+        "benchmark": benchmark(),
+        "stochasticity": stochasticity(),
+        "components": insert(
+            accuracies(components, everything, spread=everything), "response", responses
+        ),
+        "components, gain": accuracies(
+            {
+                "VOneNet": "second/vone-0",
+                "gain 5 (mean response 0.4)": "second/vone-gain-5",
+                "gain 45 (mean response 3)": "second/vone-gain-45",
+                "base network, no V1": "second/base-0",
+            },
+            everything,
+        ),
+        "front ends": insert(
+            accuracies(front_ends, ["clean", *ATTACKS], spread=everything), "V1 score", scores
+        ),
+        "front ends, corruptions": accuracies(
+            front_ends, CORRUPTION_COLUMNS, spread=["mean of the 15"]
+        ),
+        "surround": accuracies(
+            {"VOneNet": "fifth/vone*", "with a surround": "fifth/vone-surround*"},
+            ["clean", *CORRUPTION_COLUMNS],
+            spread=["clean", "mean of the 15"],
+        ),
+        "gabor banks": gabor_banks(),
+        "ensembles": ensembles(),
+        "training": accuracies(
+            {
+                "base": "second/base-0",
+                "VOneNet": "second/vone-0",
+                "stem noise, no V1": "second/base-stem-noise",
+                "base, Gaussian noise of 0.2 on the images": "second/base-gaussian",
+                "base, adversarial training, 2/255, one step": "second/base-adversarial-2",
+                "base, adversarial training, 8/255, one step": "second/base-adversarial-8",
+                "base, adversarial training, 8/255, five steps": "second/base-pgd-8",
+                "VOneNet, adversarial training, 8/255, one step": "second/vone-adversarial-8",
+            },
+            everything,
+        ),
+        "adversarial": adversarial(),
+        "similarity": accuracies(
+            {
+                "no regulariser": "second/base-0",
+                "similarities of V1": "second/base-similar-v1",
+                "of pixels": "second/base-similar-pixels",
+                "of V1, shuffled (control)": "second/base-similar-shuffled",
+            },
+            everything,
+        ),
+        "overlap": overlap(),
+        "metamers": metamers(),
+        "masking": masking(),
+        "certificates": certificates(),
+        "drawings": drawings(),
+    }
+
+
+# The page.
+
+
+def render(rows: Rows) -> str:
+    """The lines of a table; a column of numbers is set to the right."""
+    head, *body = rows
+    marks = [
+        "---:" if i and any(re.match(r"-?[.\d]|not run", row[i]) for row in body) else "---"
+        for i in range(len(head))
+    ]
+    return "".join(
+        "".join(f"| {cell} " if cell else "| " for cell in cells) + "|\n"
+        for cells in (head, marks, *body)
+    )
+
+
+def write(page: str) -> str:
+    """The page with each of its tables written anew."""
+    known = tables()
+    pattern = re.compile(r"(<!-- table (.+?) -->\n\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+    named = {name for _, name, _, _ in pattern.findall(page)}
+    if named != set(known):
+        raise ValueError(f"not both in the page and in `tables`: {sorted(named ^ set(known))}")
+    return pattern.sub(lambda match: match[1] + render(known[match[2]]) + match[4], page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(write(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
