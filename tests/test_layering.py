@@ -68,7 +68,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         ("report", {"report", "results"}),
-        ("neurophysiology", {"neurophysiology", "prng", "report", "results"}),
+        ("neurophysiology", {"neurophysiology", "prng"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},

@@ -125,7 +125,9 @@ def test_receptive_fields_are_drawn_at_their_positions():
 
 
 def test_neurons_without_a_prediction_are_not_drawn():
-    chart = layer_charts.explained(np.array([0.5, np.nan, 0.7]), np.array([0.9, 0.9, 0.6]))
+    chart = layer_charts.explained(
+        np.array([[0.4, np.nan, 0.7], [0.6, np.nan, np.nan]]), np.array([[0.9, 0.9, 0.6]])
+    )
     spec = chart.to_dict()
     drawn = [row for rows in spec["datasets"].values() for row in rows if "neuron" in row]
     assert drawn == [{"neuron": 0, "r": 0.5, "reliability": 0.9},

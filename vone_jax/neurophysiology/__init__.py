@@ -15,12 +15,6 @@ from vone_jax.neurophysiology.experiments import (
     surround_tuning,
     trial_statistics,
 )
-from vone_jax.neurophysiology.plots import (
-    plot_explained_variance,
-    plot_property,
-    plot_receptive_fields,
-    plot_tuning,
-)
 from vone_jax.neurophysiology.properties import GROUPS, PROPERTIES, PUBLISHED, Property, Reference
 from vone_jax.neurophysiology.recording import (
     NotScoredError,

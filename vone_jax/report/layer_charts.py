@@ -1,6 +1,7 @@
 """Charts of layers: parameters of Gabor banks, tuning and properties of units, and geometry."""
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import altair as alt
@@ -184,11 +185,21 @@ def of_units(arrays: Mapping[str, np.ndarray]) -> tuple[list[alt.Chart], alt.Fac
     return [tuning(kept, curve) for curve in CURVES], receptive_fields(kept)
 
 
-def explained(r: np.ndarray, reliability: np.ndarray) -> alt.LayerChart:
+def explained(correlations: np.ndarray, reliabilities: np.ndarray) -> alt.LayerChart:
     """The correlation of each neuron with its prediction against its own reliability.
 
-    No prediction is expected above the line, the square root of the reliability.
+    No prediction is expected above the line, the square root of the reliability. Both are means
+    over splits; neurons without one are left out.
+
+    Args:
+      correlations: (splits, neurons), NaN where one is not defined, see
+        ``neurophysiology.explained_variance``.
+      reliabilities: (splits, neurons).
     """
+    with warnings.catch_warnings():
+        # A neuron may be constant in every split.
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        r, reliability = (np.nanmean(x, axis=0) for x in (correlations, reliabilities))
     rows = [
         {"neuron": neuron, "r": float(each), "reliability": float(most)}
         for neuron, (each, most) in enumerate(zip(r, reliability, strict=True))
