@@ -16,6 +16,7 @@ import pytest
 from tests.evaluation import tiny
 from tests.evaluation.result_files import read_results
 from tests.photographs import write_photographs
+from tests.results import built
 from vone_jax import evaluation, results, runs
 from vone_jax.cli import evaluate as program
 from vone_jax.network import NetworkError
@@ -137,6 +138,17 @@ def test_published_images_are_evaluated(run_dir, tmp_path, capsys):
     assert program.main([str(run_dir), "--suite", f"{QUICK}:noise", *FAST, *files]) == 0
     name = "corruption-gaussian-noise-severity-3-published"
     assert (run_dir / "results" / f"{name}.json").exists()
+
+
+def test_a_corruption_that_is_in_no_mean_has_a_line_of_its_own():
+    """Also one of the user's own. The others are in the line of their mean."""
+    names = ("fog", "snow", "speckle_noise", "mine")
+    made = [built.accuracy(built.corrupted(name, 3), 0.5) for name in names]
+    table = program.summary(made)
+    lines = [line.split("  ")[0] for line in table.splitlines()]
+    assert {"speckle noise, severity 3", "mine, severity 3"} <= set(lines)
+    assert not {"fog, severity 3", "snow, severity 3"} & set(lines)
+    assert "mean over 2 of 15 corruptions, severity 3" in lines
 
 
 def test_a_corrupt_image_is_one_line(tmp_path, monkeypatch, capsys):

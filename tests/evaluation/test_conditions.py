@@ -229,7 +229,6 @@ def test_conditions_that_do_not_fit_a_network_are_refused():
     for condition, network, message in (
         (evaluation.Clean(), one, "at least 2 classes"),
         (evaluation.Attacked(PGD("l2", 4.1)), few, "eps must be at most 4 in norm l2"),
-        (evaluation.Attacked(PGD("linf", 0.1, targeted=True)), few, "untargeted"),
         (evaluation.Attacked(APGD("linf", 0.1, loss="dlr")), few, "at least 3 classes"),
         (evaluation.Corrupted("defocus_blur", 3), few, "defocus_blur needs images"),
     ):
@@ -238,9 +237,16 @@ def test_conditions_that_do_not_fit_a_network_are_refused():
     evaluation.Attacked(PGD("l2", 4.0)).check(few)
 
 
-def test_an_attack_of_an_evaluation_has_one_radius():
+@pytest.mark.parametrize("make", [
+    lambda **fields: evaluation.Attacked(PGD("linf", **fields)),
+    lambda **fields: evaluation.Minimal(FMN("linf", **fields), (0.1,)),
+    lambda **fields: evaluation.Sandwich((PGD("linf", **fields),)),
+])  # fmt: skip
+def test_an_attack_of_an_evaluation_has_one_radius_and_no_targets(make):
     with pytest.raises(ValueError, match=r"one number as eps in an evaluation.*shape \(2,\)"):
-        evaluation.Attacked(PGD("linf", np.array([0.1, 0.2])))
+        make(eps=np.array([0.1, 0.2]))
+    with pytest.raises(ValueError, match="untargeted"):
+        make(eps=0.1, targeted=True)
 
 
 def test_conditions_are_stored_as_they_print():

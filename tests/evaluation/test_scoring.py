@@ -85,6 +85,19 @@ def test_many_draws_converge_and_are_shared_between_calls(batch, noisy):
     np.testing.assert_array_equal(few.per_example, np.mean(right, axis=0))
 
 
+def test_among_many_classes_the_label_may_be_among_the_first_five(batch):
+    images, _ = batch
+    order = jnp.flip(jnp.arange(12.0))
+
+    def ranked(keys, images):
+        return jnp.broadcast_to(order, (len(images), 12))
+
+    found = evaluation.accuracy(KEY, ranked, images, jnp.arange(9, dtype=jnp.int32))
+    assert (found.accuracy, found.top_5) == (1 / 9, 5 / 9)
+    few = Partial(toy.linear, jnp.ones((64, 4)))
+    assert evaluation.accuracy(KEY, few, images, jnp.zeros(9, jnp.int32)).top_5 is None
+
+
 def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
     """An ensemble leaves images out, and its members are as strong as alone, in any batch."""
     images, labels = batch

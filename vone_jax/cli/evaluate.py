@@ -298,14 +298,15 @@ def line(result: results.Result, kept: bool = False) -> str:
 def summary(finished: Sequence[results.Result]) -> str:
     """All results as a table for a terminal, and the network in one line."""
     rows = [("condition", "number", "value", "95 % interval")]
+    means = _means(finished)
+    averaged = {label for mean in means for label in mean["weights"]}
+    shown: list[results.Row] = []
     for result in finished:
-        if result.row["condition"] == "corruption":
-            continue  # Their means follow.
-        entries = [row for row in result.rows if "number" in row]
-        shown = [row for row in entries if "low" in row] or entries[:1]
-        rows += [(results.label(row), row["number"], _number(row), _ends(row)) for row in shown]
+        if result.label not in averaged:
+            entries = [row for row in result.rows if "number" in row]
+            shown += [row for row in entries if "low" in row] or entries[:1]
     rows += [
-        (results.label(row), row["number"], _number(row), _ends(row)) for row in _means(finished)
+        (results.label(row), row["number"], _number(row), _ends(row)) for row in (*shown, *means)
     ]
     header, *others = aligned(rows, 2)
     checks = [
@@ -343,13 +344,13 @@ def headline(finished: Sequence[results.Result]) -> str:
 
 
 def _means(finished: Sequence[results.Result]) -> list[dict[str, Any]]:
-    """The means over corruptions, as rows."""
+    """The means over corruptions, as rows of ``results.means``."""
     if not any(result.row["condition"] == "corruption" for result in finished):
         return []
     run = results.Run(Path(), finished[0].row["network"], finished)
     found = results.means(results.Runs([run]).to_frame())
     return [
-        {str(n): v for n, v in row.items() if n in results.COLUMNS and v == v and v is not None}
+        {str(name): value for name, value in row.items() if value == value and value is not None}
         for row in found.to_dict("records")
     ]
 

@@ -14,7 +14,7 @@ from vone_jax import arguments, certification, names, prng, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import APGD, Attack
 from vone_jax.attacks.classifier import LogitsFn
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, check_attacks, number
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
 
@@ -142,6 +142,7 @@ class Sandwich(Condition):
 
     def __post_init__(self):
         arguments.fields(self)
+        check_attacks(self.attacks)
         found = {attack.norm for attack in self.strongest}
         if found not in ({"l2"}, {"linf"}):
             raise ValueError(f"strongest must be attacks of one norm, l2 or linf, got {found}")

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -132,10 +132,6 @@ class Condition(abc.ABC):
         if network.num_classes < 2:
             raise ValueError(f"{self.label} needs at least 2 classes, {network.name} has 1")
         for attack in self.attacks:
-            if attack.targeted:
-                raise ValueError(
-                    f"{self.label}: attack must be untargeted, since the labels are true classes"
-                )
             largest = _LARGEST[attack.norm](np.prod(network.image_shape))
             if attack.eps > largest * (1 + _ROUNDING):
                 raise ValueError(
@@ -244,7 +240,8 @@ class Attacked(Judged):
         number of steps apart.
 
     Raises:
-      ValueError: for a negative number of images, or an attack with a radius for each image.
+      ValueError: for a negative number of images, a targeted attack, or one with a radius for each
+        image.
     """
 
     long: ClassVar[bool] = True
@@ -257,11 +254,7 @@ class Attacked(Judged):
 
     def __post_init__(self):
         arguments.fields(self)
-        if np.ndim(self.attack.eps):
-            raise ValueError(
-                "attack must have one number as eps in an evaluation, got an array of shape "
-                f"{np.shape(self.attack.eps)}; measure each radius as a condition of its own"
-            )
+        check_attacks(self.attacks)
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -380,6 +373,9 @@ class Minimal(Condition):
       attack: the attack; its radius is not used.
       radii: radii at which the accuracy is reported, in pixel units.
       moved: whether images are moved to each radius.
+
+    Raises:
+      ValueError: for a targeted attack, or one with a radius for each image.
     """
 
     long: ClassVar[bool] = True
@@ -388,6 +384,10 @@ class Minimal(Condition):
     attack: MinimalNormAttack
     radii: tuple[float, ...]
     moved: bool = False
+
+    def __post_init__(self):
+        arguments.fields(self)
+        check_attacks(self.attacks)
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -441,6 +441,21 @@ def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) 
     moves = jnp.isfinite(closest.distance) & (closest.distance > 0)
     scale = jnp.where(moves, eps / closest.distance, 0.0)
     return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
+
+
+def check_attacks(attacks: Sequence[Attack]) -> None:
+    """Raise a ValueError for attacks that an evaluation cannot make."""
+    for attack in attacks:
+        name = type(attack).__name__
+        if attack.targeted:
+            raise ValueError(
+                f"attack must be untargeted, since labels are true classes, got {name}"
+            )
+        if np.ndim(attack.eps):
+            raise ValueError(
+                f"attack must have one number as eps in an evaluation, got {name} with an array of "
+                f"shape {np.shape(attack.eps)}; measure each radius as a condition of its own"
+            )
 
 
 def attack_words(attack: Attack) -> str:

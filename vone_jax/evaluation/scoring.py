@@ -14,7 +14,7 @@ import numpy as np
 from vone_jax import arguments, prng, results
 from vone_jax.attacks import Attack, Strongest, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, accuracy_numbers
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, check_attacks, judged_numbers
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import Batch, Protocol
@@ -43,6 +43,8 @@ class Accuracy:
       each_draw: the accuracy of each of the R decisions, (R,).
       standard_error: standard error of ``accuracy`` over the R decisions, for fixed images; None if
         R is 1.
+      top_5: share of the decisions among whose first five classes the label is; None with ten
+        classes or fewer.
       right_in_every_draw: share of the examples that were right in all decisions. It falls with R
         and is not an accuracy.
       winner: with several attacks, the position of the strongest one for each example (N,), or the
@@ -59,6 +61,7 @@ class Accuracy:
     draws: int
     each_draw: np.ndarray
     standard_error: float | None
+    top_5: float | None
     right_in_every_draw: float
     winner: np.ndarray | None
     protocol: Protocol
@@ -153,11 +156,7 @@ def robust_accuracy(
     several: Any = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
     for one in several:
         arguments.instance("attack", one, Attack)
-        if one.targeted:
-            raise ValueError(
-                "attack must be untargeted, since the labels are the true classes, got a targeted "
-                f"{type(one).__name__}"
-            )
+    check_attacks(several)
     arguments.choice("noise", noise, ("fresh", "frozen"))
     # The classifier without noise is given as surrogate.
     known = ("same", "frozen") if surrogate is None else ("same",)
@@ -342,7 +341,7 @@ def _accuracy(
     protocol: Protocol, arrays: dict[str, np.ndarray], attack: Attack | None = None
 ) -> Accuracy:
     right = arrays["right"]
-    measured = {each["number"]: each for each in accuracy_numbers(right)}
+    measured = {each["number"]: each for each in judged_numbers(arrays)}
     whole = measured["accuracy"]
     return Accuracy(
         accuracy=whole["value"],
@@ -353,6 +352,7 @@ def _accuracy(
         draws=protocol.draws,
         each_draw=right.mean(axis=0, dtype=np.float64),
         standard_error=measured.get("standard error over draws", {}).get("value"),
+        top_5=measured.get("top-5 accuracy", {}).get("value"),
         right_in_every_draw=measured["right in every draw"]["value"],
         winner=arrays.get("winner"),
         protocol=protocol,
