@@ -11,6 +11,7 @@ import pytest
 from test_train_step import EXPERIMENT, MODEL, assert_close, steps
 from tiny import log
 
+from configs.laboratory.adversarial import fast
 from tests.fast.test_jaxprs import FAST, layouts
 from tests.networks import TinyNet
 from vone_jax import data, prng, training
@@ -233,6 +234,20 @@ def test_the_losses_of_pairs_are_those_of_the_authors(perturbation, in_numpy):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     swapped = in_numpy(other, clean, np.asarray(BATCH["label"]), perturbation.beta)
     assert abs(swapped - expected) > 1e-3
+    # The authors' gradient passes through both images: it is that of the whole loss.
+    rng = np.random.default_rng(2)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+
+    def value(step):
+        moved_to = jax.tree.map(lambda x, d: x + step * d, params, direction)
+        logits = (QUIET.apply({"params": moved_to}, x) for x in (BATCH["image"], moved))
+        return in_numpy(*logits, np.asarray(BATCH["label"]), perturbation.beta)
+
+    loss = make_loss(QUIET, experiment)
+    batch = BATCH | {"perturbed": moved}
+    gradient = jax.grad(lambda params: loss(params, {}, {}, batch, *KEYS)[0])(params)
+    slope = sum(map(np.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
+    np.testing.assert_allclose(slope, (value(1e-3) - value(-1e-3)) / 2e-3, rtol=1e-2)
 
 
 def test_both_images_of_a_pair_have_the_same_noise():
@@ -258,6 +273,59 @@ def test_trades_and_mart_start_at_a_thousandth_of_a_normal_draw(attack):
     assert abs(delta.std() / 0.001 - 1) < 0.05
     # Of 3,200 normal draws, .3 % are beyond three standard deviations.
     assert 1e-4 < np.mean(np.abs(delta) > 0.003) < 1e-2
+
+
+def trades_attack_in_numpy(weights, images, delta, eps, step_size, steps, of_logits):
+    """The authors' loop for L-infinity against a linear classifier, from their start."""
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    log_p, moved = log_softmax(flat @ weights), flat + delta.reshape(flat.shape)
+    for _ in range(steps):
+        gradient = of_logits(log_p, log_softmax(moved @ weights)) @ weights.T
+        moved = np.clip(moved + step_size * np.sign(gradient), flat - eps, flat + eps)
+        moved = np.clip(moved, 0, 1)
+    return moved.reshape(images.shape)
+
+
+def test_trades_climbs_the_divergence_from_the_clean_to_the_perturbed_image():
+    """KL(p || q) has the gradient q - p in the logits of q. That of KL(q || p) is another one."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(64, 3)).astype(np.float32)
+    logits_fn = lambda keys, images: images.reshape(-1, 64) @ weights  # noqa: E731
+    images = jnp.asarray(0.3 + 0.4 * rng.random((16, 8, 8, 1)), jnp.float32)
+    keys = prng.index_keys(jax.random.key(1), jnp.arange(16))
+    start = TRADES(0.3, 1e-9, steps=1).perturb(keys, logits_fn, images, None) - images
+    found = TRADES(0.3, 0.05, steps=8).perturb(keys, logits_fn, images, None)
+    rest = np.asarray(images), np.asarray(start), 0.3, 0.05, 8
+
+    def reversed_direction(log_p, log_q):
+        q, away = np.exp(log_q), log_q - log_p
+        return q * (away - (q * away).sum(axis=1, keepdims=True))
+
+    forward = trades_attack_in_numpy(
+        weights, *rest, lambda log_p, log_q: np.exp(log_q) - np.exp(log_p)
+    )
+    backward = trades_attack_in_numpy(weights, *rest, reversed_direction)
+    # A sign of a gradient near 0 may be rounded.
+    assert np.mean(np.abs(found - forward) < 1e-5) > 0.99
+    assert np.mean(np.abs(found - backward) < 1e-5) < 0.95
+
+
+def test_fast_makes_one_step_of_five_quarters_from_an_even_start_within_the_pixel_range():
+    """Behind it, five of eight pixels are at the radius, the others even from a quarter of it."""
+    images = jnp.full((50, 8, 8, 1), 0.5).at[:, 0].set(0.0)
+    # The loss of class 0 grows with each pixel.
+    logits_fn = lambda keys, images: jnp.stack([-images.sum((1, 2, 3)), jnp.zeros(50)], 1)  # noqa: E731
+    keys = prng.index_keys(jax.random.key(1), jnp.arange(50))
+    moved = fast(0.1).perturb(keys, logits_fn, images, jnp.zeros(50, jnp.int32)) - images
+    # At 0 the start is not negative, so the step always reaches the radius.
+    np.testing.assert_allclose(moved[:, 0], 0.1, atol=1e-6)
+    moved = np.asarray(moved[:, 1:]).ravel()
+    full = moved > 0.1 - 1e-6
+    # Four standard deviations.
+    assert abs(full.mean() - 5 / 8) < 4 * np.sqrt(15 / 64 / len(moved))
+    even = (moved[~full] - 0.025) / 0.075
+    assert -1e-5 < even.min() < 0.01 and 0.99 < even.max() < 1
+    assert abs(even.mean() - 0.5) < 4 / np.sqrt(12 * len(even))
 
 
 def test_mart_attacks_the_cross_entropy_of_the_label():

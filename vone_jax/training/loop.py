@@ -34,7 +34,7 @@ from vone_jax.training.initial import check_teacher, resolve, take_weights
 from vone_jax.training.objectives import similarity_targets
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.parts import check_patterns, split
-from vone_jax.training.perturbations import MART, TRADES, Free
+from vone_jax.training.perturbations import Free, PairedPerturbation
 from vone_jax.training.speed import Profile, Speed
 from vone_jax.training.step import (
     Sums,
@@ -377,7 +377,7 @@ def _operations(experiment: Experiment, train_step: Any, state: Any, batch: Any)
     It counts the body of a loop once: that of an attack, and of the parts of a batch.
     """
     if experiment.accumulation_steps > 1 or isinstance(
-        experiment.perturbation, PGD | TRADES | MART
+        experiment.perturbation, PGD | PairedPerturbation
     ):
         return None
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch))

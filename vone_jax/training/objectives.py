@@ -44,7 +44,7 @@ from vone_jax import arguments, corruptions, data, fast, files, models, prng
 from vone_jax import mesh as meshes
 from vone_jax.training.config import Experiment, Mixing, Similarity
 from vone_jax.training.parts import merge, split, training_apply
-from vone_jax.training.perturbations import MART, TRADES
+from vone_jax.training.perturbations import MART, TRADES, PairedPerturbation
 from vone_jax.v1 import VOneBlockConfig, noise_free_responses
 
 Batch = dict[str, jax.Array]
@@ -155,7 +155,7 @@ def perturb(perturbation: Any, keys: jax.Array, logits_fn: Any, batch: Batch) ->
     # An attack is a loop of gradients, which CPUs compute slowly in other layouts.
     attacked = fast.in_fast_layout(lambda keys, *rest: perturbation.perturb(keys, logits_fn, *rest))
     images = attacked(keys, batch["image"], batch["label"])
-    paired = isinstance(perturbation, TRADES | MART)
+    paired = isinstance(perturbation, PairedPerturbation)
     return batch | {"perturbed" if paired else "image": images}
 
 

@@ -24,6 +24,7 @@ References:
   Petrini et al., 2021, arXiv:2105.02468: displacements of maximum entropy and their temperature.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable
@@ -159,13 +160,11 @@ class PRIME:
 
 
 @dataclasses.dataclass(frozen=True)
-class TRADES:
-    """Adversarial training by a divergence (Zhang et al. 2019).
+class PairedPerturbation(abc.ABC):
+    """The perturbation of TRADES and MART, whose loss needs the clean and the perturbed image.
 
-    The loss of the clean images gets ``beta`` times KL(network at the image || network at the
-    perturbed image) in addition. The perturbation maximises this divergence: it starts at a normal
-    draw of 0.001 and makes steps along the gradient. Batch norm uses its running values meanwhile,
-    as in the code of the authors.
+    It starts at a normal draw of 0.001 and makes steps along the gradient of an objective. Batch
+    norm uses its running values meanwhile, as in the code of the authors.
     """
 
     # Radius in pixel units.
@@ -176,81 +175,76 @@ class TRADES:
     norm: Literal["linf", "l2"] = "linf"
     # Number of steps.
     steps: int = 10
-    # Weight of the divergence.
+    # Weight of the divergence in the loss.
     beta: Positive = 6.0
 
     def __post_init__(self):
         arguments.fields(self)
 
-    def perturb(
+    @abc.abstractmethod
+    def objective(
         self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
-    ) -> jax.Array:
-        """Return the perturbed images. The labels are not used."""
-        clean = jax.nn.softmax(logits_fn(prng.stream(keys, "clean"), images))
-
-        def divergence(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
-            # The entropy of the clean prediction, which does not change, is left out.
-            return -jnp.sum(clean * jax.nn.log_softmax(logits_fn(keys, perturbed)))
-
-        return _climbed(self, keys, divergence, images)
-
-
-@dataclasses.dataclass(frozen=True)
-class MART:
-    """Adversarial training that weighs misclassified images more (Wang et al. 2020).
-
-    The perturbation raises the cross-entropy, with the start, the steps and the evaluation mode of
-    ``TRADES``. With the probabilities p of the clean and q of the perturbed image, and the label y,
-    the loss is
-
-        -log q_y - log(1.0001 - max_{k != y} q_k) + beta KL(p || q) (1.0000001 - p_y).
-    """
-
-    # Radius in pixel units.
-    eps: Positive
-    # Length of a step.
-    step_size: Positive
-    # Norm of the ball.
-    norm: Literal["linf", "l2"] = "linf"
-    # Number of steps.
-    steps: int = 10
-    # Weight of the divergence.
-    beta: Positive = 6.0
-
-    def __post_init__(self):
-        arguments.fields(self)
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Return the function of the logits at perturbed images that the perturbation raises."""
 
     def perturb(
         self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         """Return the perturbed images."""
+        objective = self.objective(keys, logits_fn, images, labels)
+        noise_keys = prng.stream(keys, "noise")
 
-        def cross_entropy(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
-            log_probabilities = jax.nn.log_softmax(logits_fn(keys, perturbed))
-            return -jnp.sum(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+        def value(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
+            return objective(logits_fn(keys, perturbed))
 
-        return _climbed(self, keys, cross_entropy, images)
+        def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+            gradient = jax.grad(value)(images + delta, prng.fold(noise_keys, number))
+            moved = delta + self.step_size * norms.direction(gradient, self.norm)
+            moved = norms.project(moved, self.norm, self.eps)
+            return jnp.clip(images + moved, 0.0, 1.0) - images, None
+
+        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
+        start = 0.001 * draw(prng.stream(keys, "start"))
+        delta, _ = jax.lax.scan(step, start, jnp.arange(self.steps))
+        return images + delta
 
 
-def _climbed(
-    attack: TRADES | MART,
-    keys: jax.Array,
-    objective: Callable[[jax.Array, jax.Array], jax.Array],
-    images: jax.Array,
-) -> jax.Array:
-    """Return images on which ``objective(images, noise_keys)`` is higher, see ``TRADES``."""
-    noise_keys = prng.stream(keys, "noise")
+@dataclasses.dataclass(frozen=True)
+class TRADES(PairedPerturbation):
+    """Adversarial training by a divergence (Zhang et al. 2019).
 
-    def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-        gradient = jax.grad(objective)(images + delta, prng.fold(noise_keys, number))
-        moved = delta + attack.step_size * norms.direction(gradient, attack.norm)
-        moved = norms.project(moved, attack.norm, attack.eps)
-        return jnp.clip(images + moved, 0.0, 1.0) - images, None
+    The loss of the clean images gets ``beta`` times KL(network at the image || network at the
+    perturbed image) in addition. The perturbation raises this divergence.
+    """
 
-    draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
-    start = 0.001 * draw(prng.stream(keys, "start"))
-    delta, _ = jax.lax.scan(step, start, jnp.arange(attack.steps))
-    return images + delta
+    def objective(
+        self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Return the divergence without the entropy of the clean prediction, a constant."""
+        clean = jax.nn.softmax(logits_fn(prng.stream(keys, "clean"), images))
+        return lambda logits: -jnp.sum(clean * jax.nn.log_softmax(logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class MART(PairedPerturbation):
+    """Adversarial training that weighs misclassified images more (Wang et al. 2020).
+
+    The perturbation raises the cross-entropy. With the probabilities p of the clean and q of the
+    perturbed image, and the label y, the loss is
+
+        -log q_y - log(1.0001 - max_{k != y} q_k) + beta KL(p || q) (1.0000001 - p_y).
+    """
+
+    def objective(
+        self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Return the cross-entropy."""
+
+        def cross_entropy(logits: jax.Array) -> jax.Array:
+            right = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+            return -jnp.sum(right)
+
+        return cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)

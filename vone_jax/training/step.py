@@ -30,7 +30,7 @@ from vone_jax.training.optimizer import (
     make_optimizer,
 )
 from vone_jax.training.parts import merge, rate_factors, split, training_apply
-from vone_jax.training.perturbations import MART, TRADES, Free
+from vone_jax.training.perturbations import Free, PairedPerturbation
 
 # The streams of keys of a step, beside those of the changes of a batch.
 _STREAMS = ("train noise", "dropout", "perturbation", "similarity")
@@ -193,7 +193,7 @@ def make_loss(model: nn.Module, experiment: Experiment) -> Callable[..., Any]:
             return logits, updated.get("batch_stats", {})
 
         logits, batch_stats = forward(batch["image"], batch_stats, noise_key, dropout_key)
-        if isinstance(experiment.perturbation, TRADES | MART):
+        if isinstance(experiment.perturbation, PairedPerturbation):
             # Both images have the same noise of V1, so that only the perturbation is between them.
             key = prng.stream(dropout_key, "perturbed")
             moved, batch_stats = forward(batch["perturbed"], batch_stats, noise_key, key)
