@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from configs.laboratory import trunks
 from tests.networks import random_variables
 from vone_jax import convert, models, v1
 from vone_jax.convert.state_dict import abstract_variables
@@ -225,6 +226,25 @@ def test_v1_and_its_control_have_the_grid_of_the_trunk(name, size, channels, gri
         assert len(shapes) == 1
     assert vone["patches"][:2] == (grid, grid)
     assert control["stem"] == vone["bottleneck"]
+
+
+def test_the_controls_of_the_laboratory_have_as_many_parameters_as_its_vonenets():
+    """Their V1 has fewer cells than the default, so the width of their stems is given."""
+    members = trunks.sweep.members
+    for trunk in ("vit", "convnext"):
+        base, control, vone = (
+            sizes(members[f"{trunk}-{label}-0"].network.model.build(num_classes=10))[1]
+            for label in ("base", "control", "vone")
+        )
+        assert abs(control - vone) < 0.001 * vone and base < control
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"name": "vone_vit_ti16"}, {"name": "vone_vit_ti16", "attachment": "patches"}]
+)
+def test_only_a_control_has_a_width_of_its_stem(fields):
+    with pytest.raises(ValueError, match="stem_width is for the control"):
+        models.create(**{**VIT, **fields}, stem_width=3)
 
 
 def test_the_attachment_is_what_it_is_said_to_be():

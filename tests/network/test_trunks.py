@@ -9,7 +9,7 @@ import pytest
 
 import vone_jax
 from tests.networks import random_variables
-from vone_jax import certification, models, v1
+from vone_jax import certification, models, prng, synthesis, v1
 from vone_jax import mesh as meshes
 from vone_jax.certification.bounds import sensitivities
 from vone_jax.cli import convert as command
@@ -73,6 +73,19 @@ def test_layers_have_the_names_that_tools_take(network, images):
     for layer in (*STAGES, "class_token", "logits"):
         check_layer(network, layer)
         assert np.isfinite(correlation(features[layer])).all()
+
+
+def test_a_layer_of_a_transformer_has_metamers(network, images):
+    """With the noise frozen, responses agree to more than those of any two images do."""
+    key = jax.random.key(3)
+    response_fn = network.response_fn("class_token")
+    found = synthesis.metamers(key, response_fn, images, rounds=3, steps=40, step_size=0.1)
+    keys = prng.example_keys(prng.stream(key, "noise"), len(images))
+    target, reached = (np.asarray(response_fn(keys, x)) for x in (images, found.images[0]))
+    error = np.linalg.norm(reached - target, axis=1) / np.linalg.norm(target, axis=1)
+    np.testing.assert_allclose(found.error[0], error, rtol=0.05, atol=1e-5)
+    assert found.matched(synthesis.null_decibel(target)).all()
+    assert np.abs(found.images[0] - images).max(axis=(1, 2, 3)).min() > 0.1
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ class _Arguments:
     patch_size: int | None = None
     attachment: str | None = None
     drop_path: float | None = None
+    stem_width: int | None = None
 
 
 class Folder(NamedTuple):

@@ -234,7 +234,9 @@ def _trunk_options(
     found: _Findings,
 ) -> dict[str, Any]:
     """The arguments of ``models.create`` for a transformer or a ConvNeXt."""
-    options = {"depth": trunk.depth, "attachment": trunk.attachment}
+    options: dict[str, Any] = {
+        field: getattr(trunk, field) for field in ("depth", "attachment", "stem_width")
+    }
     if trunk.attachment is None:
         options["patch_size"] = trunk.patch_size
     else:

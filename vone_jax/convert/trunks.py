@@ -70,6 +70,7 @@ class Found(NamedTuple):
       names: those of networks that it may be, the most likely first.
       ratio: of the attachment; ``patch_size`` is this times the stride in front of it.
       grid: side of the table of positions.
+      stem_width: channels of the first convolution of the control.
     """
 
     convention: Convention
@@ -82,6 +83,7 @@ class Found(NamedTuple):
     attachment: str | None
     ratio: int
     grid: int | None
+    stem_width: int | None
 
 
 def tensor_name(back_end: Any, path: tuple[str, ...], convention: Convention) -> str:
@@ -199,6 +201,7 @@ def find(tensors: Mapping[str, np.ndarray]) -> Found | None:
         form,
         ratio,
         grid,
+        length(control, 0) or None,
     )
 
 

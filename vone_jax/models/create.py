@@ -104,6 +104,7 @@ def create(
     patch_size: int | None = None,
     attachment: Form | None = None,
     drop_path: float = 0.0,
+    stem_width: int | None = None,
 ) -> Model:
     """Build a network, a Flax Linen module; see ``VOneNet`` for how to apply it.
 
@@ -143,10 +144,12 @@ def create(
         the published network; for the small-image form 4 in transformers, 2 in ConvNeXts.
       attachment: for transformers and ConvNeXts, how the map of V1 is brought to patches, see
         ``Attachment``. A base network with an attachment is the control without V1: a ``ConvStem``
-        with as many parameters stands in place of V1 and the bottleneck. Default: "patches" behind
-        V1, none in base networks.
+        stands in place of V1 and the bottleneck. Default: "patches" behind V1, none in base
+        networks.
       drop_path: for transformers and ConvNeXts, the rate of stochastic depth, see
         ``DropPathBackEnd``.
+      stem_width: for the control, channels of the first convolution of its ``ConvStem``. Default:
+        that which gives it as many parameters as the bottleneck behind ``v1_config`` has.
 
     Raises:
       ValueError: for an unknown name (the message has the most similar one), or an argument that
@@ -167,7 +170,7 @@ def create(
                 f"{option} is for {networks}, but name is {name!r}; use "
                 f"{instead.format(base=base_name)}"
             )
-    options = trunks.Options(depth, heads, patch_size, attachment, drop_path)
+    options = trunks.Options(depth, heads, patch_size, attachment, drop_path, stem_width)
     if base_name in trunks.TRUNKS:
         given["options"] = options
     elif options != _DEFAULT:
@@ -175,6 +178,11 @@ def create(
         raise ValueError(
             f"{next(unknown)} is for transformers and ConvNeXts, but name is {name!r}; there are "
             f"{', '.join(trunks.TRUNKS)}"
+        )
+    if stem_width is not None and (kind or attachment is None):
+        raise ValueError(
+            f"stem_width is for the control, a base network with an attachment, but name is "
+            f"{name!r} and attachment is {attachment!r}"
         )
     width = default_width(base_name) if width is None else width
     arguments.count("num_classes", num_classes)

@@ -53,6 +53,7 @@ class Options:
     patch_size: int | None = None
     attachment: Form | None = None
     drop_path: float = 0.0
+    stem_width: int | None = None
 
 
 def back_end_of(name: str) -> type[nn.Module] | None:
@@ -97,6 +98,8 @@ class Trunk:
         if options.attachment is not None:
             arguments.choice("attachment", options.attachment, get_args(Form))
         arguments.count("patch_size", self.patch_size)
+        if options.stem_width is not None:
+            arguments.count("stem_width", options.stem_width)
         arguments.number("drop_path", options.drop_path, arguments.Range(0.0, 1.0, below=True))
         for count in self.depth:
             arguments.count("depth", count)
@@ -152,18 +155,19 @@ class Trunk:
         return make(self.width, self.patch_size, self.dtype)
 
     def control(self, stride: int, cells: int, in_channels: int) -> nn.Module:
-        """The convolutional stem with as many parameters as a bottleneck behind V1.
+        """The convolutional stem with ``stem_width``, or as many parameters as V1's bottleneck.
 
         Args:
           stride: of V1.
           cells: channels of V1.
           in_channels: channels of images.
         """
-        wide = self.bottleneck_features(stride)
-        # Convolutions and biases of both stages and the first layer norm; a bottleneck has
-        # cells * wide. Both end in a layer norm, and the bias of the second stage is left over.
-        first = (cells - 1) * wide / (9 * (in_channels + wide) + 3)
-        return ConvStem((max(1, round(first)), wide), stride, self.dtype)
+        wide, first = self.bottleneck_features(stride), self.options.stem_width
+        if first is None:
+            # Convolutions and biases of both stages and the first layer norm; a bottleneck has
+            # cells * wide. Both end in a layer norm; the bias of the second stage is left over.
+            first = max(1, round((cells - 1) * wide / (9 * (in_channels + wide) + 3)))
+        return ConvStem((first, wide), stride, self.dtype)
 
     def bottleneck_features(self, stride: int) -> int:
         """The channels of the bottleneck behind a V1 of a stride."""
@@ -220,4 +224,6 @@ def trunk_options(model: Model) -> dict[str, Any]:
         options["patch_size"] = front.stride
     elif isinstance(front, VOneBlockConfig | ConvStem) and attachment is not None:
         options |= {"patch_size": front.stride * attachment.ratio, "attachment": attachment.form}
+        if isinstance(front, ConvStem):
+            options["stem_width"] = front.features[0]
     return options

@@ -88,11 +88,14 @@ class ModelConfig:
     # small images 4 in transformers, 2 in ConvNeXts.
     patch_size: int | None = None
     # Layers between V1 and a transformer or a ConvNeXt. A base network with an attachment is the
-    # control: a convolutional stem with as many parameters in place of V1. None is "patches" behind
-    # V1, none in base networks.
+    # control: a convolutional stem in place of V1. None is "patches" behind V1, none in base
+    # networks.
     attachment: Form | None = None
     # Rate of stochastic depth of a transformer or a ConvNeXt.
     drop_path: Share = 0.0
+    # Channels of the first convolution in the stem of the control. None gives it as many parameters
+    # as the bottleneck behind the default V1 has.
+    stem_width: int | None = None
 
     def __post_init__(self):
         arguments.choice("name", self.name, models.NAMES)

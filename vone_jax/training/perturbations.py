@@ -14,6 +14,7 @@ References:
   Madry et al., 2018, arXiv:1706.06083: training on the images of a PGD attack.
   Wong, Rice and Kolter, 2020, arXiv:2001.03994: one step from a random start is enough if the step
     is 1.25 times the radius, ``PGD(norm, eps, steps=1, step_size=1.25 * eps, random_start=True)``.
+    Their code attacks a network in training mode. Here batch norm uses its running values.
   Zhang et al., 2019, arXiv:1901.08573: TRADES.
   Wang et al., Improving adversarial robustness requires revisiting misclassified examples, ICLR
     2020: MART.
