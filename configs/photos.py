@@ -4,7 +4,7 @@
 of which about one image of five, chosen by its name, is kept for validation; or splits,
 DIR/train/CLASS/IMAGE and DIR/validation/CLASS/IMAGE. The number of classes is that of the folders.
 The batches are small and the learning rate is moderate, for a few hundred to a few thousand images.
-With fewer images, start from weights trained on photographs, see docs/guide.md.
+With fewer images, start from weights trained on photographs, see docs/photographs.md.
 
 Paper row: none.
 Expected: depends on the photographs.

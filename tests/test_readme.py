@@ -103,7 +103,7 @@ def test_the_code_of_the_attacks_page_runs():
 
 
 @pytest.mark.slow
-def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
+def test_the_code_of_the_page_on_evaluation_runs(tmp_path, monkeypatch):
     made = [
         dataclasses.replace(
             each, arrays=each.arrays | {"probability_correct": share, "predicted": share > 0.5}
@@ -133,12 +133,18 @@ def test_the_code_of_the_guide_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "benchmark", benchmark)
     monkeypatch.setattr(scoring, "worst_case", lambda norm, eps, draws: attacks.FGSM(norm, eps))
-    names = names_of("docs/guide.md")
+    names = names_of("docs/evaluation.md")
     assert names["found"].masking == "pass" and names["found"].examples == 500
-    assert names["madry"].perturbation.steps == 7 and names["like_v1"].similarity.alpha == 20
     assert [condition.severity for condition in names["frost"]] == [1, 3, 5]
     # A row for each attack and a column for each network.
     assert names["table"].shape == (5, 1) and len(names["result"].arrays["label"]) == 100
+
+
+@pytest.mark.slow
+def test_the_code_of_the_guide_runs():
+    names = names_of("docs/guide.md")
+    assert names["madry"].perturbation.steps == 7 and names["like_v1"].similarity.alpha == 20
+    assert names["awp"].perturbation == names["trades"].perturbation
     change = abs(names["adversarial"] - names["images"]).max()
     assert 0 < float(change) <= 1 / 255 + 1e-6 and names["layers"]["v1"].shape == (2, 56, 56, 512)
 

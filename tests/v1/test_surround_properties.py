@@ -32,7 +32,7 @@ def scores(responses):
 
 @pytest.mark.slow
 def test_the_scores_of_an_unseen_bank(scores):
-    """The numbers of docs/neurophysiology.md, less 0.02."""
+    """The numbers of docs/surround.md, less 0.02."""
     least = dict.fromkeys(neurophysiology.PUBLISHED, 0.95)
     least |= {
         "surround_suppression_index": 0.88,

@@ -64,8 +64,8 @@ class SurroundNormalization:
     """The constants of a normalising surround.
 
     Ten constants were fitted to macaque V1, on the banks of the seeds 0, 2, 4 and 6: all but
-    ``largest_extent`` and ``gain``. ``docs/neurophysiology.md`` has the properties that the fit
-    used, and measurements on other banks.
+    ``largest_extent`` and ``gain``. ``docs/surround.md`` has the properties that the fit used,
+    and measurements on other banks.
 
     Attributes:
       c50: contrast at which the term of the image equals the constant term, > 0, see above.
