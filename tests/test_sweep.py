@@ -140,7 +140,7 @@ def test_a_report_without_results_is_a_failure(root):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"members": {}}, "members must map"),
+        ({"members": {}}, "members must have"),
         ({"members": {"a:b": Member(BASE)}}, "without any of"),
         ({"members": {"a": BASE}}, "must be"),
         ({"members": {"both": Member(Ensemble(("a", "b")))}}, "trained before it"),

@@ -60,6 +60,9 @@ class Member:
     network: Experiment | Weights | Ensemble
     evaluations: Sequence[Words] = ()
 
+    def __post_init__(self):
+        arguments.instance("network", self.network, Experiment | Weights | Ensemble)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
@@ -83,18 +86,16 @@ class Sweep:
     evaluations: Sequence[Words] = ()
 
     def __post_init__(self):
-        if not isinstance(self.members, Mapping) or not self.members:
-            raise ValueError("members must map the labels of one or more networks to Member(...)")
         trained: list[str] = []
         for name in (self.name, self.group, *self.members):
             arguments.directory_name("a name in a sweep", name)
             if set(":+*?[") & set(name):
                 raise ValueError(f"a name in a sweep must be without any of : + * ? [, got {name}")
+        if not self.members:
+            raise ValueError("members must have at least one network")
         for label, member in self.members.items():
             arguments.instance(f"members[{label!r}]", member, Member)
             network = member.network
-            known = Experiment | Weights | Ensemble
-            arguments.instance(f"members[{label!r}].network", network, known)
             if isinstance(network, Experiment):
                 trained.append(label)
             elif isinstance(network, Ensemble) and not set(network.labels) <= set(trained):
@@ -125,24 +126,6 @@ def load_sweep(name: str, configs: Path) -> Sweep:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a sweep reads and writes.
-
-    Attributes:
-      runs: directory of run directories.
-      weights: directory of the files of weights, for networks that are not trained.
-      source, split: the images of all evaluations. Default: those of each run.
-      root: directory of train.py and eval.py. None: the commands of the installed package.
-    """
-
-    runs: Path = Path("runs")
-    weights: Path | None = None
-    source: str | None = None
-    split: str | None = None
-    root: Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Command:
     """A command line of a sweep.
 
@@ -158,30 +141,36 @@ class Command:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
-    @property
-    def typed(self) -> str:
+    def __str__(self) -> str:
         """The command line as it is typed."""
         return shlex.join(["python", *self.words])
 
 
-def commands(name: str, sweep: Sweep, place: Place) -> Iterator[Command]:
+def commands(
+    name: str,
+    sweep: Sweep,
+    runs: Path,
+    weights: Path | None = None,
+    images: Words = (),
+    root: Path | None = None,
+) -> Iterator[Command]:
     """Return the commands that train and evaluate the members of a sweep, then report on them.
 
     Args:
       name: name of the sweep, as train.py takes it.
-      sweep: the sweep. Its run directories are in ``place.runs / sweep.group``.
-      place: where it reads and writes.
+      sweep: the sweep. Its run directories are in ``runs / sweep.group``.
+      runs: directory of run directories.
+      weights: directory of the files of weights, for networks that are not trained.
+      images: words of all evaluations, such as ``("--source", "folder:DIR")``.
+      root: directory of train.py and eval.py. None: the commands of the installed package.
 
     Raises:
-      ValueError: if networks are to be opened and ``place.weights`` holds none of them.
+      ValueError: if networks are to be opened and ``weights`` holds none of them.
     """
     programs = {"train": ("-m", "vone_jax.cli.train"), "eval": ("-m", "vone_jax.cli.evaluate")}
-    if place.root is not None:
-        programs = {program: (str(place.root / f"{program}.py"),) for program in programs}
-    group = place.runs / sweep.group
-    opened = _weights_files(sweep, place.weights)
-    images = [("--source", place.source), ("--split", place.split)]
-    images = [word for option, value in images if value is not None for word in (option, value)]
+    if root is not None:
+        programs = {program: (str(root / f"{program}.py"),) for program in programs}
+    group = runs / sweep.group
     shown = []
     for label, member in sweep.members.items():
         network, run_dir = member.network, str(group / label)
@@ -193,8 +182,8 @@ def commands(name: str, sweep: Sweep, place: Place) -> Iterator[Command]:
         elif isinstance(network, Ensemble):
             evaluated = "+".join(str(group / other) for other in network.labels)
             needs = network.labels
-        elif label in opened:
-            evaluated = str(opened[label])
+        elif (path := _file_of(network, label, weights)) is not None:
+            evaluated = str(path)
             results += ["--class-names", network.class_names] if network.class_names else []
         else:
             continue
@@ -202,27 +191,19 @@ def commands(name: str, sweep: Sweep, place: Place) -> Iterator[Command]:
         for words in sweep.evaluations_of(label):
             line = (*programs["eval"], evaluated, *words, *results, *images)
             yield Command(label, "evaluate", line, needs)
+    if not shown:
+        raise ValueError(f"weights must hold a file of the sweep, {weights} has none")
     out = ("--out", str(group / f"{sweep.name}.html"))
     yield Command("", "report", ("-m", "vone_jax.cli.report", *shown, *out))
 
 
-def _weights_files(sweep: Sweep, weights: Path | None) -> dict[str, Path]:
-    """The file of each network that is opened. A missing file is a warning."""
-    patterns = {
-        label: member.network.pattern
-        for label, member in sweep.members.items()
-        if isinstance(member.network, Weights)
-    }
-    if not patterns:
-        return {}
+def _file_of(network: Weights, label: str, weights: Path | None) -> Path | None:
+    """The file of a network that is opened; None after a warning if it is missing."""
     if weights is None or not weights.is_dir():
-        raise ValueError(f"weights must be the directory of {', '.join(patterns.values())}")
-    found = {label: sorted(weights.rglob(pattern)) for label, pattern in patterns.items()}
-    for label, paths in found.items():
-        if len(paths) > 1:
-            raise ValueError(f"weights must hold one file {patterns[label]}, {weights} has {paths}")
-        if not paths:
-            warnings.warn(f"not in {weights}, left out: {patterns[label]} ({label})", stacklevel=2)
-    if not any(found.values()):
-        raise ValueError(f"weights must hold at least one of {', '.join(patterns.values())}")
-    return {label: paths[0] for label, paths in found.items() if paths}
+        raise ValueError(f"weights must be the directory of {network.pattern}, got {weights}")
+    found = sorted(weights.rglob(network.pattern))
+    if len(found) > 1:
+        raise ValueError(f"weights must hold one file {network.pattern}, {weights} has {found}")
+    if not found:
+        warnings.warn(f"not in {weights}, left out: {network.pattern} ({label})", stacklevel=2)
+    return found[0] if found else None

@@ -83,9 +83,10 @@ def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
       ValueError: if networks are to be opened and ``weights`` holds none of them.
       SweepError: if commands have failed, or no network has results.
     """
-    place = sweeps.Place(given.runs, given.weights, given.source, given.split, root)
-    listed = list(sweeps.commands(given.sweep, sweep, place))
-    chosen = [command for command in listed if command.step in given.only]
+    images = [("--source", given.source), ("--split", given.split)]
+    images = [word for option in images if option[1] is not None for word in option]
+    every = list(sweeps.commands(given.sweep, sweep, given.runs, given.weights, images, root))
+    chosen = [command for command in every if command.step in given.only]
     failures: list[str] = []
     untrained: set[str] = set()
     for number, command in enumerate(chosen, start=1):
@@ -93,15 +94,15 @@ def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
             continue
         if command.step == "report" and not given.dry_run:
             command = _of_results(command)
-        print(command.typed if given.dry_run else f"[{number}/{len(chosen)}] {command.typed}")
-        sys.stdout.flush()
+        place = "" if given.dry_run else f"[{number}/{len(chosen)}] "
+        print(f"{place}{command}", flush=True)
         if given.dry_run:
             continue
         status = _execute(command.words, root)
         if status == cli.STOPPED:
             return status
         if status != cli.FINISHED:
-            failures.append(f"{command.typed} (exit status {status})")
+            failures.append(f"{command} (exit status {status})")
             untrained |= {command.label} if command.step == "train" else set()
     if failures:
         raise SweepError("failed:\n  " + "\n  ".join(failures))
