@@ -202,6 +202,27 @@ def test_physiology_alone_makes_a_page(tmp_path):
     assert "0.25" in section(alone.read_text(), "further")
 
 
+def test_v1s_with_equal_kernels_and_other_responses_are_shown_apart(tmp_path):
+    """They have other gains, which the kernels do not show. Equal V1s are shown once."""
+    first = built_runs.bank()
+    other = first | {"responses_clean": 2 * first["responses_clean"]}
+    paths = []
+    for name, arrays in (("a", first), ("b", other), ("c", first)):
+        of = built.network(label=name)
+        made = [built.result({"condition": "front end"}, arrays=arrays, of=of)]
+        paths.append(built.write(tmp_path, made, name))
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    assert re.findall(r"(a, c|[abc]): 8 cells", section(page, "v1")) == ["a, c", "b"]
+
+
+def test_a_calibration_that_is_not_defined_is_a_dash(tmp_path):
+    numbers = {"Brier score, 1 draw": {"value": 0.5}, "calibration error, 1 draw": {"value": None}}
+    made = [built.result(built.CLEAN, {"accuracy": built.INTERVAL} | numbers)]
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    shown = table(page, "calibration")["ResNet-18"]
+    assert (shown["Brier score"], shown["Calibration error"]) == ([0.5], "–")
+
+
 def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp_path):
     of = built.network(label="</script><script>alert(1)</script>")
     made = [

@@ -7,7 +7,7 @@ import pytest
 
 from tests.results import built
 from vone_jax import results
-from vone_jax.report import comparison, first_screen, tables
+from vone_jax.report import comparison, first_screen, provenance, tables
 from vone_jax.results import ResultError, Runs
 
 CORRUPTIONS = ("fog", "contrast")
@@ -244,6 +244,19 @@ def test_training_seeds_are_counted_and_not_networks():
     assert ("1 to 2 training seeds of each network", True) in first_screen.facts(
         Runs([*seeds[:2], longer]), lines, seeds[0]
     )
+
+
+def test_the_warnings_of_two_tags_are_told_apart():
+    made = [built.accuracy(built.CLEAN, 0.5, tag=tag, warnings=["Few."]) for tag in "ab"]
+    runs = built.runs_of(made)
+    (said,) = first_screen.warnings(runs, tables.accuracies(runs))
+    assert said == "ResNet-18, clean, a; ResNet-18, clean, b: Few."
+
+
+def test_the_noise_of_a_function_is_not_said_to_be_none():
+    quiet, noisy = (built.network(label=n, stochastic=n == "noisy") for n in ("quiet", "noisy"))
+    runs = built.runs_of(*([built.accuracy(built.CLEAN, 0.5, of=of)] for of in (quiet, noisy)))
+    assert dict(provenance.differing(runs))["noise"] == ["none", "of its own function"]
 
 
 def test_corruptions_that_differ_between_networks_are_not_one_mean():

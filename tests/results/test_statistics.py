@@ -127,30 +127,3 @@ def test_images_that_are_some_of_the_others_are_of_one_set():
     assert statistics.comparable(whole, on(40, "b", 0))
     assert not statistics.comparable(whole, on(40, "c", 1000))
     assert not statistics.comparable(whole, accuracy(CLEAN, np.ones(40), dataset=built.DATASET))
-
-
-def test_a_difference_is_a_mean_over_conditions():
-    values = [built.answers(share, images=50, seed=place) for place, share in
-              enumerate((0.5, 0.6, 0.3, 0.2))]  # fmt: skip
-    made = [accuracy(CLEAN, each) for each in values]
-    item = results.mean_difference(made[:2], made[2:])
-    shares = [each.mean(axis=1) for each in values]
-    expected = results.paired_difference((shares[0] + shares[1]) / 2, (shares[2] + shares[3]) / 2)
-    assert item == expected and item.sign == 1
-
-
-def test_a_mean_over_conditions_knows_that_hard_images_are_hard_in_all():
-    """Two conditions with the same answers tell no more than one of them."""
-    noisy = built.answers(0.5, images=200)
-    one = results.mean_accuracy([accuracy(CLEAN, noisy)])
-    two = results.mean_accuracy([accuracy(CLEAN, noisy)] * 2)
-    assert ends(one) == pytest.approx(ends(two))
-    apart = results.mean_accuracy(
-        [accuracy(CLEAN, noisy), accuracy(CLEAN, noisy, index=np.arange(200, 400))]
-    )
-    assert apart.high - apart.low < 0.75 * (one.high - one.low)
-    never = [accuracy(CLEAN, 0.0, index=np.arange(100) + start) for start in (0, 100)]
-    high = results.accuracy(np.zeros(100)).high
-    assert ends(results.mean_accuracy(never)) == pytest.approx((0, high / np.sqrt(2)))
-    weighted = results.mean_accuracy([accuracy(CLEAN, noisy), accuracy(CLEAN, 0.0)], [1.0, 0.0])
-    assert weighted.value == one.value

@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vone_jax import report, results
 
     try:
-        runs = results.load(given.runs)
-        path = report.write(runs, given.out, given.baseline)
+        path = report.write(given.runs, given.out, given.baseline)
     except results.ResultError as error:
         return cli.fail(error)
     except OSError as error:

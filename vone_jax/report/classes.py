@@ -1,6 +1,5 @@
 """Classes on clean images: the accuracy of each, what it is confused with, confident mistakes."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -33,11 +32,7 @@ def classes(runs: Runs) -> list[dict[str, Any]]:
 def _of(result: Result) -> dict[str, Any]:
     arrays = {n: np.asarray(result.arrays[n]) for n in ("label", "predicted", "right", "index")}
     label, predicted, right, index = arrays.values()
-    names: Sequence[str] = result.provenance.get("class_names", ())
-
-    def name(number: int) -> str:
-        return names[number] if number < len(names) else str(number)
-
+    name = result.class_name
     known = np.unique(label)
     pairs, counts = np.unique(np.stack([label, predicted]), axis=1, return_counts=True)
     rows = [

@@ -15,7 +15,7 @@ _COLUMNS = {"draws": "decisions about an image", "examples": "images", "seed": "
 # The versions that can change a number.
 _VERSIONS = ("vone_jax", "jax", "flax")
 # Settings of a condition that follow from a network's noise, or change no number.
-_OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "without_noise", "draws")
+_OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "draws")
 _WITHOUT_EFFECT = ("kept", "program")
 
 
@@ -57,7 +57,8 @@ def compare(cell: Cell, base: Cell) -> Comparison:
         and statistics.paired(cell.results, base.results)
     )
     if paired:
-        difference = results.mean_difference(cell.results, base.results, cell.weights)
+        shares = (statistics.mean_shares(each.results, each.weights) for each in (cell, base))
+        difference = results.paired_difference(*shares)
     else:
         difference = statistics.independent_difference(cell.interval, base.interval)
     return Comparison(difference, paired, tuple(told), at_chance(cell) and at_chance(base))

@@ -64,7 +64,6 @@ def _changed(run: Run, result: Result) -> Iterator[dict[str, Any]]:
     if clean is None or not {"kept", "adversarial", "predicted"} <= result.arrays.keys():
         return
     before, after = (_decisions(each) for each in (clean, result))
-    names = result.provenance.get("class_names", ())
     images = [result.arrays[name] for name in ("kept", "original", "adversarial")]
     for index, original, adversarial in zip(*images, strict=True):
         if int(index) not in before or int(index) not in after:
@@ -73,8 +72,8 @@ def _changed(run: Run, result: Result) -> Iterator[dict[str, Any]]:
         if was_right and not now_right:
             yield {
                 "network": run.label,
-                "before": _name(names, was),
-                "after": _name(names, now),
+                "before": result.class_name(was),
+                "after": result.class_name(now),
                 "original": original,
                 "adversarial": adversarial,
                 "change": adversarial - original,
@@ -111,26 +110,22 @@ def metamers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         made = sorted(run.of("metamers"), key=lambda result: result.details["place"])
         for result in made:
-            arrays, names = dict(result.arrays), result.provenance.get("class_names", ())
+            arrays, name = dict(result.arrays), result.class_name
             most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
             if result is made[0]:
                 shown = zip(arrays["original"][:most], arrays["label"].tolist(), strict=False)
-                originals = [{"uri": photograph(x), "caption": _name(names, y)} for x, y in shown]
+                originals = [{"uri": photograph(x), "caption": name(y)} for x, y in shown]
                 strips.append({"title": f"{run.label}: originals", "images": originals})
-            columns = (arrays[name] for name in ("metamers", "predicted", "decibel"))
+            columns = (arrays[each] for each in ("metamers", "predicted", "decibel"))
             row = [
                 {
                     "uri": photograph(image),
-                    "caption": f"{_name(names, int(predicted))}, {decibel:.1f} dB",
+                    "caption": f"{name(int(predicted))}, {decibel:.1f} dB",
                 }
                 for image, predicted, decibel in list(zip(*columns, strict=True))[:most]
             ]
             strips.append({"title": f"{run.label}: {result.label}", "images": row})
     return strips
-
-
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if label < len(names) else str(label)
 
 
 def _magnification(largest: float) -> int:

@@ -46,26 +46,20 @@ def bank_histogram(arrays: Mapping[str, np.ndarray], parameter: str) -> alt.Laye
     if published:
         weights = np.asarray(arrays[f"published_{parameter}_weights"], float)
         layers["macaque V1"] = weights / weights.sum()
-    return _histogram(edges, layers, PARAMETERS[parameter])
+    return histogram(edges, layers, PARAMETERS[parameter])
 
 
-def property_histogram(
-    label: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]]
+def histogram(
+    edges: np.ndarray, shares: Mapping[str, Sequence[float] | np.ndarray], title: str
 ) -> alt.LayerChart:
     """The distribution of a property of units, beside that of neurons of macaque V1.
 
     Args:
-      label: the property in words, with its unit.
       edges: bin edges.
       shares: whose distribution it is -> the share in each bin; drawn as bars for the first, and
         as lines for the others.
+      title: the property in words, with its unit.
     """
-    return _histogram(np.asarray(edges, float), shares, label)
-
-
-def _histogram(
-    edges: np.ndarray, shares: Mapping[str, Sequence[float] | np.ndarray], title: str
-) -> alt.LayerChart:
     known = list(shares)
     filled = np.flatnonzero(np.sum([np.asarray(each) for each in shares.values()], axis=0))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, len(edges) - 1)

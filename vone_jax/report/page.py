@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 import jinja2
+import numpy as np
 import vl_convert
 from markupsafe import Markup
 
@@ -246,7 +247,7 @@ def _physiology(runs: Runs) -> dict[str, Any] | None:
             shares[layer] = result.details["properties"][name]["distribution"]
         unit = f", {first['unit']}" if first["unit"] else ""
         title = f"{first['label']}{unit}"
-        panels.append(layer_charts.property_histogram(title, first["edges"], shares))
+        panels.append(layer_charts.histogram(np.asarray(first["edges"]), shares, title))
     properties = [scored[0][1].details["properties"][name] for name in shared]
     return {
         "columns": [each["label"] for each in properties],

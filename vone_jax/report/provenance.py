@@ -20,13 +20,15 @@ def _described(run: Run) -> dict[str, str]:
     """Facts of a network in words, by name."""
     first = run.results[0]
     network, made = first.identity["network"], first.provenance
+    # The noise of a function is not known, only that it has one.
+    unknown = "of its own function" if network["stochastic"] else "none"
     trained, noise = network["trained_noise"], network["test_noise"]
     told = {
         "directory": str(run.path),
         "parameters": f"{made['parameters']:,}" if "parameters" in made else "–",
         "image size": f"{network['image_size']} pixels",
-        "noise of training": "none" if trained is None else code(trained),
-        "noise": "none" if noise is None else code(noise),
+        "noise of training": unknown if trained is None else code(trained),
+        "noise": unknown if noise is None else code(noise),
         "weights": str(network["checksum"]),
         "checkpoint": f"step {made['checkpoint_step']}" if made.get("checkpoint_step") else "–",
         "opened as": "; ".join(made.get("notes", ())) or "–",

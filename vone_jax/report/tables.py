@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -27,14 +27,18 @@ class Cell:
     """A number of a network.
 
     Attributes:
+      network: label of the network, unique among the runs.
       row: its row.
       results: its result, or those that a mean is over.
       weights: the weight of each result; they sum to 1.
+      over: the corruptions and severities of a mean, in words; empty for others.
     """
 
+    network: str
     row: Row
     results: tuple[Result, ...]
     weights: tuple[float, ...] = (1.0,)
+    over: str = ""
 
     @property
     def interval(self) -> Interval:
@@ -169,19 +173,9 @@ def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
     return _lines([each for each in found if not _is_accuracy(each.row)])
 
 
-class _Entry(NamedTuple):
-    """A number of a network, see ``Cell`` and ``Line``."""
-
-    network: str
-    row: Row
-    results: tuple[Result, ...]
-    weights: tuple[float, ...] = (1.0,)
-    over: str = ""
-
-
-def _measured(runs: Runs) -> list[_Entry]:
+def _measured(runs: Runs) -> list[Cell]:
     return [
-        _Entry(run.label, row, (result,))
+        Cell(run.label, row, (result,))
         for run in runs
         for result in run.results
         for row in result.rows
@@ -189,7 +183,7 @@ def _measured(runs: Runs) -> list[_Entry]:
     ]
 
 
-def _means(runs: Runs, chosen: Sequence[str]) -> list[_Entry]:
+def _means(runs: Runs, chosen: Sequence[str]) -> list[Cell]:
     """Means over corruptions of some categories."""
     by_label = {(run.label, each.label): each for run in runs for each in run.results}
     found = []
@@ -199,17 +193,17 @@ def _means(runs: Runs, chosen: Sequence[str]) -> list[_Entry]:
         network, weights = mean["network"], mean["weights"]
         row = {name: mean[name] for name in results.COLUMNS if pd.notna(mean[name])}
         averaged = tuple(by_label[network, label] for label in weights)
-        found.append(_Entry(network, row, averaged, tuple(weights.values()), mean["over"]))
+        found.append(Cell(network, row, averaged, tuple(weights.values()), mean["over"]))
     return found
 
 
-def _lines(entries: Sequence[_Entry]) -> list[Line]:
+def _lines(entries: Sequence[Cell]) -> list[Line]:
     """A line for each condition and number, in order of appearance.
 
     A network without noise stands in each line whose condition it meets, also under a decision or a
     noise that it does not have, see ``results.same_condition``.
     """
-    grouped: dict[Any, list[_Entry]] = {}
+    grouped: dict[Any, list[Cell]] = {}
     for each in entries:
         grouped.setdefault((results.condition_key(each.row), each.over), []).append(each)
     networks = dict.fromkeys(each.network for each in entries)
@@ -226,7 +220,7 @@ def _lines(entries: Sequence[_Entry]) -> list[Line]:
             and each.over == over
             and results.same_condition(each.row, row)
         ]
-        cells = {each.network: Cell(*each[1:4]) for each in (*meeting, *own)}
+        cells = {each.network: each for each in (*meeting, *own)}
         lines.append(Line(row, {name: cells[name] for name in networks if name in cells}, over))
     return lines
 

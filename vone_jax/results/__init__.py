@@ -28,7 +28,5 @@ from vone_jax.results.statistics import (
     Interval,
     accuracy,
     difference,
-    mean_accuracy,
-    mean_difference,
     paired_difference,
 )

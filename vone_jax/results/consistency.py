@@ -119,14 +119,13 @@ def decisions(result: Result, files: Sequence[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    classes = result.provenance["class_names"]
     names = [Path(files[int(index)]).name for index in result.arrays["index"]]
     parts = [name.split("_") for name in names]
     return pd.DataFrame(
         {
             "subj": result.identity["network"]["name"],
-            "object_response": [classes[label] for label in result.arrays["predicted"]],
-            "category": [classes[label] for label in result.arrays["label"]],
+            "object_response": [result.class_name(label) for label in result.arrays["predicted"]],
+            "category": [result.class_name(label) for label in result.arrays["label"]],
             "condition": [each[3] if len(each) > 4 else "0" for each in parts],
             "imagename": names,
             "image": list(map(_image, names)),

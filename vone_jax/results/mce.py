@@ -36,54 +36,40 @@ ALEXNET_ERRORS = {
 ALEXNET_CLEAN_ERROR = 0.4348
 
 
-def corruption_errors(errors: Errors) -> dict[str, float]:
+def corruption_errors(errors: Errors, clean_error: float | None = None) -> dict[str, float]:
     """Return CE of each corruption: its error summed over severities, in percent of AlexNet's.
 
-    Raises:
-      ValueError: unless ``errors`` has exactly the 15 x 5 errors, each from 0 to 1.
-    """
-    return {name: 100 * mean / ALEXNET_ERRORS[name] for name, mean in _means(errors).items()}
-
-
-def mean_corruption_error(errors: Errors) -> float:
-    """Return mCE, the mean of the 15 CE, in percent."""
-    return statistics.fmean(corruption_errors(errors).values())
-
-
-def relative_corruption_errors(errors: Errors, clean_error: float) -> dict[str, float]:
-    """Return relative CE: the increase over the clean error, in percent of AlexNet's increase.
+    With the error on clean images it is relative CE: the increase over this error, in percent of
+    AlexNet's increase.
 
     Raises:
-      ValueError: as for ``corruption_errors``, or if ``clean_error`` is not from 0 to 1.
+      ValueError: unless ``errors`` has exactly the 15 x 5 errors, each from 0 to 1, and
+        ``clean_error`` is from 0 to 1.
     """
-    arguments.number("clean_error", clean_error, arguments.SHARE)
+    ours, alexnet = 0.0, 0.0
+    if clean_error is not None:
+        arguments.number("clean_error", clean_error, arguments.SHARE)
+        ours, alexnet = clean_error, ALEXNET_CLEAN_ERROR
     return {
-        name: 100 * (mean - clean_error) / (ALEXNET_ERRORS[name] - ALEXNET_CLEAN_ERROR)
+        name: 100 * (mean - ours) / (ALEXNET_ERRORS[name] - alexnet)
         for name, mean in _means(errors).items()
     }
 
 
-def relative_mean_corruption_error(errors: Errors, clean_error: float) -> float:
-    """Return relative mCE, the mean of the 15 relative CE, in percent."""
-    return statistics.fmean(relative_corruption_errors(errors, clean_error).values())
+def mean_corruption_error(errors: Errors, clean_error: float | None = None) -> float:
+    """Return mCE, the mean of the 15 CE, in percent; with a clean error it is relative mCE."""
+    return statistics.fmean(corruption_errors(errors, clean_error).values())
 
 
 def _means(errors: Errors) -> dict[str, float]:
     """Check the errors and return the mean over severities of each corruption, in order."""
     for name in errors:
         arguments.choice("errors", name, COMMON_CORRUPTIONS)
-    missing = [name for name in COMMON_CORRUPTIONS if name not in errors]
-    if missing:
-        raise ValueError(
-            f"errors must have all 15 common corruptions; {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing"
-        )
-    for name in COMMON_CORRUPTIONS:
-        if sorted(errors[name]) != list(SEVERITIES):
-            measured = ", ".join(map(str, errors[name])) or "none"
-            raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {measured}")
-        for severity in SEVERITIES:
-            arguments.number(
-                f"errors[{name!r}][{severity}]", errors[name][severity], arguments.SHARE
-            )
+    if missing := [name for name in COMMON_CORRUPTIONS if name not in errors]:
+        raise ValueError(f"errors lacks {', '.join(missing)} of the 15 common corruptions")
+    for name, of in errors.items():
+        if sorted(of) != list(SEVERITIES):
+            raise ValueError(f"errors[{name!r}] must have the severities 1 to 5, got {list(of)}")
+        for severity, error in of.items():
+            arguments.number(f"errors[{name!r}][{severity}]", error, arguments.SHARE)
     return {name: statistics.fmean(errors[name].values()) for name in COMMON_CORRUPTIONS}

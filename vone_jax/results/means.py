@@ -127,7 +127,7 @@ def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
     }
     numbers = {"mCE": mce.mean_corruption_error(errors)}
     if clean is not None:
-        numbers["relative mCE"] = mce.relative_mean_corruption_error(errors, 1 - clean)
+        numbers["relative mCE"] = mce.mean_corruption_error(errors, 1 - clean)
     equal = mean("mean over corruptions", "", dict.fromkeys(measured, 1 / len(measured)))
     for number, value in numbers.items():
         yield equal | {"number": number, "value": value, "low": None, "high": None}

@@ -71,6 +71,11 @@ class Result:
         """The stem of its files."""
         return rows_of.stem(self.row)
 
+    def class_name(self, label: int) -> str:
+        """The name of a label, or its number where classes have no names."""
+        names = self.provenance.get("class_names", ())
+        return names[label] if label < len(names) else str(label)
+
     def find(self, number: str = "accuracy", eps: float | None = None) -> Mapping[str, Any] | None:
         """The row of a number, and of a radius if it is for one of several; None without one."""
         found = (each for each in self.rows if each.get("number") == number)

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from vone_jax import names
 from vone_jax.results.result import Result, ResultError, is_complete, read, read_json
@@ -42,22 +42,8 @@ class Run:
         return [result for result in self.results if is_of(result.row, *kinds)]
 
 
-class Runs(Sequence[Run]):
+class Runs(tuple[Run, ...]):
     """Several runs, in the order in which they were given."""
-
-    def __init__(self, runs: Iterable[Run]):
-        self._runs = tuple(runs)
-
-    @overload
-    def __getitem__(self, place: int) -> Run: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Runs": ...
-    def __getitem__(self, place: int | slice) -> "Run | Runs":
-        chosen = self._runs[place]
-        return Runs(chosen) if isinstance(chosen, tuple) else chosen
-
-    def __len__(self) -> int:
-        return len(self._runs)
 
     def __repr__(self) -> str:
         return f"Runs({', '.join(run.label for run in self)})"

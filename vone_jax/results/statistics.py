@@ -65,56 +65,21 @@ def paired_difference(right: np.ndarray, other: np.ndarray) -> Interval:
     return _of_mean(_shares(right) - _shares(other), -1.0)
 
 
-def mean_accuracy(results: Sequence[Result], weights: Sequence[float] | None = None) -> Interval:
-    """The mean accuracy over conditions, with its interval over images.
-
-    An image that is hard in one condition is hard in others, so the mean is taken for each image
-    first. Conditions on different images are independent.
-
-    Args:
-      results: one result for each condition, not empty.
-      weights: weights of the results, which sum to 1. Default: all equal.
-    """
-    shares = np.full(len(results), 1 / len(results)) if weights is None else np.asarray(weights)
-    if len(results) == 1:
-        return accuracy(results[0].arrays["right"])
-    if _same_index(results):
-        values = np.stack([_shares(each.arrays["right"]) for each in results])
-        return _of_mean(shares @ values, 0.0)
-    parts = [accuracy(each.arrays["right"]) for each in results]
-    value = float(shares @ [part.value for part in parts])
-    below = math.hypot(*(shares * [part.value - part.low for part in parts]))
-    above = math.hypot(*(shares * [part.high - part.value for part in parts]))
-    return Interval(value, max(0.0, value - below), min(1.0, value + above))
-
-
 def difference(result: Result, base: Result) -> Interval:
     """The accuracy of a result minus that of another network in the same condition.
 
     On the same images the difference is paired, see ``paired_difference``. Otherwise it is combined
     from the two intervals, see ``independent_difference``.
     """
-    return mean_difference([result], [base])
-
-
-def mean_difference(
-    results: Sequence[Result], base: Sequence[Result], weights: Sequence[float] | None = None
-) -> Interval:
-    """The mean accuracy of ``results`` minus that of ``base``, see ``difference``.
-
-    Args:
-      results: results of one network, one for each condition; not empty.
-      base: results of another network, in the same order.
-      weights: weights of the conditions, which sum to 1. Default: all equal.
-    """
-    if paired(results, base):
-        shares = np.full(len(results), 1 / len(results)) if weights is None else np.array(weights)
-        ours, theirs = (
-            shares @ np.stack([_shares(each.arrays["right"]) for each in group])
-            for group in (results, base)
-        )
+    ours, theirs = (each.arrays["right"] for each in (result, base))
+    if paired([result], [base]):
         return paired_difference(ours, theirs)
-    return independent_difference(mean_accuracy(results, weights), mean_accuracy(base, weights))
+    return independent_difference(accuracy(ours), accuracy(theirs))
+
+
+def mean_shares(results: Sequence[Result], weights: Sequence[float]) -> np.ndarray:
+    """The mean of results on the same images: the share of right decisions about each, (N,)."""
+    return np.array(weights) @ np.stack([_shares(each.arrays["right"]) for each in results])
 
 
 def independent_difference(ours: Interval, theirs: Interval) -> Interval:
