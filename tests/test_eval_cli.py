@@ -151,6 +151,17 @@ def test_a_corruption_that_is_in_no_mean_has_a_line_of_its_own():
     assert "mean over 2 of 15 corruptions, severity 3" in lines
 
 
+def test_the_line_of_a_network_counts_the_images_of_its_accuracies():
+    """Physiology shows gratings, and no images of a data set."""
+    shown = built.DATASET | {"name": "gratings", "examples": 9096}
+    layer = {"condition": "physiology", "layer": "v1"}
+    physiology = built.result(layer, {"mean score": {"value": 0.5}}, dataset=shown)
+    assert program.headline([physiology]).endswith("9096 images of gratings: no accuracies")
+    clean = built.accuracy(built.CLEAN, np.ones((100, 1)))
+    both = program.headline([physiology, clean])
+    assert both.endswith("100 images of shapes: clean 100.0")
+
+
 def test_a_corrupt_image_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_photographs(tmp_path, *(f"val/{c}/{i}.png" for c in "ab" for i in range(2)))

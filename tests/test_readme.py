@@ -92,12 +92,14 @@ def test_the_code_of_the_attacks_page_runs():
     for found in ("adversarial", "transferred"):
         change = abs(names[found] - names["images"]).max()
         assert 0 < float(change) <= 4 / 255 + 1e-6
-    assert names["result"].draws == 20 and names["closest"].found.shape == (4,)
+    assert names["result"].protocol.draws == 20 and names["closest"].found.shape == (4,)
     # Three steps of a quarter of each radius.
     way = 3 / 4 * np.array([1, 2, 4]) / 255
     assert abs(names["ladder"] - way[:, None]).max() < 2**-22
-    assert (names["control"].distance <= 4 / 255 + 1e-6).all() and names["control"].draws == 10
-    assert names["voted"].protocol.averaged > 1 and names["frozen"].draws == 1
+    assert (names["control"].distance <= 4 / 255 + 1e-6).all() and names[
+        "control"
+    ].protocol.draws == 10
+    assert names["voted"].protocol.averaged > 1 and names["frozen"].protocol.draws == 1
     assert names["worst"].winner.shape == (4,) and names["sevens"].shape == (4, 28, 28, 1)
     assert (names["distance"](names["delta"]) > names["distance"](names["start"])).all()
 
@@ -169,9 +171,9 @@ def test_an_attack_of_ones_own_is_graded_in_ten_lines():
 @pytest.mark.slow
 def test_the_code_of_the_protocol_page_runs():
     names = names_of("docs/protocol.md")
-    assert names["judged"].draws == 10 and names["worst"].winner.shape == (8,)
+    assert names["judged"].protocol.draws == 10 and names["worst"].winner.shape == (8,)
     assert abs(names["adversarial"] - names["images"]).max() <= 4 / 255 + 1e-6
-    assert names["frozen"].protocol.noise == "frozen" and names["surrogate"].draws == 10
+    assert names["frozen"].protocol.noise == "frozen" and names["surrogate"].protocol.draws == 10
     apart = names["surrogate"].accuracy - names["attacked"].accuracy
     assert names["difference"].value == pytest.approx(apart)
 

@@ -50,7 +50,7 @@ def test_accuracy_under_a_targeted_attack_is_refused():
     """With the true classes for targets it would raise the accuracy in silence."""
     attack = PGD("linf", 0.1, steps=1, targeted=True)
     blind = jax.tree_util.Partial(toy.linear, jnp.zeros((50, 3)))
-    for attacks in (attack, [PGD("linf", 0.1), attack], Transfer(attack, blind)):
+    for attacks in (attack, Transfer(attack, blind)):
         with pytest.raises(ValueError, match="attack must be untargeted"):
             evaluation.robust_accuracy(
                 KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels(), attack=attacks

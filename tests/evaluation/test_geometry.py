@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import scipy
 
 from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_trained
 from tests.report.test_charts import rows_of
@@ -94,6 +95,10 @@ def test_changed_images_are_told_from_clean_ones_under_other_noise(network, tmp_
     )
     told, distance = geometry.separability(result.arrays["clean"], result.arrays["points"])
     assert result.value("told from clean") == told.mean() < 0.9
+    # Two images: the interval of Student's t, and not of the normal distribution.
+    ends = scipy.stats.t.interval(0.95, 1, told.mean(), scipy.stats.sem(told))
+    row = result.find("told from clean")
+    assert (row["low"], row["high"]) == pytest.approx(ends)
     assert result.value("distance from clean") == pytest.approx(distance.mean())
     # Without noise, all clean points are the same, and so is the distance with any number of them.
     large = dataclasses.replace(ball, eps=0.2)

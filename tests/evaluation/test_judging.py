@@ -15,7 +15,7 @@ from scipy import stats
 
 from tests.attacks import toy
 from vone_jax import diagnostics, evaluation, fast, prng
-from vone_jax.attacks import FGSM, PGD, AutoAttack
+from vone_jax.attacks import FGSM, PGD, AutoAttack, Strongest
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.judging import Batch
 
@@ -28,9 +28,9 @@ ATTACKS = (
 PROTOCOLS = {
     "fresh": dict(draws=10),
     "frozen": dict(noise="frozen"),
-    "mean_logits": dict(draws=5, decision="mean_logits", averaged=3),
-    "mean_probability": dict(draws=5, decision="mean_probability", averaged=3),
-    "vote": dict(draws=5, decision="vote", averaged=3),
+    "mean_logits": dict(draws=5, decision="mean_logits:3"),
+    "mean_probability": dict(draws=5, decision="mean_probability:3"),
+    "vote": dict(draws=5, decision="vote:3"),
 }
 
 
@@ -47,8 +47,8 @@ def truth(p: float, protocol: str) -> float:
     ("p", "protocol", "attack"),
     [
         *((0.7, protocol, ATTACKS[0]) for protocol in PROTOCOLS),
-        (0.9, "fresh", ATTACKS),
-        (0.9, "vote", ATTACKS),
+        (0.9, "fresh", Strongest(ATTACKS)),
+        (0.9, "vote", Strongest(ATTACKS)),
         (0.7, "vote", None),
     ],
 )
@@ -66,10 +66,13 @@ def test_the_coin_is_reported_as_it_is(p, protocol, attack):
         spread = expected * (1 - expected) / draws
         assert abs(result.per_example.var() - spread) < 0.2 * spread
         error = math.sqrt(expected * (1 - expected) / 400 / draws)
-        assert 0.4 * error < result.standard_error < 1.9 * error
-        assert result.right_in_every_draw == pytest.approx(expected**draws, abs=0.1)
-        assert result.right_in_every_draw < result.accuracy
-    assert (result.winner is not None) == isinstance(attack, tuple)
+        numbers = {
+            x["number"]: x["value"] for x in evaluation.accuracy_numbers({"right": result.right})
+        }
+        assert 0.4 * error < numbers["standard error over draws"] < 1.9 * error
+        assert numbers["right in every draw"] == pytest.approx(expected**draws, abs=0.1)
+        assert numbers["right in every draw"] < result.accuracy
+    assert (result.winner is not None) == isinstance(attack, Strongest)
 
 
 @pytest.mark.slow
@@ -79,7 +82,7 @@ def test_the_coin_survives_autoattack():
     logits_fn = Partial(toy.coin, jnp.float32(0.9))
     attack = AutoAttack("linf", 0.1, version="rand")
     result = evaluation.robust_accuracy(
-        KEY, logits_fn, images, jnp.zeros(400, jnp.int32), attack=[attack, ATTACKS[0]]
+        KEY, logits_fn, images, jnp.zeros(400, jnp.int32), attack=Strongest((attack, ATTACKS[0]))
     )
     assert abs(result.accuracy - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 4000)
 

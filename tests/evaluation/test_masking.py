@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +50,7 @@ SMALL = dict(steps=8, queries=100, restarts=2, eot_samples=2)
 
 
 def examine(logits_fn, batch, stochastic=False, **given):
-    condition = evaluation.Masking("linf", EPS, stochastic, given.pop("transfer", ""), **SMALL)
+    condition = evaluation.Masking("linf", EPS, stochastic, **SMALL)
     checks = evaluation.examine(KEY, logits_fn, *batch[1:], condition, **given)
     assert len({check.name for check in checks}) == len(checks)
     for check in checks:
@@ -135,15 +134,14 @@ def test_noise_that_masks_gradients_fails(batch):
     quiet = Partial(honest, batch[0])
     found = examine(
         Partial(masked, batch[0]), batch, stochastic=True, draws=4, surrogate=quiet,
-        other=quiet, transfer="twin",
+        other=quiet,
     )  # fmt: skip
     assert {"noise_off", "transfer", "black_box"} <= verdicts(found, "fail")
-    assert "twin" in found["transfer"].question
 
 
 def test_attacks_differ_in_what_their_names_say():
     """Steps keep their share of the radius, or their length where only their number differs."""
-    condition = evaluation.Masking("l2", 0.4, True, "base", steps=40, eot_samples=10)
+    condition = evaluation.Masking("l2", 0.4, True, steps=40, eot_samples=10)
     attacks = condition.by_name()
 
     def told(name):
@@ -158,7 +156,7 @@ def test_attacks_differ_in_what_their_names_say():
     assert told("S/4 steps") == ("l2", 0.4, 10, step, 10)
     assert told("4 S steps") == ("l2", 0.4, 160, step, 10)
     assert told("k S steps of 1 draw") == ("l2", 0.4, 400, pytest.approx(step / 10), 1)
-    assert told("without noise") == ("l2", 0.4, 40, step, 1)
+    assert told("4 k draws") == ("l2", 0.4, 40, step, 40)
     assert attacks["restarts"] == dataclasses.replace(attacks["1 restart"], restarts=5)
     # A ball of radius 1 holds all images, in L-infinity alone.
     largest = dataclasses.replace(condition, norm="linf").by_name()["4 eps"]
@@ -168,27 +166,32 @@ def test_attacks_differ_in_what_their_names_say():
             dataclasses.replace(condition, **fields)
 
 
-def test_each_attack_is_on_the_network_that_its_name_says(monkeypatch):
-    condition = evaluation.Masking("linf", EPS, True, "base", **SMALL)
-    names, attacked = list(condition.by_name()), []
-    trial = types.SimpleNamespace(
-        classifier=lambda noise="same": noise,
-        other="other",
-        example_keys=None,
-        keys=lambda purpose: purpose,
-        images=None,
-        labels=None,
-        judge=lambda images: {"right": images, "loss": images},
-    )
-    monkeypatch.setattr(masking, "diagnose", lambda *arguments: {})
-    monkeypatch.setattr(masking.prng, "as_pytree", lambda network, *_: network)
-    run = lambda attack, keys, network, *_: types.SimpleNamespace(images=network)  # noqa: E731
-    monkeypatch.setattr(masking, "at_once", run)
-    arrays = condition.make(trial)
-    attacked = {name: arrays[f"right {name}"] for name in names}
-    assert attacked == dict.fromkeys(names, "same") | {
-        "without noise": "none", "transfer": "other"
-    }  # fmt: skip
+def test_each_attack_is_on_the_network_that_its_name_says(batch):
+    def with_noise(weights, keys, images):
+        return toy.linear(weights, keys, images) + jax.vmap(jax.random.normal)(keys)[:, None]
+
+    noisy = Partial(with_noise, batch[0])
+    quiet = Partial(honest, batch[0])
+
+    def runs(stochastic, **fields):
+        condition = evaluation.Masking("linf", EPS, stochastic, **SMALL)
+        protocol = evaluation.Protocol("fresh", 2)
+        trial = evaluation.Batch(
+            protocol, jax.random.split(jax.random.key(7), 40), quiet, *batch[1:], **fields
+        )
+        found = condition.runs(trial)
+        assert {c for n, (_, c) in found.items() if n in condition.by_name()} == {quiet}
+        others = found.keys() - condition.by_name().keys()
+        return {name: (found[name][0].eot_samples, found[name][1]) for name in others}
+
+    assert runs(True) == runs(False) == {}
+    silent = Partial(toy.linear, batch[0])
+    assert runs(True, with_noise=lambda noise: silent) == {"without noise": (1, silent)}
+    # Images through a noisy network average its draws, also where the network has no noise.
+    for stochastic, other, draws in ((True, silent, 2), (False, silent, 1), (False, noisy, 2)):
+        assert runs(stochastic, others={"other": other}) == {"transfer": (draws, other)}
+    with pytest.raises(ValueError, match="one network for masking, got 2"):
+        runs(True, others={"one": silent, "two": noisy})
 
 
 def test_the_losses_along_a_run_are_those_of_its_parts():
@@ -363,14 +366,6 @@ def test_few_images_need_more_standard_errors():
 )
 def test_verdicts(check, verdict):
     assert check.verdict == verdict, check
-
-
-def test_classifiers_that_the_checks_need(batch):
-    quiet = Partial(honest, batch[0])
-    for stochastic, transfer, name in ((True, "", "surrogate"), (False, "twin", "other")):
-        condition = evaluation.Masking("linf", EPS, stochastic, transfer)
-        with pytest.raises(ValueError, match=f"{name} must be given"):
-            evaluation.examine(KEY, quiet, *batch[1:], condition)
 
 
 @pytest.mark.slow

@@ -66,17 +66,17 @@ def bright():
 
 def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network, tmp_path):
     (tmp_path / "bright.py").write_text(BRIGHT)
-    condition = evaluation.Metamers(
-        "logits", rounds=1, steps=5, images=4, others=(f"{tmp_path}/bright.py:bright",)
-    )
-    (name,) = condition.networks
-    found = evaluation.evaluate(tiny_evaluation(network, tmp_path / "results"), condition)
+    condition = evaluation.Metamers("logits", rounds=1, steps=5, images=4)
+    others = (f"{tmp_path}/bright.py:bright",)
+    given = tiny_evaluation(network, tmp_path / "results", others=others)
+    (name,) = (other.name for other in given.others)
+    found = evaluation.evaluate(given, condition)
     for kind, images in (("metamers", "metamers"), ("originals", "original")):
         decided = np.where(found.arrays[images].mean(axis=(1, 2, 3)) > 0.5, 0, 1)
         expected = np.mean(decided == found.arrays["label"])
         assert found.value(f"accuracy on {kind}, {name}") == expected
     described = found.identity["condition"]["networks"]
-    assert [checksum for _, checksum in described] == [condition.networks[name].checksum]
+    assert [checksum for _, checksum in described] == [given.others[0].checksum]
     # The page also has another layer, which comes before it.
     before = [row | {"layer": "v1"} for row in found.rows]
     made = [dataclasses.replace(found, rows=before, details={"place": 0}), found]
@@ -92,7 +92,10 @@ def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network,
     shown = [row["accuracy"] for row in rows_of(published) if row["metamers of"] == "VOneAlexNet"]
     assert tuple(shown) == humans.METAMERS["VOneAlexNet"].accuracy
     with pytest.raises(ValueError, match="must take images"):
-        condition.check(tiny_trained(module=tiny_network(classes=4), class_names=tuple("abcd")))
+        tiny_evaluation(
+            tiny_trained(module=tiny_network(classes=4), class_names=tuple("abcd")), tmp_path,
+            others=others,
+        )  # fmt: skip
 
 
 def test_logits_that_are_not_finite_are_no_answer(network, tmp_path):
@@ -102,9 +105,9 @@ def test_logits_that_are_not_finite_are_no_answer(network, tmp_path):
         return jnp.full((len(images), 3), jnp.nan)
 
     other = Network("broken", broken, (12, 12, 1), ("a", "b", "c"), source="a function")
-    condition = evaluation.Metamers("v1", rounds=1, steps=1, images=2, others=(other,))
+    condition = evaluation.Metamers("v1", rounds=1, steps=1, images=2)
     with pytest.raises(FloatingPointError, match="not finite"):
-        evaluation.evaluate(tiny_evaluation(network, tmp_path), condition)
+        evaluation.evaluate(tiny_evaluation(network, tmp_path, others=(other,)), condition)
 
 
 def test_the_suite_has_all_layers_or_those_that_are_named(network):

@@ -276,6 +276,8 @@ def test_a_network_that_was_renamed_and_images_that_were_moved_are_the_same(netw
         dataclasses.replace(plan, batch_size=5),
     ):
         assert evaluation.evaluate(other, CLEAN).provenance == first.provenance
+    shown = dataclasses.replace(ATTACKED, kept=3)
+    assert plan.identity(shown) == plan.identity(ATTACKED)
 
 
 def test_an_image_that_was_replaced_is_measured_again(network, tmp_path):
@@ -519,7 +521,7 @@ def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
         photographs = corruptions.FrostImages((np.full((300, 300, 3), grey, np.uint8),))
         frost = evaluation.Corrupted("frost", 1, frost_images=photographs)
         described.append(plan.identity(frost)["condition"])
-    masking = evaluation.Masking("linf", 0.05, True, transfer="tiny-run")
+    masking = evaluation.Masking("linf", 0.05, True)
     quiet = network.with_noise(None)
     for other in (network, quiet, tiny.tiny_trained(seed=5)):
         given = dataclasses.replace(plan, others=(other,))

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tests import networks
 from tests.photographs import write_photographs
-from vone_jax import corruptions, evaluation, results, v1
+from vone_jax import corruptions, data, evaluation, results, v1
 from vone_jax.attacks import AutoAttack
 from vone_jax.cli import evaluate as program
 from vone_jax.evaluation import suites
@@ -116,29 +117,40 @@ def test_others_are_for_suites_of_ones_own_too(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from vone_jax import evaluation\n"
-        "def alone(given):\n"
+        "def mine(given):\n"
         "    return [evaluation.Masking('linf', 0.1, given.noisy)]\n"
-        "def carried(given):\n"
-        "    return [evaluation.Masking('linf', 0.1, given.noisy, given.other.name)]\n"
     )
+    assert made(f"{file}:mine", others=(uncalled(),))
     with pytest.raises(ValueError, match="others has no effect"):
-        made(f"{file}:alone", others=(uncalled(),))
-    assert made(f"{file}:carried", others=(uncalled(),))
+        made("clean", others=(uncalled(),))
+
+
+def test_a_norm_that_no_suite_takes_is_refused():
+    with pytest.raises(ValueError, match="norm has no effect on the suites linf"):
+        made("linf", norm="l2")
+
+
+def test_images_of_another_size_than_the_networks_are_said():
+    for side, told in ((8, "enlarged"), (16, "resized"), (12, None)):
+        images = data.ArraySource(
+            np.zeros((3, side, side, 3), np.uint8), np.arange(3), class_names=("0", "1", "2"),
+            name="squares",
+        )  # fmt: skip
+        notes = evaluation.Evaluation(uncalled((12, 12, 3)), images).notes
+        expected = f"its images of {side} x {side} pixels are {told} to 12"
+        assert notes == (() if told is None else (expected,))
 
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     base = uncalled()
-    (condition,) = made("masking", norm="l2", others=(base,)).values()
-    assert condition == evaluation.Masking("l2", 2.4, True, "base", without_noise=False)
+    (condition,) = made("masking", norm="l2").values()
+    assert condition == evaluation.Masking("l2", 2.4, True)
     # As many images as are asked for, and 50 by default.
     (more,) = made("masking", network=base, examples=200).values()
     assert (condition.examples, more.examples) == (50, 200)
     assert condition.by_name()["4 k draws"].eot_samples == 40
     (quiet,) = made("masking", network=base).values()
-    assert quiet.by_name()["eps"].eot_samples == 1 and "without noise" not in quiet.by_name()
-    # Images through a noisy network average its draws, also where the other network has no noise.
-    (mixed,) = made("masking", network=base, others=(uncalled(stochastic=True),)).values()
-    assert mixed.by_name()["transfer"].eot_samples == 10
+    assert quiet.by_name()["eps"].eot_samples == 1
 
 
 def test_a_suite_of_ones_own_is_a_list_or_a_function_in_a_file(tmp_path, monkeypatch):

@@ -246,11 +246,6 @@ def _attack_noise(given: Arguments, network: Network, trained: Any) -> AttackNoi
     asked = given.attack_noise
     if asked == "same":
         return "same"
-    if given.noise == "frozen":
-        raise ValueError(
-            f"attack_noise {asked!r} needs fresh noise; with noise 'frozen' attack and judgement "
-            "share the same draw"
-        )
     if asked == "frozen":
         return "frozen" if network.stochastic else "same"
     noise = parse_noise("attack_noise", asked, trained)

@@ -26,12 +26,11 @@ from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import Check
-from vone_jax.evaluation.measure import measure
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology
 from vone_jax.evaluation.predict import predict
 from vone_jax.evaluation.psychophysics import Psychophysics, in_categories
-from vone_jax.evaluation.run import evaluate
+from vone_jax.evaluation.run import evaluate, measure
 from vone_jax.evaluation.scoring import (
     Accuracy,
     Benchmark,

@@ -4,7 +4,7 @@ A certificate is about the vote over the noise. So an attack on the same vote st
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -110,7 +110,8 @@ class Certified(Condition):
                 number("certified accuracy", results.accuracy(certified[:, None]), eps=eps),
                 number("accuracy under APGD", results.accuracy(attacked[:, None]), eps=eps),
             ]
-            warnings += _contradictions(self, eps, certified, attacked)
+            radius_label = names.eps_label(self.norm, eps)
+            warnings += contradictions(radius_label, self.alpha, certified, attacked)
         return Numbers(measured, warnings=tuple(warnings))
 
 
@@ -182,7 +183,8 @@ class Sandwich(Condition):
                 number("accuracy under attack", results.accuracy(attacked[:, None]), eps=eps),
                 number("distance", distance, eps=eps),
             ]
-            warnings += _contradictions(self, eps, certified, attacked)
+            radius_label = names.eps_label(self.norm, eps)
+            warnings += contradictions(radius_label, self.alpha, certified, attacked)
         return Numbers(measured, warnings=tuple(warnings))
 
 
@@ -198,12 +200,8 @@ def _measured(
         condition.alpha, local=condition.local, progress=False,
     )  # fmt: skip
     vote = Protocol("fresh", 1, "vote", condition.choose)
-    stands = []
-    for place, attack in enumerate(condition.attacks):
-        keys = prng.fold(batch.example_keys, place)
-        own = dataclasses.replace(batch, protocol=vote, example_keys=keys, logits_fn=noisy)
-        images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
-        stands.append(np.asarray(own.judge(images)["right"]))
+    own = dataclasses.replace(batch, protocol=vote, logits_fn=noisy)
+    stands = [right for _, right in judged_under(own, condition.attacks)]
     return {
         "right": found.certified(batch.labels, 0.0)[:, None],
         "predicted": found.prediction,
@@ -214,15 +212,23 @@ def _measured(
     }
 
 
-def _contradictions(
-    condition: Certified | Sandwich, eps: float, certified: np.ndarray, attacked: np.ndarray
+def judged_under(batch: Batch, attacks: Sequence[Attack]) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """The images of each attack, and which decisions about them are right, with keys of its own."""
+    for place, attack in enumerate(attacks):
+        own = dataclasses.replace(batch, example_keys=prng.fold(batch.example_keys, place))
+        images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
+        yield images, np.asarray(own.judge(images)["right"])
+
+
+def contradictions(
+    radius: str, alpha: float, certified: np.ndarray, attacked: np.ndarray
 ) -> list[str]:
-    """A warning if images that are certified did not survive the attack."""
+    """A warning if images that are certified at a radius did not survive an attack, (N,) each."""
     broken = int(np.sum(certified & ~attacked))
     if not broken:
         return []
     return [
-        f"{broken} of {certified.sum()} answers that are certified at "
-        f"{names.eps_label(condition.norm, eps)} did not survive an attack of this radius. A share "
-        f"of {condition.alpha:g} may be wrong; more of them contradict the proof."
+        f"{broken} of {certified.sum()} answers that are certified at {radius} did not survive an "
+        f"attack of this radius. A share of {alpha:g} may be wrong; more of them contradict the "
+        "proof."
     ]

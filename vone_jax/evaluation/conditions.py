@@ -102,6 +102,7 @@ class Condition(abc.ABC):
         at a time on CPUs.
       under_attack_noise: whether its attacks see the noise at the attack of an evaluation. Other
         conditions with attacks are refused with another noise at the attack.
+      asks_others: whether it uses the other networks of an evaluation.
       reports_faults: whether it reports logits that are not finite as a finding. For other
         conditions they are an error, found in the arrays whose names begin with "loss".
     """
@@ -110,6 +111,7 @@ class Condition(abc.ABC):
     examples: ClassVar[int | None] = None
     long: ClassVar[bool] = False
     under_attack_noise: ClassVar[bool] = False
+    asks_others: ClassVar[bool] = False
     reports_faults: ClassVar[bool] = False
 
     @property
@@ -173,7 +175,7 @@ class Judged(Condition):
         return batch.judge(images) | stored
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
-        return Numbers(judged_numbers(arrays))
+        return Numbers(accuracy_numbers(arrays))
 
 
 def _calibration(scores: np.ndarray) -> list[Number]:
@@ -191,12 +193,13 @@ def _calibration(scores: np.ndarray) -> list[Number]:
     ]
 
 
-def accuracy_numbers(right: np.ndarray) -> list[Number]:
-    """The numbers of decisions (N, R): the accuracy, and what its draws say.
+def accuracy_numbers(arrays: Mapping[str, np.ndarray]) -> list[Number]:
+    """The numbers of judged images, see ``judging.judge``: the accuracy, and what its draws say.
 
     "standard error over draws" shows the effect of the network's noise, for fixed images. "right in
     every draw" is the share of images that were; it falls with the number of draws.
     """
+    right = arrays["right"]
     measured = [
         number("accuracy", results.accuracy(right)),
         number("right in every draw", float(right.all(axis=1).mean())),
@@ -205,12 +208,6 @@ def accuracy_numbers(right: np.ndarray) -> list[Number]:
     if len(draws) > 1:
         error = float(draws.std(ddof=1)) / len(draws) ** 0.5
         measured.append(number("standard error over draws", error))
-    return measured
-
-
-def judged_numbers(arrays: Mapping[str, np.ndarray]) -> list[Number]:
-    """The numbers of judged images, with the top-5 accuracy where there are many classes."""
-    measured = accuracy_numbers(arrays["right"])
     if "right in top 5" in arrays:
         measured.append(number("top-5 accuracy", results.accuracy(arrays["right in top 5"])))
     return measured
@@ -226,7 +223,7 @@ class Clean(Judged):
         return batch.images, {}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
-        return Numbers(judged_numbers(arrays) + _calibration(arrays["scores"]))
+        return Numbers(accuracy_numbers(arrays) + _calibration(arrays["scores"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +284,7 @@ class Attacked(Judged):
             won = Counter(arrays["winner"].tolist())
             told = [*map(repr, self.attack.attacks), "the image itself"]
             details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
-        return Numbers(judged_numbers(arrays), details, tuple(warnings))
+        return Numbers(accuracy_numbers(arrays), details, tuple(warnings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -446,6 +443,7 @@ def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) 
 def check_attacks(attacks: Sequence[Attack]) -> None:
     """Raise a ValueError for attacks that an evaluation cannot make."""
     for attack in attacks:
+        arguments.instance("attack", attack, Attack)
         name = type(attack).__name__
         if attack.targeted:
             raise ValueError(

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import scipy
 
-from vone_jax import arguments, certification, models, prng, results
+from vone_jax import arguments, certification, models, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD
+from vone_jax.evaluation.certified import contradictions, judged_under
 from vone_jax.evaluation.conditions import Condition, Numbers, number
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
@@ -76,16 +77,12 @@ class Discriminable(Condition):
     def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
         noisy = batch.network.stochastic
         vote = Protocol("fresh", 1, "vote", self.choose) if noisy else batch.protocol
+        draws, norm = self.eot_samples if noisy else 1, self._norm
+        attacks = [PGD(norm, each, steps=self.steps, eot_samples=draws) for each in self.radii]
         stands, sizes = [], []
-        for place, radius in enumerate(self.radii):
-            attack = PGD(
-                self._norm, radius, steps=self.steps, eot_samples=self.eot_samples if noisy else 1
-            )
-            keys = prng.fold(batch.example_keys, place)
-            own = dataclasses.replace(batch, protocol=vote, example_keys=keys)
-            images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
-            stands.append(np.asarray(own.judge(images)["right"]))
-            sizes.append(np.max(np.abs(images - own.images), axis=(1, 2, 3)))
+        for images, right in judged_under(dataclasses.replace(batch, protocol=vote), attacks):
+            stands.append(right)
+            sizes.append(np.max(np.abs(images - batch.images), axis=(1, 2, 3)))
         arrays: dict[str, jax.Array | np.ndarray] = {
             "right under attack": np.concatenate([each[:, :1] for each in stands], axis=1),
             "largest change": np.stack(sizes, axis=1),
@@ -114,10 +111,5 @@ class Discriminable(Condition):
             certified = arrays["certified"] & (arrays["certified d'"] > radius)
             accuracy = results.accuracy(certified[:, None])
             measured.append(number("certified accuracy", accuracy, eps=radius))
-            if broken := int(np.sum(certified & ~attacked)):
-                warnings.append(
-                    f"{broken} of {certified.sum()} answers that are certified at a d' of "
-                    f"{radius:g} did not survive an attack of this radius. A share of "
-                    f"{self.alpha:g} may be wrong; more of them contradict the proof."
-                )
+            warnings += contradictions(f"a d' of {radius:g}", self.alpha, certified, attacked)
         return Numbers(measured, warnings=tuple(warnings))

@@ -17,6 +17,7 @@ import numpy as np
 
 from vone_jax import arguments, data, fingerprint, names, prng
 from vone_jax import mesh as meshes
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.data.sources import class_identifier
 from vone_jax.dataclass_json import encode
 from vone_jax.evaluation.conditions import Clean, Condition, surrogates
@@ -62,8 +63,8 @@ class Evaluation:
       norm, eps: norm and radii of suites that leave them open; radii in pixel units. Without radii,
         suites take those of ``suites.ladder``.
       layers, neurons: layers and files of the suites that record layers.
-      others: other networks. The checks for masked gradients carry adversarial images of one over,
-        and metamers are shown to all.
+      others: other networks, or what ``open_network`` takes. The checks for masked gradients carry
+        adversarial images of one over, and metamers are shown to all.
       trained_on: whether the network was trained on the data set of the images. Then the labels are
         its classes, even if its classes have no names.
       overwrite: whether finished results and work that was begun are measured again.
@@ -116,6 +117,8 @@ class Evaluation:
             arguments.directory_name("tag", self.tag)
         if self.batch_size is not None:
             meshes.check_batch_size(self.mesh, self.batch_size)
+        object.__setattr__(self, "others", tuple(map(open_network, self.others)))
+        self._check_others()
         channels = self.images.image_shape[-1]
         if channels != network.in_channels:
             folder = ", as all folders do" if name.startswith("folder:") else ""
@@ -140,34 +143,30 @@ class Evaluation:
     @property
     def attack_draws(self) -> int:
         """Noise draws in a gradient: averaging over draws makes sense only if they differ."""
-        if self.attack_noise == "same":
-            return _ATTACK_DRAWS if self.noisy else 1
-        return 1 if self.attack_noise in ("none", None, "frozen") else _ATTACK_DRAWS
+        return _ATTACK_DRAWS if self._varies(self.attack_noise) else 1
+
+    def _varies(self, seen: AttackNoise) -> bool:
+        """Whether the noise that an attack sees differs between its passes."""
+        return self.noisy if seen == "same" else seen not in ("none", None, "frozen")
 
     @property
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
         return self.protocol if self.network.stochastic else Protocol("none", 1)
 
-    @property
-    def other(self) -> Network | None:
-        """The other network of the checks for masked gradients, with images of one shape.
-
-        Raises:
-          ValueError: if there are several, or the other one has other images or classes.
-        """
-        if len(self.others) > 1:
-            raise ValueError(f"others must be one network for masking, got {len(self.others)}")
+    def _check_others(self) -> None:
+        """Raise a ValueError unless the other networks can be shown images of this one."""
+        if len({other.name for other in self.others}) < len(self.others):
+            raise ValueError("others must have different names")
         for other in self.others:
             ours, theirs = ((x.image_shape, x.num_classes) for x in (self.network, other))
             named = {each.class_names for each in (self.network, other)} - {()}
             if ours != theirs or len(named) > 1:
                 raise ValueError(
                     f"{other.name} and {self.network.name} must take images of one shape and have "
-                    "the same classes in the same order, or no adversarial images carry over; got "
-                    f"shapes and numbers of classes {theirs} and {ours}"
+                    f"the same classes in the same order, got shapes and numbers of classes "
+                    f"{theirs} and {ours}"
                 )
-        return self.others[0] if self.others else None
 
     @functools.cached_property
     def checks(self) -> list[Check]:
@@ -185,6 +184,15 @@ class Evaluation:
             return self.network.notes
         how = "enlarged" if min(height, width) < size else "resized"
         return (*self.network.notes, f"its images of {height} x {width} pixels are {how} to {size}")
+
+    def check(self, condition: Condition) -> None:
+        """Raise a ValueError if a condition cannot be measured in this way."""
+        condition.check(self.network)
+        if self.attack_noise != "same" and condition.attacks and not condition.under_attack_noise:
+            raise ValueError(
+                f"attack_noise is not for {condition.label}, whose attacks see the noise of the "
+                "judgement"
+            )
 
     # What a result is.
 
@@ -212,8 +220,7 @@ class Evaluation:
         if condition.under_attack_noise and self.attack_noise != "same":
             noise = self.attack_noise or "none"
             row["attack_noise"] = noise if isinstance(noise, str) else noise_label(noise)
-        seen = self.attack_noise if condition.under_attack_noise else "same"
-        if not (self.noisy if seen == "same" else seen not in ("none", None, "frozen")):
+        if not self._varies(self.attack_noise if condition.under_attack_noise else "same"):
             row.pop("attack_draws", None)
         return {name: value for name, value in row.items() if value not in (None, "")}
 
@@ -239,10 +246,8 @@ class Evaluation:
     def _described(self, condition: Condition) -> dict[str, Any]:
         """The condition, with what its fields do not show: other networks, and a user's code."""
         described = condition.identity()
-        carried = [self.other] if getattr(condition, "transfer", "") else []
-        carried += [*map(open_network, getattr(condition, "others", ()))]
-        if carried:
-            described["networks"] = [[x.description, x.checksum] for x in carried if x is not None]
+        if condition.asks_others and self.others:
+            described["networks"] = [[each.description, each.checksum] for each in self.others]
         for attack in condition.attacks:
             if found := surrogates(attack, *self.network.inputs()):
                 described["surrogates"] = found
@@ -261,7 +266,7 @@ class Evaluation:
 
         def made(weights: Any, keys: jax.Array, labels: jax.Array, images: jax.Array) -> Any:
             used = network if network.model is None else network.placed(lambda _: weights)
-            return condition.make(self._batch(used, None, keys, images, labels))
+            return condition.make(self._batch(used, {}, keys, images, labels))
 
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
         labels = jax.ShapeDtypeStruct((2,), np.int32)
@@ -372,11 +377,11 @@ class Evaluation:
         return -(-min(size, count) // self.mesh.size) * self.mesh.size
 
     @functools.cached_property
-    def _placed(self) -> tuple[Network, Network | None]:
-        """The network and the other one, on the devices."""
+    def _placed(self) -> tuple[Network, dict[str, LogitsFn]]:
+        """The network, and the classifiers of the others by their names, on the devices."""
         place = functools.partial(meshes.replicate, self.mesh)
-        others = [each.placed(place) for each in self.others[:1]]
-        return self.network.placed(place), others[0] if others else None
+        others = {each.name: each.placed(place).logits_fn for each in self.others}
+        return self.network.placed(place), others
 
     @functools.cached_property
     def _kept(self) -> data.Prepared:
@@ -396,12 +401,12 @@ class Evaluation:
             # The end of the examples, as after a stop, or only those that are missing.
             if list(places) != list(range(start, len(examples))):
                 examples, start = examples.pick(np.asarray(places)), 0
-        network, other = self._placed
+        network, others = self._placed
         functions = None
         size = self.batch_size_of(condition, len(examples))
         for whole in self._read(examples, size, start):
             keys = self.example_keys(whole["index"])
-            batch = self._batch(network, other, keys, whole["image"], whole["label"])
+            batch = self._batch(network, others, keys, whole["image"], whole["label"])
             # All batches have one shape, so functions are lowered for the first one alone.
             functions = functions or batch.functions()
             yield dataclasses.replace(batch, index=whole["index"], mask=whole["mask"], **functions)
@@ -452,7 +457,7 @@ class Evaluation:
     def _batch(
         self,
         network: Network,
-        other: Network | None,
+        others: dict[str, LogitsFn],
         keys: jax.Array,
         images: jax.Array,
         labels: jax.Array,
@@ -464,11 +469,12 @@ class Evaluation:
             images=images,
             labels=labels,
             attack_noise=self.attack_noise,
-            with_noise=lambda noise: network.with_noise(noise).logits_fn,
-            other=None if other is None else other.logits_fn,
+            with_noise=None
+            if network.model is None
+            else lambda noise: network.with_noise(noise).logits_fn,
+            others=others,
             network=network,
             root=jax.random.key(self.seed),
-            place=functools.partial(meshes.replicate, self.mesh),
             sample=self.sample,
             kept=self._between_batches,
         )

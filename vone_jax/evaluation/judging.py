@@ -7,7 +7,7 @@ of an example never uses a key that an attack has used.
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
@@ -159,16 +159,13 @@ class Batch:
       attack_noise: the noise of the classifier while it is attacked, see ``AttackNoise``.
       with_noise: function that returns the classifier with another noise, None for no noise. Needed
         where the attack sees another noise.
-      other: another network, whose adversarial images are carried over.
+      others: name -> classifier of each other network, for conditions that ask them.
       network: the network of the classifier, for conditions that record its layers.
       root: the key of the whole evaluation, for conditions that draw nothing for single examples.
-      place: function that puts a pytree on the devices of the batch, for networks that a condition
-        opens itself.
       index: numbers of the examples in the data set, (N,). Default: their places.
       mask: False for examples that only fill the batch up, (N,). Default: none does.
       sample: function of a count that yields keys, images and mask of images of the whole data set.
       kept: what conditions keep from one batch to the next.
-      report: called with numbers of stimuli, by conditions that show stimuli of their own.
     """
 
     protocol: Protocol
@@ -178,28 +175,26 @@ class Batch:
     labels: jax.Array
     attack_noise: AttackNoise = "same"
     with_noise: Callable[[Noise], LogitsFn] | None = None
-    other: LogitsFn | None = None
+    others: Mapping[str, LogitsFn] = dataclasses.field(default_factory=dict)
     network: Any = None
     root: Any = None
-    place: Callable[[Any], Any] = jax.device_put
     index: Any = None
     mask: Any = None
     sample: Callable[[int], Iterator[tuple[jax.Array, ...]]] | None = None
     kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
-    report: Callable[[int], object] = lambda shown: None
 
     def response_fn(self, layer: str) -> Callable[..., jax.Array]:
         """A layer of the network, as an argument of compiled functions."""
         return prng.as_pytree(self.network.response_fn(layer), self.example_keys, self.images)
 
-    def functions(self) -> dict[str, LogitsFn]:
-        """The classifier and the other network as pytrees, by the names of the fields."""
-        given = {"logits_fn": self.logits_fn, "other": self.other}
-        return {
-            name: prng.as_pytree(function, self.example_keys, self.images)
-            for name, function in given.items()
-            if function is not None
-        }
+    def functions(self) -> dict[str, Any]:
+        """The classifiers of the network and of others as pytrees, by the names of the fields."""
+
+        def lowered(function: LogitsFn) -> LogitsFn:
+            return prng.as_pytree(function, self.example_keys, self.images)
+
+        others = {name: lowered(function) for name, function in self.others.items()}
+        return {"logits_fn": lowered(self.logits_fn), "others": others}
 
     def classifier(self, noise: AttackNoise = "same") -> LogitsFn:
         """The classifier with its noise under the protocol, or with the noise at an attack.

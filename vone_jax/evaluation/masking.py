@@ -42,7 +42,7 @@ _QUESTIONS = {
     "draws": "Has the attack converged in noise draws per gradient?",
     "equal_cost": "Do k draws per step do at least as well as k times more steps of one draw?",
     "noise_off": "Do gradients with noise do at least as well as those without?",
-    "transfer": "Do own gradients do at least as well as those of {transfer}?",
+    "transfer": "Do own gradients do at least as well as those of another network?",
 }
 
 # Check -> its attacks, each at least as strong as the one before; the message if accuracy never
@@ -106,14 +106,10 @@ class Masking(Condition):
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units.
       stochastic: whether the network has noise.
-      transfer: name of another network whose adversarial images are carried over, if any.
       steps: steps S of PGD; their length is 2.5 eps / S, as in the runs of S/4 and 4 S steps.
       eot_samples: noise draws averaged in a gradient. Without noise, one draw is used.
       queries: queries of the attack that uses scores alone.
       restarts: runs from random points.
-      without_noise: whether the noise can be turned off, for a comparison. It cannot be turned off
-        if only functions of the network are known.
-      transfer_stochastic: whether the network ``transfer`` has noise.
       images: number of images, at most.
 
     Raises:
@@ -121,18 +117,16 @@ class Masking(Condition):
     """
 
     long: ClassVar[bool] = True
+    asks_others: ClassVar[bool] = True
     reports_faults: ClassVar[bool] = True
 
     norm: Annotated[str, names.NORMS]
     eps: float
     stochastic: bool
-    transfer: str = ""
     steps: int = 40
     eot_samples: int = 10
     queries: int = 1000
     restarts: int = 5
-    without_noise: bool = True
-    transfer_stochastic: bool = False
     # Another number of images is not another measurement.
     images: Annotated[int, Range(1)] = dataclasses.field(default=50, metadata={"stored": False})
 
@@ -163,10 +157,7 @@ class Masking(Condition):
         return PGD(self.norm, self.eps, self.steps, step_size=step, eot_samples=draws)
 
     def by_name(self) -> dict[str, Attack]:
-        """The attacks by name.
-
-        "without noise" attacks the network without its noise, and "transfer" another network.
-        """
+        """The attacks on the network itself by name."""
         base, eps, steps = self._base, self.eps, self.steps
         change = functools.partial(dataclasses.replace, base)
 
@@ -200,29 +191,38 @@ class Masking(Condition):
                     eot_samples=1, steps=many * steps, step_size=2.5 * eps / (many * steps)
                 ),
             }
-            if self.without_noise:
-                attacks["without noise"] = change(eot_samples=1)
-        if self.transfer:
-            averaged = self.stochastic or self.transfer_stochastic
-            attacks["transfer"] = change(eot_samples=self.eot_samples if averaged else 1)
         return attacks
+
+    def runs(self, batch: Batch) -> dict[str, tuple[Attack, classifier.LogitsFn]]:
+        """Each attack by name, with the classifier that it attacks.
+
+        "without noise" attacks the network without its noise, which is not known of functions, and
+        "transfer" another network.
+        """
+        own = batch.classifier()
+        found = {name: (attack, own) for name, attack in self.by_name().items()}
+        if self.stochastic and batch.with_noise is not None:
+            quiet = dataclasses.replace(self._base, eot_samples=1)
+            found["without noise"] = quiet, batch.classifier("none")
+        if len(batch.others) > 1:
+            raise ValueError(f"others must be one network for masking, got {len(batch.others)}")
+        for function in batch.others.values():
+            other = prng.as_pytree(function, batch.example_keys, batch.images)
+            noisy = classifier.has_noise(other, batch.example_keys, batch.images)
+            draws = self.eot_samples if self.stochastic or noisy else 1
+            found["transfer"] = dataclasses.replace(self._base, eot_samples=draws), other
+        return found
 
     def make(self, batch: Batch) -> dict[str, jax.Array]:
         arrays = diagnose(batch.classifier(), batch.example_keys, batch.images, batch.labels)
         arrays |= _named("clean", batch.judge(batch.images))
-        for name, attack in self.by_name().items():
-            attacked = batch.classifier("none" if name == "without noise" else "same")
-            if name == "transfer":
-                assert batch.other is not None, (
-                    "an evaluation with a transfer check has another network"
-                )
-                attacked = batch.other
+        for name, (attack, attacked) in self.runs(batch).items():
             # ``at_once`` and not a call: a call raises errors for gradients that are not finite
             # and for outputs that are not logits, but here the checks report them.
             adversarial = at_once(
                 attack,
                 batch.keys("attack"),
-                prng.as_pytree(attacked, batch.example_keys, batch.images),
+                attacked,
                 batch.images,
                 batch.labels,
             ).images
@@ -232,7 +232,8 @@ class Masking(Condition):
     def checks(self, arrays: Mapping[str, np.ndarray]) -> list[Check]:
         """The checks, from the arrays of ``measure`` for all images."""
         classes = int(arrays["classes"][0])
-        share = {name: _share(name, arrays) for name in ("clean", *self.by_name())}
+        names = [name.removeprefix("right ") for name in arrays if name.startswith("right ")]
+        share = {name: _share(name, arrays) for name in names}
         losses = {
             "clean": arrays["loss clean"],
             "S/4 steps": arrays["loss S/4 steps"],
@@ -259,9 +260,7 @@ class Masking(Condition):
             if share.keys() >= set(compared):
                 found[what] = checks.plateau({each: share[each] for each in compared}, what)
         return [
-            dataclasses.replace(
-                found[name], name=name, question=question.format(transfer=self.transfer)
-            )
+            dataclasses.replace(found[name], name=name, question=question)
             for name, question in _QUESTIONS.items()
             if name in found
         ]

@@ -1,9 +1,7 @@
 """The condition ``Metamers``: other images to which a layer responds as to the originals."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -11,18 +9,21 @@ import numpy as np
 from vone_jax import arguments, prng, results, synthesis
 from vone_jax import mesh as meshes
 from vone_jax.arguments import Range
+from vone_jax.attacks import classifier
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Condition, Numbers, number
 from vone_jax.evaluation.geometry import check_layer, reduced_responses
 from vone_jax.evaluation.judging import Batch, Protocol
-from vone_jax.network import Network, open_network
+from vone_jax.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class Metamers(Condition):
     """Metamers of a layer, see ``synthesis.metamers``, and what networks take them for.
 
-    The network's noise is frozen while a metamer is made, and fresh when it is judged. A metamer
+    The network's noise is frozen while a metamer is made, and fresh when it is judged. The other
+    networks of the evaluation are asked as well, each with the noise that it was trained with. One
+    with noise decides ten times about an image. A metamer
     shows what the layer keeps: if a human does not recognise it, the layer's invariances are not
     those of humans. If another network does not recognise it, they are not shared by that one.
 
@@ -34,25 +35,19 @@ class Metamers(Condition):
       null_images: number of images of the data set between which the null is taken, the largest
         decibel of two different ones; all of a smaller set. 1,000 have about as many pairs as the
         authors' null.
-      others: networks that are asked as well, in the form that ``open_network`` takes. They need
-        images of the same size, and the same classes in the same order. Each has the noise that it
-        was trained with, and decides ten times about an image if it has noise.
 
     Raises:
       ValueError: if a field is out of range.
     """
 
     long: ClassVar[bool] = True
+    asks_others: ClassVar[bool] = True
 
     layer: str
     rounds: Annotated[int, Range(1)] = 8
     steps: Annotated[int, Range(1)] = 250
     images: Annotated[int, Range(1)] = 8
     null_images: Annotated[int, Range(2)] = 1000
-    # Their weights are part of the identity, and where they were opened from does not matter.
-    others: tuple[str | Path | Network, ...] = dataclasses.field(
-        default=(), metadata={"stored": False}
-    )
 
     def __post_init__(self):
         arguments.fields(self)
@@ -66,27 +61,9 @@ class Metamers(Condition):
     def row(self) -> dict[str, Any]:
         return {"condition": "metamers", "layer": self.layer}
 
-    @functools.cached_property
-    def networks(self) -> dict[str, Network]:
-        """The other networks by name."""
-        opened = map(open_network, self.others)
-        return {network.name: network for network in opened}
-
     def check(self, network: Network) -> None:
         super().check(network)
         check_layer(network, self.layer)
-        if len(self.networks) < len(self.others):
-            raise ValueError(
-                f"others must have different names, got {', '.join(map(str, self.others))}"
-            )
-        for name, other in self.networks.items():
-            sizes = [(each.image_shape, each.num_classes) for each in (network, other)]
-            named = {each.class_names for each in (network, other)} - {()}
-            if sizes[0] != sizes[1] or len(named) > 1:
-                raise ValueError(
-                    f"{name} must take images of the size and have the classes of {network.name}, "
-                    "to be asked about its metamers"
-                )
 
     def make(self, batch: Batch) -> dict[str, Any]:
         response_fn = batch.response_fn(self.layer)
@@ -96,11 +73,9 @@ class Metamers(Condition):
         )
         made, clean = batch.judge(found.images[0]), batch.judge(batch.images)
         asked: dict[str, Any] = {}
-        for name, other in self.networks.items():
-            protocol = Protocol() if other.stochastic else Protocol("none", 1)
-            logits_fn = prng.as_pytree(
-                other.placed(batch.place).logits_fn, batch.example_keys, batch.images
-            )
+        for name, logits_fn in batch.others.items():
+            noisy = classifier.has_noise(logits_fn, keys, batch.images)
+            protocol = Protocol() if noisy else Protocol("none", 1)
             for kind, images in (("metamers", found.images[0]), ("originals", batch.images)):
                 judged = judging.judge(
                     logits_fn, batch.keys("judge"), images, batch.labels, protocol
@@ -155,10 +130,8 @@ class Metamers(Condition):
             number("accuracy on originals", results.accuracy(arrays["right clean"])),
         ]
         measured += [
-            number(
-                f"accuracy on {kind}, {name}", results.accuracy(arrays[f"right on {kind}, {name}"])
-            )
-            for name in self.networks
-            for kind in ("metamers", "originals")
+            number(f"accuracy{name.removeprefix('right')}", results.accuracy(arrays[name]))
+            for name in arrays
+            if name.startswith("right on ")
         ]
         return Numbers(measured, {"place": int(arrays["place"][0])})

@@ -19,7 +19,6 @@ from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.neurophysiology import (
     explained_variance,
-    recording,
     reference_tables,
     stimuli,
     textures,
@@ -110,10 +109,6 @@ class Physiology(_OfLayer):
         return fields + self._trials(network) * sum(others)
 
     def make(self, batch: Batch) -> dict[str, Any]:
-        with recording.reporting(batch.report):
-            return self._recorded(batch)
-
-    def _recorded(self, batch: Batch) -> dict[str, Any]:
         network, key = _of_one_device(batch.network), prng.stream(batch.root, "physiology")
         quiet, noisy = network.quiet().response_fn(self.layer), network.response_fn(self.layer)
         shown, trials = display(network), self._trials(network)
@@ -186,15 +181,14 @@ class ExplainedVariance(_OfLayer):
         if degrees is None:
             shown = display(network)
             degrees, size = shown.visual_degrees, shown.image_size
-        with recording.reporting(batch.report):
-            found = explained_variance.of_layer(
-                network.quiet().response_fn(self.layer),
-                prng.stream(batch.root, "explained variance"),
-                explained_variance.load_recordings(self.recordings),
-                degrees,
-                size,
-                network.in_channels,
-            )
+        found = explained_variance.of_layer(
+            network.quiet().response_fn(self.layer),
+            prng.stream(batch.root, "explained variance"),
+            explained_variance.load_recordings(self.recordings),
+            degrees,
+            size,
+            network.in_channels,
+        )
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:

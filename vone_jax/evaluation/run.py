@@ -1,4 +1,7 @@
-"""The evaluation of a condition over a data set. It continues after a kill and writes results."""
+"""The measurement of a condition: the loop over batches, and the files of what it has made.
+
+An evaluation continues after a kill and writes results.
+"""
 
 import contextlib
 import dataclasses
@@ -6,7 +9,7 @@ import datetime
 import glob
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,53 @@ import jax
 import numpy as np
 
 from vone_jax import files, mesh, results
-from vone_jax.evaluation.conditions import Attacked, Condition, single_draws
+from vone_jax.evaluation import judging
+from vone_jax.evaluation.conditions import Attacked, Condition, Judged, single_draws
 from vone_jax.evaluation.evaluation import Evaluation, decisive
-from vone_jax.evaluation.measure import Arrays, measure
+from vone_jax.evaluation.judging import Batch
+from vone_jax.neurophysiology import recording
 from vone_jax.results import Result, ResultError
 
 # Reports progress: examples or stimuli that were finished since the last call, and whether they
 # were found.
 Report = Callable[[int, bool], Any]
+Arrays = dict[str, np.ndarray]
 # Arrays of the examples that a result keeps to show them, and not of all examples.
 _SHOWN = ("kept", "adversarial", "original")
+
+
+def measure(condition: Condition, batches: Iterable[Batch]) -> Iterator[Arrays]:
+    """Measure the batches of a condition, and yield the arrays of each.
+
+    Arrays have a row for each example that is not masked: "index", "label" and "key", those of the
+    condition, and for judged images "probability_correct". A condition that is not measured by
+    example has its arrays alone, of the first batch.
+
+    Raises:
+      FloatingPointError: if gradients or logits are not finite; the message names the examples.
+    """
+    for batch in batches:
+        index = np.arange(len(batch.labels)) if batch.index is None else mesh.fetch(batch.index)
+        try:
+            made = mesh.fetch(condition.make(batch))
+        except FloatingPointError as error:
+            error.args = (f"{error}; the batch begins at example {int(index[0])}",)
+            raise
+        if not condition.by_example:
+            yield {name: np.asarray(value) for name, value in made.items()}
+            return
+        keys = jax.random.key_data(batch.example_keys)
+        whole = {"index": index.astype(np.int64), **mesh.fetch({"label": batch.labels}), **made}
+        whole |= mesh.fetch({"key": keys})
+        mask = slice(None) if batch.mask is None else mesh.fetch(batch.mask)
+        arrays = {name: np.asarray(value)[mask] for name, value in whole.items()}
+        if not condition.reports_faults:
+            for name in (each for each in arrays if each.startswith("loss")):
+                loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
+                judging.check_finite(loss, arrays["index"])
+        if isinstance(condition, Judged):
+            arrays["probability_correct"] = judging.probability_correct(arrays["right"])
+        yield arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,9 +215,7 @@ def evaluate(
       ValueError: if the condition does not fit the network.
       FloatingPointError: if gradients or logits are not finite.
     """
-    condition.check(evaluation.network)
-    if evaluation.attack_noise != "same" and condition.attacks and not condition.under_attack_noise:
-        raise ValueError(f"attack_noise is not for {condition.label}, whose attacks see the noise")
+    evaluation.check(condition)
     identity, examples = evaluation.identity(condition), evaluation.examples_of(condition)
     described = [identity, evaluation.batch_size_of(condition, len(examples))]
     if mesh.from_process_0(lambda: described) != described:
@@ -251,15 +289,9 @@ def _measured(
     """
     since = time.perf_counter()
     if not condition.by_example:
-        own = evaluation.work_of(condition)[1] == "stimuli"
-        (chunk,) = measure(
-            condition,
-            (
-                dataclasses.replace(batch, report=lambda shown: progress(shown, False))
-                for batch in evaluation.batches(condition)
-            ),
-        )
-        if not own:
+        with recording.reporting(lambda shown: progress(shown, False)):
+            (chunk,) = measure(condition, evaluation.batches(condition))
+        if evaluation.work_of(condition)[1] != "stimuli":
             progress(1, False)
         return [chunk | {"seconds": np.array([time.perf_counter() - since])}]
     indices, chunks = evaluation.examples_of(condition).indices, list[Arrays]()

@@ -4,24 +4,23 @@ The conditions are those that ``run`` measures over a data set, and the loop is 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
 from vone_jax import arguments, prng, results
-from vone_jax.attacks import Attack, Strongest, classifier
+from vone_jax.attacks import Attack, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, check_attacks, judged_numbers
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict
-from vone_jax.evaluation.measure import measure
-from vone_jax.evaluation.run import Report, evaluate
+from vone_jax.evaluation.run import Report, evaluate, measure
 from vone_jax.evaluation.suites import default_directory, worst_case
 from vone_jax.network import Network, open_network
 from vone_jax.results import Interval
@@ -36,36 +35,31 @@ class Accuracy:
     Attributes:
       accuracy: mean of ``per_example``.
       interval: its 95 % interval over the images, see ``results.accuracy``.
-      per_example: the share of the decisions about each example that were right, (N,).
-      loss: mean cross-entropy of each example over the draws, (N,).
-      distance: how far an attack moved each image, in its norm, (N,); None without attack.
-      draws: number R of decisions about each example.
-      each_draw: the accuracy of each of the R decisions, (R,).
-      standard_error: standard error of ``accuracy`` over the R decisions, for fixed images; None if
-        R is 1.
+      right: the decisions about each example that were right, (N, R).
       top_5: share of the decisions among whose first five classes the label is; None with ten
         classes or fewer.
-      right_in_every_draw: share of the examples that were right in all decisions. It falls with R
-        and is not an accuracy.
-      winner: with several attacks, the position of the strongest one for each example (N,), or the
-        number of attacks for the image itself; None with one attack.
+      loss: mean cross-entropy of each example over the draws, (N,).
+      distance: how far an attack moved each image, in its norm, (N,); None without attack.
+      winner: of ``attacks.Strongest``, the position of the strongest attack for each example (N,),
+        or the number of attacks for the image itself; None for another attack.
       protocol: how the classifier was judged.
       attack: the attack; None without one.
     """
 
     accuracy: float
     interval: tuple[float, float]
-    per_example: np.ndarray
+    right: np.ndarray
+    top_5: float | None
     loss: np.ndarray
     distance: np.ndarray | None
-    draws: int
-    each_draw: np.ndarray
-    standard_error: float | None
-    top_5: float | None
-    right_in_every_draw: float
     winner: np.ndarray | None
     protocol: Protocol
     attack: Attack | None = None
+
+    @property
+    def per_example(self) -> np.ndarray:
+        """The share of the decisions about each example that were right, (N,)."""
+        return judging.probability_correct(self.right)
 
 
 def accuracy(
@@ -76,7 +70,6 @@ def accuracy(
     *,
     draws: int = _DRAWS,
     decision: str = "single",
-    averaged: int = 1,
     batch_size: int | None = None,
 ) -> Accuracy:
     """Measure accuracy over fresh noise draws, or over decisions made from several draws.
@@ -87,8 +80,7 @@ def accuracy(
       images: float32 or float64 in [0, 1], shape (N, H, W, C).
       labels: true classes, integers of shape (N,).
       draws: number R of decisions about each example.
-      decision: what a decision is made from, see ``Protocol``.
-      averaged: noise draws K in a decision.
+      decision: what a decision is made of, such as "vote:8", see ``Protocol.decided``.
       batch_size: examples at a time; it changes memory and speed only. Default: all.
 
     Raises:
@@ -96,9 +88,8 @@ def accuracy(
       TypeError, ValueError: for input that does not fit, see ``attacks.Attack``.
       FloatingPointError: if logits are not finite.
     """
-    protocol = Protocol("fresh", draws, decision, averaged)
-    whole = Batch(protocol, key, logits_fn, images, labels)
-    return _accuracy(protocol, _measured(Clean(), whole, batch_size))
+    protocol = judging.parse_protocol("fresh", decision, draws)
+    return _accuracy(Clean(), Batch(protocol, key, logits_fn, images, labels), batch_size)
 
 
 def robust_accuracy(
@@ -109,12 +100,11 @@ def robust_accuracy(
     norm: str | None = None,
     eps: float | None = None,
     *,
-    attack: Attack | Sequence[Attack] | None = None,
+    attack: Attack | None = None,
     noise: str = "fresh",
     attack_noise: Literal["same", "frozen"] = "same",
     draws: int | None = None,
     decision: str = "single",
-    averaged: int = 1,
     surrogate: classifier.LogitsFn | None = None,
     batch_size: int | None = None,
 ) -> Accuracy:
@@ -123,12 +113,11 @@ def robust_accuracy(
     All images count, also those that are misclassified without an attack.
 
     Args:
-      key, logits_fn, images, labels, decision, averaged, batch_size: as for ``accuracy``.
+      key, logits_fn, images, labels, decision, batch_size: as for ``accuracy``.
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units. Norm and radius select the strongest attack that fits the
         classifier, see ``worst_case``; it takes thousands of passes for each image.
-      attack: an attack to use instead, such as ``vonenet_pgd``, or a list or tuple of several, of
-        which the worst counts for each image, see ``attacks.Strongest``.
+      attack: an attack to use instead: ``vonenet_pgd``, or ``attacks.Strongest`` of several.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -153,28 +142,17 @@ def robust_accuracy(
         attack = worst_case(norm, eps, _DRAWS if noisy else 1)
     elif not (norm is None and eps is None):
         raise ValueError("attack is given, so norm, eps must not be")
-    several: Any = tuple(attack) if isinstance(attack, list | tuple) else (attack,)
-    for one in several:
-        arguments.instance("attack", one, Attack)
-    check_attacks(several)
     arguments.choice("noise", noise, ("fresh", "frozen"))
     # The classifier without noise is given as surrogate.
     known = ("same", "frozen") if surrogate is None else ("same",)
     arguments.choice("attack_noise", attack_noise, known)
-    if draws is None:
-        draws = 1 if noise == "frozen" else _DRAWS
-    protocol = Protocol(noise, draws, decision, averaged)
-    one = attack if isinstance(attack, Attack) else Strongest(several)
-    whole = Batch(
-        protocol,
-        key,
-        logits_fn,
-        images,
-        labels,
-        attack_noise if surrogate is None else "none",
-        _given(surrogate),
+    protocol = judging.parse_protocol(noise, decision, draws)
+    seen_noise = attack_noise if surrogate is None else "none"
+    return _accuracy(
+        Attacked(attack),
+        Batch(protocol, key, logits_fn, images, labels, seen_noise, _given(surrogate)),
+        batch_size,
     )
-    return _accuracy(protocol, _measured(Attacked(one), whole, batch_size), one)
 
 
 def examine(
@@ -195,16 +173,12 @@ def examine(
       key, logits_fn, images, labels, batch_size: as for ``accuracy``.
       condition: norm, radius and settings of the attacks.
       draws: decisions by which an image is judged. Default: 10, and 1 without noise.
-      surrogate: the classifier without its noise; needed if the condition attacks it.
-      other: another classifier; needed if the condition has a transfer.
+      surrogate: the classifier without its noise, if it is to be attacked, too.
+      other: another classifier, if its adversarial images are to be carried over.
 
     Raises:
       TypeError, ValueError: for input that does not fit.
     """
-    if condition.stochastic and condition.without_noise and surrogate is None:
-        raise ValueError(f"surrogate must be given for {condition}")
-    if condition.transfer and other is None:
-        raise ValueError(f"other must be given for {condition}")
     if draws is None:
         draws = _DRAWS if condition.stochastic else 1
     whole = Batch(
@@ -214,7 +188,7 @@ def examine(
         images,
         labels,
         with_noise=_given(surrogate),
-        other=other,
+        others={} if other is None else {"other": other},
     )
     return condition.checks(_measured(condition, whole, batch_size))
 
@@ -337,24 +311,18 @@ def _parts(whole: Batch, batch_size: int | None) -> Iterator[Batch]:
         )
 
 
-def _accuracy(
-    protocol: Protocol, arrays: dict[str, np.ndarray], attack: Attack | None = None
-) -> Accuracy:
-    right = arrays["right"]
-    measured = {each["number"]: each for each in judged_numbers(arrays)}
-    whole = measured["accuracy"]
+def _accuracy(condition: Judged, whole: Batch, batch_size: int | None) -> Accuracy:
+    arrays = _measured(condition, whole, batch_size)
+    top_5 = arrays.get("right in top 5")
+    found = results.accuracy(arrays["right"])
     return Accuracy(
-        accuracy=whole["value"],
-        interval=(whole["low"], whole["high"]),
-        per_example=judging.probability_correct(right),
+        accuracy=found.value,
+        interval=(found.low, found.high),
+        right=arrays["right"],
+        top_5=None if top_5 is None else results.accuracy(top_5).value,
         loss=arrays["loss"],
         distance=arrays.get("distance"),
-        draws=protocol.draws,
-        each_draw=right.mean(axis=0, dtype=np.float64),
-        standard_error=measured.get("standard error over draws", {}).get("value"),
-        top_5=measured.get("top-5 accuracy", {}).get("value"),
-        right_in_every_draw=measured["right in every draw"]["value"],
         winner=arrays.get("winner"),
-        protocol=protocol,
-        attack=attack,
+        protocol=whole.protocol,
+        attack=condition.attack if isinstance(condition, Attacked) else None,
     )

@@ -177,19 +177,8 @@ def _auto_attack(evaluation: Evaluation, eps: float) -> Attack:
 
 
 def _masking(evaluation: Evaluation) -> list[Condition]:
-    other, network = evaluation.other, evaluation.network
-    return [
-        Masking(
-            evaluation.norm,
-            eps,
-            evaluation.noisy,
-            transfer="" if other is None else other.name,
-            without_noise=network.model is not None,
-            transfer_stochastic=other is not None and other.stochastic,
-            images=evaluation.examples or 50,
-        )
-        for eps in _usual(evaluation, evaluation.norm)
-    ]
+    norm, images = evaluation.norm, evaluation.examples or 50
+    return [Masking(norm, eps, evaluation.noisy, images=images) for eps in _usual(evaluation, norm)]
 
 
 def _minimal(evaluation: Evaluation) -> list[Condition]:
@@ -250,7 +239,7 @@ def _geometry(evaluation: Evaluation) -> list[Condition]:
 
 def _metamers(evaluation: Evaluation) -> list[Condition]:
     chosen = evaluation.layers or evaluation.network.layers
-    return [Metamers(layer, others=evaluation.others) for layer in chosen]
+    return [Metamers(layer) for layer in chosen]
 
 
 _QUICK_CORRUPTIONS = (
@@ -382,7 +371,7 @@ def conditions(suite: Sequence[str], evaluation: Evaluation) -> list[Condition]:
         ("attack_noise", evaluation.attack_noise != "same", [x for x in every if x.attacks]),
         ("layers", bool(evaluation.layers), [x for x in made if hasattr(x, "layer")]),
         ("neurons", bool(evaluation.neurons), [x for x in made if isinstance(x, Physiology)]),
-        ("others", bool(evaluation.others), [x for x in every if _reads_others(x)]),
+        ("others", bool(evaluation.others), [x for x in every if x.asks_others]),
     ):
         if given and not used:
             raise ValueError(f"{option} has no effect on the suites {', '.join(suite)}")
@@ -392,18 +381,8 @@ def conditions(suite: Sequence[str], evaluation: Evaluation) -> list[Condition]:
             f"{', '.join(sorted(set(attacked)))}"
         )
     for condition in every:
-        condition.check(evaluation.network)
-        if evaluation.attack_noise != "same" and condition.attacks:
-            if not condition.under_attack_noise:
-                raise ValueError(
-                    f"attack_noise is not for {condition.label}, whose attacks see the noise of "
-                    "the judgement"
-                )
+        evaluation.check(condition)
     return list(every)
-
-
-def _reads_others(condition: Condition) -> bool:
-    return bool(getattr(condition, "transfer", "") or getattr(condition, "others", ()))
 
 
 def _load(name: str) -> Suite:
