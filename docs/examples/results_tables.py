@@ -492,16 +492,33 @@ def drawings() -> Rows:
         "L-infinity 4/255": "attack-strongest-of-pgd-apgd-linf-0.01569",
         "L-infinity 16/255": "attack-strongest-of-pgd-apgd-linf-0.06275",
     }
-    paired = FRAMES["differences"].query("set == 'drawings'").set_index("number")
     rows = [["measure", "images", "base", "VOneNet", "difference"]]
     for name, result in measures.items():
         images = SETS["drawings"]["base-0", result, "accuracy"].images
-        difference = "not run"
-        if result in paired.index:
-            value, low, high = paired.loc[result, ["value", "low", "high"]]
-            difference = f"{value:.1f} ({low:.1f} to {high:.1f})"
         both = (with_interval(f"drawings/{label}", result, 1) for label in ("base-0", "vone-0"))
-        rows.append([name, f"{images:.0f}", *both, difference])
+        rows.append([name, f"{images:.0f}", *both, paired("vone-0", result)])
+    return rows
+
+
+def paired(network: str, number: str) -> str:
+    """A drawings network less its base network, in points with a 95 % interval."""
+    frame = FRAMES["differences"].query("set == 'drawings' and network == @network")
+    row = frame.set_index("number").loc[number]
+    return f"{row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+
+
+def drawings_styles() -> Rows:
+    """A row for each style that the training left out, with what the networks know of it."""
+    measures = {"known things": "clean-new_style", "new things": "clean-new_things_new_style"}
+    rows = [["style left out", "things", "base", "VOneNet", "difference", "VOneNet loses less by"]]
+    for style in ("openmoji", "noto", "twemoji", "fluent-emoji-flat"):
+        ending = "-0" if style == "openmoji" else f"-without-{style}"
+        if (f"vone{ending}", "clean-new_style", "accuracy") not in SETS["drawings"]:
+            continue
+        for things, result in measures.items():
+            both = (with_interval(f"drawings/{of}{ending}", result, 1) for of in ("base", "vone"))
+            changes = (result, f"style, {things}")
+            rows.append([style, things, *both, *(paired(f"vone{ending}", c) for c in changes)])
     return rows
 
 
@@ -621,6 +638,7 @@ def tables() -> dict[str, Rows]:
         "masking": masking(),
         "certificates": certificates(),
         "drawings": drawings(),
+        "drawings, styles": drawings_styles(),
     }
 
 
