@@ -51,8 +51,8 @@ def match_classes(network: Network, source: data.Source, trained_on: bool) -> np
         fault = f"there are {len(given)}, and {network.name} has {network.num_classes}"
     elif unnamed:
         fault = (
-            f"the classes of {network.name} have no names; give class_names, one name for each of "
-            f"its {network.num_classes} logits, to match {_first(given)}"
+            f"the classes of {network.name} have no names; give class_names (--class-names FILE), "
+            f"one name for each of its {network.num_classes} logits, to match {_first(given)}"
         )
     else:
         fault = (
