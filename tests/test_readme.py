@@ -56,7 +56,7 @@ def test_files_that_a_document_names_are_there(document):
     path = ROOT / document
     text = path.read_text()
     links = [path.parent / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
-    commands = re.findall(r"\bsh (\w+\.sh)|python (\w+\.py)", text)
+    commands = re.findall(r"\bsh (\w+\.sh)|python ([\w/]+\.py)", text)
     scripts = [ROOT / name for match in commands for name in match if name]
     assert all(named.exists() for named in links + scripts), links + scripts
 
