@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy
 
-from vone_jax import answer_key, attacks, prng
+from vone_jax import answer_key, attacks, evaluation, prng
+from vone_jax.answer_key import decoders
 
 EXACT = ("linear", "linear_classes", "energy", "shared_gain", "switched_noise", "quantised")
 FEW = {"linear_classes": {"classes": 4}}
@@ -110,12 +111,12 @@ def test_the_steepest_perturbation_is_that_of_a_linear_program_or_a_search(norm)
 def test_a_linear_decoder_loses_what_the_dual_norm_says():
     """Where no pixel meets the end of its range, for y = 1 and -1."""
     problem, eps = made("linear", shape=(8, 8)), 0.01
-    weights = np.asarray(problem.logits_fn.args[0], np.float64)
+    (weights,) = np.asarray(problem.logits_fn.args[0], np.float64)
     rows = np.asarray(problem.images, np.float64).reshape(len(problem.images), -1) - 0.5
     own = np.where(problem.labels, 1, -1) * (rows @ weights)
     for norm, dual in (("linf", 1), ("l2", 2)):
         least = own - eps * np.linalg.norm(weights, dual)
-        expected = scipy.special.ndtr(least / answer_key._DEVIATION)
+        expected = scipy.special.ndtr(least / decoders._DEVIATION)
         np.testing.assert_allclose(problem.exact(eps, norm), expected, atol=1e-9)
 
 
@@ -149,6 +150,20 @@ def test_gradients_vanish_at_symmetric_images_and_behind_steps():
     assert np.all(lost[flat] > 0.5)
     problem = made("quantised", shape=(8, 8))
     assert np.all(gradients(problem, problem.images) == 0)
+
+
+@pytest.mark.slow
+def test_robust_accuracy_is_the_truth_where_gradients_vanish():
+    """Its default attack has random starts. PGD from the image itself leaves 30 points too many."""
+    problem, eps = made("energy"), answer_key.RADIUS
+    arrays = problem.logits_fn, problem.images, problem.labels
+    truth = problem.exact(eps, "linf").mean()
+    found = evaluation.robust_accuracy(jax.random.key(0), *arrays, "linf", eps)
+    low, high = found.interval
+    assert low < truth < high
+    assert abs(found.accuracy - truth) < 0.03
+    standing = attacks.PGD("linf", eps, steps=20, eot_samples=4)(jax.random.key(0), *arrays)
+    assert problem.probability(standing).mean() > truth + 0.2
 
 
 def test_the_gradient_of_the_mean_misleads_where_the_image_switches_the_noise():
