@@ -62,7 +62,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"
         ("corruptions", {"corruptions", "batches", "prng", "fast"}),
         ("geometry.py", set()),
         ("certification", {"certification", "batches", "models", "v1", "prng", "fast"}),
-        ("answer_key", {"attacks", "certification", "prng", "v1"}),
+        ("answer_key", {"answer_key", "attacks", "certification", "prng", "v1"}),
         ("diagnostics.py", {"batches", "certification", "prng", "v1"}),
         ("synthesis.py", {"batches", "fast", "prng"}),
         ("data", {"data", "prng"}),

@@ -1,27 +1,44 @@
 """Does the order of defences change if attacks are bounded by d' and not by pixels?
 
-A base network, two VOneNets, and base networks that learned with adversarial images and with noise,
-all under PGD within radii in d' of the same observer: the V1 of vone-gaussian-2 with Gaussian noise
-of 2. For that network, the certified accuracy is a proven floor.
+Networks of the sweep ``adversarial``: alone and behind V1, trained on clean images, on adversarial
+ones and on images with noise. All are under PGD within radii in d' of the same observer: their V1
+with Gaussian noise of 2. A VOneNet has this V1, so its certified accuracy is a proven floor.
 
 Paper row: none; docs/certificates.md has the theory.
-Expected: not measured yet.
-Hardware: 2 CPU cores. Wall time: about 20 minutes of one core for each of the five networks.
+Expected: docs/results.md has what was measured.
+Hardware: 2 CPU cores. Wall time: 1 to 8 minutes of one core to train a network, 2 to evaluate.
 Command: python sweep.py laboratory/discriminability
 """
 
-from configs.laboratory.gain_control import members as controlled
-from configs.laboratory.networks import SUITES, members
-from vone_jax.sweep import Member, Sweep
+from dataclasses import replace
 
-_D_PRIME = ("--suite", f"{SUITES}:in_d_prime", "--examples", "100")
+from configs.laboratory.adversarial import sweep as adversarial
+from configs.laboratory.networks import SUITES
+from vone_jax.sweep import Member, Sweep
+from vone_jax.training import Experiment
+from vone_jax.v1 import GaussianNoise, VOneBlockConfig
+
+
+def _experiment(label: str) -> Experiment:
+    network = adversarial.members[label].network
+    assert isinstance(network, Experiment)
+    return network
+
+
+_vone = _experiment("vone-clean-0")
+assert _vone.model.v1 is not None
+OBSERVER: VOneBlockConfig = replace(_vone.model.v1, noise=GaussianNoise(2.0))
+
+_LABELS = (
+    "base-clean-0", "base-noise-0", "base-pgd-0.1-0", "vone-clean-0", "vone-pgd-0.1-0",
+)  # fmt: skip
 
 sweep = Sweep(
     "discriminability",
-    "laboratory",
+    "adversarial",
     {
-        **members(["base-0", "vone-0", "base-adversarial-8", "base-gaussian"]),
-        "vone-gaussian-2": Member(controlled["vone-gaussian-2"].network),
+        **{label: Member(_experiment(label)) for label in _LABELS},
+        "vone-gaussian-0": Member(replace(_vone, model=replace(_vone.model, v1=OBSERVER))),
     },
-    [("--suite", "clean"), _D_PRIME],
+    [("--suite", f"{SUITES}:in_d_prime", "--examples", "100")],
 )

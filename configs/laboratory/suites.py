@@ -6,7 +6,7 @@ python eval.py RUN --suite configs/laboratory/suites.py:long_attacks
 import functools
 from dataclasses import replace
 
-from configs.laboratory.networks import NETWORKS
+from configs.laboratory.discriminability import OBSERVER
 from vone_jax.attacks import APGD, PGD, Strongest
 from vone_jax.evaluation.certified import Certified
 from vone_jax.evaluation.conditions import Attacked, Condition
@@ -15,7 +15,6 @@ from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.metamers import Metamers
 from vone_jax.evaluation.suites import white_box
-from vone_jax.v1 import GaussianNoise
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
 # L2 radius is above 2.46 deviations of pixel noise. The sensitivity of V1 is that of certified.py.
@@ -87,12 +86,8 @@ certified_contrasts = [
 ]
 
 
-# Attacks within radii of d'. All networks have the same observer: V1 of vone-gaussian-2.
-_V1 = NETWORKS["vone-0"].model.v1
-assert _V1 is not None
-in_d_prime = [
-    Discriminable(replace(_V1, noise=GaussianNoise(2.0)), (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), steps=30)
-]
+# Attacks within radii of d' of one observer, for the networks of discriminability.py.
+in_d_prime = [Discriminable(OBSERVER, (0.05, 0.15, 0.5, 1.0, 2.0), steps=30)]
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:

@@ -9,6 +9,7 @@ import scipy
 from tests.certification.test_bounds import block, matrix
 from tests.certification.test_certificates import Head, certify
 from vone_jax import attacks, certification, models, v1
+from vone_jax.certification import discriminability
 
 SIDE = 8
 CONFIG = block((3, 4), size=SIDE, in_channels=1, noise=v1.GaussianNoise(0.7))
@@ -70,6 +71,17 @@ def test_the_projection_is_that_of_the_dense_problem(dense, eps):
             expected = vectors @ nearest(multiplier)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(ours, expected, rtol=5e-3, atol=5e-3 * scale)
+
+
+def test_images_that_are_too_large_for_a_dense_matrix_have_the_same_steps(monkeypatch):
+    delta, norm = normal(), certification.Discriminability(CONFIG)
+    dense = norm.project(delta, 1.0), norm.direction(delta)
+    monkeypatch.setattr(discriminability, "_DENSE", 0)
+    for found, expected in zip(
+        (norm.project(delta, 1.0), norm.direction(delta)), dense, strict=True
+    ):
+        scale = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * scale)
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 12])
