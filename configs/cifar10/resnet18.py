@@ -11,13 +11,18 @@ Data: TFDS cifar10 (tfds build cifar10 --file_format=array_record).
 Command: python train.py cifar10/resnet18
 """
 
-from vone_jax.data import AUGMENTS
+from vone_jax.data import Augment
 from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
 
 experiment = Experiment(
     name="cifar10-resnet18",
     model=ModelConfig(name="resnet18", image_size=32),
-    data=DataConfig(source="tfds:cifar10", batch_size=128, augment=AUGMENTS["cifar10"], workers=2),
+    data=DataConfig(
+        source="tfds:cifar10",
+        batch_size=128,
+        augment=Augment(crop_padding=4, flip=True),
+        workers=2,
+    ),
     optimizer=OptimizerConfig(
         learning_rate=0.1, schedule=Cosine(), momentum=0.9, weight_decay=5e-4
     ),

@@ -15,7 +15,6 @@ Command: python train.py imagenet/convnext_t
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as base
-from vone_jax.data import AUGMENTS
 from vone_jax.training import Cosine, Mixing, ModelConfig, OptimizerConfig
 
 experiment = replace(
@@ -25,7 +24,7 @@ experiment = replace(
     data=replace(
         base.data,
         batch_size=4096,
-        augment=replace(AUGMENTS["imagenet"], rand_augment=2, rand_magnitude=27, erasing=0.25),
+        augment=replace(base.data.augment, rand_augment=2, rand_magnitude=27, erasing=0.25),
     ),
     optimizer=OptimizerConfig(
         method="adamw",

@@ -12,7 +12,7 @@ downloaded by hand.
 Command: python train.py imagenet/resnet50
 """
 
-from vone_jax.data import AUGMENTS
+from vone_jax.data import Augment
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, Step
 
 experiment = Experiment(
@@ -21,7 +21,7 @@ experiment = Experiment(
     data=DataConfig(
         source="tfds:imagenet2012",
         batch_size=256,
-        augment=AUGMENTS["imagenet"],
+        augment=Augment(random_resized_crop=True, flip=True),
         workers=8,
     ),
     optimizer=OptimizerConfig(

@@ -19,7 +19,6 @@ Command: python train.py imagenet/vit_s16
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as base
-from vone_jax.data import AUGMENTS
 from vone_jax.training import Cosine, Mixing, ModelConfig, OptimizerConfig
 
 experiment = replace(
@@ -29,7 +28,7 @@ experiment = replace(
     data=replace(
         base.data,
         batch_size=1024,
-        augment=replace(AUGMENTS["imagenet"], rand_augment=2, rand_magnitude=30),
+        augment=replace(base.data.augment, rand_augment=2, rand_magnitude=30),
     ),
     optimizer=OptimizerConfig(
         method="adamw",

@@ -12,14 +12,9 @@ Command: python train.py imagenette/resnet50
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as recipe
-from vone_jax.data import AUGMENTS
 
 experiment = replace(
     recipe,
     name="imagenette-resnet50",
-    data=replace(
-        recipe.data,
-        source="tfds:imagenette/320px-v2",
-        augment=AUGMENTS["imagenette"],
-    ),
+    data=replace(recipe.data, source="tfds:imagenette/320px-v2"),
 )

@@ -12,7 +12,7 @@ class folders like those of train/.
 Command: python train.py tiny_imagenet/resnet18
 """
 
-from vone_jax.data import AUGMENTS
+from vone_jax.data import Augment
 from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, Plateau
 
 experiment = Experiment(
@@ -21,7 +21,7 @@ experiment = Experiment(
     data=DataConfig(
         source="folder:tiny-imagenet-200",
         batch_size=128,
-        augment=AUGMENTS["tiny_imagenet"],
+        augment=Augment(affine_degrees=30.0, affine_shift=0.05, affine_scale=(1.0, 1.2), flip=True),
         workers=4,
     ),
     optimizer=OptimizerConfig(

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from PIL import Image
 
-from vone_jax import data, names
+from vone_jax import data
 from vone_jax.data import load_corrupted
 
 
@@ -54,33 +53,20 @@ def test_only_files_as_large_as_cifar_10_c_have_its_names(tmp_path, shape, named
     assert names[9] == ("truck" if named else "9") and len(names) == 10
 
 
-@pytest.mark.parametrize("name", ["imagenet2012_corrupted", "cifar10_corrupted"])
-def test_sets_of_tfds(name):
-    with tfds.testing.mock_data(num_examples=3):
-        source = load_corrupted(f"tfds:{name}", "gaussian_noise", 3)
-        assert source.name == f"tfds:{name}/gaussian_noise_3" and len(source) == 3
-        # TFDS has two corruptions of CIFAR-10-C under names of its own.
-        for corruption in (*names.COMMON_CORRUPTIONS, *names.EXTRA_CORRUPTIONS):
-            assert len(load_corrupted(f"tfds:{name}", corruption, 5)) == 3
-
-
-def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c, tmp_path):
-    with pytest.raises(FileNotFoundError, match="did you mean 'fog'"):
+def test_missing_sets_say_what_there_is(imagenet_c, cifar_10_c):
+    with pytest.raises(FileNotFoundError, match="no frog; it has fog, "):
         load_corrupted(f"folder:{imagenet_c}", "frog", 1)
     with pytest.raises(ValueError, match="its folders are 1, 5"):
         load_corrupted(f"folder:{imagenet_c}", "fog", 3)
-    with pytest.raises(FileNotFoundError, match="did you mean 'fog'"):
+    with pytest.raises(FileNotFoundError, match="no fogg.npy; it has fog, fog.npy"):
         load_corrupted(f"npy:{cifar_10_c}", "fogg", 1)
-    command = "tfds build cifar10_corrupted/fog_2 --file_format=array_record"
-    with pytest.raises(FileNotFoundError, match=command):
-        load_corrupted("tfds:cifar10_corrupted", "fog", 2, data_dir=tmp_path / "tfds")
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
         (np.zeros((14, 4, 4, 3), np.uint8), np.zeros(14, int), "5 severities"),
-        (np.zeros((15, 4, 4, 3), np.uint8), np.zeros(15), "labels must be integers"),
+        (np.zeros((15, 4, 4, 3), np.uint8), np.zeros(15), "labels must be 3 integers"),
         (np.zeros((15, 4, 4, 3), np.float32), np.zeros(15, int), "images must be uint8"),
     ],
 )

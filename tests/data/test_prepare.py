@@ -88,14 +88,17 @@ class TestTfdsLayout:
         assert example["label"] == 4
 
     def test_other_images_are_refused(self, tmp_path):
-        for shape, labels in (((1, 32, 32, 1), [0]), ((1, 28, 28, 1), [10]), ((0, 28, 28, 1), [])):
-            arrays = {"train": (np.zeros(shape, np.uint8), np.array(labels, np.uint8))}
-            with pytest.raises(ValueError, match="the train images have the shape"):
+        for shape, label, message in (
+            ((1, 32, 32, 1), 0, "the train images have the shape"),
+            ((1, 28, 28, 1), 10, "label"),
+        ):
+            arrays = {"train": (np.zeros(shape, np.uint8), np.array([label], np.uint8))}
+            with pytest.raises(ValueError, match=message):
                 tfds_sets.prepare_from_arrays("fashion_mnist", arrays, tmp_path)
 
     def test_slices_of_a_split(self, prepared):
         assert len(data.load("tfds:fashion_mnist", "train[:10]", data_dir=prepared)) == 10
-        with pytest.raises(ValueError, match=r"cannot open split 'train\[:0\]'"):
+        with pytest.raises(ValueError, match=r"has no 'train\[:0\]'"):
             data.load("tfds:fashion_mnist", "train[:0]", data_dir=prepared)
 
     def test_source_goes_to_workers(self, prepared):

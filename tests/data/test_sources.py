@@ -104,7 +104,7 @@ class TestNpz:
         [
             ({"train_images": np.zeros((4, 6, 5))}, "images must be uint8"),
             ({"train_labels": np.zeros((4, 14), int)}, r"shape \(4, 14\)"),
-            ({"val_labels": np.array([0, -1])}, "got -1 to 0"),
+            ({"train_labels": np.array([0, -1, 0, 0])}, "got -1 to 0"),
             ({"class_names": np.array([None])}, "has Python objects"),
         ],
     )
@@ -201,9 +201,7 @@ class TestFolder:
             data.load(f"folder:{tmp_path}", "test")
         name = next(file for file in files[1] if file.startswith("cat/"))
         save(tmp_path / "eel" / name[4:])
-        with pytest.raises(
-            ValueError, match="eel is too small to be divided .* all 1 are for valid"
-        ):
+        with pytest.raises(ValueError, match="eel is too small to be divided .* none is for train"):
             data.load(f"folder:{tmp_path}", "train")
         (tmp_path / "val").mkdir()
         with pytest.raises(ValueError, match="has no split 'train'"):
@@ -325,6 +323,5 @@ class TestDecode:
         np.testing.assert_array_equal(decode_image(path, 3), pixels)
 
     def test_the_kind_of_a_set_is_part_of_its_name(self):
-        for name, cure in (("cifar10", "tfds:<name>"), ("a/b.npz", "'npz:a/b.npz'")):
-            with pytest.raises(ValueError, match=cure):
-                data.load(name, "train")
+        with pytest.raises(ValueError, match="tfds:<name>"):
+            data.load("cifar10", "train")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vone_jax.data import AUGMENTS, Augment, transforms
+from vone_jax.data import Augment, transforms
 
 
 @pytest.fixture
@@ -37,10 +37,6 @@ class TestEvaluationTransform:
         for shape, center_crop in (((50, 30, 1), 1.0), ((7, 9, 3), 0.875)):
             image = transforms.Preprocessing(center_crop)(np.zeros(shape, np.uint8), 28)
             assert image.shape == (28, 28, shape[2]) and image.dtype == np.uint8
-
-    def test_an_image_that_would_fill_the_memory_is_refused(self):
-        with pytest.raises(ValueError, match="too thin"):
-            transforms.Preprocessing()(np.zeros((1, 60_000, 3), np.uint8), 224)
 
     def test_squash_resizes_both_sides_as_pillow(self):
         image = rng().integers(0, 256, (30, 41, 3), np.uint8)
@@ -146,29 +142,30 @@ def test_flip_mirrors_half_of_the_images(photo):
 
 
 class TestAugment:
-    @pytest.mark.parametrize("name", AUGMENTS)
+    @pytest.mark.parametrize(
+        "augment",
+        [
+            Augment(random_resized_crop=True, flip=True),
+            Augment(crop_padding=4, flip=True),
+            Augment(affine_degrees=30.0, affine_shift=0.05, affine_scale=(1.0, 1.2), flip=True),
+        ],
+        ids=["imagenet", "cifar10", "tiny_imagenet"],
+    )
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_recipes_give_square_images_that_depend_on_the_generator_alone(self, name, channels):
+    def test_recipes_give_square_images_that_depend_on_the_generator_alone(self, augment, channels):
         image = rng(9).integers(0, 256, (40, 60, channels), np.uint8)
-        first, again = (AUGMENTS[name](image, 32, rng(5)) for _ in range(2))
+        first, again = (augment(image, 32, rng(5)) for _ in range(2))
         assert first.shape == (32, 32, channels) and first.dtype == np.uint8
         np.testing.assert_array_equal(first, again)
-        others = [AUGMENTS[name](image, 32, rng(seed)) for seed in range(20)]
-        assert all(np.array_equal(first, other) for other in others) == (name == "none")
+        assert any((augment(image, 32, rng(seed)) != first).any() for seed in range(20))
 
     @pytest.mark.parametrize("span", [(0.5, 0.1), (0.5, 1.5)])
     def test_an_impossible_span_is_refused(self, span):
         with pytest.raises(ValueError, match="crop_scale"):
             Augment(crop_scale=span)
 
-    def test_published_recipes(self):
-        imagenet = AUGMENTS["imagenet"]
-        assert imagenet.random_resized_crop and imagenet.flip
-        assert imagenet.crop_scale == (0.08, 1.0) and imagenet.crop_ratio == (3 / 4, 4 / 3)
-        tiny = AUGMENTS["tiny_imagenet"]
-        assert (tiny.affine_degrees, tiny.affine_shift) == (30.0, 0.05)
-        assert tiny.affine_scale == (1.0, 1.2) and tiny.flip and not tiny.random_resized_crop
-        assert AUGMENTS["cifar10"] == Augment(crop_padding=4, flip=True)
+    def test_the_crop_is_that_of_torchvision_by_default(self):
+        assert Augment().crop_scale == (0.08, 1.0) and Augment().crop_ratio == (3 / 4, 4 / 3)
 
 
 class TestRandAugment:

@@ -22,7 +22,9 @@ def run(name="test", **fields):
             in_channels=1,
             v1=models.v1_config(28, 1),
         ),
-        data=DataConfig(source="fashion_mnist_small", augment=data.AUGMENTS["tiny_imagenet"]),
+        data=DataConfig(
+            source="fashion_mnist_small", augment=data.Augment(affine_degrees=30.0, flip=True)
+        ),
         optimizer=OptimizerConfig(schedule=training.Step(epochs=(1, 2.5)), gradient_clip=5),
         **fields,
     )

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from vone_jax.data.images import FolderSource, imagenet_class_names
 from vone_jax.data.loading import evaluation_split, load, load_corrupted
 from vone_jax.data.sources import ArraySource, Prepared, Source, Subset, describe, fingerprint
-from vone_jax.data.transforms import AUGMENTS, Augment, Preprocessing
+from vone_jax.data.transforms import Augment, Preprocessing
 
 if TYPE_CHECKING:
     from vone_jax.data.batches import Batches, batches_per_epoch, eval_batches, train_batches
 
 __all__ = [
-    "AUGMENTS",
     "ArraySource",
     "Augment",
     "Batches",

@@ -173,12 +173,10 @@ def _shared(
         raise ValueError(f"{source.name!r} {source.split!r} has no examples")
     arguments.count("batch_size", batch_size)
     arguments.count("image_size", image_size)
-    arguments.count("process_count", process_count)
     if batch_size % process_count:
         raise ValueError(
             f"batch_size must be divisible by process_count, got {batch_size} and {process_count}"
         )
-    arguments.count("process_index", process_index, 0, most=process_count - 1)
     local = batch_size // process_count
     preprocessing = preprocessing or Preprocessing()
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vone_jax import files
 from vone_jax.data.sources import Source, checksum, composed
@@ -34,21 +34,15 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     CIELAB, or if it has colours and ``channels`` is 1.
     """
     if not isinstance(encoded, bytes):
-        path = Path(encoded)
-        name = name or str(path)
-        try:
-            encoded = path.read_bytes()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"image {name} does not exist (any more)") from None
+        name = name or str(encoded)
+        encoded = Path(encoded).read_bytes()
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             image.load()
     # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, struct.error,
     # zlib.error, OverflowError, DecompressionBombError, ...
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if encoded else "the file is empty"
-        if encoded and isinstance(error, UnidentifiedImageError):
-            reason = "it is in no format that Pillow knows"
+        reason = f"{type(error).__name__}, {len(encoded)} bytes"
         raise ValueError(
             f"image {name} cannot be decoded ({reason}); repair or replace it"
         ) from error
@@ -141,21 +135,14 @@ class FolderSource(Source):
                 raise ValueError(f"{folder} has the class {name!r}, which {root / 'train'} lacks")
             chosen = _images(folder / name)
             if divided:
-                parts = {part: [f for f in chosen if _part(f) == part] for part in _PARTS}
-                if not parts["train"]:
-                    raise ValueError(
-                        f"class folder {folder / name} is too small to be divided by the names of "
-                        f"its files: all {len(chosen)} are for validation; add images, or make "
-                        f"folders {' and '.join(_PARTS)} of classes"
-                    )
-                chosen = parts[split]
+                chosen = [file for file in chosen if _part(file) == split]
             self.files.extend(os.path.relpath(file, folder) for file in chosen)
             self._labels.extend([numbers[composed(name)]] * len(chosen))
-        if not self.files:
-            raise ValueError(
-                f"{root} is too small to be divided by the names of its files: none of them is for "
-                f"validation; add images, or make folders {' and '.join(_PARTS)} of classes"
-            )
+            if not (chosen if split == "train" else self.files or name != classes[-1]):
+                raise ValueError(
+                    f"{folder / name} is too small to be divided by the names of its files: none "
+                    f"is for {split}; add images, or make folders {' and '.join(_PARTS)} of classes"
+                )
 
     def checksums(self, indices: np.ndarray) -> np.ndarray:
         def one(index: int) -> int:

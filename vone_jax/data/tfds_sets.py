@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vone_jax import arguments, files
+from vone_jax import files
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source, checksum
 from vone_jax.data.transforms import to_pillow
@@ -28,7 +28,7 @@ class TfdsSource(Source):
     """
 
     def __init__(self, name: str, split: str, data_dir: DataDir = None):
-        builder = _builder(name, data_dir)
+        builder: Any = tfds.builder(name, data_dir=_expand(data_dir))
         self.name = f"tfds:{name}"
         self.split = split
         self._image_key, self._label_key = _supervised_keys(name, builder.info)
@@ -77,18 +77,16 @@ def prepare_from_arrays(
       The directory of the prepared set. A set that exists already is not changed.
 
     Raises:
-      ValueError: if the images or labels do not match the features of the set.
+      ValueError: if the images do not match the features of the set, and from TFDS for labels.
     """
-    registered = _builder(name, data_dir)
-    features = registered.info.features
-    shape, num_classes = features["image"].shape, features["label"].num_classes
-    for split, (images, labels) in splits.items():
-        if images.shape[1:] != shape or not len(labels) or labels.max() >= num_classes:
+    registered: Any = tfds.builder(name, data_dir=_expand(data_dir))
+    shape = registered.info.features["image"].shape
+    for split, (images, _) in splits.items():
+        if images.shape[1:] != shape:
             raise ValueError(
-                f"{name!r} has images of shape {shape} and labels below {num_classes}, the {split} "
-                f"images have the shape {images.shape} and labels {np.unique(labels)}"
+                f"{name!r} has images of shape {shape}, the {split} images have the shape "
+                f"{images.shape}"
             )
-
     base: Any = type(registered)
 
     class Builder(base, skip_registration=True):  # pyright: ignore
@@ -119,64 +117,32 @@ def _png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _builder(name: str, data_dir: DataDir, **kwargs: Any) -> Any:
-    """Call ``tfds.builder``, with errors that say the cure. TFDS's annotations need the Any."""
-    directory = _expand(data_dir)
-    place = directory or "~/tensorflow_datasets"
-    try:
-        return tfds.builder(name, data_dir=directory, **kwargs)
-    except tfds.core.DatasetNotFoundError:
-        raise ValueError(
-            f"TFDS has no set {name!r}, and none of this name is prepared in {place}"
-            f"{arguments.nearest(name, tfds.list_builders(with_community_datasets=False))}"
-        ) from None
-    except ImportError as error:
-        raise ModuleNotFoundError(f"TFDS cannot describe {name!r}: {error}") from error
-
-
 def _expand(data_dir: DataDir) -> Path | None:
     return None if data_dir is None else files.as_path(os.fspath(data_dir))
 
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
     """Return the keys of image and label; raise a ValueError if it is no classification set."""
-    keys = info.supervised_keys
-    image_key, label_key = (
-        keys if isinstance(keys, tuple) and len(keys) == 2 else ("image", "label")
+    keys, features = info.supervised_keys, info.features
+    if isinstance(keys, tuple) and len(keys) == 2:
+        image, label = (features[key] for key in keys)
+        kinds = isinstance(image, tfds.features.Image), isinstance(label, tfds.features.ClassLabel)
+        if all(kinds) and image.np_dtype == np.uint8 and image.shape[-1] in (1, 3):
+            return keys
+    raise ValueError(
+        f"TFDS set {name!r} is not an image classification set: its supervised_keys must be an "
+        f"Image of 8 bits with 1 or 3 channels and a ClassLabel, they are {keys} of {features}"
     )
-    is_dict = isinstance(info.features, tfds.features.FeaturesDict)
-    features: dict[str, Any] = dict(info.features.items()) if is_dict else {}
-    image, label = features.get(image_key), features.get(label_key)
-    kinds = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
-    pixels: Any = image
-    fits = kinds and pixels.np_dtype == np.uint8 and pixels.shape[-1] in (1, 3)
-    if not fits:
-        raise ValueError(
-            f"TFDS set {name!r} is not an image classification set: it must have a ClassLabel and "
-            f"an Image of 8 bits with 1 or 3 channels, its features are {info.features}"
-        )
-    return image_key, label_key
 
 
 def _explain(error: Exception, name: str, split: str, builder: Any, data_dir: DataDir) -> Exception:
     """Return an error that says the cure when TFDS cannot open a split."""
+    if builder.is_prepared():
+        splits = ", ".join(builder.info.splits)
+        return ValueError(f"TFDS set {name!r}, with splits {splits}, has no {split!r}: {error}")
     place = "" if data_dir is None else f" --data_dir={data_dir}"
-    command = f"tfds build {name} --file_format=array_record{place}"
-    if not builder.is_prepared():
-        return FileNotFoundError(
-            f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with {command} "
-            f"(pip install 'vone-jax[prepare]'), or from arrays with prepare_from_arrays"
-        )
-    formats = {file_format.value for file_format in builder.info.available_file_formats()}
-    if not formats & {"array_record", "parquet"}:
-        return ValueError(
-            f"TFDS set {name!r} in {builder.data_path} is stored as {', '.join(sorted(formats))}, "
-            f"which has no random access; prepare it again elsewhere with {command}"
-        )
-    known = list(builder.info.splits)
-    if split.partition("[")[0] not in known:
-        return ValueError(
-            f"TFDS set {name!r} has no split {split!r}; its splits are {', '.join(known)}, and "
-            f"parts of them, such as '{known[0]}[80%:]'"
-        )
-    return ValueError(f"cannot open split {split!r} of TFDS set {name!r}: {error}")
+    return FileNotFoundError(
+        f"TFDS set {name!r} is not prepared in {builder.data_path}; prepare it with tfds build "
+        f"{name} --file_format=array_record{place} (pip install 'vone-jax[prepare]'), or from "
+        "arrays with prepare_from_arrays"
+    )

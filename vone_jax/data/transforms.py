@@ -1,4 +1,4 @@
-"""Geometric transforms of one image on the host, and the published training recipes.
+"""Random transforms of one image on the host, and the preprocessing of evaluation.
 
 Images are uint8 arrays (H, W, C). The definitions are torchvision's on Pillow images, so a
 published recipe means the same here: bilinear resizing with antialiasing, rounding of crop boxes,
@@ -22,8 +22,6 @@ from vone_jax.arguments import FromZero, Range, Share
 
 # The smallest and the largest value of a draw.
 Span = tuple[float, float]
-# An image that is resized to more is refused, before it fills the memory.
-_MOST_PIXELS = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +63,6 @@ class Preprocessing:
         """Return an image, uint8 of shape (H, W, C), as a square of ``size`` pixels a side.
 
         An image that has the size already is returned unchanged, unless it is cropped.
-
-        Raises:
-          ValueError: if the image is so thin that it would be huge when it is resized.
         """
         height, width = image.shape[:2]
         short = round(size / (self.center_crop or 1.0))
@@ -79,11 +74,6 @@ class Preprocessing:
         else:
             # torchvision truncates the longer side.
             new = (int(short * height / smaller), int(short * width / smaller))
-        if new[0] * new[1] > _MOST_PIXELS:
-            raise ValueError(
-                f"an image of {width} x {height} pixels is too thin for images of {size} pixels: "
-                f"resized, it would have {new[1]} x {new[0]}; take it out of the set"
-            )
         if new != (height, width):
             image = _resize(image, *new, self.interpolation)
         if new == (size, size):
@@ -298,23 +288,6 @@ class Augment:
         if self.erasing and rng.random() < self.erasing:
             image = random_erasing(image, rng)
         return image
-
-
-AUGMENTS = {
-    "none": Augment(),
-    # The VOneNet and EVNet training scripts: RandomResizedCrop(224), flip.
-    "imagenet": Augment(random_resized_crop=True, flip=True),
-    # Ten ImageNet classes, the same recipe.
-    "imagenette": Augment(random_resized_crop=True, flip=True),
-    # The usual recipe. The recipe of the published CIFAR-10 VOneNets is not known.
-    "cifar10": Augment(crop_padding=4, flip=True),
-    # V1-variant ensembles (arXiv 2110.10645), RetinaNets (arXiv 2409.16838): affine and flip.
-    "tiny_imagenet": Augment(
-        affine_degrees=30.0, affine_shift=0.05, affine_scale=(1.0, 1.2), flip=True
-    ),
-    # Our choice: clothes have no left and right, and the margin around them is about 2 pixels.
-    "fashion_mnist": Augment(crop_padding=2, flip=True),
-}
 
 
 def _crop_box(

@@ -97,8 +97,9 @@ def find_images(
         return known.open(), True
     if known is not None and (source is None or location(source) == location(known.source)):
         # In a folder without splits, these are the images that the network was not trained on.
-        data_dir = known.data_dir if known.source.startswith("tfds:") else None
-        return data.load(source or known.source, split or known.split, data_dir=data_dir), True
+        return data.load(
+            source or known.source, split or known.split, data_dir=known.data_dir
+        ), True
     if source is not None:
         return data.load(source, split or data.evaluation_split(source)), False
     if all(not each.by_example for each in conditions):
