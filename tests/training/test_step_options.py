@@ -42,6 +42,16 @@ def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, de
     assert int(metrics.sums.seen) == 8
 
 
+def test_parts_of_a_batch_learn_as_the_batch_on_explicit_axes(plain):
+    mesh, experiment = jax.make_mesh((4,), ("data",)), replace(EXPERIMENT, accumulation_steps=2)
+    step = make_train_step(PLAIN, experiment, 3, mesh)
+    with jax.set_mesh(mesh):
+        state = meshes.replicate(mesh, meshes.fetch(initial_state(experiment, PLAIN)))
+        for _ in range(2):
+            state, _ = step(state, meshes.shard_batch(mesh, host_batch()))
+    assert_close(meshes.fetch(state), plain[0], 1e-6)
+
+
 @pytest.mark.slow
 def test_batch_norm_sees_one_part_after_the_other():
     """Reference: the network applied to the rows 0, 2, 4, 6 and then to 1, 3, 5, 7."""
