@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vone_jax import data
-from vone_jax.data import embedded, tfds_sets
+from vone_jax.data import tfds_sets
 
 GUIDE = Path(__file__).parents[2] / "docs/guide.md"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -72,7 +72,7 @@ class TestTfdsLayout:
         read = contents(*zip(*[(e["image"], e["label"]) for e in examples], strict=True))
         assert read == contents(*synthetic[1][split])
         assert source.image_shape == examples[0]["image"].shape == (28, 28, 1)
-        assert source.class_names == embedded.CLASS_NAMES
+        assert source.class_names == data.load("fashion_mnist_small", "test").class_names
 
     def test_existing_set_is_left_alone(self, synthetic, prepared):
         record = prepared / "fashion_mnist/3.0.1/fashion_mnist-test.array_record-00000-of-00001"
@@ -126,7 +126,7 @@ class TestDebianPackage:
             read = contents(*zip(*[(e["image"], e["label"]) for e in read], strict=True))
             assert read == contents(images, labels)
             # The first images of each class, in file order.
-            per_class = embedded.PER_CLASS[split]
+            per_class = {"train": 1000, "test": 200}[split]
             first = [np.flatnonzero(labels == label)[:per_class] for label in range(10)]
             small = data.load("fashion_mnist_small", split)
             for i, index in enumerate(np.sort(np.concatenate(first))):

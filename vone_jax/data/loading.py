@@ -5,14 +5,26 @@ import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vone_jax import arguments, files
-from vone_jax.data.embedded import NAME as EMBEDDED
-from vone_jax.data.embedded import embedded_source
 from vone_jax.data.images import DemoSource, FolderSource
 from vone_jax.data.sources import ArraySource, DataDir, Source
 from vone_jax.names import C_BAR_CORRUPTIONS, COMMON_CORRUPTIONS, DEMO, EXTRA_CORRUPTIONS
 
+# The default set, which is part of the package: the first 1,000 training images and the first 200
+# test images of each class of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), of
+# 28 x 28 pixels, in the order of the published files. Its folder has a picture for each class, the
+# order of the labels, licence and origin.
+EMBEDDED = "fashion_mnist_small"
+_PER_CLASS = {"train": 1000, "test": 200}
+# The names that TFDS and the authors use, in the order of the labels.
+_FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+# Images in a row of a picture.
+_COLUMNS = 40
 _CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -43,7 +55,7 @@ def load(name: str, split: str, *, data_dir: DataDir = None) -> Source:
     """
     kind, _, rest = name.partition(":")
     if name == EMBEDDED:
-        return embedded_source(split)
+        return _embedded(split)
     if name == DEMO:
         return DemoSource(split)
     if kind == "folder" and rest:
@@ -124,6 +136,24 @@ def load_corrupted(files: str, name: str, severity: int) -> Source:
     if kind == "npy":
         return _rows(folder, name, severity)
     return FolderSource(folder / name, str(severity))
+
+
+def _embedded(split: str) -> ArraySource:
+    """Open a split of the set that is part of the package."""
+    if split not in _PER_CLASS:
+        known = ", ".join(_PER_CLASS)
+        raise ValueError(f"{EMBEDDED!r} has no split {split!r}; its splits are {known}")
+    folder = Path(__file__).with_name(EMBEDDED)
+    labels = files.read_npz(folder / "labels.npz", split.__eq__)[split]
+    images = np.empty((len(labels), 28, 28, 1), np.uint8)
+    train = _PER_CLASS["train"]
+    for label in range(len(_FASHION)):
+        with Image.open(folder / f"{label}.png") as picture:
+            rows = np.asarray(picture).reshape(-1, 28, _COLUMNS, 28)
+        # The training images come first.
+        of_class = rows.swapaxes(1, 2).reshape(-1, 28, 28, 1)
+        images[labels == label] = of_class[:train] if split == "train" else of_class[train:]
+    return ArraySource(images, labels, class_names=_FASHION, name=EMBEDDED, split=split)
 
 
 def _tfds_source(name: str, split: str, data_dir: DataDir) -> Source:
