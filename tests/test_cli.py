@@ -10,9 +10,8 @@ from functools import partial
 import jax
 import pytest
 
-import vone_jax
 from vone_jax import cli, fast, mesh
-from vone_jax.cli import evaluate, report, sweep, train
+from vone_jax.cli import evaluate, train
 
 
 def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
@@ -24,15 +23,6 @@ def test_a_failure_is_one_line_on_stderr_and_the_exit_status(capsys):
     lines = captured.err.splitlines()
     assert lines[:2] == ["error: no such split", "error: page.html: No space left"]
     assert lines[2].startswith("eval.py: stopped; ")
-
-
-@pytest.mark.parametrize("command", [train, evaluate, sweep, report])
-def test_every_command_says_its_version(command, capsys):
-    try:
-        status = command.main(["--version"])
-    except SystemExit as stopped:
-        status = stopped.code
-    assert not status and capsys.readouterr().out.strip() == vone_jax.__version__
 
 
 def test_signals_are_passed_to_the_handler_and_restored():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from vone_jax import data
+from vone_jax.data import batches as making
 
 # Everything random at once.
 AUGMENT = data.Augment(
@@ -203,6 +205,32 @@ class TestResuming:
             all_equal(take(resumed, 6), expected)
         with contextlib.closing(train(source, skip=skip, process_count=2)) as half:
             np.testing.assert_array_equal(next(half)["image"], expected[0]["image"][:2])
+
+
+class TestSpeed:
+    def test_the_images_of_a_batch_are_not_copied(self, source, monkeypatch):
+        """Each batch was copied twice on its way to the devices."""
+        made, make = [], making._EvalBatch.__call__
+        monkeypatch.setattr(
+            making._EvalBatch, "__call__", lambda *args: made.append(make(*args)) or made[-1]
+        )
+        options = {"batch_size": 23, "image_size": 12, "as_bytes": True}
+        (batch,) = data.eval_batches(source, **options)
+        assert np.shares_memory(batch["image"], made[0]["image"])
+
+    def test_threads_of_the_process_make_batches_at_a_time(self, monkeypatch):
+        """They were at most four, on machines of any size."""
+        monkeypatch.setattr(making, "_THREADS", 6)
+        together = threading.Barrier(6, timeout=20)
+
+        class Waiting(data.ArraySource):
+            def __getitem__(self, index):
+                together.wait()
+                return super().__getitem__(index)
+
+        images = np.zeros((6, 4, 4, 1), np.uint8)
+        waiting = Waiting(images, np.zeros(6, int), class_names=("a",))
+        assert len(list(data.eval_batches(waiting, batch_size=1, image_size=4))) == 6
 
 
 class Broken(data.ArraySource):

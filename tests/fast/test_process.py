@@ -5,9 +5,12 @@ import platform
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
+
+from vone_jax.fast import process
 
 CONVOLUTION = """
 import jax, numpy as np
@@ -73,6 +76,27 @@ def faults():
 
 print(*(faults() for _ in range(8)))
 """
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
+    reason="elsewhere nothing is changed",
+)
+@pytest.mark.parametrize(
+    ("chosen", "plugins", "kept"),
+    [("cpu", ["cuda"], True), (None, [], True), (None, ["cuda"], False), ("tpu,cpu", [], False)],
+)
+def test_a_host_of_an_accelerator_keeps_its_allocator(monkeypatch, chosen, plugins, kept):
+    """The settings are for small CPU hosts: one heap for all threads."""
+    set_to = []
+    library = SimpleNamespace(mallopt=lambda *setting: set_to.append(setting))
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(process.importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    config = SimpleNamespace(jax_platforms=chosen)
+    monkeypatch.setattr(process, "jax", SimpleNamespace(config=config))
+    process.keep_memory()
+    assert bool(set_to) == kept
 
 
 @pytest.mark.slow
