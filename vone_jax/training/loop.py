@@ -102,7 +102,7 @@ def train(
         initial weights fits the network, or without the package for TensorBoard files.
       RunDirectoryError: if the directory is in use or holds another experiment.
       NonFiniteError: if more steps than ``Experiment.non_finite_limit`` are not finite.
-      OSError: if the log or a checkpoint cannot be written.
+      OSError: if the log or a checkpoint cannot be written, or the last checkpoint is damaged.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
     directory, unresolved = run.checked_path(directory), experiment

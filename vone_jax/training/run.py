@@ -272,7 +272,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         except Exception as error:
             before = [each for each in self._manager.all_steps() if each < step]
             cure = f"delete it to go on from step {max(before)}" if before else "there is no other"
-            raise RunDirectoryError(
+            raise OSError(
                 f"the checkpoint {self._directory / str(step)} is damaged "
                 f"({_reason(error)}); {cure}"
             ) from error
