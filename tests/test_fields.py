@@ -52,6 +52,7 @@ EXAMPLES = [
     training.Cyclic(),
     training.TRADES(0.1, 0.02),
     training.MART(0.1, 0.02),
+    training.Fast(0.1),
     training.Free(0.1),
     training.AWP(),
     training.GaussianImageNoise(0.1),

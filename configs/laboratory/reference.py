@@ -10,13 +10,15 @@ Command: python sweep.py laboratory/reference
 
 from dataclasses import replace
 
-from configs.laboratory.adversarial import BASE, fast
+from configs.laboratory.adversarial import BASE
 from configs.laboratory.networks import SUITES
 from vone_jax.attacks import PGD
 from vone_jax.sweep import Member, Sweep
-from vone_jax.training import TRADES
+from vone_jax.training import TRADES, Fast
 
 _base = replace(BASE, name="reference")
+# As the authors' code for MNIST.
+_fast = Fast(0.1, clipped_start=False)
 _pgd = PGD("linf", 0.1, steps=10, step_size=0.025, random_start=True)
 
 sweep = Sweep(
@@ -24,7 +26,7 @@ sweep = Sweep(
     group="reference",
     members={
         "clean": Member(replace(_base, epochs=5)),
-        "fast": Member(replace(_base, epochs=5, perturbation=fast(0.1))),
+        "fast": Member(replace(_base, epochs=5, perturbation=_fast)),
         "pgd": Member(replace(_base, epochs=3, perturbation=_pgd)),
         "trades": Member(replace(_base, epochs=3, perturbation=TRADES(0.1, step_size=0.025))),
     },

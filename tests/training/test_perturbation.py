@@ -11,7 +11,6 @@ import pytest
 from test_train_step import EXPERIMENT, MODEL, assert_close, steps
 from tiny import log
 
-from configs.laboratory.adversarial import fast
 from tests.fast.test_jaxprs import FAST, layouts
 from tests.networks import TinyNet
 from vone_jax import data, prng, training
@@ -21,6 +20,7 @@ from vone_jax.training import (
     AWP,
     MART,
     TRADES,
+    Fast,
     Free,
     GaussianImageNoise,
     OptimizerConfig,
@@ -310,22 +310,26 @@ def test_trades_climbs_the_divergence_from_the_clean_to_the_perturbed_image():
     assert np.mean(np.abs(found - backward) < 1e-5) < 0.95
 
 
-def test_fast_makes_one_step_of_five_quarters_from_an_even_start_within_the_pixel_range():
+@pytest.mark.parametrize("clipped", [True, False])
+def test_fast_makes_one_step_of_five_quarters_from_an_even_start(clipped):
     """Behind it, five of eight pixels are at the radius, the others even from a quarter of it."""
-    images = jnp.full((50, 8, 8, 1), 0.5).at[:, 0].set(0.0)
+    images = jnp.full((50, 8, 8, 1), 0.5).at[:, :4].set(0.0)
     # The loss of class 0 grows with each pixel.
     logits_fn = lambda keys, images: jnp.stack([-images.sum((1, 2, 3)), jnp.zeros(50)], 1)  # noqa: E731
     keys = prng.index_keys(jax.random.key(1), jnp.arange(50))
-    moved = fast(0.1).perturb(keys, logits_fn, images, jnp.zeros(50, jnp.int32)) - images
-    # At 0 the start is not negative, so the step always reaches the radius.
-    np.testing.assert_allclose(moved[:, 0], 0.1, atol=1e-6)
-    moved = np.asarray(moved[:, 1:]).ravel()
-    full = moved > 0.1 - 1e-6
-    # Four standard deviations.
-    assert abs(full.mean() - 5 / 8) < 4 * np.sqrt(15 / 64 / len(moved))
-    even = (moved[~full] - 0.025) / 0.075
-    assert -1e-5 < even.min() < 0.01 and 0.99 < even.max() < 1
-    assert abs(even.mean() - 0.5) < 4 / np.sqrt(12 * len(even))
+    attack = Fast(0.1, clipped_start=clipped)
+    moved = attack.perturb(keys, logits_fn, images, jnp.zeros(50, jnp.int32)) - images
+    dark, grey = np.asarray(moved[:, :4]), np.asarray(moved[:, 4:])
+    if clipped:
+        # At pixels of 0 the start is not negative, so the step always reaches the radius.
+        np.testing.assert_allclose(dark, 0.1, atol=1e-6)
+    for part in [grey] if clipped else [grey, dark]:
+        full = part > 0.1 - 1e-6
+        # Four standard deviations.
+        assert abs(full.mean() - 5 / 8) < 4 * np.sqrt(15 / 64 / part.size)
+        even = (part[~full] - 0.025) / 0.075
+        assert -1e-5 < even.min() < 0.01 and 0.99 < even.max() < 1
+        assert abs(even.mean() - 0.5) < 4 / np.sqrt(12 * even.size)
 
 
 def test_mart_attacks_the_cross_entropy_of_the_label():

@@ -25,7 +25,15 @@ from vone_jax.training.optimizer import (
     Plateau,
     Step,
 )
-from vone_jax.training.perturbations import AWP, MART, PRIME, TRADES, Free, GaussianImageNoise
+from vone_jax.training.perturbations import (
+    AWP,
+    MART,
+    PRIME,
+    TRADES,
+    Fast,
+    Free,
+    GaussianImageNoise,
+)
 from vone_jax.training.run import (
     RunDescription,
     RunDirectoryError,

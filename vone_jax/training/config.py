@@ -266,9 +266,9 @@ class Experiment:
     # back_end/layer1*; the star also stands for "/". Their parameters and batch statistics keep
     # their values, and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
-    # Perturbation of the training images: PGD, TRADES, MART or Free on the current network
+    # Perturbation of the training images: PGD, Fast, TRADES, MART or Free on the current network
     # (adversarial training), Gaussian noise or PRIME. During the attack, batch norm uses its
-    # running values, but in Free. PGD with one step of 1.25 eps from a random start is Fast.
+    # running values, but in Free.
     perturbation: Perturbation = None
     # Adversarial perturbation of the weights, beside that of the images.
     weight_perturbation: AWP | None = None

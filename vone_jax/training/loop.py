@@ -34,7 +34,7 @@ from vone_jax.training.initial import check_teacher, resolve, take_weights
 from vone_jax.training.objectives import similarity_targets
 from vone_jax.training.optimizer import after_validation
 from vone_jax.training.parts import check_patterns, split
-from vone_jax.training.perturbations import Free, PairedPerturbation
+from vone_jax.training.perturbations import Fast, Free, PairedPerturbation
 from vone_jax.training.speed import Profile, Speed
 from vone_jax.training.step import (
     Sums,
@@ -418,7 +418,7 @@ def _watched(experiment: Experiment) -> PGD | None:
     perturbation = experiment.perturbation
     if isinstance(perturbation, PGD) and perturbation.steps == 1:
         norm = perturbation.norm
-    elif isinstance(perturbation, Free):
+    elif isinstance(perturbation, Fast | Free):
         norm = "linf"
     else:
         return None
