@@ -2,8 +2,10 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -12,7 +14,7 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
-from vone_jax import names
+from vone_jax import files, names
 from vone_jax.report import (
     charts,
     classes,
@@ -25,7 +27,7 @@ from vone_jax.report import (
     provenance,
     tables,
 )
-from vone_jax.results import Result, Run, Runs, humans
+from vone_jax.results import Result, Run, Runs, humans, load
 
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
 FEW_UNITS = 100
@@ -37,6 +39,33 @@ _CONFIG = {
     "legend": {"labelFontSize": 12, "symbolOpacity": 1},
     "view": {"stroke": None},
 }
+
+
+def write(
+    runs: Runs | str | os.PathLike | Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    baseline: str | None = None,
+) -> Path:
+    """Write a report of networks.
+
+    Args:
+      runs: runs that are loaded, or what ``results.load`` takes, in the order of the page.
+      out: the HTML file, in a directory that exists. An existing file is replaced.
+      baseline: directory or label of the network with which the others are compared. Default: the
+        first network without a V1, else the first.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ResultError: if a directory or a file in it cannot be used, or ``baseline`` is none of them.
+      OSError: if the page cannot be written.
+    """
+    if not isinstance(runs, Runs):
+        runs = load(runs)
+    content = render(runs, baseline).encode(errors="replace")
+    files.replace(Path(out), lambda file: file.write(content))
+    return Path(out)
 
 
 def render(runs: Runs, chosen: str | None = None) -> str:
