@@ -638,7 +638,8 @@ def tables() -> dict[str, Rows]:
         "masking": masking(),
         "certificates": certificates(),
         "drawings": drawings(),
-        "drawings, styles": drawings_styles(),
+        # Its place in the page comes with the first network of the sweep drawings/styles.
+        **({"drawings, styles": styles} if len(styles := drawings_styles()) > 3 else {}),
     }
 
 
