@@ -1,6 +1,7 @@
 """The import rules of the architecture."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -18,15 +19,17 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def imports(path):
     """Absolute names of everything a file imports."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def importers(*names):

@@ -245,7 +245,10 @@ def test_the_same_runs_give_the_same_page_which_loads_nothing(page, paths, tmp_p
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', elements)
 
 
-def test_the_command_writes_the_page(paths, tmp_path, capsys):
+def test_the_command_writes_the_page(tmp_path, capsys):
+    run = built.write(tmp_path, [built.accuracy(built.CLEAN, 0.5)])
     out = tmp_path / "page.html"
-    assert program.main([*map(str, paths), "--out", str(out)]) == 0
+    assert program.main([str(run), "--out", str(out)]) == 0
     assert f"wrote {out}" in capsys.readouterr().out and out.exists()
+    assert program.main([str(run), "--out", str(tmp_path / "absent" / "page.html")]) == 1
+    assert "absent" in capsys.readouterr().err
