@@ -2,59 +2,42 @@
 
     python docs/examples/gain_control_radii.py runs/laboratory/vone-gaussian-2 ...
 
-The runs are those of the sweep laboratory/gain_control. What the file has already is not measured
-again.
+Reads the results of the sweep laboratory/gain_control: certificates, and votes under APGD.
 """
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 
-from vone_jax import certification, data, open_network, prng
-
 TABLE = Path(__file__).parents[1] / "results" / "gain_control.csv"
-CONTRASTS = (1.0, 0.5, 0.25)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--examples", type=int, default=100)
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args()
-    source = data.load("tfds:fashion_mnist", "test")
-    examples = [source[i] for i in range(given.examples)]
-    images = np.stack([each["image"] for each in examples]) / np.float32(255)
-    labels = np.array([each["label"] for each in examples])
-    frames = [pd.read_csv(given.out)] if given.out.exists() else []
-    done = {(row.network, row.contrast) for frame in frames for row in frame.itertuples()}
-    for run in given.runs:
-        network = open_network(run)
-        classifier = certification.from_model(network.model, network.variables)
-        for contrast in CONTRASTS:
-            if (run.name, contrast) in done:
-                continue
-            faint = np.float32(0.5) + np.float32(contrast) * (images - np.float32(0.5))
-            keys = prng.index_keys(jax.random.key(0), np.arange(len(faint)))
-            found = certification.certify(keys, classifier, faint, draws=given.draws)
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "network": run.name,
-                        "contrast": contrast,
-                        "image": np.arange(len(faint)),
-                        "right": found.certified(labels, 0.0).astype(int),
-                        "votes": found.votes,
-                        "radius": found.l2.round(5),
-                    }
-                )
-            )
-            pd.concat(frames).to_csv(given.out, index=False)
+def read(runs: Sequence[Path]) -> pd.DataFrame:
+    frames = []
+    for path in [file for run in runs for file in sorted(run.glob("results/certified*.json"))]:
+        identity = json.loads(path.read_text())["identity"]
+        condition, arrays = identity["condition"], np.load(path.with_suffix(".npz"))
+        attacked = dict(zip(condition["radii"], arrays["right under attack"].T, strict=True))
+        columns = {
+            "network": identity["network"]["name"],
+            "contrast": condition["contrast"],
+            "image": arrays["index"],
+            "right": arrays["right"][:, 0].astype(int),
+            "votes": arrays["votes"],
+            "radius": arrays["radius"].round(5),
+            **{f"right at {radius:g}": right.astype(int) for radius, right in attacked.items()},
+        }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames).sort_values(["network", "contrast", "image"])
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=TABLE)
+    given = parser.parse_args()
+    read(given.runs).to_csv(given.out, index=False)

@@ -444,6 +444,30 @@ def certificates() -> Rows:
     return rows
 
 
+def gain_control() -> Rows:
+    networks = {
+        "none": "vone-gaussian-2",
+        "semisaturation .5": "vone-gain-control-0.5",
+        "semisaturation 1": "vone-gain-control-1",
+    }
+    radii = ("0.05", "0.15")
+    rows = [["gain control", "contrast", "vote"]]
+    for radius in radii:
+        rows[0] += [f"certified {radius[1:]}", f"APGD {radius[1:]}"]
+    rows[0].append("largest radius")
+    frame = FRAMES["gain_control"]
+    for name, label in networks.items():
+        for contrast in (1.0, 0.5, 0.25):
+            own = frame[(frame["network"] == label) & (frame["contrast"] == contrast)]
+            shares = [own["right"]]
+            for radius in radii:
+                certified = (own["right"] == 1) & (own["radius"] > float(radius))
+                shares += [certified, own[f"right at {radius}"]]
+            cells = [percent([share.mean()], digits=0) for share in shares]
+            rows.append([name, f"{contrast:g}", *cells, fraction([own["radius"].max()])])
+    return rows
+
+
 def adversarial() -> Rows:
     networks = {
         "base": "base-clean-0",
@@ -637,6 +661,7 @@ def tables() -> dict[str, Rows]:
         "metamers": metamers(),
         "masking": masking(),
         "certificates": certificates(),
+        "gain control": gain_control(),
         "drawings": drawings(),
         # Its place in the page comes with the first network of the sweep drawings/styles.
         **({"drawings, styles": styles} if len(styles := drawings_styles()) > 3 else {}),
