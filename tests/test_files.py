@@ -28,6 +28,14 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
 
 
+def test_two_processes_that_write_one_file_do_not_share_the_temporary_one(tmp_path, monkeypatch):
+    written = []
+    for process in (1, 2):
+        monkeypatch.setattr(files.os, "getpid", lambda number=process: number)
+        files.replace(tmp_path / "result.npz", lambda file: written.append(file.name))
+    assert len(set(written)) == 2
+
+
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe cannot be written: it is a device or a pipe"):

@@ -246,6 +246,17 @@ def test_training_seeds_are_counted_and_not_networks():
     )
 
 
+@pytest.mark.parametrize(
+    ("verdict", "told"), [("pass", "no sign found"), ("warning", "1 warning"), ("fail", "1 fail")]
+)
+def test_the_quick_checks_of_an_attack_stand_on_the_first_screen(verdict, told):
+    attack, details = built.attacked("linf", 4 / 255), {"masking": [{"verdict": verdict}]}
+    runs = built.runs_of([built.accuracy(attack, 0.5, details=details)])
+    shown = [words for words, _ in first_screen.facts(runs, tables.accuracies(runs), runs[0])]
+    (checked,) = [words for words in shown if words.startswith("masked gradients")]
+    assert "checked by the quick checks alone" in checked and checked.endswith(told)
+
+
 def test_the_warnings_of_two_tags_are_told_apart():
     made = [built.accuracy(built.CLEAN, 0.5, tag=tag, warnings=["Few."]) for tag in "ab"]
     runs = built.runs_of(made)
