@@ -285,9 +285,9 @@ def test_a_run_stopped_and_killed_in_its_best_validation_keeps_that_checkpoint(
 @pytest.mark.slow
 def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
     train(tiny, tmp_path, stop=StopAt(3))
-    moved = replace(
-        tiny, data=replace(tiny.data, eval_batch_size=5), checkpoint_every=0.5, keep_checkpoints=4
-    )
+    # Also the place of the images, whose fingerprint is compared.
+    elsewhere = replace(tiny.data, source="moved", eval_batch_size=5)
+    moved = replace(tiny, data=elsewhere, checkpoint_every=0.5, keep_checkpoints=4)
     assert train(moved, tmp_path).finished
     for ours, theirs in zip(log(tmp_path), log(whole), strict=True):
         assert ours.pop("kind") == theirs.pop("kind")
@@ -297,6 +297,7 @@ def test_what_changes_no_number_may_change_on_the_way(tiny, whole, tmp_path):
     )
     described = training.read_run(tmp_path)
     assert described.experiment.data.eval_batch_size == 5 and described.unresolved == moved
+    assert described.experiment.data.source == "moved"
 
 
 def test_another_experiment_does_not_touch_the_run(tiny, whole):

@@ -518,10 +518,10 @@ _ABSENT = object()
 
 
 # Fields that may change when a run resumes. They affect speed and safety, not results (except for
-# rounding).
+# rounding). Of images, not the place decides but the fingerprint, see ``run.check_made_from``.
 RESUMABLE = (
-    "checkpoint_every", "keep_checkpoints", "non_finite_limit", "remat", "data.data_dir",
-    "data.eval_batch_size", "data.workers",
+    "checkpoint_every", "keep_checkpoints", "non_finite_limit", "remat", "data.source",
+    "data.data_dir", "data.eval_batch_size", "data.workers",
 )  # fmt: skip
 
 
