@@ -42,6 +42,7 @@ def test_without_batch_norm_parts_of_a_batch_learn_as_the_batch(plain, parts, de
     assert int(metrics.sums.seen) == 8
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_learn_as_the_batch_on_explicit_axes(plain):
     mesh, experiment = jax.make_mesh((4,), ("data",)), replace(EXPERIMENT, accumulation_steps=2)
     step = make_train_step(PLAIN, experiment, 3, mesh)

@@ -40,4 +40,4 @@ from vone_jax.fast.operations import (
     stage,
 )
 from vone_jax.fast.process import keep_memory, use_all_cores
-from vone_jax.fast.switch import by_platform, enabled, forms_of, plain, split_by_examples
+from vone_jax.fast.switch import by_platform, enabled, forms_of, plain

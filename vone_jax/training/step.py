@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vone_jax import fast, prng
 from vone_jax import mesh as meshes
+from vone_jax import prng
 from vone_jax.attacks import PGD
 from vone_jax.training import objectives
 from vone_jax.training.config import Experiment
@@ -387,12 +387,7 @@ def _accumulated(
     has the rows i, i + parts, i + 2 parts, ..., so every device has a share of each. ``unroll``
     compiles a copy of the function per part instead of a loop.
     """
-
-    def by_part(x: jax.Array) -> jax.Array:
-        rows = fast.split_by_examples(lambda x: x.reshape(-1, parts, *x.shape[1:]), x)
-        return jnp.moveaxis(rows, 1, 0)
-
-    stacked = jax.tree.map(by_part, batch)
+    stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], stacked)
     shapes = jax.eval_shape(gradient_fn, batch_stats, first, jnp.int32(0))
     gradients, (sums, _) = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
