@@ -663,8 +663,7 @@ def tables() -> dict[str, Rows]:
         "certificates": certificates(),
         "gain control": gain_control(),
         "drawings": drawings(),
-        # Its place in the page comes with the first network of the sweep drawings/styles.
-        **({"drawings, styles": styles} if len(styles := drawings_styles()) > 3 else {}),
+        "drawings, styles": drawings_styles(),
     }
 
 
