@@ -83,8 +83,8 @@ def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
       ValueError: if networks are to be opened and ``weights`` holds none of them.
       SweepError: if commands have failed, or no network has results.
     """
-    images = [("--source", given.source), ("--split", given.split)]
-    images = [word for option in images if option[1] is not None for word in option]
+    options = {"--source": given.source, "--split": given.split}
+    images = [w for name, value in options.items() if value is not None for w in (name, value)]
     every = list(sweeps.commands(given.sweep, sweep, given.runs, given.weights, images, root))
     chosen = [command for command in every if command.step in given.only]
     failures: list[str] = []
