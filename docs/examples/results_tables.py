@@ -497,6 +497,32 @@ def adversarial() -> Rows:
     ]
 
 
+def reference() -> Rows:
+    # Epochs, and clean and robust accuracy in PyTorch; these are in no frame.
+    networks = {
+        "clean": (5, "91.0", "0.0"),
+        "fast": (5, "84.6", "73.8"),
+        "fast-clipped": (5, "84.7", "71.8"),
+        "pgd": (3, "83.4", "74.6"),
+        "trades": (3, "83.3", "73.2"),
+    }
+    names = {
+        "clean": "clean images",
+        "fast": "Fast",
+        "fast-clipped": "Fast, `clipped_start=True`",
+        "pgd": "PGD",
+        "trades": "TRADES, beta 6",
+    }
+    rows = [["training", "epochs", "clean", "in PyTorch", "PGD at 0.1", "in PyTorch"]]
+    for label, (epochs, clean, robust) in networks.items():
+        network = f"adversarial/reference-{label}"
+        known = (f"reference-{label}", "validation", "accuracy") in SETS["adversarial"]
+        ours = percent(values(network, "validation")) if known else "not run"
+        attacked = with_interval(network, "attack-pgd-linf-0.1-50-steps-first", 0)
+        rows.append([names[label], str(epochs), ours, clean, attacked, robust])
+    return rows
+
+
 def drawings() -> Rows:
     measures = {
         "new things": "clean-new_things",
@@ -648,6 +674,7 @@ def tables() -> dict[str, Rows]:
             everything,
         ),
         "adversarial": adversarial(),
+        "reference": reference(),
         "similarity": accuracies(
             {
                 "no regulariser": "second/base-0",

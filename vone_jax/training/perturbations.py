@@ -171,8 +171,7 @@ class Fast:
     # Length of the step. None is 1.25 eps.
     step_size: float | None = None
     # Whether the start is clipped to the pixel range, as in the authors' code for CIFAR-10 and
-    # ImageNet. Their code for MNIST clips the result alone, which matters for images with many
-    # pixels of 0.
+    # ImageNet. Their code for MNIST clips the result alone.
     clipped_start: bool = True
 
     def __post_init__(self):
