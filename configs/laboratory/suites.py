@@ -87,7 +87,7 @@ certified_contrasts = [
 
 
 # Attacks within radii of d' of one observer, for the networks of discriminability.py.
-in_d_prime = [Discriminable(OBSERVER, (0.05, 0.15, 0.5, 1.0, 2.0), steps=30)]
+in_d_prime = [Discriminable(OBSERVER, (0.3, 1.0, 2.0), steps=30)]
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:

@@ -689,6 +689,16 @@ def tables() -> dict[str, Rows]:
         "masking": masking(),
         "certificates": certificates(),
         "gain control": gain_control(),
+        "gain control, corruptions": accuracies(
+            {
+                "none": "gain/vone-gaussian-2",
+                "semisaturation .5": "gain/vone-gain-control-0.5",
+                "semisaturation 1": "gain/vone-gain-control-1",
+                "surround, squared": "gain/vone-surround-gaussian-2",
+            },
+            ["clean", "contrast", "fog", "brightness", *CORRUPTION_COLUMNS],
+            heading="normalisation",
+        ),
         "drawings": drawings(),
         "drawings, styles": drawings_styles(),
     }
