@@ -87,7 +87,7 @@ certified_contrasts = [
 
 
 # Attacks within radii of d' of one observer, for the networks of discriminability.py.
-in_d_prime = [Discriminable(OBSERVER, (0.3, 1.0, 2.0), steps=30)]
+in_d_prime = [Discriminable(OBSERVER, (2.0, 8.0), steps=30)]
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:

@@ -468,6 +468,21 @@ def gain_control() -> Rows:
     return rows
 
 
+def d_prime() -> Rows:
+    networks = {
+        "base": "base-clean-0",
+        "base, PGD": "base-pgd-0.1-0",
+    }
+    return [
+        ["network", "clean", "d' 2", "d' 8"],
+        *(
+            [name, percent(values(f"d_prime/{label}", "validation"))]
+            + [with_interval(f"d_prime/{label}", f"d-prime-{eps}", 0) for eps in (2, 8)]
+            for name, label in networks.items()
+        ),
+    ]
+
+
 def adversarial() -> Rows:
     networks = {
         "base": "base-clean-0",
@@ -699,6 +714,7 @@ def tables() -> dict[str, Rows]:
             ["clean", "contrast", "fog", "brightness", *CORRUPTION_COLUMNS],
             heading="normalisation",
         ),
+        "d prime": d_prime(),
         "drawings": drawings(),
         "drawings, styles": drawings_styles(),
     }
