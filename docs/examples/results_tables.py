@@ -471,16 +471,20 @@ def gain_control() -> Rows:
 def d_prime() -> Rows:
     networks = {
         "base": "base-clean-0",
+        "VOneNet": "vone-clean-0",
+        "VOneNet, noise of the observer": "vone-gaussian-0",
         "base, PGD": "base-pgd-0.1-0",
+        "VOneNet, PGD": "vone-pgd-0.1-0",
     }
-    return [
-        ["network", "clean", "d' 2", "d' 8"],
-        *(
+    rows = [["network", "clean", "d' 2", "d' 8", "certified at d' 2"]]
+    for name, label in networks.items():
+        certified = SETS["d_prime"].get((label, "d-prime-2", "certified accuracy"))
+        rows.append(
             [name, percent(values(f"d_prime/{label}", "validation"))]
             + [with_interval(f"d_prime/{label}", f"d-prime-{eps}", 0) for eps in (2, 8)]
-            for name, label in networks.items()
-        ),
-    ]
+            + ["-" if certified is None else percent([certified.value])]
+        )
+    return rows
 
 
 def adversarial() -> Rows:
