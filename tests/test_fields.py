@@ -14,7 +14,7 @@ import pytest
 from vone_jax import attacks, corruptions, data, evaluation, training, v1
 from vone_jax.arguments import Range
 from vone_jax.evaluation.certified import Certified, Sandwich
-from vone_jax.evaluation.conditions import Attacked, Corrupted
+from vone_jax.evaluation.conditions import Attacked, Corrupted, Minimal
 from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.fourier_map import FourierMap
@@ -78,6 +78,7 @@ EXAMPLES = [
     FourierMap(),
     Geometry("stem"),
     Sandwich((ATTACKS[0],)),
+    Minimal(ATTACKS[IN_L2.index("FMN")], (0.1,)),
     Masking("linf", 0.1, True),
     Metamers("stem"),
     Physiology("v1"),

@@ -62,4 +62,4 @@ def test_the_command_prints_each_file_with_its_class(files, tmp_path, monkeypatc
     assert "dark" in lines[0] and "4 of 4" in lines[0] and "bright" in lines[1]
     quiet = [f"{tmp_path}/none.png"]
     assert program.main([*command[:2], *quiet]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert f"{quiet[0]}: No such file" in capsys.readouterr().err
