@@ -16,10 +16,12 @@ import pytest
 import tensorflow_datasets as tfds
 from jax.tree_util import Partial
 
+from tests.evaluation import tiny
 from tests.photographs import write_photographs
-from vone_jax import data, training
+from vone_jax import data, evaluation, training, v1
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
+from vone_jax.evaluation import suites
 from vone_jax.training.step import initial_state, make_train_step
 from vone_jax.v1.images import normalise
 
@@ -103,6 +105,21 @@ def test_sweeps_of_a_group_mean_the_same_network_by_the_same_label():
             assert found.setdefault((sweep.group, label), network) == network
             if isinstance(network, training.Experiment):
                 assert training.from_json(training.to_json(network)) == network, label
+
+
+def test_suites_of_our_files_make_their_conditions():
+    network = tiny.tiny_trained(v1.GaussianNoise(2.0), visual_degrees=2.0)
+    for file in ("laboratory", "drawings"):
+        names = set()
+        for sweep in (sweeps.load_sweep(name, CONFIGS) for name in SWEEPS):
+            for member in sweep.members.values():
+                for words in (*sweep.evaluations, *member.evaluations):
+                    chosen = [str(w) for w in words if f"{file}/suites.py:" in str(w)]
+                    names |= {each.rpartition(":")[2] for each in chosen}
+        assert names
+        for each in sorted(names):
+            suite = f"{CONFIGS / file / 'suites.py'}:{each}"
+            assert suites.conditions([suite], evaluation.Evaluation(network)), each
 
 
 @pytest.mark.parametrize(

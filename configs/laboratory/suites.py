@@ -91,8 +91,8 @@ in_d_prime = [Discriminable(OBSERVER, (2.0, 8.0), steps=30)]
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:
-    """Metamers of the front end and of the logits."""
-    return [Metamers(layer, others=evaluation.others) for layer in _ends(evaluation)]
+    """Metamers of the front end and of the logits, for the networks of ``--others``, too."""
+    return [Metamers(layer) for layer in _ends(evaluation)]
 
 
 def overlap(evaluation: Evaluation) -> list[Condition]:

@@ -127,7 +127,7 @@ def _of_evidence(
     """
     rng = np.random.default_rng(seed)
     weights = problem.scaled(problem.random_weights(rng, 1, shape[0] * shape[1]), 1.0)
-    values = stats.truncnorm.rvs(-2, 2, scale=2.4, size=(examples, 1), random_state=rng)
+    values = np.asarray(stats.truncnorm.rvs(-2, 2, scale=2.4, size=(examples, 1), random_state=rng))
     images = problem.with_features(weights, values, rng)
     labels = (images - 0.5) @ weights[0] > 0
 
