@@ -52,7 +52,7 @@ def contenders(sizes: Sizes) -> Contenders:
         if sizes.name == "frost":
             import imagecorruptions  # pyright: ignore[reportMissingImports]
 
-            frost = corruptions.load_frost(Path(imagecorruptions.__file__).parent / "frost")
+            frost = corruptions.load_frost(Path(str(imagecorruptions.__file__)).parent / "frost")
         # As users call it, outside jit, with its random numbers and the check of images.
         run = functools.partial(
             corruptions.corrupt, jax.random.key(0), jnp.asarray(images, jnp.float32) / 255,
