@@ -14,7 +14,7 @@ import pytest
 from vone_jax import attacks, corruptions, data, evaluation, training, v1
 from vone_jax.arguments import Range
 from vone_jax.evaluation.certified import Certified, Sandwich
-from vone_jax.evaluation.conditions import Attacked, Corrupted, Minimal
+from vone_jax.evaluation.conditions import Attacked, Corrupted
 from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.fourier_map import FourierMap
@@ -22,6 +22,7 @@ from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.judging import Protocol
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.metamers import Metamers
+from vone_jax.evaluation.minimal import Minimal
 from vone_jax.evaluation.physiology import Physiology
 from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.v1.divisive import GDN, OrientedPools

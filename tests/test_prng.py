@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
-from vone_jax.training import perturbations
+from vone_jax.training import perturbations, prime
 
 
 def bits(key):
@@ -112,11 +112,9 @@ DRAWS = {
     "share of noisy images": lambda key: perturbations.GaussianImageNoise(1.0, 0.5).perturb(
         jax.random.split(key, 20), None, jnp.full((20, 1, 1, 1), 0.5, jnp.float32), None
     ),
-    "displacements": lambda key: perturbations.draw_temperature(key, SHAPE, 9)[0],
-    "colours": lambda key: perturbations.draw_colours(key, (3, 2), 9, 0.1),
-    "chains": lambda key: perturbations.PRIME(chains=1)._chain(
-        key, jnp.full(SHAPE, 0.25, jnp.float32)
-    ),
+    "displacements": lambda key: prime.draw_temperature(key, SHAPE, 9)[0],
+    "colours": lambda key: prime.draw_colours(key, (3, 2), 9, 0.1),
+    "chains": lambda key: prime.PRIME(chains=1)._chain(key, jnp.full(SHAPE, 0.25, jnp.float32)),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax.training import PRIME, perturbations
+from vone_jax.training import PRIME, prime
 
 SHAPES = [(9, 9, 1), (7, 12, 3)]
 # Frequencies that do not magnify rounding errors.
@@ -71,16 +71,14 @@ def reference_recoloured(image, coefficients, first):
 def test_filters(shape, size):
     image, kernel = image_of(shape), normals(size, size)
     expected = reference_filtered(np.float64(image), np.float64(kernel))
-    np.testing.assert_allclose(
-        perturbations.filtered(image, jnp.asarray(kernel)), expected, atol=2e-6
-    )
+    np.testing.assert_allclose(prime.filtered(image, jnp.asarray(kernel)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_displacements_and_the_warp(shape):
     """Large ones reach beyond the border, whose pixels themselves stay at their place."""
     amplitudes = normals(4, 5, 2) / 10
-    moves = np.asarray(perturbations.displacements(jnp.asarray(amplitudes), shape))
+    moves = np.asarray(prime.displacements(jnp.asarray(amplitudes), shape))
     expected = reference_displacements(np.float64(amplitudes), shape)
     np.testing.assert_allclose(moves, expected, atol=1e-5)
     assert np.abs(expected).max() > max(shape[:2]) / 4
@@ -88,7 +86,7 @@ def test_displacements_and_the_warp(shape):
         np.testing.assert_allclose(border, 0, atol=1e-5)
     image = image_of(shape)
     expected = reference_warped(np.float64(image), np.float64(moves))
-    np.testing.assert_allclose(perturbations.warped(image, jnp.asarray(moves)), expected, atol=1e-5)
+    np.testing.assert_allclose(prime.warped(image, jnp.asarray(moves)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -98,39 +96,37 @@ def test_colour_maps(shape, first, terms, tolerance):
     coefficients = normals(shape[-1], terms) / 5
     image = image_of(shape).at[0, :3, 0].set(jnp.asarray([0.0, 0.5, 1.0]))
     expected = reference_recoloured(np.float64(image), np.float64(coefficients), first)
-    found = perturbations.recoloured(image, jnp.asarray(coefficients), first)
+    found = prime.recoloured(image, jnp.asarray(coefficients), first)
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_filters_and_coefficients_have_uniform_strengths():
     """A mixture over s of N(0, s^2), with s or s^2 uniform: the second and the fourth moments."""
     keys = keys_of(4000)
-    noise = np.array(jax.vmap(lambda key: perturbations.draw_filter(key, 3, 4.0))(keys))
+    noise = np.array(jax.vmap(lambda key: prime.draw_filter(key, 3, 4.0))(keys))
     noise[:, 1, 1] -= 1
     assert abs(noise.mean()) < 0.05
     np.testing.assert_allclose(np.mean(noise**2), 4**2 / 3, rtol=0.05)
     np.testing.assert_allclose(np.mean(noise**4), 3 * 4**4 / 5, rtol=0.1)
-    drawn = np.asarray(
-        jax.vmap(lambda key: perturbations.draw_colours(key, (3, 20), 500, 0.05)[0])(keys)
-    )
+    drawn = np.asarray(jax.vmap(lambda key: prime.draw_colours(key, (3, 20), 500, 0.05)[0])(keys))
     assert drawn.shape == (4000, 3, 20) and abs(drawn.mean()) < 0.002
     np.testing.assert_allclose(np.mean(drawn**2), 0.05 / 2, rtol=0.05)
     np.testing.assert_allclose(np.mean(drawn**4), 3 * 0.05**2 / 3, rtol=0.1)
 
 
 def test_frequencies_of_colour_maps():
-    draw = jax.vmap(lambda key: perturbations.draw_colours(key, (1, 20), 500, 0.05)[1])
+    draw = jax.vmap(lambda key: prime.draw_colours(key, (1, 20), 500, 0.05)[1])
     first = np.asarray(draw(keys_of(4000)))
     assert first.min() == 1 and 440 < first.max() <= 500 - 20 + 1
     # Uniform below a uniform number: half of a half of the 480 places.
     np.testing.assert_allclose(first.mean(), 1 + 480 / 4, rtol=0.05)
-    only = jax.vmap(lambda key: perturbations.draw_colours(key, (1, 20), 20, 0.05)[1])(keys_of(9))
+    only = jax.vmap(lambda key: prime.draw_colours(key, (1, 20), 20, 0.05)[1])(keys_of(9))
     assert np.all(only == 1)
 
 
 def test_temperatures_lie_between_the_bounds_of_the_paper():
     shape, side = (20, 20, 3), 20
-    draw = jax.vmap(lambda key: perturbations.draw_temperature(key, shape, 50))
+    draw = jax.vmap(lambda key: prime.draw_temperature(key, shape, 50))
     cut, temperature = (np.asarray(x, np.float64) for x in draw(keys_of(4000)))
     assert cut.min() == 2 and 45 < cut.max() <= 50
     np.testing.assert_allclose(cut.mean(), 2 + 48 / 4, rtol=0.05)
@@ -146,7 +142,7 @@ def test_temperatures_lie_between_the_bounds_of_the_paper():
 def test_sines_that_are_alike_on_the_pixels_are_drawn_once(side, cut):
     """The reference adds all sines up to the cut-off: the covariance of all pairs of pixels."""
     shape = (side, side + 1, 1)
-    draw = jax.jit(jax.vmap(lambda key: perturbations.draw_modes(key, shape, 40, cut)))
+    draw = jax.jit(jax.vmap(lambda key: prime.draw_modes(key, shape, 40, cut)))
     modes = np.asarray(draw(keys_of(8000)))
     rows, columns = (np.arange(1, n + 1) for n in modes.shape[1:3])
     assert len(rows) <= side - 2 and len(columns) <= side - 1
@@ -176,8 +172,8 @@ def test_the_lower_temperature_is_that_of_half_a_pixel():
     temperature = 1 / (math.pi * side**2 * math.log(cut))
 
     def squares(key):
-        modes = perturbations.draw_modes(key, (side, side, 1), cut, cut)
-        moves = perturbations.displacements(math.sqrt(temperature) * modes, (side, side, 1))
+        modes = prime.draw_modes(key, (side, side, 1), cut, cut)
+        moves = prime.displacements(math.sqrt(temperature) * modes, (side, side, 1))
         return jnp.mean(jnp.sum(moves**2, axis=-1))
 
     found = float(jnp.sqrt(jnp.mean(jax.vmap(squares)(keys_of(50)))))
@@ -186,7 +182,7 @@ def test_the_lower_temperature_is_that_of_half_a_pixel():
 
 def test_weights_are_those_of_the_paper():
     """Dirichlet(1, 1, 1): means of 1/3 and variances of 1/18. Beta(1, 1): uniform."""
-    shares, weight = jax.vmap(lambda key: perturbations.draw_weights(key, 3))(keys_of(4000))
+    shares, weight = jax.vmap(lambda key: prime.draw_weights(key, 3))(keys_of(4000))
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(shares.mean(axis=0), 1 / 3, atol=0.02)
     np.testing.assert_allclose(shares.var(axis=0), 1 / 18, rtol=0.1)
@@ -195,7 +191,7 @@ def test_weights_are_those_of_the_paper():
 
 def test_the_mixture():
     image, branches = image_of((4, 5, 3)), np.asarray(image_of((2, 4, 5, 3)))
-    mix = lambda weight: perturbations.mixture(  # noqa: E731
+    mix = lambda weight: prime.mixture(  # noqa: E731
         image, jnp.asarray(branches), jnp.asarray([0.25, 0.75]), jnp.float32(weight)
     )
     np.testing.assert_array_equal(mix(0), image)

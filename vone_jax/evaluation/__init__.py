@@ -12,7 +12,6 @@ from vone_jax.evaluation.conditions import (
     Condition,
     Corrupted,
     Judged,
-    Minimal,
     Numbers,
     accuracy_numbers,
     number,
@@ -27,6 +26,7 @@ from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.masking_checks import Check
 from vone_jax.evaluation.metamers import Metamers
+from vone_jax.evaluation.minimal import Minimal
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology
 from vone_jax.evaluation.predict import predict
 from vone_jax.evaluation.psychophysics import Psychophysics, in_categories

@@ -38,7 +38,6 @@ from vone_jax.attacks import (
     Transfer,
     norms,
 )
-from vone_jax.attacks.minimal import MinimalPerturbation
 from vone_jax.evaluation.judging import Batch
 from vone_jax.evaluation.masking_checks import BLIND
 from vone_jax.network import Network
@@ -355,91 +354,6 @@ class Corrupted(Judged):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Minimal(Condition):
-    """The smallest change that a minimal-norm attack finds for each image.
-
-    One run gives the accuracy at every radius. If the closest adversarial image lies beyond the
-    radius, the clean image is judged, otherwise the adversarial image. Both are judged on draws
-    that the search has not used.
-
-    For a classifier with noise, an image close to the boundary is still right in many draws. So
-    each image is moved along its change to every radius, and judged there.
-
-    Attributes:
-      attack: the attack; its radius is not used.
-      radii: radii at which the accuracy is reported, in pixel units.
-      moved: whether images are moved to each radius.
-
-    Raises:
-      ValueError: for a targeted attack, or one with a radius for each image.
-    """
-
-    long: ClassVar[bool] = True
-    under_attack_noise: ClassVar[bool] = True
-
-    attack: MinimalNormAttack
-    radii: tuple[float, ...]
-    moved: bool = False
-
-    def __post_init__(self):
-        arguments.fields(self)
-        check_attacks(self.attacks)
-
-    @property
-    def attacks(self) -> tuple[Attack, ...]:
-        return (self.attack,)
-
-    @property
-    def row(self) -> dict[str, Any]:
-        row = {"condition": "minimal", **attack_row(self.attack)}
-        del row["eps"]  # Each accuracy has a radius of its own.
-        return row
-
-    def make(self, batch: Batch) -> dict[str, jax.Array]:
-        closest = self.attack.minimal(
-            batch.keys("attack"), batch.attacked, batch.images, batch.labels
-        )
-        clean = batch.judge(batch.images)
-        arrays = batch.judge(closest.images) | {
-            "right clean": clean["right"],
-            "loss clean": clean["loss"],
-            "distance": closest.distance,
-        }
-        if self.moved:
-            moved = [_at_radius(batch.images, closest, jnp.float32(eps)) for eps in self.radii]
-            judged = list(map(batch.judge, moved))
-            for name in ("right", "loss"):
-                arrays[f"{name} at radii"] = jnp.stack([each[name] for each in judged], axis=1)
-        return arrays
-
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
-        distance = arrays["distance"]
-        # The distance is infinite where no adversarial image was found. JSON cannot hold that.
-        measured = [
-            number("median distance", float(np.median(distance))),
-            number("share of broken images", float(np.isfinite(distance).mean())),
-        ]
-        for place, eps in enumerate(map(float, self.radii)):
-            near = distance[:, None] <= eps
-            if self.moved:
-                right = arrays["right at radii"][:, place]
-            else:
-                right = np.where(near, arrays["right"], arrays["right clean"])
-            measured.append(number("accuracy", results.accuracy(right), eps=eps))
-        unbroken = float(np.mean(np.isinf(distance)))
-        warnings = _blind_warning(unbroken) if unbroken > BLIND else ()
-        return Numbers(measured, warnings=tuple(warnings))
-
-
-@jax.jit
-def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) -> jax.Array:
-    """Move images by ``eps`` along the changes that were found. Without a change, they stay."""
-    moves = jnp.isfinite(closest.distance) & (closest.distance > 0)
-    scale = jnp.where(moves, eps / closest.distance, 0.0)
-    return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
-
-
 def check_attacks(attacks: Sequence[Attack]) -> None:
     """Raise a ValueError for attacks that an evaluation cannot make."""
     for attack in attacks:
@@ -552,10 +466,10 @@ def _blind(arrays: Mapping[str, np.ndarray], attack: Attack) -> list[str]:
         blind = blind | (arrays["loss"] == 0)
     # An attack may stop at an image that is wrong in its own draws, and right in some others.
     share = float(np.mean(blind & arrays["right"].all(axis=1)))
-    return _blind_warning(share) if share > BLIND else []
+    return blind_warning(share) if share > BLIND else []
 
 
-def _blind_warning(share: float) -> list[str]:
+def blind_warning(share: float) -> list[str]:
     return [
         f"On {share:.0%} of the images, which the network has right, the attack found no gradient "
         "or no change. The accuracy is an upper bound, see --suite masking."

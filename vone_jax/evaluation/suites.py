@@ -18,7 +18,6 @@ from vone_jax.evaluation.conditions import (
     Clean,
     Condition,
     Corrupted,
-    Minimal,
 )
 from vone_jax.evaluation.critical_bands import CriticalBands
 from vone_jax.evaluation.evaluation import Evaluation
@@ -27,6 +26,7 @@ from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.geometry import Geometry
 from vone_jax.evaluation.masking import Masking
 from vone_jax.evaluation.metamers import Metamers
+from vone_jax.evaluation.minimal import Minimal
 from vone_jax.evaluation.physiology import ExplainedVariance, Physiology, layers
 from vone_jax.evaluation.psychophysics import Psychophysics
 from vone_jax.network import Network
