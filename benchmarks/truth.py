@@ -222,9 +222,10 @@ def pyautoattack(target: Target) -> Entrants:
     made = {"AutoAttack rand" + (" without DLR" if classes < 3 else ""): (members, 20)}
     made["AutoAttack without draws: APGD-CE and Square"] = (["apgd-ce", "square"], 1)
 
-    def run(members: list[str], draws: int) -> Found:
+    # Names that the package's types list one by one.
+    def run(members: Any, draws: int) -> Found:
         images, labels = target.tensors()
-        norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[target.norm]
+        norm: Any = {"linf": "Linf", "l2": "L2", "l1": "L1"}[target.norm]
         attack = package.AutoAttack(
             target.torch_module(), norm=norm, eps=target.eps, seed=0, version="custom",
             attacks=members,
@@ -267,9 +268,9 @@ def torchattacks(target: Target) -> Entrants:
 
 def foolbox(target: Target) -> Entrants:
     """PGD of foolbox, alone and behind its wrapper, whose own success is what is reported."""
-    from foolbox import PyTorchModel
     from foolbox import attacks as package
-    from foolbox.models import ExpectationOverTransformationWrapper as Averaged
+    from foolbox.models.pytorch import PyTorchModel
+    from foolbox.models.wrappers import ExpectationOverTransformationWrapper as Averaged
 
     kind = {"linf": "LinfPGD", "l2": "L2PGD", "l1": "L1PGD"}[target.norm]
 

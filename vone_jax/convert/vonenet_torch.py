@@ -63,6 +63,9 @@ class VOneNet(nn.Module):
 class VOneBlock(nn.Module):
     """Simple cells k max(q0, 0) and complex cells k sqrt((q0^2 + q1^2) / 2), with noise."""
 
+    simple_conv_q0: nn.Conv2d
+    simple_conv_q1: nn.Conv2d
+
     def __init__(self, flags, tensors):
         super().__init__()
         kernels = tensors["vone_block.simple_conv_q0.weight"]
@@ -199,6 +202,12 @@ class CORblockZ(nn.Module):
 class CORblockS(nn.Module):
     """The same convolutions several times, each time with other batch norms."""
 
+    conv_input: nn.Conv2d
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    conv3: nn.Conv2d
+    norm_skip: nn.BatchNorm2d
+
     def __init__(self, tensors):
         super().__init__()
         for name in ("conv_input", "conv1", "conv2", "conv3"):
@@ -224,6 +233,10 @@ class CORblockS(nn.Module):
 
 class CORnet(nn.Module):
     """The areas V2, V4 and IT of CORnet-S or CORnet-Z, and the decoder."""
+
+    V2: nn.Module
+    V4: nn.Module
+    IT: nn.Module
 
     def __init__(self, tensors):
         super().__init__()
