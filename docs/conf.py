@@ -94,12 +94,3 @@ if address := os.environ.get("REPOSITORY_URL"):
         "use_edit_page_button": True,
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
-
-
-def setup(app):
-    # The tables that reports wrote have no titles.
-    def titled(app, docname, source):
-        if docname.startswith("results/"):
-            source[0] = f"# Table of {docname.split('/')[1]}\n\n{source[0]}"
-
-    app.connect("source-read", titled)

@@ -4,7 +4,7 @@ Clean accuracy on four tests, attacks in two norms, common corruptions and those
 of colour, and certificates of V1's noise.
 
 Paper row: the main comparison of Dapello, Marques et al. 2020 in small, in colour.
-Expected: docs/results.md, with the predictions that were written before.
+Expected: docs/results/drawings.md, with the predictions that were written before.
 Hardware: 2 CPU cores. Wall time: about 2 hours of one core per VOneNet, by the time of a pass.
 Data: see drawings/prepare.py.
 Command: python sweep.py drawings/headline

@@ -1,7 +1,7 @@
 """Does V1 help under a change of style? Each of the four styles is left out of the training once.
 
 Paper row: none.
-Expected: docs/results.md, with the predictions that were written before.
+Expected: docs/results/drawings.md, with the predictions that were written before.
 Hardware: 2 CPU cores. Wall time: 5 to 10 minutes of one core per network, training included.
 Data: see drawings/prepare.py.
 Command: python sweep.py drawings/styles

@@ -7,7 +7,7 @@ which is 26.3 here. Each has its certified accuracy against L2 radius, and the a
 vote under APGD, which must not be lower.
 
 Paper row: none; docs/certificates.md has the theory.
-Expected: docs/results.md; the level sets the radius, and the strength nearly nothing.
+Expected: docs/results/certificates.md; the level sets the radius, and the strength nearly nothing.
 Hardware: 2 CPU cores. Wall time: about 5 minutes of one core for each of the 39 networks.
 Command: python sweep.py laboratory/certified
 """

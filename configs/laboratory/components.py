@@ -2,7 +2,7 @@
 
 Paper row: the ablations (table 2 of Dapello, Marques et al. 2020) in small; the cut-offs of the
 frequency bands are those of Baidya et al. 2021, arXiv:2110.10645.
-Expected: docs/results.md; at 16/255 36 to 52 % for all with noise, base network 2.
+Expected: docs/results/parts.md; at 16/255 36 to 52 % for all with noise, base network 2.
 Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per VOneNet, training included.
 Command: python sweep.py laboratory/components
 """

@@ -5,7 +5,7 @@ ones and on images with noise. All are under PGD within radii in d' of the same 
 with Gaussian noise of 2. A VOneNet has this V1, so its certified accuracy is a proven floor.
 
 Paper row: none; docs/certificates.md has the theory.
-Expected: docs/results.md has what was measured.
+Expected: docs/results/certificates.md has what was measured.
 Hardware: 2 CPU cores. Wall time: 1 to 8 minutes of one core to train a network, 2 to evaluate.
 Command: python sweep.py laboratory/discriminability
 """

@@ -7,7 +7,7 @@ keeps the mean response, 1.06. Certified accuracy and APGD are at contrasts 1, 0
 images; networks learn at contrast 1 alone.
 
 Paper row: none; docs/certificates.md has the theory.
-Expected: docs/results.md, with the prediction that was written down before.
+Expected: docs/results/certificates.md, with the prediction that was written down before.
 Hardware: 2 CPU cores. Wall time: about 15 minutes of one core for each of the 15 networks.
 Command: python sweep.py laboratory/gain_control
 """

@@ -2,8 +2,8 @@
 
 Paper row: none. Cirincione et al. (2022) and Miller et al. (2022) compare the normalisations with
 none on larger images.
-Expected: docs/results.md; oriented pools 6 points more on corruptions, GDN 1.6; tuned banks 1.5
-more on clean images and 4 to 6 less at 16/255.
+Expected: docs/results/front_ends.md; oriented pools 6 points more on corruptions, GDN 1.6;
+tuned banks 1.5 more on clean images and 4 to 6 less at 16/255.
 Hardware: 2 CPU cores. Wall time: about 8 minutes of one core per network, 40 for oriented pools.
 Command: python sweep.py laboratory/learned
 """

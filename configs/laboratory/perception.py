@@ -6,7 +6,7 @@ network? The networks that are asked must be trained before, hence two commands.
 
 Paper row: none of the VOneNet paper; Dapello, Feather et al. 2021 and Feather et al. 2023, whose
 networks are for photographs. docs/perception.md has the definitions.
-Expected: docs/results.md.
+Expected: docs/results/layers.md.
 Hardware: 2 CPU cores. Wall time: not measured as a whole.
 Command: python sweep.py laboratory/perception --only train
 Command: python sweep.py laboratory/perception

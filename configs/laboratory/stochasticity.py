@@ -5,7 +5,8 @@ from noise in training. A base network with V1's noise behind its stem shows the
 
 Paper row: the controls of stochasticity (Dapello, Marques et al. 2020; settings not public), and
 the attack on the network without noise (Zimmermann et al. 2022, arXiv:2206.13991).
-Expected: docs/results.md; at 16/255 V1 without noise 11.5 %, noise behind the stem 37.5, both 44.9.
+Expected: docs/results/parts.md; at 16/255 V1 without noise 11.5 %, noise behind the stem 37.5,
+both 44.9.
 Hardware: 2 CPU cores. Wall time: not measured as a whole; 100 draws and 256 steps are most of it.
 Command: python sweep.py laboratory/stochasticity
 """

@@ -2,7 +2,7 @@
 
 Paper row: the comparison with adversarial training and augmentation (table 1 of Dapello, Marques et
 al. 2020) in small.
-Expected: docs/results.md; at 16/255 2.0 % base, 44 VOneNet, 66 to 69 adversarial at 8/255.
+Expected: docs/results/training.md; at 16/255 2.0 % base, 44 VOneNet, 66 to 69 adversarial at 8/255.
 Hardware: 2 CPU cores. Wall time: per network 4 (base) to 8 minutes of one core (VOneNets, five-step
 adversarial training), training included.
 Command: python sweep.py laboratory/training

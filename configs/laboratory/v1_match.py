@@ -5,8 +5,8 @@ the stem and the first two stages of a base network: later stages take long on a
 
 Paper row: V1 explained variance against white-box accuracy (figure 1 of Dapello, Marques et al.
 2020), with the tuning of single units in the place of explained variance.
-Expected: Pearson .33 over the 22 networks of the second set of docs/results.md, 95 % bootstrap
-interval -.44 to .77.
+Expected: Pearson .33 over the 22 networks of the second set of docs/results/layers.md, 95 %
+bootstrap interval -.44 to .77.
 Hardware: 2 CPU cores. Wall time: the physiology of a network takes about 1 minute of one core, its
 training and its attacks about 8.
 Command: python sweep.py laboratory/v1_match

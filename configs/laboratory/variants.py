@@ -4,7 +4,7 @@ The eight variants differ in the spatial frequencies, the cells and the noise of
 seeds of one network are the ensemble to compare with, and so are eight draws of a single network.
 
 Paper row: Baidya et al. (2021), figures; their numbers are not public.
-Expected: docs/results.md; the ensemble 6 points above its best member at 16/255.
+Expected: docs/results/front_ends.md; the ensemble 6 points above its best member at 16/255.
 Hardware: 2 CPU cores. Wall time: 8 minutes of one core per variant, 40 for the ensemble of eight.
 Command: python sweep.py laboratory/variants
 """

@@ -1,9 +1,9 @@
-"""Writes the tables of docs/results.md from the frames in docs/results.
+"""Writes the tables of docs/results.md and docs/results/*.md from the frames beside them.
 
     python docs/examples/results_tables.py
 
 A table stands between the lines ``<!-- table NAME -->`` and ``<!-- end -->``. To add one, write
-these two lines into the page and an entry into ``tables``, and run the command.
+these two lines into a page and an entry into ``tables``, and run the command.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 DOCS = Path(__file__).parents[1]
-PAGE = DOCS / "results.md"
+PAGES = [DOCS / "results.md", *sorted((DOCS / "results").glob("*.md"))]
 
 FRAMES = {path.stem: pd.read_csv(path) for path in sorted((DOCS / "results").glob("*.csv"))}
 # The sets of runs: set -> (network, result, number) -> its row.
@@ -592,7 +592,7 @@ def drawings_styles() -> Rows:
 
 
 def tables() -> dict[str, Rows]:
-    """The rows of each table of the page, by its name there."""
+    """The rows of each table of the pages, by its name there."""
     everything = ["clean", *ATTACKS, *CORRUPTION_COLUMNS]
     components = {
         "VOneNet": "fourth/vone*",
@@ -724,7 +724,7 @@ def tables() -> dict[str, Rows]:
     }
 
 
-# The page.
+# The pages.
 
 
 def render(rows: Rows) -> str:
@@ -740,15 +740,24 @@ def render(rows: Rows) -> str:
     )
 
 
-def write(page: str) -> str:
-    """The page with each of its tables written anew."""
+def read() -> dict[Path, str]:
+    """The text of each page."""
+    return {path: path.read_text(encoding="utf-8") for path in PAGES}
+
+
+def write(pages: Mapping[Path, str]) -> dict[Path, str]:
+    """The pages with each of their tables written anew."""
     known = tables()
     pattern = re.compile(r"(<!-- table (.+?) -->\n\n)(.*?)(\n<!-- end -->)", re.DOTALL)
-    named = {name for _, name, _, _ in pattern.findall(page)}
+    named = {name for page in pages.values() for _, name, _, _ in pattern.findall(page)}
     if named != set(known):
-        raise ValueError(f"not both in the page and in `tables`: {sorted(named ^ set(known))}")
-    return pattern.sub(lambda match: match[1] + render(known[match[2]]) + match[4], page)
+        raise ValueError(f"not both in a page and in `tables`: {sorted(named ^ set(known))}")
+    return {
+        path: pattern.sub(lambda match: match[1] + render(known[match[2]]) + match[4], page)
+        for path, page in pages.items()
+    }
 
 
 if __name__ == "__main__":
-    PAGE.write_text(write(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for written, text in write(read()).items():
+        written.write_text(text, encoding="utf-8")

@@ -14,7 +14,12 @@ from vone_jax.arguments import union_members
 from vone_jax.cli import convert, evaluate, parsing, report, sweep, train
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
+]
 MAINS = {
     "train": train.main,
     "eval": evaluate.main,
@@ -91,7 +96,7 @@ def only_parse(monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop(parse_args))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_options_in_sentences_are_those_of_commands(page):
     prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for span in re.findall(r"`([^`]+)`", prose):
@@ -106,7 +111,7 @@ def test_the_options_in_sentences_are_those_of_commands(page):
             assert not missing, f"{command} has no {missing}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_are_accepted(page, only_parse, capsys):
     for command, words in commands_of(page):
         if command == "train" and (words[0].endswith(".py") or words[0].isupper()):

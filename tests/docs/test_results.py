@@ -1,4 +1,4 @@
-"""docs/results.md has the numbers of the frames beside it, and each has a command."""
+"""The pages of results have the numbers of the frames beside them, and each has a command."""
 
 import json
 import re
@@ -13,8 +13,8 @@ TABLES = runpy.run_path(str(DOCS / "examples" / "results_tables.py"))
 
 
 def test_every_table_is_written_from_the_frames():
-    page = (DOCS / "results.md").read_text(encoding="utf-8")
-    assert TABLES["write"](page) == page
+    pages = TABLES["read"]()
+    assert TABLES["write"](pages) == pages
 
 
 def test_what_is_certified_is_never_above_what_an_attack_leaves():
@@ -37,7 +37,7 @@ def test_every_number_has_a_command_that_made_it():
 
 
 def test_the_differences_in_the_text_are_those_of_the_frame():
-    text = " ".join((DOCS / "results.md").read_text(encoding="utf-8").split())
+    text = " ".join("\n".join(TABLES["read"]().values()).split())
     frame = pd.read_csv(DOCS / "results" / "differences.csv", keep_default_na=False)
     quoted = frame[frame["quoted"] != ""]
     assert len(quoted) > 50
@@ -53,7 +53,8 @@ def test_the_v1_match_is_that_of_its_tutorial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = names_of_tutorial("v1_match")
     rows = names["correlations"].round(2).to_dict("records")
-    section = (DOCS / "results.md").read_text(encoding="utf-8").partition("## V1 match")[2]
+    page = (DOCS / "results" / "layers.md").read_text(encoding="utf-8")
+    section = page.partition("## V1 match")[2]
     section = " ".join(section.partition("##")[0].split())
     assert len(names["table"]) == 22 and names["chart"].to_dict()["layer"]
     for number, row in enumerate(rows[:3]):
