@@ -191,6 +191,20 @@ def test_the_images_that_an_attack_keeps_are_spread_over_the_examples(network, t
     assert len(result.arrays["right"]) == 10
 
 
+def test_clean_images_that_are_confident_mistakes_are_kept(network, tmp_path):
+    """Also when the result of fewer images grows."""
+    for examples in (5, 10):
+        plan = tiny.tiny_evaluation(network, tmp_path, examples=examples)
+        arrays = evaluation.evaluate(plan, evaluation.Clean()).arrays
+    wrong = np.flatnonzero(arrays["predicted"] != arrays["label"])
+    assert len(wrong) and sorted(arrays["kept"]) == wrong.tolist()
+    confidence = arrays["scores"][arrays["kept"], -1, 2]
+    assert np.all(np.diff(confidence) <= 0)
+    images, _ = tiny.tiny_images()
+    np.testing.assert_allclose(arrays["original"], images[arrays["kept"]], atol=1e-7)
+    assert len(arrays["right"]) == 10
+
+
 @pytest.mark.slow
 def test_batch_size_and_devices_change_nothing(network, tmp_path):
     made = []

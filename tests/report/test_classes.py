@@ -1,7 +1,11 @@
 """The classes of clean images on the page: accuracies, confusions and confident mistakes."""
 
+import base64
+import io
+
 import numpy as np
 import vl_convert
+from PIL import Image
 
 from tests.results import built
 from vone_jax import results
@@ -15,9 +19,19 @@ def measured(directory, label, predicted, confidence, class_names=("a", "b", "c"
     scores[:, -1, 2] = confidence
     right = np.repeat((label == predicted)[:, None], 4, axis=1)
     arrays = {"predicted": predicted, "scores": scores, "label": label}
+    wrong = results.confident_mistakes(arrays)
+    # The image of an index is as bright as the index.
+    images = np.broadcast_to(wrong[:, None, None, None] / 255, (len(wrong), 4, 4, 1))
+    arrays |= {"kept": wrong, "original": images}
     made = built.accuracy(built.CLEAN, right, arrays=arrays)
     made.provenance["class_names"] = list(class_names)
     return results.load([built.write(directory, [made])])
+
+
+def brightness(uri):
+    """The value of a grey picture in a data URI."""
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.unique(np.asarray(picture)).item()
 
 
 def test_accuracies_confusions_and_mistakes_are_those_of_the_decisions(tmp_path):
@@ -33,6 +47,7 @@ def test_accuracies_confusions_and_mistakes_are_those_of_the_decisions(tmp_path)
     ]
     told = [(each["index"], each["true"], each["confidence"]) for each in found["mistakes"]]
     assert told == [(3, "a", 0.95), (2, "a", 0.7), (5, "b", 0.5)]
+    assert [brightness(each["uri"]) for each in found["mistakes"]] == [3, 2, 5]
     spec = found["chart"].to_dict()
     (cells,) = spec["datasets"].values()
     assert sum(row["images"] for row in cells) == 8

@@ -445,6 +445,15 @@ class Evaluation:
                     part["label"] = self.classes[part["label"]].astype(part["label"].dtype)
                 yield fill(meshes.shard_batch(self.mesh, part))
 
+    def prepared(self, condition: Condition, places: np.ndarray) -> np.ndarray:
+        """Some images of a condition by their places (n, H, W, C), on this process alone."""
+        network, examples = self.network, self.examples_of(condition).pick(places)
+        prepared = data.Prepared(examples, network.image_size, network.preprocessing)
+        images = np.zeros((len(places), *network.image_shape), np.uint8)
+        for number in range(len(places)):
+            images[number] = prepared[number]["image"]
+        return images.astype(np.float32) / 255
+
     @functools.cached_property
     def _between_batches(self) -> dict[Condition, Any]:
         """What conditions compute for their first batch and keep for the others."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Condition, Judged, single_draws
+from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, single_draws
 from vone_jax.evaluation.evaluation import Evaluation, decisive
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology import recording
@@ -347,8 +347,13 @@ def _joined(chunks: list[Arrays], evaluation: Evaluation, condition: Condition) 
     shown: Arrays = {}
     if "kept" in whole:
         order = np.argsort(whole["kept"], kind="stable")
-        shown = {name: whole[name][order] for name in _SHOWN}
-    return {name: each[rows] for name, each in whole.items() if name not in shown} | shown
+        shown = {name: whole[name][order] for name in _SHOWN if name in whole}
+    arrays = {name: each[rows] for name, each in whole.items() if name not in shown}
+    if isinstance(condition, Clean):
+        places = results.confident_mistakes(arrays)
+        original = evaluation.prepared(condition, places)
+        shown = {"kept": arrays["index"][places], "original": original}
+    return arrays | shown
 
 
 def _shown(condition: Condition, indices: np.ndarray) -> np.ndarray:

@@ -7,14 +7,13 @@ import numpy as np
 
 from vone_jax import results
 from vone_jax.report.charts import chart_of
+from vone_jax.report.images import photograph
 from vone_jax.report.tables import is_main
-from vone_jax.results import Result, Runs
+from vone_jax.results import Result, Runs, statistics
 
 # A table of more classes would be unreadable, so the confusions that are most frequent are listed.
 _MOST_CLASSES = 30
-_MISTAKES, _CONFUSIONS = 10, 10
-# The column of the confidence in ``scores``, see ``vone_jax.diagnostics``.
-_CONFIDENCE = 2
+_CONFUSIONS = 10
 
 
 def classes(runs: Runs) -> list[dict[str, Any]]:
@@ -23,15 +22,16 @@ def classes(runs: Runs) -> list[dict[str, Any]]:
     for run in runs:
         for result in run.of("clean"):
             arrays = result.arrays
-            measured = {"label", "predicted", "right", "scores", "index"} <= set(arrays)
+            measured = {"label", "predicted", "right", "scores", "kept"} <= set(arrays)
             if measured and is_main(result.row) and len(np.unique(arrays["label"])) > 1:
                 found.append({"run": run, "result": result, **_of(result)})
     return found
 
 
 def _of(result: Result) -> dict[str, Any]:
-    arrays = {n: np.asarray(result.arrays[n]) for n in ("label", "predicted", "right", "index")}
-    label, predicted, right, index = arrays.values()
+    arrays = dict(result.arrays)
+    label, predicted, right, index = (arrays[n] for n in ("label", "predicted", "right", "index"))
+    images = dict(zip(arrays["kept"].tolist(), arrays["original"], strict=True))
     name = result.class_name
     known = np.unique(label)
     pairs, counts = np.unique(np.stack([label, predicted]), axis=1, return_counts=True)
@@ -40,9 +40,7 @@ def _of(result: Result) -> dict[str, Any]:
         for (true, taken), count in zip(pairs.T.tolist(), counts, strict=True)
     ]
     order = [name(number) for number in np.union1d(known, predicted).tolist()]
-    confidence = np.asarray(result.arrays["scores"])[:, -1, _CONFIDENCE]
-    wrong = np.flatnonzero(predicted != label)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    confidence = arrays["scores"][:, -1, statistics.CONFIDENCE]
     confused = [row for row in rows if row["true"] != row["predicted"]]
     return {
         "accuracies": sorted(
@@ -53,8 +51,9 @@ def _of(result: Result) -> dict[str, Any]:
         "confusions": sorted(confused, key=lambda row: -row["images"])[:_CONFUSIONS],
         "mistakes": [
             {"index": int(index[i]), "true": name(int(label[i])),
-             "predicted": name(int(predicted[i])), "confidence": float(confidence[i])}
-            for i in wrong
+             "predicted": name(int(predicted[i])), "confidence": float(confidence[i]),
+             "uri": photograph(images[int(index[i])])}
+            for i in results.confident_mistakes(arrays)
         ],
     }  # fmt: skip
 

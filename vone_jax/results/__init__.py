@@ -27,6 +27,7 @@ from vone_jax.results.runs import Run, Runs, load
 from vone_jax.results.statistics import (
     Interval,
     accuracy,
+    confident_mistakes,
     difference,
     paired_difference,
 )

@@ -1,4 +1,4 @@
-"""95 % intervals of accuracies, of means over conditions, and of differences.
+"""95 % intervals of accuracies, of means over conditions, and of differences; mistakes.
 
 The intervals cover the choice of images: they show what another sample of images would change, not
 what another training seed would. There is one rule for each number, see ``accuracy``.
@@ -6,7 +6,7 @@ what another training seed would. There is one rule for each number, see ``accur
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from vone_jax.results.result import Result
 
 # The 97.5 % quantile of the normal distribution: intervals cover 95 %.
 QUANTILE = 1.959963984540054
+# The column of the confidence in the array ``scores``, see ``vone_jax.diagnostics``.
+CONFIDENCE = 2
+# The largest number of mistakes that a result keeps and the page shows.
+_MISTAKES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,18 @@ def accuracy(right: np.ndarray) -> Interval:
     if np.all((shares == 0) | (shares == 1)):
         return wilson(float(shares.sum()), len(shares))
     return _of_mean(shares, 0.0)
+
+
+def confident_mistakes(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rows of the ten most confident mistakes on judged images, the most confident first.
+
+    Args:
+      arrays: those of a result, with ``label``, ``predicted`` and ``scores``. The confidence is
+        that of the probabilities averaged over most draws.
+    """
+    wrong = np.flatnonzero(arrays["predicted"] != arrays["label"])
+    confidence = arrays["scores"][wrong, -1, CONFIDENCE]
+    return wrong[np.argsort(-confidence, kind="stable")][:_MISTAKES]
 
 
 def wilson(correct: float, seen: int) -> Interval:
