@@ -155,9 +155,9 @@ def linear_classes(
     for weights of any kind: the pixels cannot lower all margins u_y - u_j at once. Here each pixel
     belongs to one class alone, pixel i to class i mod M. Then P rises with the pixels of y along
     w_y, and falls with all others along their w_j. In L-infinity pixels do not compete, so one
-    perturbation is the worst for every margin, and the answer is **exact**.
+    perturbation is the worst for every margin, and the answer is exact.
 
-    In L2 and L1 the classes compete for the radius. Only **bounds** are returned:
+    In L2 and L1 the classes compete for the radius. Only bounds are returned:
 
     - above, the probabilities of images within the radius: those that lower one margin most, and
       that which lowers their sum most;

@@ -23,7 +23,7 @@ _CONTRAST = 0.03
 
 
 def v1_templates(examples: int = 20, seed: int = 0) -> Problem:
-    """Return a Bayes decoder of two templates behind V1. **Bounds** in all norms, nothing exact.
+    """Return a Bayes decoder of two templates behind V1. Bounds in all norms, nothing exact.
 
     V1 with stabilised noise responds with u = scale r(x) + level, and the decoder sees
     s = sqrt(u) + z / 2 of all cells, see ``certification.observer``. Let m0 and m1 be the sqrt(u)
