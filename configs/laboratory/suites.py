@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from configs.laboratory.discriminability import OBSERVER
 from vone_jax.attacks import APGD, PGD, Strongest
-from vone_jax.evaluation.certified import Certified
+from vone_jax.evaluation.certified import Certified, Sandwich
 from vone_jax.evaluation.conditions import Attacked, Condition
 from vone_jax.evaluation.discriminable import Discriminable
 from vone_jax.evaluation.evaluation import Evaluation
@@ -47,22 +47,29 @@ def strongest(evaluation: Evaluation) -> list[Condition]:
 
     PGD makes 20 steps from a random point, APGD 50. Gradients are averaged over 5 noise draws.
     """
-    draws = min(evaluation.attack_draws, 5)
-    made: list[Condition] = []
-    for eps in (4 / 255, 8 / 255, 16 / 255, 0.1):
-        pgd = PGD("linf", eps, steps=20, random_start=True, eot_samples=draws)
-        apgd = APGD("linf", eps, steps=50, eot_samples=draws)
-        both = [
+    return [
+        Attacked(_strongest("linf", eps, min(evaluation.attack_draws, 5)))
+        for eps in (4 / 255, 8 / 255, 16 / 255, 0.1)
+    ]
+
+
+def _strongest(norm: str, eps: float, draws: int) -> Strongest:
+    pgd = PGD(norm, eps, steps=20, random_start=True, eot_samples=draws)
+    apgd = APGD(norm, eps, steps=50, eot_samples=draws)
+    return Strongest(
+        tuple(
             replace(each, loss=loss) for each in (pgd, apgd) for loss in ("cross_entropy", "margin")
-        ]
-        made.append(Attacked(Strongest(tuple(both))))
-    return made
+        )
+    )
 
 
 # The attack of the reference numbers of adversarial training.
 reference = [Attacked(PGD("linf", 0.1, steps=50, step_size=0.01, random_start=True, restarts=5))]
 
 certified = [_PROOF]
+
+# The suite sandwich with fewer votes and shorter attacks, those of ``strongest``.
+sandwich = [Sandwich(tuple(_strongest("l2", eps, 5) for eps in (0.05, 0.15, 0.5)), draws=1000)]
 
 
 def _pixels(deviation: float) -> list[Condition]:

@@ -173,8 +173,50 @@ def test_a_sandwich_closes_where_the_certificate_is_tight(monkeypatch):
     # What neither the proof nor the attack decides is the distance.
     open_ = condition.numbers(arrays | {"radius": np.array([0.0, 2.0, 2.0]) * first})
     assert at_radii(open_, "distance")[0] == pytest.approx(1 / 3)
-    broken = condition.numbers(arrays | {"radius": 2 * beyond * np.ones(3)})
-    assert len(broken.warnings) == 1 and "3 of 3" in broken.warnings[0]
+
+
+def test_a_sandwich_attacks_only_images_that_are_still_open(vonenet, monkeypatch):
+    """Right, not certified at the radius, and not broken at a smaller one."""
+    n = 7
+    images, labels = jax.random.uniform(jax.random.key(5), (n, 8, 8, 1)), jnp.zeros(n, jnp.int32)
+    found = certification.Certificates(
+        certification.from_model(vonenet.model, vonenet.variables),
+        np.array([1, 0, 0, 0, 0, 0, 0]), np.full(n, 90), 100,
+        np.array([0.9, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9]),
+        np.array([5.0, 0.0, 0.3, 0.15, 0.1, 0.1, 0.1]), np.zeros(n), np.ones(n),
+    )  # fmt: skip
+    monkeypatch.setattr(certification, "certify", lambda *args, **fields: found)
+    attacked = {0.1: set(), 0.2: set()}
+
+    def judged(batch, place, attack):
+        equal = np.asarray(batch.images)[:, None] == np.asarray(images)
+        places = np.argmax(equal.all(axis=(2, 3, 4)), axis=1).tolist()
+        attacked[attack.eps] |= set(places)
+        return batch.images, np.array(places)[:, None] != 5
+
+    monkeypatch.setattr("vone_jax.evaluation.certified._judged_under", judged)
+    # In any order of the radii.
+    condition = evaluation.Sandwich((APGD("l2", 0.2, **WEAK), APGD("l2", 0.1, **WEAK)))
+    _, arrays = measured(condition, vonenet, images, labels)
+    # A radius is exclusive, so images with the radius 0.1 are not certified at 0.1.
+    assert attacked == {0.1: {4, 5, 6}, 0.2: {3, 4, 6}}
+    expected = np.array([False, False, True, True, True, False, True])
+    np.testing.assert_array_equal(arrays["right under attack"], np.stack([expected] * 2, axis=1))
+
+
+def test_a_sandwich_takes_gain_control_with_its_own_bound():
+    model, variables = network(v1.GaussianNoise(1.0))
+    model = model.clone(v1=dataclasses.replace(model.v1, normalization=v1.GainControl(0.5)))
+    gained = Network.of_model("toy", model, variables)
+    images, labels = jax.random.uniform(jax.random.key(5), (2, 8, 8, 1)), jnp.zeros(2, jnp.int32)
+    classifier = certification.from_model(model, variables)
+    keys = prng.stream(prng.example_keys(KEY, 2), "judge")
+    expected = certification.certify(keys, classifier, images, 20, 200, progress=False)
+    attack = APGD("l2", 0.1, **WEAK)
+    condition = evaluation.Sandwich((attack,), draws=200, choose=20)
+    condition.check(gained)
+    _, arrays = measured(condition, gained, images, labels)
+    np.testing.assert_array_equal(arrays["radius"], expected.l2)
 
 
 def test_the_suite_of_the_sandwich_has_the_strongest_attack_at_each_radius(vonenet):

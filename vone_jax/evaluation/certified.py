@@ -17,6 +17,11 @@ from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.evaluation.conditions import Condition, Numbers, check_attacks, number
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
+from vone_jax.v1 import VOneBlockConfig
+
+# Images that are attacked at once by ``Sandwich``. Their number differs between radii and batches,
+# and each other number of images would compile all attacks again.
+_OPEN_AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +49,6 @@ class Certified(Condition):
     """
 
     long: ClassVar[bool] = True
-    # Whether the sensitivity is that near the image at hand.
-    local: ClassVar[bool] = False
 
     radii: tuple[float, ...]
     norm: Literal["l2", "linf"] = "l2"
@@ -94,7 +97,9 @@ class Certified(Condition):
         else:
             classifier = certification.smooth_pixels(batch.logits_fn, self.pixel_noise)
             noisy = classifier.back_end
-        return _measured(self, batch, classifier, noisy)
+        arrays = _certificates(self, batch, classifier)
+        stands = [right for _, right in judged_under(_voting(self, batch, noisy), self.attacks)]
+        return arrays | {"right under attack": np.concatenate(stands, axis=1)}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
@@ -122,8 +127,12 @@ class Sandwich(Condition):
     No perturbation of a radius can push the accuracy of the vote below the certified one, and the
     attack found images at which it is as low as the accuracy under attack. The distance of the two
     is the share of images about which neither says anything. The certificate is that of the image
-    at hand, see ``certification.local_sensitivity``; the images of the attack are judged with noise
-    of their own.
+    at hand, see ``certification.local_sensitivity`` and ``certification.gain``.
+
+    Only images that are still open are attacked: the vote on the clean image is right, the image is
+    not certified at the radius, and no attack of a smaller radius broke it. The rest is decided, so
+    the certificates are no more put to the test here; ``Certified`` attacks all images. The images
+    of the attack are judged with noise of their own.
 
     Attributes:
       strongest: the attacks, one for each radius, all in the norm "l2" or "linf".
@@ -134,7 +143,6 @@ class Sandwich(Condition):
     """
 
     long: ClassVar[bool] = True
-    local: ClassVar[bool] = True
 
     strongest: tuple[Attack, ...]
     draws: int = 10_000
@@ -168,12 +176,24 @@ class Sandwich(Condition):
 
     def make(self, batch: Batch) -> dict[str, jax.Array | np.ndarray]:
         classifier = certification.from_model(batch.network.model, batch.network.variables)
-        return _measured(self, batch, classifier, batch.logits_fn)
+        arrays = _certificates(self, batch, classifier, near=True)
+        voting, radius = _voting(self, batch, batch.logits_fn), arrays["radius"]
+        real = np.ones(len(radius), bool) if batch.mask is None else np.asarray(batch.mask)
+        resisting = arrays["right"][:, 0].copy()
+        stands = np.empty((len(radius), len(self.attacks)), bool)
+        for place in np.argsort([float(attack.eps) for attack in self.attacks]):
+            attack = self.attacks[place]
+            is_open = np.flatnonzero(real & resisting & (radius <= float(attack.eps)))
+            for rows in np.split(is_open, range(_OPEN_AT_ONCE, len(is_open), _OPEN_AT_ONCE)):
+                if len(rows):
+                    _, right = _judged_under(_rows(voting, rows), int(place), attack)
+                    resisting[rows] = right[: len(rows), 0]
+            stands[:, place] = resisting
+        return arrays | {"right under attack": stands}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
         measured = [number("accuracy of the vote", results.accuracy(right))]
-        warnings = []
         for attack, attacked in zip(self.attacks, arrays["right under attack"].T, strict=True):
             eps = float(attack.eps)
             certified = right[:, 0] & (radius > eps)
@@ -183,41 +203,56 @@ class Sandwich(Condition):
                 number("accuracy under attack", results.accuracy(attacked[:, None]), eps=eps),
                 number("distance", distance, eps=eps),
             ]
-            radius_label = names.eps_label(self.norm, eps)
-            warnings += contradictions(radius_label, self.alpha, certified, attacked)
-        return Numbers(measured, warnings=tuple(warnings))
+        return Numbers(measured)
 
 
-def _measured(
-    condition: Certified | Sandwich, batch: Batch, classifier: Any, noisy: LogitsFn
-) -> dict[str, jax.Array | np.ndarray]:
-    """The certificates of the images of a batch, and the votes on them under each attack.
-
-    ``noisy`` is the whole of ``classifier``, a function of images.
-    """
+def _certificates(
+    condition: Certified | Sandwich,
+    batch: Batch,
+    classifier: certification.NoisyClassifier,
+    near: bool = False,
+) -> dict[str, np.ndarray]:
+    """The certificates of the images of a batch, ``near`` each image if its bound can be."""
+    v1 = classifier.front_end
+    local = near and isinstance(v1, VOneBlockConfig) and v1.normalization is None
     found = certification.certify(
         batch.keys("judge"), classifier, batch.images, condition.choose, condition.draws,
-        condition.alpha, local=condition.local, progress=False,
+        condition.alpha, local=local, progress=False,
     )  # fmt: skip
-    vote = Protocol("fresh", 1, "vote", condition.choose)
-    own = dataclasses.replace(batch, protocol=vote, logits_fn=noisy)
-    stands = [right for _, right in judged_under(own, condition.attacks)]
     return {
         "right": found.certified(batch.labels, 0.0)[:, None],
         "predicted": found.prediction,
         "votes": found.votes,
         "lower bound": found.lower,
         "radius": getattr(found, condition.norm),
-        "right under attack": np.concatenate(stands, axis=1),
     }
+
+
+def _voting(condition: Certified | Sandwich, batch: Batch, logits_fn: LogitsFn) -> Batch:
+    """The batch with the vote over the noise of a classifier."""
+    vote = Protocol("fresh", 1, "vote", condition.choose)
+    return dataclasses.replace(batch, protocol=vote, logits_fn=logits_fn)
+
+
+def _rows(batch: Batch, rows: np.ndarray) -> Batch:
+    """At most ``_OPEN_AT_ONCE`` examples of a batch, and the first of them again to fill up."""
+    rows = np.concatenate([rows, np.repeat(rows[:1], _OPEN_AT_ONCE - len(rows))])
+    return dataclasses.replace(
+        batch, example_keys=batch.example_keys[rows], images=batch.images[rows],
+        labels=batch.labels[rows], index=None, mask=None,
+    )  # fmt: skip
 
 
 def judged_under(batch: Batch, attacks: Sequence[Attack]) -> Iterator[tuple[jax.Array, np.ndarray]]:
     """The images of each attack, and which decisions about them are right, with keys of its own."""
     for place, attack in enumerate(attacks):
-        own = dataclasses.replace(batch, example_keys=prng.fold(batch.example_keys, place))
-        images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
-        yield images, np.asarray(own.judge(images)["right"])
+        yield _judged_under(batch, place, attack)
+
+
+def _judged_under(batch: Batch, place: int, attack: Attack) -> tuple[jax.Array, np.ndarray]:
+    own = dataclasses.replace(batch, example_keys=prng.fold(batch.example_keys, place))
+    images = attack(own.keys("attack"), own.classifier(), own.images, own.labels)
+    return images, np.asarray(own.judge(images)["right"])
 
 
 def contradictions(

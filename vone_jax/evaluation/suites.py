@@ -282,7 +282,7 @@ SUITES = {
     ),
     "certified": Known(_certified, "certified radii, and APGD on the vote", "35,000"),
     "sandwich": Known(
-        _sandwich, "certified radii near each image, and the strongest attack", "55,000"
+        _sandwich, "certified radii near each image, the strongest attack above", "11,000 to 55,000"
     ),
     "corruptions": Known(
         corrupted((*corruptions.SETS["common"], *corruptions.SETS["extra"])),
