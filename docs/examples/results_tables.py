@@ -471,6 +471,7 @@ def gain_control() -> Rows:
 def d_prime() -> Rows:
     networks = {
         "base": "base-clean-0",
+        "base, noise on images": "base-noise-0",
         "VOneNet": "vone-clean-0",
         "VOneNet, noise of the observer": "vone-gaussian-0",
         "base, PGD": "base-pgd-0.1-0",
