@@ -31,11 +31,11 @@ def encode(value: Any, forms: Forms | None = None, path: str = "value") -> Any:
     Raises:
       TypeError: for a value without a JSON form; the message names its field.
     """
+    name = type(value).__name__
+    for cls in type(value).__mro__:
+        if forms and cls in forms:
+            return {TYPE: name, **forms[cls](value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        name = type(value).__name__
-        for cls in type(value).__mro__:
-            if forms and cls in forms:
-                return {TYPE: name, **forms[cls](value)}
         fields = [field.name for field in stored_fields(type(value))]
         items = {field: encode(getattr(value, field), forms, f"{name}.{field}") for field in fields}
         return {TYPE: name, **items}

@@ -527,6 +527,19 @@ def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path, 
     assert "program" not in plan.identity(ATTACKED)["condition"]
 
 
+def test_what_the_loss_of_an_attack_computes_is_part_of_the_identity(network, tmp_path):
+    def with_loss(sign):
+        def loss(logits, labels):
+            return sign * jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+        return evaluation.Attacked(dataclasses.replace(ATTACKED.attack, loss=loss))
+
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, with_loss(-1.0))
+    assert evaluation.evaluate(plan, with_loss(-1.0)).provenance == first.provenance
+    refused(plan, with_loss(1.0), "condition.program is")
+
+
 def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
     """Photographs of frost, and the weights and the V1 of a network that others are attacked by."""
     plan = tiny.tiny_evaluation(network, tmp_path)

@@ -8,6 +8,7 @@ makes numbers of all arrays, and ``row`` says what the numbers are of.
 import abc
 import dataclasses
 import math
+import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
@@ -47,6 +48,8 @@ from vone_jax.results import Interval
 _LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float}
 # Messages print the largest radius with six digits. A user who types that value is accepted.
 _ROUNDING = 1e-5
+
+_FUNCTIONS = {types.FunctionType: lambda function: {"name": function.__qualname__}}
 
 # A number with the columns that belong to it, a part of a row of ``vone_jax.results``.
 Number = dict[str, Any]
@@ -150,8 +153,12 @@ class Condition(abc.ABC):
         return 0
 
     def identity(self) -> dict[str, Any]:
-        """The condition as JSON values, with checksums of the files and arrays that it uses."""
-        return dataclass_json.encode(self)
+        """The condition as JSON values, with checksums of the files and arrays that it uses.
+
+        A function, such as the loss of an attack, has its name there. What it computes is in the
+        program of the condition, which an evaluation adds.
+        """
+        return dataclass_json.encode(self, _FUNCTIONS)
 
     @abc.abstractmethod
     def make(self, batch: Batch) -> dict[str, jax.Array]:

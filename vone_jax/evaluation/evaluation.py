@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import types
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from vone_jax import arguments, data, fingerprint, names, prng
 from vone_jax import mesh as meshes
 from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.data.sources import class_identifier
-from vone_jax.dataclass_json import encode
+from vone_jax.dataclass_json import encode, stored_fields
 from vone_jax.evaluation.conditions import Clean, Condition, surrogates
 from vone_jax.evaluation.examples import NO_IMAGES, match_classes
 from vone_jax.evaluation.judging import AttackNoise, Batch, Protocol, noise_label
@@ -512,25 +513,28 @@ def _place(name: str) -> str:
 
 
 def _is_of_user(value: Any) -> bool:
-    """Whether a record, or one of its fields, is of a class of a user."""
-    return any(not each.__module__.startswith("vone_jax.") for each in _classes(value))
+    """Whether a record is of a class of a user, or a field of it holds one, or a function."""
+    return any(not each.__module__.startswith("vone_jax.") for each in _code(value))
 
 
-def _classes(value: Any) -> Iterator[type]:
-    if isinstance(value, tuple):
+def _code(value: Any) -> Iterator[Any]:
+    """The classes and functions of a record and its fields, of those that are stored."""
+    if isinstance(value, types.FunctionType):
+        yield value
+    elif isinstance(value, tuple):
         for each in value:
-            yield from _classes(each)
+            yield from _code(each)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type | Network):
         yield type(value)
-        for field in dataclasses.fields(value):
-            yield from _classes(getattr(value, field.name))
+        for field in stored_fields(type(value)):
+            yield from _code(getattr(value, field.name))
 
 
 def _files_of_user(value: Any) -> str:
-    """A digest of the files of the classes of a user."""
+    """A digest of the files of the classes and functions of a user."""
     return "".join(
         f"{zlib.crc32(Path(path).read_bytes()):08x}"
-        for path in sorted({inspect.getfile(each) for each in _classes(value)})
+        for path in sorted({inspect.getfile(each) for each in _code(value)})
     )
 
 
