@@ -72,6 +72,17 @@ def test_a_network_without_noise_meets_a_noisy_one_under_any_decision_and_noise(
     assert not results.same_condition(off, PGD | {"noise": "frozen", "draws": 1})
 
 
+def test_noise_that_is_added_for_the_attack_sets_an_attack_on_a_quiet_network_apart():
+    """Such an attack stood in for the plain one where a network lacked the plain one."""
+    off = PGD | {"noise": "none"}
+    seen = {"attack_noise": "gaussian 1"}
+    for quiet in (PGD, off):
+        assert not results.same_condition(quiet | seen, PGD | {"draws": 10})
+        assert not results.same_condition(quiet | seen, off)
+        assert results.same_condition(quiet | seen, off | seen)
+    assert results.same_condition(PGD, off | seen)
+
+
 def test_what_is_no_condition_is_compared_all_the_same():
     """The number of draws, images and seeds: a comparison names them."""
     one = PGD | {"draws": 10, "attack_draws": 10, "examples": 100, "seed": 0, "network": "a"}

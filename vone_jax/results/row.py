@@ -15,7 +15,8 @@ A row has some of the ``COLUMNS``; a column that says nothing about the number i
 - ``noise``: noise of the judged network; absent if it is the network's own.
 - ``decision``: what a decision is made of, such as "vote:8"; absent for a single draw.
 - ``draws``: number of decisions about an image. A network that draws no noise is judged once: it
-  has no ``draws``, ``decision``, ``attack_draws`` or ``attack_noise``.
+  has no ``draws`` or ``decision``, and ``attack_draws`` and ``attack_noise`` only where noise was
+  added for the attack.
 - ``dataset``, ``split``, ``examples``, ``seed``: the images and their number, and the seed.
 - ``tag``: the user's word for this measurement.
 - ``number``: name of the number, such as "accuracy". A condition without numbers has one row, which
@@ -110,9 +111,10 @@ def condition_key(row: Row) -> Hashable:
 def same_condition(one: Row, other: Row) -> bool:
     """True if two numbers are of the same condition, so that their networks can be compared.
 
-    A network without noise is the same under any decision and any noise at the attack, and meets
-    a network with noise under each of them. If it draws none by nature and not because its noise
-    was switched off, it also meets networks whose noise was replaced.
+    A network without noise is the same under any decision, and meets a network with noise under
+    each of them. If it draws none by nature and not because its noise was switched off, it also
+    meets networks whose noise was replaced or, unless it was itself attacked under a noise,
+    replaced at the attack.
     """
     free = _free(one) | _free(other)
     same = (one.get(name) == other.get(name) for name in _CONDITION if name not in free)
@@ -123,4 +125,6 @@ def _free(row: Row) -> set[str]:
     """The columns that do not apply to the network of a row, since it draws no noise."""
     if row.get("draws") is not None:
         return set()
-    return {"decision", "attack_noise", *(["noise"] if row.get("noise") is None else [])}
+    if row.get("noise") is not None:
+        return {"decision"}
+    return {"decision", "noise", *(["attack_noise"] if row.get("attack_noise") is None else [])}
