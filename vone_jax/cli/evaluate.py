@@ -56,7 +56,7 @@ class Arguments:
     predict: Annotated[tuple[Path, ...], _shown("FILE ...")] = ()
     # folder:DIR, npz:FILE, tfds:NAME, or published corruptions (default: the images of a run).
     source: Annotated[str | None, _shown("SET")] = None
-    # Split (default: that a run was validated on, or val).
+    # Split (default: of a run, that of its validation; else validation, val, valid or test).
     split: Annotated[str | None, _shown("NAME")] = None
     # Number of images, every k-th (default: at most 5000).
     examples: Annotated[int | None, _shown("N")] = None
