@@ -553,14 +553,17 @@ def drawings() -> Rows:
         "hue turned by 60": "recoloured-hue-60",
         "hue turned by 180": "recoloured-hue-180",
         "red and blue exchanged": "recoloured-channels",
-        "nine corruptions, severity 3": "corruptions-quick",
-        "gaussian noise": "corruption-gaussian-noise-severity-3",
-        "defocus blur": "corruption-defocus-blur-severity-3",
-        "contrast": "corruption-contrast-severity-3",
-        "brightness": "corruption-brightness-severity-3",
-        "L-infinity 1/255": "attack-strongest-of-pgd-apgd-linf-0.003922",
-        "L-infinity 4/255": "attack-strongest-of-pgd-apgd-linf-0.01569",
-        "L-infinity 16/255": "attack-strongest-of-pgd-apgd-linf-0.06275",
+        "mean of the 15 corruptions": "corruptions-15",
+        **{f"corruptions: {category}": f"corruptions-{category}" for category in CATEGORIES},
+        **{each: f"corruptions-{each}" for each in ("contrast", "fog", "brightness")},
+        **{
+            f"L-infinity {eps}": f"attack-strongest-of-pgd-apgd-linf-{RADII[eps]}"
+            for eps in ATTACKS
+        },
+        **{
+            f"L2 {eps[1:] if eps < '1' else eps}": f"attack-strongest-of-pgd-apgd-l2-{eps}"
+            for eps in ("0.04286", "0.1714", "0.6857", "2.743")
+        },
     }
     rows = [["measure", "images", "base", "VOneNet", "difference"]]
     for name, result in measures.items():
