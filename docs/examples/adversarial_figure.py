@@ -42,10 +42,10 @@ def main() -> None:
     out = parser.parse_args().out
     frame = pd.read_csv(DOCS / "results" / "adversarial.csv").query("number == 'accuracy'")
     rows = 100 * frame.set_index(["result", "network"])[["value", "low", "high"]]
-    figure, panels = plt.subplots(1, len(RADII), figsize=(10, 3.8), sharey=True)
+    figure, panels = plt.subplots(1, len(RADII), figsize=(10, 4.8), sharey=True)
     for panel, (radius, eps) in zip(panels, RADII.items(), strict=True):
         attacked = rows.loc[f"attack-strongest-of-pgd-apgd-linf-{eps}"]
-        clean = rows.loc["validation", "value"]
+        clean = rows.loc["clean", "value"]
         for network, training in itertools.product(NETWORKS, TRAININGS):
             label = re.compile(rf"{re.escape(f'{network}-{training}')}-\d")
             seeds = [each for each in attacked.index if label.fullmatch(each)]
@@ -65,7 +65,7 @@ def main() -> None:
                 panel.plot(*points, marker, color=colour, markersize=3)
         panel.set(title=f"L-infinity {radius}", xlabel="clean accuracy (%)")
     panels[0].set(ylabel="accuracy under the strongest attack (%)", ylim=(0, 100))
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.tight_layout(rect=(0, 0.19, 1, 1))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(out, dpi=150)

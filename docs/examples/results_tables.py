@@ -488,33 +488,99 @@ def d_prime() -> Rows:
     return rows
 
 
+# Networks and trainings of the sweep laboratory/adversarial, as in its labels.
+ADVERSARIAL_NETWORKS = {"base": "base", "V1 without noise": "vone-quiet", "VOneNet": "vone"}
+ADVERSARIAL_TRAININGS = {
+    "clean images": "clean",
+    "Gaussian noise": "noise",
+    "Fast, 0.1": "fast-0.1",
+    "PGD, 0.1": "pgd-0.1",
+    "TRADES, 0.1": "trades-0.1",
+    "TRADES with AWP, 0.1": "trades-awp-0.1",
+    "PGD, 8/255": "pgd-8of255",
+    "TRADES, 8/255": "trades-8of255",
+}
+TRUNKS = {"ResNet-18": "resnet18", "ViT": "vit", "ConvNeXt": "convnext"}
+TRUNK_NETWORKS = {"base": "base", "convolutional stem": "control", "VOneNet": "vone"}
+TRUNK_MEASURES = ["clean", "4/255", "8/255", "16/255", "0.1", "mean of the 15"]
+
+
 def adversarial() -> Rows:
     networks = {
-        "base": "base-clean-0",
-        "VOneNet": "vone-clean-0",
-        "base, PGD": "base-pgd-0.1-0",
-        "VOneNet, PGD": "vone-pgd-0.1-0",
+        (way, name): f"adversarial/{network}-{training}-0"
+        for way, training in ADVERSARIAL_TRAININGS.items()
+        for name, network in ADVERSARIAL_NETWORKS.items()
     }
-    radii = ["4/255", "8/255", "16/255", "0.1"]
-    known = {key[0] for key in SETS["adversarial"] if key[1].startswith("corruption-")}
-    return [
-        ["network", "clean", *radii, "mean of the 15"],
-        *(
-            [name, percent(values(f"adversarial/{label}", "validation"))]
-            + [
-                with_interval(
-                    f"adversarial/{label}", f"attack-strongest-of-pgd-apgd-linf-{RADII[eps]}", 0
-                )
-                for eps in radii
-            ]
-            + [
-                percent(values(f"adversarial/{label}", "mean of the 15"))
-                if label in known
-                else "not run"
-            ]
-            for name, label in networks.items()
-        ),
-    ]
+    return [["training", "network", *TRUNK_MEASURES], *strongest(networks)]
+
+
+def adversarial_differences() -> Rows:
+    pairs = {
+        (way, f"{name} less base"): (
+            f"adversarial/{network}-{training}-0",
+            f"base-{training}-0",
+        )
+        for way, training in ADVERSARIAL_TRAININGS.items()
+        for name, network in ADVERSARIAL_NETWORKS.items()
+        if network != "base"
+    }
+    return [["training", "networks", *TRUNK_MEASURES], *points(pairs)]
+
+
+def trunks() -> Rows:
+    networks = {
+        (name, way): f"trunks/{trunk}-{network}-0"
+        for name, trunk in TRUNKS.items()
+        for way, network in TRUNK_NETWORKS.items()
+    }
+    return [["trunk", "network", *TRUNK_MEASURES], *strongest(networks)]
+
+
+def trunks_differences() -> Rows:
+    pairs = {
+        (name, f"{way} less base"): (f"trunks/{trunk}-{network}-0", f"{trunk}-base-0")
+        for name, trunk in TRUNKS.items()
+        for way, network in TRUNK_NETWORKS.items()
+        if network != "base"
+    }
+    return [["trunk", "networks", *TRUNK_MEASURES], *points(pairs)]
+
+
+def strongest(networks: Mapping[tuple[str, str], str]) -> Rows:
+    """A row for each network that was measured, under the strongest attack at each radius."""
+    rows = []
+    for names, network in networks.items():
+        group, label = network.split("/")
+        known = {result for each, result, _ in SETS[group] if each == label}
+        if "clean" not in known:
+            continue
+        attacks = [f"attack-strongest-of-pgd-apgd-linf-{RADII[e]}" for e in TRUNK_MEASURES[1:-1]]
+        mean = "not run"
+        if any(result.startswith("corruption-") for result in known):
+            mean = percent(values(network, "mean of the 15"))
+        cells = [with_interval(network, result, 0) for result in attacks]
+        rows.append([*names, percent(values(network, "clean")), *cells, mean])
+    return rows
+
+
+def points(pairs: Mapping[tuple[str, str], tuple[str, str]]) -> Rows:
+    """A row for each pair that was measured, with paired differences in points."""
+    rows = []
+    frame = FRAMES["differences"]
+    for names, (network, against) in pairs.items():
+        group, label = network.split("/")
+        of = (frame["set"] == group) & (frame["network"] == label) & (frame["against"] == against)
+        found = frame[of].set_index("number")
+        if found.empty:
+            continue
+        cells = [
+            "not run"
+            if measure not in found.index
+            else "{value:.1f} ({low:.1f} to {high:.1f})".format(**found.loc[measure].to_dict())
+            for measure in TRUNK_MEASURES
+        ]
+        rows.append([*names, *cells])
+    return rows
 
 
 def reference() -> Rows:
@@ -697,6 +763,9 @@ def tables() -> dict[str, Rows]:
             everything,
         ),
         "adversarial": adversarial(),
+        "adversarial, differences": adversarial_differences(),
+        "trunks": trunks(),
+        "trunks, differences": trunks_differences(),
         "reference": reference(),
         "similarity": accuracies(
             {
