@@ -99,7 +99,7 @@ class Certified(Condition):
             noisy = classifier.back_end
         arrays = _certificates(self, batch, classifier)
         stands = [right for _, right in judged_under(_voting(self, batch, noisy), self.attacks)]
-        return arrays | {"right under attack": np.concatenate(stands, axis=1)}
+        return {**arrays, "right under attack": np.concatenate(stands, axis=1)}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
@@ -189,7 +189,7 @@ class Sandwich(Condition):
                     _, right = _judged_under(_rows(voting, rows), int(place), attack)
                     resisting[rows] = right[: len(rows), 0]
             stands[:, place] = resisting
-        return arrays | {"right under attack": stands}
+        return {**arrays, "right under attack": stands}
 
     def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
         right, radius = arrays["right"], arrays["radius"]
