@@ -9,6 +9,7 @@ these two lines into a page and an entry into ``tables``, and run the command.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -488,98 +489,68 @@ def d_prime() -> Rows:
     return rows
 
 
-# Networks and trainings of the sweep laboratory/adversarial, as in its labels.
-ADVERSARIAL_NETWORKS = {"base": "base", "V1 without noise": "vone-quiet", "VOneNet": "vone"}
-ADVERSARIAL_TRAININGS = {
-    "clean images": "clean",
-    "Gaussian noise": "noise",
-    "Fast, 0.1": "fast-0.1",
-    "PGD, 0.1": "pgd-0.1",
-    "TRADES, 0.1": "trades-0.1",
-    "TRADES with AWP, 0.1": "trades-awp-0.1",
-    "PGD, 8/255": "pgd-8of255",
-    "TRADES, 8/255": "trades-8of255",
+class Comparison(NamedTuple):
+    """A sweep that asks what V1 changes: its set, what varies, and the networks of each variant."""
+
+    name: str
+    heading: str
+    variants: dict[str, str]
+    networks: dict[str, str]
+    # The label of a network in the set.
+    label: str
+
+
+ADVERSARIAL = Comparison(
+    "adversarial",
+    "training",
+    {
+        "clean images": "clean",
+        "Gaussian noise": "noise",
+        "Fast, 0.1": "fast-0.1",
+        "PGD, 0.1": "pgd-0.1",
+        "TRADES, 0.1": "trades-0.1",
+        "TRADES with AWP, 0.1": "trades-awp-0.1",
+        "PGD, 8/255": "pgd-8of255",
+        "TRADES, 8/255": "trades-8of255",
+    },
+    {"base": "base", "V1 without noise": "vone-quiet", "VOneNet": "vone"},
+    "{network}-{variant}-0",
+)
+TRUNKS = Comparison(
+    "trunks",
+    "trunk",
+    {"ResNet-18": "resnet18", "ViT": "vit", "ConvNeXt": "convnext"},
+    {"base": "base", "convolutional stem": "control", "VOneNet": "vone"},
+    "{variant}-{network}-0",
+)
+STRONGEST = {
+    eps: f"attack-strongest-of-pgd-apgd-linf-{RADII[eps]}"
+    for eps in ("4/255", "8/255", "16/255", "0.1")
 }
-TRUNKS = {"ResNet-18": "resnet18", "ViT": "vit", "ConvNeXt": "convnext"}
-TRUNK_NETWORKS = {"base": "base", "convolutional stem": "control", "VOneNet": "vone"}
-TRUNK_MEASURES = ["clean", "4/255", "8/255", "16/255", "0.1", "mean of the 15"]
 
 
-def adversarial() -> Rows:
-    networks = {
-        (way, name): f"adversarial/{network}-{training}-0"
-        for way, training in ADVERSARIAL_TRAININGS.items()
-        for name, network in ADVERSARIAL_NETWORKS.items()
-    }
-    return [["training", "network", *TRUNK_MEASURES], *strongest(networks)]
+def strongest(of: Comparison, less_base: bool = False) -> Rows:
+    """A row for each network that was measured, under the strongest attack at each radius.
 
-
-def adversarial_differences() -> Rows:
-    pairs = {
-        (way, f"{name} less base"): (
-            f"adversarial/{network}-{training}-0",
-            f"base-{training}-0",
-        )
-        for way, training in ADVERSARIAL_TRAININGS.items()
-        for name, network in ADVERSARIAL_NETWORKS.items()
-        if network != "base"
-    }
-    return [["training", "networks", *TRUNK_MEASURES], *points(pairs)]
-
-
-def trunks() -> Rows:
-    networks = {
-        (name, way): f"trunks/{trunk}-{network}-0"
-        for name, trunk in TRUNKS.items()
-        for way, network in TRUNK_NETWORKS.items()
-    }
-    return [["trunk", "network", *TRUNK_MEASURES], *strongest(networks)]
-
-
-def trunks_differences() -> Rows:
-    pairs = {
-        (name, f"{way} less base"): (f"trunks/{trunk}-{network}-0", f"{trunk}-base-0")
-        for name, trunk in TRUNKS.items()
-        for way, network in TRUNK_NETWORKS.items()
-        if network != "base"
-    }
-    return [["trunk", "networks", *TRUNK_MEASURES], *points(pairs)]
-
-
-def strongest(networks: Mapping[tuple[str, str], str]) -> Rows:
-    """A row for each network that was measured, under the strongest attack at each radius."""
-    rows = []
-    for names, network in networks.items():
-        group, label = network.split("/")
-        known = {result for each, result, _ in SETS[group] if each == label}
-        if "clean" not in known:
-            continue
-        attacks = [f"attack-strongest-of-pgd-apgd-linf-{RADII[e]}" for e in TRUNK_MEASURES[1:-1]]
-        mean = "not run"
-        if any(result.startswith("corruption-") for result in known):
-            mean = percent(values(network, "mean of the 15"))
-        cells = [with_interval(network, result, 0) for result in attacks]
-        rows.append([*names, percent(values(network, "clean")), *cells, mean])
-    return rows
-
-
-def points(pairs: Mapping[tuple[str, str], tuple[str, str]]) -> Rows:
-    """A row for each pair that was measured, with paired differences in points."""
-    rows = []
-    frame = FRAMES["differences"]
-    for names, (network, against) in pairs.items():
-        group, label = network.split("/")
-        of = (frame["set"] == group) & (frame["network"] == label) & (frame["against"] == against)
-        found = frame[of].set_index("number")
-        if found.empty:
-            continue
-        cells = [
-            "not run"
-            if measure not in found.index
-            else "{value:.1f} ({low:.1f} to {high:.1f})".format(**found.loc[measure].to_dict())
-            for measure in TRUNK_MEASURES
-        ]
-        rows.append([*names, *cells])
+    With ``less_base`` a row has the paired differences from the base network.
+    """
+    columns = ["clean", *STRONGEST, "mean of the 15"]
+    rows = [[of.heading, "network", *columns]]
+    measured = {network for network, result, _ in SETS[of.name] if result == "clean"}
+    corrupted = {network for network, result, _ in SETS[of.name] if result == "corruption-fog-1"}
+    for variant, stem in of.variants.items():
+        for network, prefix in of.networks.items():
+            label = of.label.format(network=prefix, variant=stem)
+            path = f"{of.name}/{label}"
+            if label not in measured or (less_base and network == "base"):
+                continue
+            if less_base:
+                cells = [paired(path, column) for column in columns]
+                rows.append([variant, f"{network} less base", *cells])
+                continue
+            cells = [with_interval(path, result, 0) for result in STRONGEST.values()]
+            mean = percent(values(path, "mean of the 15")) if label in corrupted else "not run"
+            rows.append([variant, network, percent(values(path, "clean")), *cells, mean])
     return rows
 
 
@@ -635,14 +606,18 @@ def drawings() -> Rows:
     for name, result in measures.items():
         images = SETS["drawings"]["base-0", result, "accuracy"].images
         both = (with_interval(f"drawings/{label}", result, 1) for label in ("base-0", "vone-0"))
-        rows.append([name, f"{images:.0f}", *both, paired("vone-0", result)])
+        rows.append([name, f"{images:.0f}", *both, paired("drawings/vone-0", result)])
     return rows
 
 
 def paired(network: str, number: str) -> str:
-    """A drawings network less its base network, in points with a 95 % interval."""
-    frame = FRAMES["differences"].query("set == 'drawings' and network == @network")
-    row = frame.set_index("number").loc[number]
+    """A network less its base network, in points with a 95 % interval; or "not run"."""
+    name, label = network.split("/")
+    frame = FRAMES["differences"]
+    found = frame[(frame["set"] == name) & (frame["network"] == label)].set_index("number")
+    if number not in found.index:
+        return "not run"
+    row = found.loc[number]
     return f"{row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
 
 
@@ -657,7 +632,8 @@ def drawings_styles() -> Rows:
         for things, result in measures.items():
             both = (with_interval(f"drawings/{of}{ending}", result, 1) for of in ("base", "vone"))
             changes = (result, f"style, {things}")
-            rows.append([style, things, *both, *(paired(f"vone{ending}", c) for c in changes)])
+            differences = (paired(f"drawings/vone{ending}", change) for change in changes)
+            rows.append([style, things, *both, *differences])
     return rows
 
 
@@ -762,10 +738,10 @@ def tables() -> dict[str, Rows]:
             },
             everything,
         ),
-        "adversarial": adversarial(),
-        "adversarial, differences": adversarial_differences(),
-        "trunks": trunks(),
-        "trunks, differences": trunks_differences(),
+        "adversarial": strongest(ADVERSARIAL),
+        "adversarial, differences": strongest(ADVERSARIAL, less_base=True),
+        "trunks": strongest(TRUNKS),
+        "trunks, differences": strongest(TRUNKS, less_base=True),
         "reference": reference(),
         "similarity": accuracies(
             {
