@@ -15,7 +15,7 @@ from tests.networks import random_variables
 from vone_jax import convert, models, v1
 from vone_jax.convert.state_dict import abstract_variables
 from vone_jax.models import layers
-from vone_jax.models.vit import resize_positions
+from vone_jax.models.vit import PatchStem, resize_positions
 
 TINY = {"num_classes": 5, "image_size": 16, "in_channels": 1, "patch_size": 4}
 VIT = {"name": "vit_ti16", **TINY, "width": 12, "depth": 2, "heads": 3}
@@ -293,6 +293,18 @@ def test_a_front_end_of_a_user_gives_the_positions():
     assert layers_of["stem"] == (8, 8, 6) and layers_of["patches"] == (8, 8, 8)
     with pytest.raises(ValueError, match="must be None with front_end"):
         models.create("vit_ti16", **fields, front_end=front_end, patch_size=4)
+
+
+@pytest.mark.parametrize("front_end", [models.ConvStem((4, 6), stride=2), PatchStem(6, 2)])
+def test_the_options_of_a_network_make_it_again(front_end):
+    """Also behind a front end of a user that is of a class of this project."""
+    given = {"num_classes": 3, "image_size": 16, "in_channels": 1, "width": 8, "depth": 2}
+    given |= {"front_end": front_end}
+    made = models.create("vit_ti16", **given, heads=4)
+    assert models.create("vit_ti16", **(given | models.trunk_options(made))) == made
+    for fields in (VIT, {**CONVNEXT, "attachment": "patches", "stem_width": 3}):
+        made = models.create(**fields)
+        assert models.create(**(fields | models.trunk_options(made))) == made
 
 
 # Stochastic depth.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import source_of
@@ -39,6 +40,15 @@ def test_a_resolved_experiment_builds_the_same_network_and_resolves_to_itself():
     filled = replace(given.model, num_classes=3, in_channels=1)
     assert resolved.build() == filled.build()
     assert resolve(resolved, source()) == resolved
+    assert training.from_json(training.to_json(resolved)) == resolved
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_stem_of_this_project_can_be_the_front_end_of_a_user(dtype):
+    """It has a type of numbers, as most modules of Flax do, which a run stores by its name."""
+    stem = models.ConvStem((4, 6), stride=2, dtype=dtype)
+    resolved = resolve(experiment("vit_ti16", width=8, depth=1, front_end=stem), source())
+    assert resolve(resolved, source()) == resolved and resolved.build().stem == stem
     assert training.from_json(training.to_json(resolved)) == resolved
 
 

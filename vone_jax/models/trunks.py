@@ -219,11 +219,12 @@ def trunk_options(model: Model) -> dict[str, Any]:
         options["heads"] = back_end.heads
     front = model.v1 if isinstance(model, VOneNet) else model.stem
     attachment = back_end.attachment
-    # A front end of a user has neither.
-    if isinstance(front, PatchStem | ConvNeXtStem):
+    if isinstance(front, PatchStem | ConvNeXtStem) and attachment is None:
         options["patch_size"] = front.stride
-    elif isinstance(front, VOneBlockConfig | ConvStem) and attachment is not None:
+    # That of a front end of a user is made for the front end, which may be a ``ConvStem`` too.
+    is_control = isinstance(front, ConvStem) and attachment is not None and not attachment.normed
+    if is_control or (isinstance(front, VOneBlockConfig) and attachment is not None):
         options |= {"patch_size": front.stride * attachment.ratio, "attachment": attachment.form}
-        if isinstance(front, ConvStem):
-            options["stem_width"] = front.features[0]
+    if is_control:
+        options["stem_width"] = front.features[0]
     return options

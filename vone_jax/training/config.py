@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from vone_jax import arguments, corruptions, data, dataclass_json, models
@@ -457,8 +458,15 @@ def _describe_front_end(module: nn.Module) -> dict[str, Any]:
     names = [
         field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")
     ]
-    fields = {name: dataclass_json.encode(getattr(module, name), path=name) for name in names}
+    fields = {name: _describe_field(getattr(module, name), name) for name in names}
     return {"module": cls.__module__, **fields}
+
+
+def _describe_field(value: Any, name: str) -> Any:
+    """A field of a front end in JSON. Most modules of Flax have one that is a type of numbers."""
+    if isinstance(value, np.dtype | type) and hasattr(value, "dtype"):
+        return {"dtype": jnp.dtype(value).name}
+    return dataclass_json.encode(value, path=name)
 
 
 _FORMS: dataclass_json.Forms = {
@@ -485,7 +493,13 @@ def _front_end_class(module: str, name: str) -> Any:
 def _read_front_end(content: dict[str, Any]) -> Any:
     fields = dict(content)
     cls = _front_end_class(fields.pop("module"), fields[dataclass_json.TYPE])
-    return dataclass_json.decode(cls, fields, "front_end")
+    dtypes = {
+        name: getattr(jnp, value["dtype"])
+        for name, value in fields.items()
+        if isinstance(value, dict) and value.keys() == {"dtype"}
+    }
+    others = {name: value for name, value in fields.items() if name not in dtypes}
+    return dataclass_json.decode(cls, others, "front_end").clone(**dtypes)
 
 
 def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = None) -> Experiment:
