@@ -190,11 +190,15 @@ def test_physiology_alone_makes_a_page(tmp_path):
         built.result({"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.9}},
                      details=built_runs.layer(0.9)),
         built.result({"condition": "explained variance", "layer": "v1"},
-                     {"explained variance": {"value": 0.25, "low": 0.125, "high": 0.5}}),
+                     {"explained variance": {"value": 0.25, "low": 0.125, "high": 0.5}},
+                     arrays={"correlations": np.array([[0.4, 0.8]]),
+                             "reliabilities": np.array([[0.9, 0.6]])}),
     ]  # fmt: skip
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
     assert "images" not in head_of(page)
     assert "v1 ResNet-18, 120 units 0.90" in section(page, "physiology")
+    assert section(page, "explained").endswith("ResNet-18, v1")
+    assert re.search(r'(?s)<section id="explained">.*"reliability":0.6.*</section>', page)
     assert table(page, "further") == {
         "explained variance, v1, explained variance": {"ResNet-18": [0.25]}
     }
@@ -213,6 +217,25 @@ def test_v1s_with_equal_kernels_and_other_responses_are_shown_apart(tmp_path):
         paths.append(built.write(tmp_path, made, name))
     page = report.write(paths, tmp_path / "page.html").read_text()
     assert re.findall(r"(a, c|[abc]): 8 cells", section(page, "v1")) == ["a, c", "b"]
+
+
+def test_corruptions_of_ones_own_are_drawn_by_the_category_that_they_say(tmp_path):
+    made = [
+        built.accuracy(built.corrupted(name, severity, **category), np.arange(100) < 40)
+        for name, category in (
+            ("fog", {}), ("hail", {"category": "weather"}), ("dust", {}),
+            ("shadow", {"category": "light"}),
+        )
+        for severity in (1, 3)
+    ]  # fmt: skip
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    shown = section(page, "corruptions")
+    titles = ("Weather", "Weather, not published", "Light", "Others")
+    assert re.findall(r"<h3>(.*?)</h3>", page) == [*titles]
+    assert "In no mean: dust." in shown and shown.count("In no mean") == 1
+    means = table(page, "corruptions")
+    assert means["mean over light (shadow), severities 1, 3"] == {"ResNet-18": [0.4]}
+    assert means["mean over weather (hail), severities 1, 3"] == {"ResNet-18": [0.4]}
 
 
 def test_a_calibration_that_is_not_defined_is_a_dash(tmp_path):

@@ -20,6 +20,15 @@ def corruptions(shares, severities=(3,), **fields):
     ]
 
 
+def corruptions_of(category, shares, severities=(3,)):
+    """Results of corruptions of one's own that say their category."""
+    return [
+        built.accuracy(built.corrupted(name, s, category=category), np.arange(100) < 100 * share)
+        for name, share in shares.items()
+        for s in severities
+    ]
+
+
 def means_of(*made):
     """Label -> value, of results of one network."""
     frame = results.means(built.runs_of(*made).to_frame())
@@ -61,6 +70,19 @@ def test_the_published_mean_has_its_name_alone():
 )  # fmt: skip
 def test_a_subset_is_named(made, expected):
     assert means_of(corruptions(made)) == pytest.approx(expected)
+
+
+def test_corruptions_of_ones_own_are_averaged_by_the_category_that_they_say():
+    published = {name: 0.5 for name in COMMON}
+    light = corruptions_of("light", {"shadow": 0.2, "bright_spot": 0.6}, (1, 3))
+    light += corruptions_of("light", {"shadow": 0.9}, (5,))
+    made = [*corruptions(published, FIVE), *light, *corruptions({"dust": 0.1})]
+    own = {"mean over light (shadow, bright spot), severities 1, 3": 0.4}
+    assert means_of(made) == pytest.approx(means_of(corruptions(published, FIVE)) | own)
+    # A category of a published name is no part of the published one, and one number has no mean.
+    weather = [*corruptions_of("weather", {"hail": 0.3}, (1, 2)), *corruptions_of("dust", {"a": 1})]
+    expected = {"mean over weather (hail), severities 1, 2": 0.3}
+    assert means_of(weather) == pytest.approx(expected)
 
 
 def test_a_mean_is_over_the_severities_that_all_corruptions_have():

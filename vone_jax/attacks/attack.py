@@ -88,6 +88,8 @@ class Attack(abc.ABC):
     estimator: Estimator = "mean_loss"
     targeted: bool = False
 
+    # The attack in tables and names of files. Default: the name of the class.
+    words: ClassVar[str] = ""
     # Whether the attack takes a misclassification in its noise draws for a success.
     decides_by_draws: ClassVar[bool] = False
 

@@ -387,7 +387,7 @@ def attack_words(attack: Attack) -> str:
         return attack_words(attack.attack)
     if isinstance(attack, AutoAttack) and attack.version != "standard":
         return f"AutoAttack {attack.version}"
-    return type(attack).__name__
+    return attack.words or type(attack).__name__
 
 
 def attack_row(attack: Attack) -> dict[str, Any]:

@@ -153,6 +153,11 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "humans": humans,
         "banks": _banks(runs),
         "physiology": _physiology(runs),
+        "explained": [
+            (run, result, layer_charts.explained(arrays["correlations"], arrays["reliabilities"]))
+            for run, result in _numbers(runs, "explained variance")
+            for arrays in [result.arrays]
+        ],
         "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],
         "further": tables.further(runs, _KNOWN),
         "numbers": runs.to_frame().to_dict("records"),
@@ -199,8 +204,13 @@ def _corruptions(runs: Runs) -> list[tuple[str, str, Any]]:
     groups["extra corruptions of ImageNet-C"] = names.EXTRA_CORRUPTIONS
     groups["ImageNet-C-bar"] = names.C_BAR_CORRUPTIONS
     known = {name for members in groups.values() for name in members}
-    measured = dict.fromkeys(r.row["corruption"] for _, r in _numbers(runs, "corruption"))
-    groups["others"] = [name for name in measured if name not in known]
+    measured = {r.row["corruption"]: r.row for _, r in _numbers(runs, "corruption")}
+    own = {name: row for name, row in measured.items() if name not in known}
+    for category in dict.fromkeys(row["category"] for row in own.values() if "category" in row):
+        group = f"{category}, not published" if category in groups else category
+        groups[group] = [name for name, row in own.items() if row.get("category") == category]
+        in_means.add(group)
+    groups["others"] = [name for name, row in own.items() if "category" not in row]
     found = []
     for group, members in groups.items():
         if (chart := charts.corruptions(runs, members)) is not None:

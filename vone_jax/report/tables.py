@@ -159,12 +159,12 @@ def accuracies(runs: Runs) -> list[Line]:
     decision, and those with a tag.
     """
     entries = [each for each in _measured(runs) if _is_accuracy(each.row)]
-    return sorted(_lines([*entries, *_means(runs, [""])]), key=_order)
+    return sorted(_lines([*entries, *_means(runs, of_all=True)]), key=_order)
 
 
 def categories(runs: Runs) -> list[Line]:
     """The lines of the means over categories of corruptions, and over these means."""
-    return sorted(_lines(_means(runs, [*names.CORRUPTION_CATEGORIES, "all"])), key=_order)
+    return sorted(_lines(_means(runs, of_all=False)), key=_order)
 
 
 def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
@@ -183,12 +183,12 @@ def _measured(runs: Runs) -> list[Cell]:
     ]
 
 
-def _means(runs: Runs, chosen: Sequence[str]) -> list[Cell]:
-    """Means over corruptions of some categories."""
+def _means(runs: Runs, of_all: bool) -> list[Cell]:
+    """Means over the common corruptions, or over categories of corruptions."""
     by_label = {(run.label, each.label): each for run in runs for each in run.results}
     found = []
     for mean in results.means(runs.to_frame()).to_dict("records"):
-        if mean["category"] not in chosen:
+        if (mean["category"] == "") != of_all:
             continue
         network, weights = mean["network"], mean["weights"]
         row = {name: mean[name] for name in results.COLUMNS if pd.notna(mean[name])}

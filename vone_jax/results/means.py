@@ -35,7 +35,9 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     corruptions, severity 3", at the severities that all of them have. So are the means of
     categories, such as "mean over weather". "mean over 4 categories" gives the three kinds of noise
     as much weight as the four corruptions of each other category. The extra corruptions are in no
-    mean. Where frost was not measured, its drawn texture takes its place.
+    mean. Where frost was not measured, its drawn texture takes its place. Corruptions of one's own
+    whose rows say a category have a mean that names them, such as "mean over light (shadow,
+    glare)", and are in no other.
 
     The ends of an interval are the means of those of the corruptions: it is right if the same
     images are hard in all of them, and too wide otherwise.
@@ -61,20 +63,66 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     ]
     accuracies = [row for row in records if row.get("number") == "accuracy" and "value" in row]
     groups: dict[tuple, _Group] = {}
+    own: dict[tuple[tuple, str], _Group] = {}
     for row in accuracies:
-        if row["condition"] == "corruption" and row["corruption"] in _AVERAGED:
-            group = groups.setdefault(tuple(map(row.get, _SHARED)), {})
+        if row["condition"] != "corruption":
+            continue
+        shared = tuple(map(row.get, _SHARED))
+        if row["corruption"] in _AVERAGED:
+            groups.setdefault(shared, {})[row["corruption"], int(row["severity"])] = row
+        elif {"category", "severity"} <= row.keys():
+            group = own.setdefault((shared, row["category"]), {})
             group[row["corruption"], int(row["severity"])] = row
     rows = []
     for shared, group in groups.items():
-        common = {n: each for n, each in zip(_SHARED, shared, strict=True) if each is not None}
+        common = _common(shared)
         same = (row for row in accuracies if row["condition"] == "clean")
         same = (r for r in same if all(r.get(name) == common.get(name) for name in _OF_CLEAN))
         clean = next((row["value"] for row in same), None)
         rows += [common | mean for mean in _of_group(group, clean)]
-    columns = ["label", *COLUMNS, "category", "over", "weights"]
+    rows += [
+        _common(shared) | _of_own(group, category)
+        for (shared, category), group in own.items()
+        if len(group) > 1
+    ]
+    columns = ["label", *COLUMNS, "over", "weights"]
     labelled = [row | {"label": label(row)} for row in rows]
     return pd.DataFrame(labelled).reindex(columns=columns)
+
+
+def _common(shared: tuple) -> dict[str, Any]:
+    """The columns that the corruptions of a mean share."""
+    return {n: each for n, each in zip(_SHARED, shared, strict=True) if each is not None}
+
+
+def _of_own(group: _Group, category: str) -> dict[str, Any]:
+    """The mean over corruptions of one's own, each of the same weight."""
+    members = list(dict.fromkeys(name for name, _ in group))
+    severities = sorted({s for _, s in group if all((name, s) in group for name in members)})
+    listed = ", ".join(members).replace("_", " ")
+    said = [f"mean over {category} ({listed})", _severities(severities)]
+    shares = dict.fromkeys(members, 1 / len(members))
+    return _mean(group, severities, said, category, shares)
+
+
+def _mean(
+    group: _Group,
+    severities: Sequence[int],
+    said: Sequence[str],
+    category: str,
+    shares: Mapping[str, float],
+) -> dict[str, Any]:
+    """A mean with a share for each corruption, which its severities have in equal parts."""
+    chosen = [at for at in group if at[0] in shares and (at[1] in severities or not severities)]
+    counts = Counter(name for name, _ in chosen)
+    weights = {at: shares[at[0]] / counts[at[0]] for at in sorted(chosen)}
+    return {
+        "condition": ", ".join(said),
+        "category": category,
+        "over": f"{', '.join(shares).replace('_', ' ')}; {_severities(severities)}",
+        "weights": {group[at]["label"]: weight for at, weight in weights.items()},
+        **{n: sum(w * group[at][n] for at, w in weights.items()) for n in _NUMBERS},
+    }
 
 
 def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
@@ -90,20 +138,10 @@ def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
     level = _severities(severities)
 
     def mean(words: str, category: str, shares: Mapping[str, float]) -> dict[str, Any]:
-        """A mean with a share for each corruption, which its severities have in equal parts."""
-        chosen = [at for at in group if at[0] in shares and (at[1] in severities or not severities)]
-        counts = Counter(name for name, _ in chosen)
-        weights = {at: shares[at[0]] / counts[at[0]] for at in sorted(chosen)}
         said = [words]
         said += [level] if severities != list(SEVERITIES) else []
         said += ["drawn frost"] if drawn and not photographs and "frost" in shares else []
-        return {
-            "condition": ", ".join(said),
-            "category": category,
-            "over": f"{', '.join(shares).replace('_', ' ')}; {level}",
-            "weights": {group[at]["label"]: weight for at, weight in weights.items()},
-            **{n: sum(w * group[at][n] for at, w in weights.items()) for n in _NUMBERS},
-        }
+        return _mean(group, severities, said, category, shares)
 
     for category, members in {"": COMMON_CORRUPTIONS, **CORRUPTION_CATEGORIES}.items():
         of = [name for name in measured if name in members]

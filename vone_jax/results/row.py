@@ -8,6 +8,8 @@ A row has some of the ``COLUMNS``; a column that says nothing about the number i
   certificate. A number for one radius of several has the radius in its own row.
 - ``corruption``, ``severity``, ``form``: the corruption, and the form of the images: absent for
   float images, "uint8" or "published".
+- ``category``: of a corruption of one's own, over which ``means`` averages; of a mean, that of its
+  corruptions.
 - ``layer``: the layer that was recorded.
 - ``attack``, ``steps``: the attack in words, such as "PGD" or "strongest of PGD, APGD".
 - ``attack_draws``: noise draws in each of its gradients.
@@ -34,9 +36,9 @@ from vone_jax import names
 Row = Mapping[str, Any]
 
 COLUMNS = (
-    "network", "condition", "norm", "eps", "corruption", "severity", "form", "layer", "attack",
-    "steps", "attack_draws", "attack_noise", "noise", "decision", "draws", "dataset", "split",
-    "examples", "seed", "tag", "number", "value", "low", "high",
+    "network", "condition", "norm", "eps", "corruption", "severity", "form", "category", "layer",
+    "attack", "steps", "attack_draws", "attack_noise", "noise", "decision", "draws", "dataset",
+    "split", "examples", "seed", "tag", "number", "value", "low", "high",
 )  # fmt: skip
 # Two numbers are of the same condition if these agree. Others, such as the number of images, may
 # differ between networks: a comparison names them.
