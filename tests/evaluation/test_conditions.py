@@ -199,11 +199,26 @@ def test_the_result_names_the_attack_that_won():
     condition = evaluation.Attacked(Strongest((weak, PGD("linf", 0.02, steps=2))))
     summary, arrays = measured(condition, network, images, labels)
     assert [each["images"] for each in summary.details["won"]] == [0, 4, 0]
-    assert summary.details["won"][1]["attack"] == repr(condition.attack.attacks[1])
+    told = [each["attack"] for each in summary.details["won"]]
+    assert told == [*condition.identity()["attack"]["attacks"], "the image itself"]
     assert set(arrays["winner"]) == {1}
     expected = {"attack": "strongest of PGD", "norm": "linf", "eps": 0.02, "attack_draws": 1}
     assert condition.row == {"condition": "attack", **expected}
     assert condition.label == "strongest of PGD L∞ 0.02"
+
+
+def test_attacks_with_equal_losses_of_a_user_are_named_alike():
+    def with_loss():
+        def margin(logits, labels):
+            return -jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+        return Strongest((PGD("linf", 0.02), PGD("linf", 0.02, loss=margin)))
+
+    arrays = {"right": np.ones((4, 2), bool), "loss": np.ones(4), "distance": np.full(4, 0.02)}
+    arrays["winner"] = np.array([0, 1, 1, 2])
+    first, second = (evaluation.Attacked(with_loss()).numbers(arrays) for _ in range(2))
+    assert first.details == second.details == json.loads(json.dumps(first.details))
+    assert [each["images"] for each in first.details["won"]] == [1, 2, 1]
 
 
 def test_the_strongest_is_no_minimum_of_noisy_estimates():

@@ -288,7 +288,9 @@ class Attacked(Judged):
         details: dict[str, Any] = {}
         if isinstance(self.attack, Strongest):
             won = Counter(arrays["winner"].tolist())
-            told = [*map(repr, self.attack.attacks), "the image itself"]
+            # As they stand in the identity: the ``repr`` of a function has its address.
+            told = [dataclass_json.encode(each, _FUNCTIONS) for each in self.attack.attacks]
+            told.append("the image itself")
             details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
         return Numbers(accuracy_numbers(arrays), details, tuple(warnings))
 
