@@ -175,6 +175,35 @@ def test_a_sandwich_closes_where_the_certificate_is_tight(monkeypatch):
     assert at_radii(open_, "distance")[0] == pytest.approx(1 / 3)
 
 
+def test_certificates_near_images_are_attacked_where_they_alone_prove(monkeypatch):
+    """On a half-space behind stabilised noise, between both radii: the proof holds."""
+    classifier = decoder(STABILISED, 2.0)
+    images, labels = uniform(), jnp.zeros(1, jnp.int32)
+    logits_fn = lambda keys, images: classifier.back_end(  # noqa: E731
+        keys, v1.noise_free_responses(classifier.front_end, images)
+    )
+    network = types.SimpleNamespace(logits_fn=logits_fn, model=None, variables=None)
+    monkeypatch.setattr(certification, "from_model", lambda model, variables: classifier)
+    plain, near = (
+        certification.certify(KEY, classifier, images, 200, 2000, local=local, progress=False).l2[0]
+        for local in (False, True)
+    )
+    condition = evaluation.Certified(((plain + near) / 2,), draws=2000, choose=200, **WEAK)
+    of_all, _ = measured(condition, network, images, labels)
+    condition = dataclasses.replace(condition, local=True)
+    of_each, arrays = measured(condition, network, images, labels)
+    assert at_radii(of_all, "certified accuracy") == [0.0]
+    assert at_radii(of_each, "certified accuracy") == [1.0]
+    assert at_radii(of_each, "accuracy under APGD") == [1.0] and not of_each.warnings
+    # A local bound that is wrong is noticed.
+    lost = np.zeros_like(arrays["right under attack"])
+    broken = condition.numbers(arrays | {"right under attack": lost})
+    assert len(broken.warnings) == 1 and "1 of 1" in broken.warnings[0]
+    assert condition.label == "certified near images L2"
+    with pytest.raises(ValueError, match="local is of V1's own noise"):
+        dataclasses.replace(condition, pixel_noise=0.25)
+
+
 def test_a_sandwich_attacks_only_images_that_are_still_open(vonenet, monkeypatch):
     """Right, not certified at the radius, and not broken at a smaller one."""
     n = 7

@@ -43,6 +43,7 @@ class Certified(Condition):
         attacked at this contrast.
       pixel_noise: None to certify V1 with its own noise; or the standard deviation of noise that is
         added to the pixels of any network, instead (Cohen et al. 2019).
+      local: certify V1 near each image, with the bound that ``Sandwich`` has.
 
     Raises:
       ValueError: if a field is out of range.
@@ -59,13 +60,17 @@ class Certified(Condition):
     eot_samples: int = 20
     contrast: Annotated[float, Range(0.0, 1.0, above=True)] = 1.0
     pixel_noise: Annotated[float | None, Range(above=True)] = None
+    local: bool = False
 
     def __post_init__(self):
         arguments.fields(self)
+        if self.local and self.pixel_noise is not None:
+            raise ValueError("local is of V1's own noise, and cannot be combined with pixel_noise")
 
     @property
     def row(self) -> dict[str, Any]:
-        row = {"condition": "certified", "norm": self.norm}
+        row = {"condition": "certified near images" if self.local else "certified"}
+        row["norm"] = self.norm
         if self.contrast != 1:
             row["corruption"] = f"contrast {self.contrast:g}"
         if self.pixel_noise is not None:
@@ -97,7 +102,7 @@ class Certified(Condition):
         else:
             classifier = certification.smooth_pixels(batch.logits_fn, self.pixel_noise)
             noisy = classifier.back_end
-        arrays = _certificates(self, batch, classifier)
+        arrays = _certificates(self, batch, classifier, self.local)
         stands = [right for _, right in judged_under(_voting(self, batch, noisy), self.attacks)]
         return {**arrays, "right under attack": np.concatenate(stands, axis=1)}
 
@@ -131,8 +136,8 @@ class Sandwich(Condition):
 
     Only images that are still open are attacked: the vote on the clean image is right, the image is
     not certified at the radius, and no attack of a smaller radius broke it. The rest is decided, so
-    the certificates are no more put to the test here; ``Certified`` attacks all images. The images
-    of the attack are judged with noise of their own.
+    the certificates are no more put to the test here; ``Certified(local=True)`` has the same ones
+    and attacks all images. The images of the attack are judged with noise of their own.
 
     Attributes:
       strongest: the attacks, one for each radius, all in the norm "l2" or "linf".
@@ -210,7 +215,7 @@ def _certificates(
     condition: Certified | Sandwich,
     batch: Batch,
     classifier: certification.NoisyClassifier,
-    near: bool = False,
+    near: bool,
 ) -> dict[str, np.ndarray]:
     """The certificates of the images of a batch, ``near`` each image if its bound can be."""
     v1 = classifier.front_end
