@@ -269,7 +269,7 @@ class Experiment:
     freeze: tuple[str, ...] = ()
     # Perturbation of the training images: PGD, Fast, TRADES, MART or Free on the current network
     # (adversarial training), Gaussian noise or PRIME. During the attack, batch norm uses its
-    # running values, but in Free.
+    # running values, but in Fast and Free.
     perturbation: Perturbation = None
     # Adversarial perturbation of the weights, beside that of the images.
     weight_perturbation: AWP | None = None

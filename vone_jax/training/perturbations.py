@@ -1,6 +1,6 @@
 """Perturbations of the training images on the device, and AWP, that of the weights.
 
-All randomness comes from keys, so an image's change depends on the key and on the index of the
+All randomness comes from keys, so what an image draws depends on the key and on the index of the
 image in the data set. It does not depend on the image's place in the batch.
 
 References:
@@ -58,8 +58,9 @@ class GaussianImageNoise:
 class Fast:
     """One step along the sign of the gradient from a random start (Wong et al. 2020).
 
-    The start is uniform in the L-infinity ball, and the step 1.25 times its radius. The authors
-    attack a network in training mode. Here batch norm uses its running values.
+    The start is uniform in the L-infinity ball, and the step 1.25 times its radius. The network is
+    in training mode, as in the authors' code: batch norm uses the statistics of the images at the
+    start, which here do not enter the running values. So an image's change depends on its batch.
     """
 
     # Radius in pixel units, in L-infinity.

@@ -30,7 +30,7 @@ from vone_jax.training.optimizer import (
     make_optimizer,
 )
 from vone_jax.training.parts import merge, rate_factors, split, training_apply
-from vone_jax.training.perturbations import Free, PairedPerturbation
+from vone_jax.training.perturbations import Fast, Free, PairedPerturbation
 
 # The streams of keys of a step, beside those of the changes of a batch.
 _STREAMS = ("train noise", "dropout", "perturbation", "similarity")
@@ -218,11 +218,12 @@ def make_train_step(
     """Return the training step, which is compiled once per batch shape.
 
     The changes of ``objectives.changes`` come first, the perturbation last. The perturbation uses
-    the labels and the current network in evaluation mode. That of ``Free`` has the gradient of the
-    step itself, and a step is one replay of a batch. If a batch has several parts, the
-    gradient is the mean over the parts. Batch norm uses the statistics of one part at a time and
-    updates its running values after each. The dropout of a row depends on its place in its part. So
-    only networks without batch norm and dropout give the same result for any number of parts.
+    the labels and the current network, in training mode for ``Fast``, else in evaluation mode. That
+    of ``Free`` has the gradient of the step itself, and a step is one replay of a batch. If a batch
+    has several parts, the gradient is the mean over the parts. Batch norm uses the statistics of
+    one part at a time and updates its running values after each. The dropout of a row depends on
+    its place in its part. So only networks without batch norm and dropout give the same result for
+    any number of parts.
 
     The gradient of the similarity regularisation is added, with ``targets`` of ``make_targets``.
     The loss in the metrics does not include this term. The ``teacher`` of the distillation gets
@@ -238,6 +239,7 @@ def make_train_step(
     base_rate = learning_rate(optimizer, steps_per_epoch, total_steps)
     loss_fn = make_loss(model, experiment)
     loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
+    apply = training_apply(model, freeze)
     awp, perturbation = experiment.weight_perturbation, experiment.perturbation
     similarity_fn = None
     if experiment.similarity is not None:
@@ -251,9 +253,20 @@ def make_train_step(
         if perturbation is not None:
             variables = variables_of(params, batch_stats)
             attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
+            dropout_key = prng.stream(keys["dropout"], "attacked")
 
             def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
-                return model.apply(variables, images, train=False, noise_key=keys)
+                if not isinstance(perturbation, Fast):
+                    return model.apply(variables, images, train=False, noise_key=keys)
+                logits, _ = apply(
+                    variables,
+                    images,
+                    train=True,
+                    noise_key=keys,
+                    rngs={"dropout": dropout_key},
+                    mutable=["batch_stats"],
+                )
+                return logits
 
             batch = objectives.perturb(perturbation, attack_keys, logits_fn, batch)
         trained, frozen = split(params, freeze)
