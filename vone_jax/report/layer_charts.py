@@ -146,6 +146,8 @@ def tuning(
 def receptive_fields(arrays: Mapping[str, np.ndarray], units: Sequence[int] = ()) -> alt.FacetChart:
     """Receptive-field maps of units: the response to a small grating at each position.
 
+    Positions are relative to fixation.
+
     Args:
       arrays: the arrays of a scored layer, see ``neurophysiology.Scores.arrays``.
       units: positions of units. Default: those of ``tuning``.
@@ -163,8 +165,8 @@ def receptive_fields(arrays: Mapping[str, np.ndarray], units: Sequence[int] = ()
         chart_of(rows)
         .mark_rect()
         .encode(
-            x=alt.X("x:O", title="degrees right of fixation", axis=ticks),
-            y=alt.Y("y:O", title="degrees below fixation", axis=ticks),
+            x=alt.X("x:O", title="right, degrees", axis=ticks),
+            y=alt.Y("y:O", title="down, degrees", axis=ticks),
             color=alt.Color("response:Q", scale=alt.Scale(scheme="greys"), legend=None),
             tooltip=["unit:N", "x:Q", "y:Q", "response:Q"],
         )
