@@ -1,6 +1,7 @@
 """Networks of PyTorch with random weights give the same activations after conversion."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from tests.convert.conftest import equal
 from tests.convert.torch_writer import Stored, archive, tensor
 from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import read_checkpoint
+from vone_jax.models.vit import resize_positions
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: convert)")
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
@@ -81,11 +83,16 @@ def trunk(name):
     """A small transformer or ConvNeXt of a library, its image size, and its normalisation."""
     if name.startswith("timm"):
         timm = pytest.importorskip("timm", reason="timm is not installed")
-        if name == "timm-vit":
+        if name.startswith("timm-vit"):
             make, normalisation = timm.models.vision_transformer.VisionTransformer, (0.5, 0.5)
-            fields = {"patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
-            return make(img_size=48, num_classes=7, **fields), 48, normalisation
+            size, fields = 48, {"patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
+            if name == "timm-vit-odd":
+                size, fields = 35, {"patch_size": 5, "embed_dim": 96, "depth": 3, "num_heads": 2}
+            return make(img_size=size, num_classes=7, **fields), size, normalisation
         make = timm.models.convnext.ConvNeXt
+        if name == "timm-convnext-odd":
+            fields = {"depths": (2, 1, 4, 1), "dims": (6, 12, 24, 48), "num_classes": 3}
+            return make(**fields), 70, IMAGENET
         fields = {"depths": (1, 2, 1, 1), "dims": (8, 16, 32, 64), "num_classes": 7}
         # The name of the small networks is their layer "mlp" as 1x1 convolutions.
         fields["conv_mlp"] = name == "timm-convnext-small"
@@ -107,23 +114,48 @@ def trunk(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["timm-vit", "timm-convnext", "timm-convnext-small", "torchvision-vit", "torchvision-convnext"],
+    [
+        *("timm-vit", "timm-vit-odd", "timm-convnext", "timm-convnext-odd", "timm-convnext-small"),
+        *("torchvision-vit", "torchvision-convnext"),
+    ],
 )
 def test_transformers_and_convnexts(name, tmp_path):
-    """Logits, and the file that goes back into the library's own class."""
+    """Logits, features, and the file that goes back into the library's own class."""
     network, size, normalisation = trunk(name)
     network = random_weights(network)
     x = images(size)
     expected = theirs(network, x, *normalisation)
     model, variables = converted(network, tmp_path / "net.pth")
-    ours = logits_of(model, variables, x)
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    found = jax.jit(models.features_fn(model, variables))(jax.random.key(0), x)
+    scale = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=scale)
+    if name.startswith("timm"):
+        features = theirs(network.forward_features, x, *normalisation)
+        if "vit" in name:
+            tokens = np.reshape(found["norm"], (len(x), -1, features.shape[-1]))
+            ours = np.concatenate([found["class_token"][:, None], tokens], axis=1)
+        else:
+            ours = np.transpose(found["stage4"], (0, 3, 1, 2))
+        np.testing.assert_allclose(ours, features, rtol=0, atol=1e-5 * np.abs(features).max())
     if name == "timm-convnext-small":
         return
     back = tmp_path / "back.pth"
     convert.save_torch(back, model, variables, convention=name.partition("-")[0])
     network.load_state_dict(torch.load(back, weights_only=True)["state_dict"], strict=True)
     np.testing.assert_array_equal(theirs(network, x, *normalisation), expected)
+
+
+def test_tables_of_odd_grids_are_resized_as_in_timm():
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    rng = np.random.default_rng(0)
+    for side in (1, 3, 7, 14):
+        table = rng.standard_normal((1, 1 + side**2, 4)).astype(np.float32)
+        for grid in ((1, 1), (2, 2), (5, 5), (13, 13), (24, 24), (5, 9)):
+            expected = timm.layers.resample_abs_pos_embed(
+                torch.from_numpy(table), list(grid), interpolation="bicubic"
+            )
+            ours = resize_positions(jnp.asarray(table), *grid)
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("size", [32, 40, 96])

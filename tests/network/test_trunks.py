@@ -75,6 +75,15 @@ def test_layers_have_the_names_that_tools_take(network, images):
         assert np.isfinite(correlation(features[layer])).all()
 
 
+def test_layers_of_a_convnext_have_the_names_that_tools_take():
+    model = models.create("vone_convnext_t", 3, v1=V1, width=4, depth=(1, 1))
+    network = vone_jax.Network.of_model("convnext", model, random_variables(model))
+    stages = ("patches", "stage1", "stage2")
+    assert physiology.layers(network, ("all",)) == ("v1", "bottleneck", *stages)
+    for layer in (*stages, "avgpool", "logits"):
+        check_layer(network, layer)
+
+
 def test_a_layer_of_a_transformer_has_metamers(network, images):
     """With the noise frozen, responses agree to more than those of any two images do."""
     key = jax.random.key(3)
