@@ -1,6 +1,7 @@
 """A VOneNet trained by the command: stopped by a signal, resumed, loaded."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import jax
 import pytest
 
 from vone_jax import runs
-from vone_jax.cli import train
+from vone_jax.cli import convert, train
 from vone_jax.training.run import RunLog, read_log
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
@@ -29,7 +30,7 @@ TINY = [
 
 
 @pytest.mark.slow
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     """SIGTERM arrives while step 2 is logged; the second start finishes the run."""
     write = RunLog.write
 
@@ -54,6 +55,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, monkeypatch):
     run = runs.load_run(tmp_path)
     assert run.model.v1 == run.experiment.model.v1
     assert config["parameters"] == sum(x.size for x in jax.tree.leaves(run.variables["params"]))
+    capsys.readouterr()
+    assert convert.main([str(tmp_path)]) == 0
+    told = "10 classes (T-shirt/top to Ankle boot), images of 28 pixels, grey, checkpoint of step 4"
+    assert told in capsys.readouterr().out
 
 
 def test_the_error_of_a_checkpoint_is_one_line(monkeypatch):
@@ -64,3 +69,5 @@ def test_the_error_of_a_checkpoint_is_one_line(monkeypatch):
     for message in ("Event loop is closed", "something else"):
         sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))
     assert [str(each.exc_value) for each in reported] == ["something else"]
+    # Orbax warns there of a save that a signal has ended.
+    assert not logging.getLogger("absl").isEnabledFor(logging.ERROR)
