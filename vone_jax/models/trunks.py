@@ -219,12 +219,15 @@ def trunk_options(model: Model) -> dict[str, Any]:
         options["heads"] = back_end.heads
     front = model.v1 if isinstance(model, VOneNet) else model.stem
     attachment = back_end.attachment
-    if isinstance(front, PatchStem | ConvNeXtStem) and attachment is None:
-        options["patch_size"] = front.stride
-    # That of a front end of a user is made for the front end, which may be a ``ConvStem`` too.
-    is_control = isinstance(front, ConvStem) and attachment is not None and not attachment.normed
-    if is_control or (isinstance(front, VOneBlockConfig) and attachment is not None):
+    if attachment is None:
+        # The trunk's own stem.
+        if isinstance(front, PatchStem | ConvNeXtStem):
+            options["patch_size"] = front.stride
+    # A front end of a user may be a ``ConvStem``, too. Its attachment follows from it.
+    elif isinstance(front, VOneBlockConfig) or (
+        isinstance(front, ConvStem) and not attachment.normed
+    ):
         options |= {"patch_size": front.stride * attachment.ratio, "attachment": attachment.form}
-    if is_control:
-        options["stem_width"] = front.features[0]
+        if isinstance(front, ConvStem):
+            options["stem_width"] = front.features[0]
     return options
