@@ -16,6 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.lines import Line2D
 
 DOCS = Path(__file__).parents[1]
 FIGURE = DOCS / "figures" / "adversarial.png"
@@ -33,6 +34,8 @@ TRAININGS = {
     "pgd-0.1": ("PGD", "s"),
     "trades-0.1": ("TRADES", "^"),
     "trades-awp-0.1": ("TRADES with AWP", "D"),
+    "pgd-8of255": ("PGD, 8/255", "<"),
+    "trades-8of255": ("TRADES, 8/255", ">"),
 }
 
 
@@ -42,7 +45,7 @@ def main() -> None:
     out = parser.parse_args().out
     frame = pd.read_csv(DOCS / "results" / "adversarial.csv").query("number == 'accuracy'")
     rows = 100 * frame.set_index(["result", "network"])[["value", "low", "high"]]
-    figure, panels = plt.subplots(1, len(RADII), figsize=(10, 4.8), sharey=True)
+    figure, panels = plt.subplots(1, len(RADII), figsize=(10, 4.5), sharey=True)
     for panel, (radius, eps) in zip(panels, RADII.items(), strict=True):
         attacked = rows.loc[f"attack-strongest-of-pgd-apgd-linf-{eps}"]
         clean = rows.loc["clean", "value"]
@@ -51,23 +54,26 @@ def main() -> None:
             seeds = [each for each in attacked.index if label.fullmatch(each)]
             if not seeds:
                 continue
-            name, colour = NETWORKS[network]
-            way, marker = TRAININGS[training]
+            colour, marker = NETWORKS[network][1], TRAININGS[training][1]
             mean = attacked.loc[seeds].mean()
             bar = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
             panel.errorbar(
                 clean[seeds].mean(), mean["value"], bar,
                 color=colour, marker=marker, markersize=8, capsize=3, linestyle="none",
-                label=f"{name}, {way}",
             )  # fmt: skip
             if len(seeds) > 1:
                 points = clean[seeds], attacked.loc[seeds, "value"]
                 panel.plot(*points, marker, color=colour, markersize=3)
         panel.set(title=f"L-infinity {radius}", xlabel="clean accuracy (%)")
     panels[0].set(ylabel="accuracy under the strongest attack (%)", ylim=(0, 100))
-    figure.tight_layout(rect=(0, 0.19, 1, 1))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    kinds = [(name, colour, "o") for name, colour in NETWORKS.values()]
+    kinds += [(name, "k", marker) for name, marker in TRAININGS.values()]
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
+        for name, colour, marker in kinds
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=6, fontsize=8, frameon=False)
     figure.savefig(out, dpi=150)
 
 

@@ -448,6 +448,7 @@ def certificates() -> Rows:
 def gain_control() -> Rows:
     networks = {
         "none": "vone-gaussian-2",
+        "semisaturation .25": "vone-gain-control-0.25",
         "semisaturation .5": "vone-gain-control-0.5",
         "semisaturation 1": "vone-gain-control-1",
     }
@@ -467,6 +468,22 @@ def gain_control() -> Rows:
             cells = [percent([share.mean()], digits=0) for share in shares]
             rows.append([name, f"{contrast:g}", *cells, fraction([own["radius"].max()])])
     return rows
+
+
+def gain_control_attacks() -> Rows:
+    networks = {
+        "none": "gain/vone-gaussian-2",
+        "semisaturation .25": "gain/vone-gain-control-0.25",
+        "semisaturation .5": "gain/vone-gain-control-0.5",
+        "semisaturation 1": "gain/vone-gain-control-1",
+    }
+    return [
+        ["gain control", *STRONGEST],
+        *(
+            [name, *(with_interval(network, result, 0) for result in STRONGEST.values())]
+            for name, network in networks.items()
+        ),
+    ]
 
 
 def d_prime() -> Rows:
@@ -496,7 +513,7 @@ class Comparison(NamedTuple):
     heading: str
     variants: dict[str, str]
     networks: dict[str, str]
-    # The label of a network in the set.
+    # The label of a network in the set, without its seed.
     label: str
 
 
@@ -514,14 +531,14 @@ ADVERSARIAL = Comparison(
         "TRADES, 8/255": "trades-8of255",
     },
     {"base": "base", "V1 without noise": "vone-quiet", "VOneNet": "vone"},
-    "{network}-{variant}-0",
+    "{network}-{variant}",
 )
 TRUNKS = Comparison(
     "trunks",
     "trunk",
     {"ResNet-18": "resnet18", "ViT": "vit", "ConvNeXt": "convnext"},
     {"base": "base", "convolutional stem": "control", "VOneNet": "vone"},
-    "{variant}-{network}-0",
+    "{variant}-{network}",
 )
 STRONGEST = {
     eps: f"attack-strongest-of-pgd-apgd-linf-{RADII[eps]}"
@@ -532,25 +549,25 @@ STRONGEST = {
 def strongest(of: Comparison, less_base: bool = False) -> Rows:
     """A row for each network that was measured, under the strongest attack at each radius.
 
-    With ``less_base`` a row has the paired differences from the base network.
+    Numbers are means over its seeds, whose rows are under their labels with a space between.
+    With ``less_base`` a row has the paired differences from the base network of the same seeds.
     """
     columns = ["clean", *STRONGEST, "mean of the 15"]
-    rows = [[of.heading, "network", *columns]]
-    measured = {network for network, result, _ in SETS[of.name] if result == "clean"}
-    corrupted = {network for network, result, _ in SETS[of.name] if result == "corruption-fog-1"}
+    rows = [[of.heading, "network", "seeds", *columns]]
     for variant, stem in of.variants.items():
         for network, prefix in of.networks.items():
-            label = of.label.format(network=prefix, variant=stem)
-            path = f"{of.name}/{label}"
-            if label not in measured or (less_base and network == "base"):
+            every = f"{of.name}/{of.label.format(network=prefix, variant=stem)}*"
+            labels = seeds(every)
+            if not labels or (less_base and network == "base"):
                 continue
+            path = f"{of.name}/{' '.join(labels)}"
             if less_base:
-                cells = [paired(path, column) for column in columns]
-                rows.append([variant, f"{network} less base", *cells])
+                found = [paired(path, column) for column in columns]
+                rows.append([variant, f"{network} less base", str(len(labels)), *found])
                 continue
             cells = [with_interval(path, result, 0) for result in STRONGEST.values()]
-            mean = percent(values(path, "mean of the 15")) if label in corrupted else "not run"
-            rows.append([variant, network, percent(values(path, "clean")), *cells, mean])
+            rows.append([variant, network, str(len(labels)), percent(values(every, "clean"))])
+            rows[-1] += [*cells, percent(values(every, "mean of the 15"))]
     return rows
 
 
@@ -760,6 +777,7 @@ def tables() -> dict[str, Rows]:
         "gain control, corruptions": accuracies(
             {
                 "none": "gain/vone-gaussian-2",
+                "semisaturation .25": "gain/vone-gain-control-0.25",
                 "semisaturation .5": "gain/vone-gain-control-0.5",
                 "semisaturation 1": "gain/vone-gain-control-1",
                 "surround, squared": "gain/vone-surround-gaussian-2",
@@ -767,6 +785,7 @@ def tables() -> dict[str, Rows]:
             ["clean", "contrast", "fog", "brightness", *CORRUPTION_COLUMNS],
             heading="normalisation",
         ),
+        "gain control, attacks": gain_control_attacks(),
         "d prime": d_prime(),
         "drawings": drawings(),
         "drawings, styles": drawings_styles(),

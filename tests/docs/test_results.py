@@ -5,6 +5,7 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -33,7 +34,19 @@ def test_every_number_has_a_command_that_made_it():
     provenance = pd.read_csv(DOCS / "results" / "provenance.csv")
     made = set(zip(provenance["set"], provenance["network"], strict=True))
     for name, rows in TABLES["SETS"].items():
-        assert {(name, network) for network, _, _ in rows} <= made
+        # Means over seeds have the labels of all.
+        assert {(name, each) for network, _, _ in rows for each in network.split()} <= made
+
+
+def test_numbers_of_several_seeds_are_their_means():
+    compared = 0
+    for rows in TABLES["SETS"].values():
+        for (network, result, number), row in rows.items():
+            if " " in network:
+                each = [rows[label, result, number].value for label in network.split()]
+                assert row.value == pytest.approx(np.mean(each), abs=1e-5)
+                compared += 1
+    assert compared >= 16
 
 
 def test_the_differences_in_the_text_are_those_of_the_frame():
