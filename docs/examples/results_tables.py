@@ -608,6 +608,7 @@ def drawings() -> Rows:
         "hue turned by 180": "recoloured-hue-180",
         "red and blue exchanged": "recoloured-channels",
         "mean of the 15 corruptions": "corruptions-15",
+        "mean of the 10 of C-bar": "corruptions-c-bar",
         **{f"corruptions: {category}": f"corruptions-{category}" for category in CATEGORIES},
         **{each: f"corruptions-{each}" for each in ("contrast", "fog", "brightness")},
         **{
