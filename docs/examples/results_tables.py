@@ -445,20 +445,22 @@ def certificates() -> Rows:
     return rows
 
 
+GAIN_CONTROLS = {
+    "none": "vone-gaussian-2",
+    "semisaturation .25": "vone-gain-control-0.25",
+    "semisaturation .5": "vone-gain-control-0.5",
+    "semisaturation 1": "vone-gain-control-1",
+}
+
+
 def gain_control() -> Rows:
-    networks = {
-        "none": "vone-gaussian-2",
-        "semisaturation .25": "vone-gain-control-0.25",
-        "semisaturation .5": "vone-gain-control-0.5",
-        "semisaturation 1": "vone-gain-control-1",
-    }
     radii = ("0.05", "0.15")
     rows = [["gain control", "contrast", "vote"]]
     for radius in radii:
         rows[0] += [f"certified {radius[1:]}", f"APGD {radius[1:]}"]
     rows[0].append("largest radius")
     frame = FRAMES["gain_control"]
-    for name, label in networks.items():
+    for name, label in GAIN_CONTROLS.items():
         for contrast in (1.0, 0.5, 0.25):
             own = frame[(frame["network"] == label) & (frame["contrast"] == contrast)]
             shares = [own["right"]]
@@ -471,19 +473,11 @@ def gain_control() -> Rows:
 
 
 def gain_control_attacks() -> Rows:
-    networks = {
-        "none": "gain/vone-gaussian-2",
-        "semisaturation .25": "gain/vone-gain-control-0.25",
-        "semisaturation .5": "gain/vone-gain-control-0.5",
-        "semisaturation 1": "gain/vone-gain-control-1",
-    }
-    return [
-        ["gain control", *STRONGEST],
-        *(
-            [name, *(with_interval(network, result, 0) for result in STRONGEST.values())]
-            for name, network in networks.items()
-        ),
-    ]
+    rows = [["gain control", *STRONGEST]]
+    for name, label in GAIN_CONTROLS.items():
+        cells = (with_interval(f"gain/{label}", each, 0) for each in STRONGEST.values())
+        rows.append([name, *cells])
+    return rows
 
 
 def d_prime() -> Rows:
@@ -777,10 +771,7 @@ def tables() -> dict[str, Rows]:
         "gain control": gain_control(),
         "gain control, corruptions": accuracies(
             {
-                "none": "gain/vone-gaussian-2",
-                "semisaturation .25": "gain/vone-gain-control-0.25",
-                "semisaturation .5": "gain/vone-gain-control-0.5",
-                "semisaturation 1": "gain/vone-gain-control-1",
+                **{name: f"gain/{label}" for name, label in GAIN_CONTROLS.items()},
                 "surround, squared": "gain/vone-surround-gaussian-2",
             },
             ["clean", "contrast", "fog", "brightness", *CORRUPTION_COLUMNS],
