@@ -59,6 +59,31 @@ def test_files_that_a_document_names_are_there(document):
     commands = re.findall(r"\bsh (\w+\.sh)|python ([\w/]+\.py)", text)
     scripts = [ROOT / name for match in commands for name in match if name]
     assert all(named.exists() for named in links + scripts), links + scripts
+    # Files in capitals, such as ``attacks/NAME.py``, are those that a reader writes.
+    files = re.findall(r"`((?:[\w.]+/)+[\w.]*[a-z]\.py)`", text)
+    files = [name for name in files if not Path(name).stem.removeprefix("test_").isupper()]
+    places = ROOT, ROOT / "vone_jax", path.parent
+    lost = [name for name in files if not any((each / name).exists() for each in places)]
+    assert not lost
+
+
+def test_the_quickstart_has_one_accuracy_in_all_places():
+    """The README and the configs say what the page says that shows it."""
+    page = (ROOT / "docs/start.md").read_text()
+    table = {
+        line.split(" | ")[0].strip("| "): re.findall(r"\| (\d+)", line)
+        for line in re.findall(r"^\| \w*ResNet-18 .*", page, re.MULTILINE)
+    }
+    (row,) = re.findall(
+        r"^.*`sh quickstart\.sh`, \[what it shows.*", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    vone, base, *clean = re.findall(r"([\d.]+) %", row)
+    networks = table["VOneResNet-18"], table["ResNet-18"]
+    assert [vone, base] == [of[4] for of in networks]
+    assert clean == [of[0] for of in networks]
+    for config in (ROOT / "configs/quickstart").glob("*.py"):
+        stated = re.findall(r"([\d.]+) %", config.read_text())
+        assert all(f"{each} %" in page for each in stated), (config.name, stated)
 
 
 @pytest.mark.slow
