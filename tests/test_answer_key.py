@@ -132,6 +132,17 @@ def test_an_attack_that_averages_draws_reaches_the_truth_and_no_more(name):
     assert problem.probability(problem.images).mean() - exact.mean() > 0.1
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.filterwarnings("ignore:PGD decides by single draws")
+def test_an_early_stop_gives_up_little_of_the_truth_under_noise(draws):
+    """The first step at which all draws are wrong by luck would leave 20 and 10 points too many."""
+    problem, eps = made("linear", examples=100, shape=(8, 8)), answer_key.RADIUS
+    attack = attacks.PGD("linf", eps, steps=64, eot_samples=draws, early_stop=True)
+    arrays = problem.logits_fn, problem.images, problem.labels
+    found = problem.probability(attack(jax.random.key(0), *arrays))
+    assert found.mean() - problem.exact(eps, "linf").mean() < 0.01
+
+
 def gradients(problem, images):
     keys = jax.random.split(jax.random.key(1), len(images))
 

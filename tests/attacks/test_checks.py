@@ -162,6 +162,8 @@ def noisy(keys, images):
         (attacks.FMN("l2", 0.1), True),
         (attacks.FMN("l2", 0.1, eot_samples=2), False),
         (PGD("linf", 0.1, steps=1), False),
+        (PGD("linf", 0.1, steps=1, early_stop=True), True),
+        (PGD("linf", 0.1, steps=1, early_stop=True, eot_samples=2), False),
     ],
 )
 def test_single_draws_of_noise_are_warned_of(attack, warns):

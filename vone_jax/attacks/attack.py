@@ -279,7 +279,7 @@ class Attack(abc.ABC):
             if classifier.has_noise(attacked, keys, images):
                 warnings.warn(
                     f"{type(unaveraged).__name__} decides by single draws of the classifier's "
-                    "noise, so it stops at images that are misclassified by luck; take "
+                    "noise, so it may stop at images that are misclassified by luck; take "
                     'eot_samples=10 or more, or AutoAttack with version="rand"',
                     stacklevel=4,
                 )

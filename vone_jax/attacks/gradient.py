@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vone_jax import prng
-from vone_jax.attacks import losses, norms
+from vone_jax.attacks import losses, norms, strongest
 from vone_jax.attacks.attack import AnyNorm, GradientAttack, Repeated
-from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values, where
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Values, where
 from vone_jax.names import STEP_RULES
 
 
@@ -42,9 +42,10 @@ class PGD(GradientAttack, Repeated):
         start included, judged with keys that no gradient has used.
       norm_offset: added to the norms of gradient and perturbation before dividing by them, for
         L2 and L1. ART before 1.18 adds 1e-7; with that the steps along tiny gradients become short.
-      early_stop: an image stops once all draws of a step misclassify it, and a run ends when all
-        images have stopped. This saves time, but gives up what further steps would add to the
-        loss.
+      early_stop: an image stops once all draws of a step misclassify it, and so do all of the 20
+        draws by which candidates are compared, drawn anew for it. A run ends when all images have
+        stopped. This saves time, but gives up what further steps would add to the loss, which for a
+        classifier with noise are right decisions. A call with single draws warns of that.
     """
 
     norm: AnyNorm
@@ -58,6 +59,10 @@ class PGD(GradientAttack, Repeated):
     keep: Annotated[str, ("last", "best")] = "last"
     norm_offset: float = dataclasses.field(default=0.0, metadata={"leaf": False})
     early_stop: bool = False
+
+    @property
+    def decides_by_draws(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.early_stop
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +78,7 @@ class PGD(GradientAttack, Repeated):
         run_keys = prng.fold(keys, number)
         noise_keys = prng.stream(run_keys, "noise")
         iterate_keys = prng.stream(run_keys, "iterates")
+        confirm_keys = prng.stream(run_keys, "confirm")
         step_size = self.step_size
         if step_size is None:
             step_size = norms.per_image(STEP_RULES[self.step_rule](self.eps, self.steps))
@@ -89,6 +95,11 @@ class PGD(GradientAttack, Repeated):
             loss = self.evaluate(iterate_keys, logits_fn, iterate, labels)[0]
             return losses.higher(best, iterate, loss)
 
+        def confirmed(keys: Keys, adversarial: Images) -> Mask:
+            count = self.choice_draws
+            verdict = strongest.judge(logits_fn, keys, adversarial, labels, count, self.targeted)
+            return verdict.right == 0
+
         def step(number: Array, state: tuple) -> tuple:
             adversarial, active, best, direction = state
             step_keys = prng.fold(noise_keys, number)
@@ -103,7 +114,16 @@ class PGD(GradientAttack, Repeated):
                 misclassified = losses.misclassified(logits, labels, self.targeted)
                 # An image with logits that are not finite goes on, so that it becomes NaN.
                 finite = ~jnp.isnan(slope).any(axis=(1, 2, 3))
-                active = active & ~(finite & jnp.all(misclassified, axis=0))
+                stops = active & finite & jnp.all(misclassified, axis=0)
+                confirm_now = prng.fold(confirm_keys, number)
+                stops &= jax.lax.cond(
+                    jnp.any(stops),
+                    confirmed,
+                    lambda *_: jnp.zeros_like(stops),
+                    confirm_now,
+                    adversarial,
+                )
+                active = active & ~stops
                 moved = where(active, moved, adversarial)
             best = None if best is None else higher(best, moved)
             return moved, active, best, direction if self.momentum else None
