@@ -10,6 +10,7 @@ from tests.report import built_runs
 from tests.results import built
 from vone_jax import report, results
 from vone_jax.cli import report as program
+from vone_jax.report import tables
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +260,45 @@ def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp
     assert table(page, "accuracies")["contrast"] == {of["label"]: [0.5]}
     # Names and warnings are text.
     assert "<script>alert(1)" not in page and "clean: Too few &lt;steps&gt;." in page
+
+
+NAMES_OF_A_USER = (
+    "clean rooms", "attack budget", "corruption of faces", "minimal contrast", "certified faces",
+    "sandwich masks", "masking by noise", "physiology of MT", "explained variance of V4",
+    "front end size", "fourier map of V4", "metamers of texture", "psychophysics of crowding",
+    "critical bands of faces", "geometry of faces", "mean over observers",
+    # Also the names of kinds of ours, with other numbers than ours have.
+    "corruption", "minimal", "physiology", "explained variance", "front end", "fourier map",
+    "metamers", "psychophysics", "critical bands", "geometry of classes", "masking",
+)  # fmt: skip
+
+
+def test_a_condition_of_a_user_may_begin_with_the_name_of_a_kind(tmp_path):
+    """Its numbers stand on the page, whatever its name."""
+    numbers = {"strength": {"value": 0.125}, "accuracy": built.INTERVAL}
+    made = [built.result({"condition": name}, numbers) for name in NAMES_OF_A_USER]
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    further, accuracies = table(page, "further"), table(page, "accuracies")
+    for name in NAMES_OF_A_USER:
+        assert further[f"{name}, strength"] == {"ResNet-18": [0.125]}
+        assert accuracies[name] == {"ResNet-18": [0.5]}
+
+
+def test_means_at_different_severities_are_not_of_one_line(tmp_path):
+    """Two networks have no severity of two corruptions in common, and each other ones."""
+    paths, means = [], {}
+    for label, severities in (("a", (1, 2)), ("b", (1,))):
+        of = built.network(label=label)
+        made = [built.accuracy(built.corrupted("fog", s), 0.5, of=of) for s in severities]
+        made += [built.accuracy(built.corrupted("contrast", 5), 0.25, of=of)]
+        *fog, contrast = [each.value() for each in made]
+        means[label] = (np.mean(fog) + contrast) / 2
+        paths.append(built.write(tmp_path, made, label))
+    lines = tables.accuracies(results.load(paths))
+    shown = [{label: cell.interval.value for label, cell in line.cells.items()} for line in lines]
+    assert shown == [pytest.approx({label: mean}) for label, mean in means.items()]
+    assert len({line.over for line in lines}) == 2
+    report.write(paths, tmp_path / "page.html")
 
 
 def test_the_same_runs_give_the_same_page_which_loads_nothing(page, paths, tmp_path):

@@ -246,6 +246,21 @@ def test_training_seeds_are_counted_and_not_networks():
     )
 
 
+def test_networks_whose_training_is_not_on_record_have_no_training_seeds():
+    """Two files of other weights may differ in anything, and one file twice is one training."""
+    files = [built.measure(of=built.network(checksum=each)) for each in ("1", "2", "2")]
+    runs = built.runs_of(*files, labels=["a", "b", "c"])
+    trained = [dataclasses.replace(run, experiment={"seed": 0}) for run in runs[1:]]
+    for shown, said in (
+        (runs[:2], "training seeds not known"),
+        (runs[1:], "training seeds not known"),
+        (trained, "1 training seed of each network"),
+        ((runs[0], trained[0]), "1 training seed of each network, not known of a"),
+    ):
+        facts = first_screen.facts(Runs(shown), tables.accuracies(Runs(shown)), shown[0])
+        assert (said, True) in facts
+
+
 @pytest.mark.parametrize(
     ("verdict", "told"), [("pass", "no sign found"), ("warning", "1 warning"), ("fail", "1 fail")]
 )

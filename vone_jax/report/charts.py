@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from vone_jax import names
-from vone_jax.report.tables import Line, chance, is_main
+from vone_jax.report.tables import VOTES, Line, chance, is_main, of_kinds
 from vone_jax.results import Run, Runs
 from vone_jax.results.row import is_of
 
@@ -162,7 +162,7 @@ def _rows(
 
 def _at_zero(lines: Sequence[Line], first: Line) -> Line | None:
     """The line for radius 0 of a ladder: the vote for certificates, clean images for attacks."""
-    of_vote = is_of(first.row, "certified", "sandwich")
+    of_vote = is_of(first.row, *VOTES)
     condition = first.row["condition"] if of_vote else "clean"
     same = ("noise", "decision", "tag")
     for line in lines:
@@ -188,7 +188,7 @@ def corruptions(runs: Runs, members: Sequence[str]) -> alt.LayerChart | None:
         for name in members:
             own = [
                 result.find()
-                for result in run.of("corruption")
+                for _, result in of_kinds([run], "corruption")
                 if result.row["corruption"] == name and is_main(result.row)
             ]
             found = [row for row in own if row is not None]
@@ -276,7 +276,7 @@ def _logged(run: Run, number: str) -> list[dict[str, Any]]:
 def layer_order(runs: Runs, kind: str) -> list[str]:
     """The layers of all networks in their order; the deepest network decides."""
     places: dict[str, int] = {}
-    for result in (result for run in runs for result in run.of(kind)):
+    for _, result in of_kinds(runs, kind):
         layer, place = result.row["layer"], result.details["place"]
         places[layer] = max(place, places.get(layer, 0))
     return sorted(places, key=lambda layer: places[layer])

@@ -3,9 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vone_jax.report import comparison
-from vone_jax.report.tables import Line, at_chance
+from vone_jax.report.tables import Line, at_chance, of_kinds
 from vone_jax.results import Result, Run, Runs
 
 
@@ -33,19 +34,28 @@ def _data(result: Result) -> str:
 
 
 def _seeds(runs: Runs) -> tuple[str, bool]:
-    """Networks that differ in their training seed alone are one network, trained several times."""
-    trained = Counter(json.dumps(_without_seed(run), sort_keys=True) for run in runs)
-    counts = sorted(set(trained.values()))
-    if counts == [1]:
-        return "1 training seed of each network", True
+    """The seeds of networks that differ in their training seed alone.
+
+    Of a file of weights the training is not on record: another file may differ in anything.
+    """
+    seeds: dict[str, set[Any]] = {}
+    for run in runs:
+        if run.experiment is not None:
+            seeds.setdefault(_without_seed(run), set()).add(run.experiment.get("seed"))
+    unknown = [run.label for run in runs if run.experiment is None]
+    if not seeds:
+        return "training seeds not known", True
+    counts = sorted({len(each) for each in seeds.values()})
     several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"{several} training seeds of each network", counts[0] == 1
+    words = f"{several} training seed{'s' if counts[-1] > 1 else ''} of each network"
+    words += f", not known of {', '.join(unknown)}" if unknown else ""
+    return words, counts[0] == 1 or bool(unknown)
 
 
-def _without_seed(run: Run) -> list:
+def _without_seed(run: Run) -> str:
     trained = {n: v for n, v in (run.experiment or {}).items() if n not in ("seed", "name")}
     network = run.results[0].identity["network"]
-    return [network["label"], network["description"], trained]
+    return json.dumps([network["label"], network["description"], trained], sort_keys=True)
 
 
 def _strongest(runs: Runs, lines: Sequence[Line], base: Run) -> Iterator[tuple[str, bool]]:
@@ -70,7 +80,7 @@ def _masking(runs: Runs) -> Iterator[tuple[str, bool]]:
 
 
 def _checked(run: Run) -> tuple[str, bool]:
-    whole = [check for result in run.of("masking") for check in result.details["checks"]]
+    whole = [c for _, result in of_kinds([run], "masking") for c in result.details["checks"]]
     quick = [check for result in run.results for check in result.details.get("masking", ())]
     checks = whole or quick
     if not checks:

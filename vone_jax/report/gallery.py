@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax.report.images import photograph
-from vone_jax.report.tables import Line
+from vone_jax.report.tables import Line, of_kinds
 from vone_jax.results import Result, Run, Runs
 
 # The pairs of a gallery.
@@ -61,7 +61,9 @@ def attacked(lines: Sequence[Line], runs: Runs) -> dict[str, Any] | None:
 def _changed(run: Run, result: Result) -> Iterator[dict[str, Any]]:
     """The kept images that most decisions have right before the attack and wrong after it."""
     clean = next((each for each in run.of("clean") if each.row == _clean_row(result)), None)
-    if clean is None or not {"kept", "adversarial", "predicted"} <= result.arrays.keys():
+    if clean is None or "predicted" not in clean.arrays:
+        return
+    if not {"kept", "adversarial", "predicted"} <= result.arrays.keys():
         return
     before, after = (_decisions(each) for each in (clean, result))
     images = [result.arrays[name] for name in ("kept", "original", "adversarial")]
@@ -108,7 +110,8 @@ def metamers(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """
     strips = []
     for run in runs:
-        made = sorted(run.of("metamers"), key=lambda result: result.details["place"])
+        found = (result for _, result in of_kinds([run], "metamers"))
+        made = sorted(found, key=lambda result: result.details["place"])
         for result in made:
             arrays, name = dict(result.arrays), result.class_name
             most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW

@@ -9,6 +9,7 @@ import numpy as np
 
 from vone_jax import names
 from vone_jax.report.charts import COLORS, chart_of, curves, layer_order
+from vone_jax.report.tables import of_kinds
 from vone_jax.results import Result, Runs
 
 _SMALL = 150
@@ -235,7 +236,7 @@ def spread_units(arrays: Mapping[str, np.ndarray], count: int = 4) -> list[int]:
 
 def geometry(runs: Runs) -> list[alt.LayerChart]:
     """The numbers of manifolds over the layers, a line for each network and manifold."""
-    measured = [(run, result) for run in runs for result in run.of("geometry")]
+    measured = of_kinds(runs, "geometry")
     order = layer_order(runs, "geometry")
     measured.sort(key=lambda pair: order.index(pair[1].row["layer"]))
     labels = [run.label for run in runs]

@@ -19,6 +19,7 @@ from vone_jax.report.charts import (
     networks,
     selected,
 )
+from vone_jax.report.tables import of_kinds
 from vone_jax.results import Runs, humans
 
 
@@ -54,8 +55,7 @@ def psychophysics(runs: Runs) -> list[alt.LayerChart]:
                 "network": run.label, "level": level, "condition": f"{result.label} {level}",
                 "accuracy": entry["value"], "low": entry["low"], "high": entry["high"],
             }
-            for run in runs
-            for result in run.of("psychophysics")
+            for run, result in of_kinds(runs, "psychophysics")
             if result.row["corruption"] == name
             for level in result.details.get("levels", ())
             for entry in [result.find(f"accuracy at {level}")]
@@ -82,17 +82,16 @@ def psychophysics(runs: Runs) -> list[alt.LayerChart]:
 def critical_bands(runs: Runs) -> alt.LayerChart | None:
     """The channel of each network, its bands, and the channel of human observers (dashed)."""
     bands, fits = [], []
-    for run in runs:
-        for result in run.of("critical bands"):
-            if (channel := result.details.get("channel")) is not None:
-                width, centre, height = channel
-                fits += [{"network": run.label} | row for row in _channel(width, centre)]
-                bands += [
-                    {"network": run.label, "frequency": at, "sensitivity": steps / height}
-                    for at, steps in zip(
-                        result.details["centres"], result.details["steps"], strict=True
-                    )
-                ]
+    for run, result in of_kinds(runs, "critical bands"):
+        if (channel := result.details["channel"]) is not None:
+            width, centre, height = channel
+            fits += [{"network": run.label} | row for row in _channel(width, centre)]
+            bands += [
+                {"network": run.label, "frequency": at, "sensitivity": steps / height}
+                for at, steps in zip(
+                    result.details["centres"], result.details["steps"], strict=True
+                )
+            ]
     if not bands:
         return None
     channels = networks([run.label for run in runs])
@@ -137,7 +136,7 @@ def metamers(runs: Runs) -> list[alt.LayerChart | alt.Chart]:
     """
     rows = []
     for run in runs:
-        made = run.of("metamers")
+        made = [result for _, result in of_kinds([run], "metamers")]
         for result in made:
             own = result.row["layer"]
             for entry in result.rows:

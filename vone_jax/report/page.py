@@ -27,6 +27,7 @@ from vone_jax.report import (
     provenance,
     tables,
 )
+from vone_jax.report.tables import of_kinds
 from vone_jax.results import Result, Run, Runs, humans, load
 
 # Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
@@ -106,7 +107,7 @@ def _script() -> Markup:
 
 # Kinds of conditions with a section, or with numbers that stand in the table of all numbers alone.
 _KNOWN = (
-    "clean", "attack", "corruption", "minimal", "certified", "sandwich", "masking", "physiology",
+    "clean", "attack", "corruption", "minimal", *tables.VOTES, "masking", "physiology",
 )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "footnotes": comparison.footnotes(compared),
         "warnings": first_screen.warnings(runs, lines),
         "ladders": [each for each in ladders if each is not None],
-        "distances": _numbers(runs, "minimal"),
+        "distances": of_kinds(runs, "minimal"),
         "calibration": _calibration(runs),
         "classes": classes.classes(runs),
         "masking": [each for run in runs for each in _masking(run)],
@@ -142,7 +143,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "categories": tables.categories(runs),
         "fourier": [
             (f"{run.label}: {result.label}", observer_charts.fourier(result))
-            for run, result in _numbers(runs, "fourier map")
+            for run, result in of_kinds(runs, "fourier map")
         ],
         "metamers": gallery.metamers(runs),
         "recognised": observer_charts.metamers(runs),
@@ -155,7 +156,7 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "physiology": _physiology(runs),
         "explained": [
             (run, result, layer_charts.explained(arrays["correlations"], arrays["reliabilities"]))
-            for run, result in _numbers(runs, "explained variance")
+            for run, result in of_kinds(runs, "explained variance")
             for arrays in [result.arrays]
         ],
         "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],
@@ -176,16 +177,12 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
     }
 
 
-def _numbers(runs: Runs, *kinds: str) -> list[tuple[Run, Result]]:
-    return [(run, result) for run in runs for result in run.of(*kinds)]
-
-
 def _masking(run: Run) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """The checks for masked gradients: label, what was measured, and the checks.
 
     The quick checks of all attacks on a network stand together, each with its worst verdict.
     """
-    for result in run.of("masking"):
+    for _, result in of_kinds([run], "masking"):
         yield run.label, result.label, result.details["checks"]
     worst: dict[str, dict[str, Any]] = {}
     for check in (c for result in run.results for c in result.details.get("masking", ())):
@@ -204,7 +201,7 @@ def _corruptions(runs: Runs) -> list[tuple[str, str, Any]]:
     groups["extra corruptions of ImageNet-C"] = names.EXTRA_CORRUPTIONS
     groups["ImageNet-C-bar"] = names.C_BAR_CORRUPTIONS
     known = {name for members in groups.values() for name in members}
-    measured = {r.row["corruption"]: r.row for _, r in _numbers(runs, "corruption")}
+    measured = {r.row["corruption"]: r.row for _, r in of_kinds(runs, "corruption")}
     own = {name: row for name, row in measured.items() if name not in known}
     for category in dict.fromkeys(row["category"] for row in own.values() if "category" in row):
         group = f"{category}, not published" if category in groups else category
@@ -223,7 +220,7 @@ def _corruptions(runs: Runs) -> list[tuple[str, str, Any]]:
 def _calibration(runs: Runs) -> list[tuple[Run, Result, str, dict[str, Mapping[str, Any]]]]:
     """The rows of the calibration on clean images, for each number of averaged draws."""
     found = []
-    for run, result in _numbers(runs, "clean"):
+    for run, result in of_kinds(runs, "clean"):
         of_draws: dict[str, dict[str, Mapping[str, Any]]] = {}
         for row in result.rows:
             number, _, draws = row.get("number", "").partition(", ")
@@ -236,7 +233,7 @@ def _calibration(runs: Runs) -> list[tuple[Run, Result, str, dict[str, Mapping[s
 def _banks(runs: Runs) -> list[dict[str, Any]]:
     """The pictures of V1: kernels, parameters, and responses to an image; equal V1s once."""
     shown: dict[tuple, dict[str, Any]] = {}
-    for run, result in _numbers(runs, "front end"):
+    for run, result in of_kinds(runs, "front end"):
         arrays = dict(result.arrays)
         # Two V1s with equal kernels can have other gains or noise, and so other responses.
         key = tuple((name, arrays[name].tobytes()) for name in sorted(arrays))
@@ -260,7 +257,7 @@ def _banks(runs: Runs) -> list[dict[str, Any]]:
 
 def _physiology(runs: Runs) -> dict[str, Any] | None:
     """The scores of layers, and the distributions of the best layer of each network."""
-    recorded = _numbers(runs, "physiology")
+    recorded = of_kinds(runs, "physiology")
     scored = [(run, result) for run, result in recorded if "properties" in result.details]
     if not recorded:
         return None

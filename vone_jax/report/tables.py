@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,23 @@ _ACCURACIES = ("accuracy", "certified accuracy", "mCE", "relative mCE")
 _KINDS = ("clean", "attack", "minimal", "certified", "sandwich", "mean over")
 # Kinds whose accuracies stand in a section of their own.
 _APART = ("corruption", "metamers", "psychophysics", "critical bands", "physiology", "masking")
+# Kinds that certify a vote.
+VOTES = ("certified", "certified near images", "sandwich")
+# Kinds with a section, and what it draws of a result: columns, details, arrays or numbers.
+_DRAWN: dict[str, tuple[set[str], ...]] = {
+    **dict.fromkeys(("clean", "attack", *VOTES), (set(),)),
+    "corruption": ({"corruption", "severity"},),
+    "minimal": ({"median distance", "share of broken images"},),
+    "masking": ({"checks"},),
+    "physiology": ({"layer", "properties", "mean_score"}, {"layer", "reason"}),
+    "explained variance": ({"layer", "correlations", "reliabilities"},),
+    "front end": ({"sf", "kernels_in_phase", "responses_clean"},),
+    "fourier map": ({"errors"},),
+    "metamers": ({"layer", "place", "metamers", "original", "decibel"},),
+    "geometry": ({"layer", "place"},),
+    "psychophysics": ({"corruption"},),
+    "critical bands": ({"centres", "steps", "channel"},),
+}
 # What replaces the network's own noise and the default decision.
 _CONTROLS = ("noise", "decision", "attack_noise", "tag", "form")
 
@@ -108,6 +125,22 @@ class Line:
         return _steps({**self.attack, **self.row}) if "attack" in self.row else self.over
 
 
+def kind(result: Result) -> str:
+    """The kind of a result whose section has it; "" without one.
+
+    A user's condition may have any name: it is of a kind only with what the kind's section draws.
+    """
+    condition = result.row["condition"]
+    name = "geometry" if condition.startswith("geometry of ") else condition
+    has = {*result.row, *result.details, *result.arrays, *(r.get("number") for r in result.rows)}
+    return name if any(needed <= has for needed in _DRAWN.get(name, ())) else ""
+
+
+def of_kinds(runs: Iterable[Run], *kinds: str) -> list[tuple[Run, Result]]:
+    """The results of some kinds, each with its run."""
+    return [(run, result) for run in runs for result in run.results if kind(result) in kinds]
+
+
 def is_main(row: Row) -> bool:
     """True for the network's own noise and the default decision, without a tag."""
     return all(row.get(name) is None for name in _CONTROLS)
@@ -115,15 +148,15 @@ def is_main(row: Row) -> bool:
 
 def _label(row: Row) -> str:
     label, number = results.label(row), row["number"]
-    if is_of(row, "certified"):
+    if is_of(row, "certified", "certified near images"):
         return label.replace("certified", number, 1)
     return label if number == "accuracy" else f"{label}, {number}"
 
 
-def _is_accuracy(row: Row) -> bool:
+def _is_accuracy(cell: Cell) -> bool:
     """True for a number of the main table; of a certificate also the accuracies of its vote."""
-    of_vote = is_of(row, "certified", "sandwich") and row["number"].startswith("accuracy")
-    return (row["number"] in _ACCURACIES or of_vote) and not is_of(row, *_APART)
+    of_vote = is_of(cell.row, *VOTES) and cell.row["number"].startswith("accuracy")
+    return (cell.row["number"] in _ACCURACIES or of_vote) and kind(cell.results[0]) not in _APART
 
 
 def _steps(attack: Mapping[str, Any]) -> str:
@@ -158,7 +191,7 @@ def accuracies(runs: Runs) -> list[Line]:
     The conditions with the networks' own noise come first, then those with other noise or another
     decision, and those with a tag.
     """
-    entries = [each for each in _measured(runs) if _is_accuracy(each.row)]
+    entries = [each for each in _measured(runs) if _is_accuracy(each)]
     return sorted(_lines([*entries, *_means(runs, of_all=True)]), key=_order)
 
 
@@ -169,8 +202,8 @@ def categories(runs: Runs) -> list[Line]:
 
 def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
     """The numbers of conditions whose kind is not shown, and which are not in the main table."""
-    found = (each for each in _measured(runs) if not is_of(each.row, *shown))
-    return _lines([each for each in found if not _is_accuracy(each.row)])
+    found = (each for each in _measured(runs) if kind(each.results[0]) not in shown)
+    return _lines([each for each in found if not _is_accuracy(each)])
 
 
 def _measured(runs: Runs) -> list[Cell]:

@@ -1,7 +1,7 @@
 """The mean accuracy over corruptions, and the mean corruption error, from a data frame."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vone_jax.names import (
@@ -65,12 +65,12 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     groups: dict[tuple, _Group] = {}
     own: dict[tuple[tuple, str], _Group] = {}
     for row in accuracies:
-        if row["condition"] != "corruption":
+        if row["condition"] != "corruption" or not {"corruption", "severity"} <= row.keys():
             continue
         shared = tuple(map(row.get, _SHARED))
         if row["corruption"] in _AVERAGED:
             groups.setdefault(shared, {})[row["corruption"], int(row["severity"])] = row
-        elif {"category", "severity"} <= row.keys():
+        elif "category" in row:
             group = own.setdefault((shared, row["category"]), {})
             group[row["corruption"], int(row["severity"])] = row
     rows = []
@@ -119,7 +119,7 @@ def _mean(
     return {
         "condition": ", ".join(said),
         "category": category,
-        "over": f"{', '.join(shares).replace('_', ' ')}; {_severities(severities)}",
+        "over": _over(shares, weights, severities),
         "weights": {group[at]["label"]: weight for at, weight in weights.items()},
         **{n: sum(w * group[at][n] for at, w in weights.items()) for n in _NUMBERS},
     }
@@ -169,6 +169,16 @@ def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
     equal = mean("mean over corruptions", "", dict.fromkeys(measured, 1 / len(measured)))
     for number, value in numbers.items():
         yield equal | {"number": number, "value": value, "low": None, "high": None}
+
+
+def _over(
+    names: Iterable[str], chosen: Iterable[tuple[str, int]], severities: Sequence[int]
+) -> str:
+    """The corruptions and severities of a mean in words, the same for the same ones only."""
+    if severities:
+        return f"{', '.join(names).replace('_', ' ')}; {_severities(severities)}"
+    of = {name: [str(severity) for each, severity in chosen if each == name] for name in names}
+    return "; ".join(f"{n.replace('_', ' ')} {', '.join(each)}" for n, each in of.items())
 
 
 def _severities(severities: Sequence[int]) -> str:

@@ -101,8 +101,8 @@ def _words(row: Row, radius: list[str]) -> list[str]:
 
 
 def is_of(row: Row, *kinds: str) -> bool:
-    """True for a condition of one of some kinds; "geometry of corners" is of "geometry"."""
-    return any(f"{row['condition']} ".startswith(f"{kind} ") for kind in kinds)
+    """True for a condition of one of some kinds, by its whole name."""
+    return row["condition"] in kinds
 
 
 def condition_key(row: Row) -> Hashable:
