@@ -217,3 +217,8 @@ def array_checksum(arrays: Iterable[Any], start: int = 0) -> int:
     for array in arrays:
         start = zlib.crc32(np.ascontiguousarray(array).tobytes(), start)
     return start
+
+
+def weights_checksum(arrays: Iterable[Any]) -> str:
+    """The checksum that names the weights of a network in results and checkpoints."""
+    return f"{array_checksum(arrays):08x}"

@@ -68,7 +68,7 @@ def load_run(
     checkpoints = directory / run.CHECKPOINTS
     if not checkpoints.is_dir():
         raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
-    with run.Checkpoints(checkpoints, read_only=True) as saved:
+    with run.Checkpoints(checkpoints, description, read_only=True) as saved:
         steps = saved.steps()
         if not steps:
             raise run.RunDirectoryError(f"{directory} has no checkpoint yet")

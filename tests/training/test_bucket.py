@@ -39,7 +39,7 @@ class StoredCheckpoints:
     stored = {}
     best = None
 
-    def __init__(self, directory, keep=2, best=None, read_only=False):
+    def __init__(self, directory, description, keep=2, best=None, read_only=False):
         self.kept = self.stored.setdefault(str(directory), {})
 
     def steps(self):
@@ -63,7 +63,9 @@ class StoredCheckpoints:
 
 def test_a_run_in_a_bucket_is_written_resumed_and_loaded(bucket, tiny, monkeypatch):
     monkeypatch.setattr(run, "Checkpoints", StoredCheckpoints)
-    monkeypatch.setattr(run, "saved_steps", lambda path: StoredCheckpoints(f"{path}/x").steps())
+    monkeypatch.setattr(
+        run, "saved_steps", lambda path: StoredCheckpoints(f"{path}/x", None).steps()
+    )
     one = jax.devices()[:1]
     polls = iter([False, False, False, True])
     assert not training.train(tiny, bucket, devices=one, stop=polls.__next__).finished
@@ -88,7 +90,8 @@ def test_orbax_gets_the_bucket_and_no_local_directory(bucket, monkeypatch):
     """``pathlib`` would make the directories ``gs:`` and ``bucket`` of it."""
     given = []
     monkeypatch.setattr(ocp, "CheckpointManager", lambda path, **options: given.append(path))
-    run.Checkpoints(files.as_path(bucket) / "checkpoints")
+    description = training.RunDescription(with_bank(), with_bank(), ("cat", "dog"), 12)
+    run.Checkpoints(files.as_path(bucket) / "checkpoints", description)
     assert [str(path) for path in given] == [f"{bucket}/checkpoints"]
     with pytest.raises(ValueError, match="must be text, such as 'gs://BUCKET"):
         training.read_run(Path(bucket))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks, data, models, training, v1
-from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig
-from vone_jax.training.config import differences
+from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, config
 
 
 def run(name="test", **fields):
@@ -71,6 +70,10 @@ def test_json_keeps_an_explicit_bank(experiment):
     restored = through_json(changed).model.v1.bank
     for name in ("sf", "theta", "phase", "nx", "ny", "channel"):
         np.testing.assert_array_equal(getattr(restored, name), getattr(bank, name))
+
+
+def differences(ours, theirs):
+    return config.differences(training.to_json(ours), training.to_json(theirs))
 
 
 def test_differing_fields_are_named(experiment):

@@ -1,5 +1,6 @@
 """The loop: what happens at which step, resuming bit for bit, and all ways to stop."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -7,11 +8,13 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from tiny import final_state, log, tiny_source
 
 from tests.networks import TinyNet
-from vone_jax import data, runs, training
+from vone_jax import data, models, runs, training
+from vone_jax.network import Network
 from vone_jax.training import inputs, loop, objectives, run
 from vone_jax.training.run import Checkpoints, RunLog, read_log
 from vone_jax.training.step import Sums
@@ -375,7 +378,7 @@ def test_means_mixing_and_adam_resume_bit_for_bit(tiny, tmp_path):
     assert np.any(state.ema["params"]["conv"]["kernel"] != state.params["conv"]["kernel"])
 
 
-def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, whole, monkeypatch):
+def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, tmp_path, monkeypatch):
     """Also one that was trained in bfloat16."""
     built = []
 
@@ -384,10 +387,10 @@ def test_a_run_is_loaded_in_float32_unless_it_is_asked_otherwise(tiny, whole, mo
         return TinyNet()
 
     monkeypatch.setattr(training.Experiment, "build", build)
-    described = replace(training.read_run(whole), experiment=replace(tiny, precision="bfloat16"))
-    monkeypatch.setattr(run, "read_run", lambda directory: described)
-    runs.load_run(whole)
-    runs.load_run(whole, precision="bfloat16")
+    train(replace(tiny, precision="bfloat16", steps=1), tmp_path)
+    built.clear()
+    runs.load_run(tmp_path)
+    runs.load_run(tmp_path, precision="bfloat16")
     assert built == ["float32", "bfloat16"]
 
 
@@ -403,6 +406,59 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before_it(tiny, whole, tmp_p
     shutil.rmtree(tmp_path / "run/checkpoints/6")
     assert train(tiny, tmp_path / "run").finished
     assert_same_run(tiny, tmp_path / "run", whole)
+
+
+def test_a_checkpoint_with_other_weights_than_were_saved_is_damaged(tiny, whole, tmp_path):
+    """Orbax reads a number whose bytes were changed. Here a sound checkpoint has another one."""
+    copy = shutil.copytree(whole, tmp_path / "run")
+    of_step = copy / "checkpoints/6"
+    with ocp.StandardCheckpointer() as saved:
+        state = saved.restore(of_step.absolute() / "state")
+        state["params"]["conv"]["kernel"][0, 0, 0, 0] *= 1 + 1e-6
+        saved.save(of_step.absolute() / "state", state, force=True)
+    message = "/checkpoints/6 is damaged .*weights.*; delete it to go on from step 3"
+    for use in (runs.load_run, lambda directory: train(tiny, directory)):
+        with pytest.raises(OSError, match=message):
+            use(copy)
+    assert runs.load_run(copy, step=3).step == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda config: config["experiment"]["model"].update(stem_gain=2.0), "stem_gain: 2.0"),
+        (lambda config: config["experiment"]["data"].update(center_crop=0.5), "center_crop: 0.5"),
+        (lambda config: config["experiment"].update(seed=7), "\n  seed: 7 here, 0 there"),
+        (lambda config: config["class_names"].reverse(), "class_names: .*here"),
+    ],
+    ids=["network", "images", "training", "classes"],
+)
+def test_a_run_whose_description_was_changed_after_the_training_is_refused(
+    tiny, whole, tmp_path, change, field
+):
+    copy = shutil.copytree(whole, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    change(config)
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(training.RunDirectoryError, match=field):
+        runs.load_run(copy)
+    with pytest.raises(training.RunDirectoryError):
+        train(tiny, copy)
+
+
+def test_a_checkpoint_has_the_checksum_that_results_bear(whole):
+    loaded = runs.load_run(whole)
+    network = Network.of_model("tiny", models.create("resnet18"), loaded.variables)
+    written = json.loads((whole / "checkpoints/6/description/metadata").read_text())
+    assert written["weights"] == network.checksum
+
+
+def test_where_images_lie_may_change_after_the_training(whole, tmp_path):
+    copy = shutil.copytree(whole, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    config["experiment"]["data"]["data_dir"] = "elsewhere"
+    (copy / "config.json").write_text(json.dumps(config))
+    assert runs.load_run(copy).step == 6
 
 
 def test_a_checkpoint_without_room_is_an_error_of_one_line(tiny, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.networks import TinyNet
 from vone_jax import data
-from vone_jax.training.run import Checkpoints, read_log
+from vone_jax.training.run import Checkpoints, read_log, read_run
 from vone_jax.training.speed import RATES
 from vone_jax.training.step import initial_state
 
@@ -39,7 +39,8 @@ def final_state(experiment, run_dir, step=None, model=None):
     """Return the state of a checkpoint, by default of the last one."""
     model = TinyNet() if model is None else model
     like = jax.eval_shape(lambda: initial_state(experiment, model))
-    with Checkpoints(run_dir / "checkpoints", read_only=True) as checkpoints:
+    description = read_run(run_dir)
+    with Checkpoints(run_dir / "checkpoints", description, read_only=True) as checkpoints:
         return checkpoints.restore(step or checkpoints.steps()[-1], like)
 
 

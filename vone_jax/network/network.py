@@ -204,7 +204,7 @@ class Network:
         if self.members:
             return files.json_digest([member.checksum for member in self.members])[:8]
         if not self._is_foreign:
-            return f"{files.array_checksum(jax.tree.leaves(self.variables)):08x}"
+            return files.weights_checksum(jax.tree.leaves(self.variables))
         functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
         # The leaves of a Partial become constants of the program.
         found = [

@@ -539,12 +539,12 @@ RESUMABLE = (
 )  # fmt: skip
 
 
-def differences(ours: Experiment, theirs: Experiment) -> list[str]:
-    """List the fields in which two experiments differ, as ``"seed: 3 here, 4 there"``.
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """List the fields in which two experiments in JSON differ, as ``"seed: 3 here, 4 there"``.
 
     Those in ``RESUMABLE`` are ignored.
     """
-    first, second = (flatten_dict(to_json(experiment), sep=".") for experiment in (ours, theirs))
+    first, second = (flatten_dict(experiment, sep=".") for experiment in (ours, theirs))
 
     def show(fields: dict[str, Any], name: str) -> str:
         return json.dumps(fields[name]) if name in fields else "absent"

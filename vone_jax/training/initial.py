@@ -185,7 +185,7 @@ class InitialWeights:
     @property
     def checksum(self) -> str:
         """A checksum of the arrays."""
-        return f"{files.array_checksum(self.taken[path] for path in sorted(self.taken)):08x}"
+        return files.weights_checksum(self.taken[path] for path in sorted(self.taken))
 
     def table(self) -> str:
         """Return the parts as a table, with numbers of parameters, and the notes."""

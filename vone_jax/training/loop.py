@@ -162,7 +162,9 @@ def train(
 
         # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
-            run.Checkpoints(directory / run.CHECKPOINTS, experiment.keep_checkpoints)
+            run.Checkpoints(
+                directory / run.CHECKPOINTS, described, keep=experiment.keep_checkpoints
+            )
         )
         if steps := checkpoints.steps():
             state = meshes.replicate(mesh, checkpoints.restore(steps[-1], shapes))

@@ -3,7 +3,8 @@
     config.json    description of the run: experiment, class names, versions, command, device
     banks/         imported Gabor banks of the experiment, as arrays in DIGEST.npz
     log.jsonl      one record a line
-    checkpoints/   K has the training state after K steps: everything that step K + 1 depends on
+    checkpoints/   K has the training state after K steps: everything that step K + 1 depends on,
+                   and the description of the run with the checksum of the weights
     lock           held while a process trains here; names that process
 
 Evaluations read these files and add results/. No file depends on the number of devices, processes
@@ -133,13 +134,18 @@ def write_run(directory: Path, description: RunDescription) -> None:
 
 def check_same(directory: Path, ours: Experiment, theirs: Experiment) -> None:
     """Raise a ``RunDirectoryError`` if two experiments differ in a field that affects results."""
-    if changes := differences(ours, theirs):
+    if changes := differences(to_json(ours), to_json(theirs)):
         raise RunDirectoryError(
             f"{directory} holds a run of another experiment; this command and that run have\n  "
             + "\n  ".join(changes)
             + "\nchoose another --run-dir, or delete that run; --initial-weights "
             f"{directory} starts from its weights"
         )
+
+
+def _spec(description: RunDescription) -> dict[str, Any]:
+    """What a checkpoint says of its run: all that its weights and their use depend on."""
+    return to_json(description.experiment) | {"class_names": list(description.class_names)}
 
 
 def check_made_from(directory: Path, ours: dict[str, str], theirs: dict[str, str]) -> None:
@@ -196,11 +202,18 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. Use it in a ``with`` block, which waits for the last write.
 
     All processes must make the same calls. The newest ``keep`` checkpoints stay, and that of the
-    step ``best``, which may change between two writes.
+    step ``best``, which may change between two writes. Each has the experiment and the class names
+    of ``description``, and the checksum of its weights. A checkpoint of another description is not
+    read.
     """
 
     def __init__(
-        self, directory: Path, keep: int = 2, best: int | None = None, read_only: bool = False
+        self,
+        directory: Path,
+        description: RunDescription,
+        keep: int = 2,
+        best: int | None = None,
+        read_only: bool = False,
     ):
         # Imported here, because the import takes long: wrong arguments are reported first.
         import orbax.checkpoint as ocp
@@ -208,6 +221,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
         self.best = best
         self._directory = directory
+        self._spec = _spec(description)
         # The step of the checkpoint that is being written.
         self._written = 0
         self._args = ocp.args
@@ -248,34 +262,61 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                     size = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
                     if size > (free := shutil.disk_usage(self._directory).free):
                         raise OSError(f"it takes {size:,} bytes, and {free:,} are free")
-                self._manager.save(step, args=self._args.StandardSave(host))
+                checksum = files.weights_checksum(jax.tree.leaves(host.variables))
+                self._manager.save(
+                    step,
+                    args=self._args.Composite(
+                        state=self._args.StandardSave(host),
+                        description=self._args.JsonSave({"spec": self._spec, "weights": checksum}),
+                    ),
+                )
 
     def restore(self, step: int, like: Any) -> Any:
         """Return the state at a step as NumPy arrays; ``like`` has its form, shapes and dtypes."""
         host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         if self._manager is not None:
-            host = self._read(step, host)
+            host = self._read(step, host, lambda state: state.variables)
         return meshes.broadcast(host)
 
     def restore_variables(self, step: int, like: Any) -> Any:
         """Return the variables of the network alone, their moving means if the run has any."""
+
+        def variables(state: Any) -> Any:
+            return variables_of(**(state.get("ema") or {k: state.get(k) for k in _VARIABLES}))
+
         host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         if self._manager is not None:
-            state = self._read(step)
-            host = variables_of(**(state.get("ema") or {k: state.get(k) for k in _VARIABLES}))
+            host = variables(self._read(step, None, variables))
         return meshes.broadcast(host)
 
-    def _read(self, step: int, like: Any = None) -> Any:
+    def _read(self, step: int, like: Any, variables: Callable[[Any], Any]) -> Any:
+        """Return the state at a step if it has the weights that were saved, and our description."""
+        described = self._item(step, description=self._args.JsonRestore())
+        if changes := differences(self._spec, described["spec"]):
+            raise RunDirectoryError(
+                f"{self._directory.parent / CONFIG}, as it is read now, does not describe what its "
+                f"checkpoint {step} was trained as; undo the change. They have\n  "
+                + "\n  ".join(changes)
+            )
+        state = self._item(step, state=self._args.StandardRestore(like))
+        if described["weights"] != files.weights_checksum(jax.tree.leaves(variables(state))):
+            raise self._damaged(step, "its weights are not those that were saved")
+        return state
+
+    def _item(self, step: int, **item: Any) -> Any:
+        """Read one item of a checkpoint, by its name and Orbax's way to read it."""
         try:
-            return self._manager.restore(step, args=self._args.StandardRestore(like))
+            (read,) = self._manager.restore(step, args=self._args.Composite(**item)).values()
+            return read
         # What is raised depends on the file that is damaged.
         except Exception as error:
-            before = [each for each in self._manager.all_steps() if each < step]
-            cure = f"delete it to go on from step {max(before)}" if before else "there is no other"
-            raise OSError(
-                f"the checkpoint {self._directory / str(step)} is damaged "
-                f"({_reason(error)}); {cure}"
-            ) from error
+            raise self._damaged(step, _reason(error)) from error
+
+    def _damaged(self, step: int, reason: str) -> OSError:
+        before = [each for each in self._manager.all_steps() if each < step]
+        cure = f"delete it to go on from step {max(before)}" if before else "there is no other"
+        place = self._directory / str(step)
+        return OSError(f"the checkpoint {place} is damaged ({reason}); {cure}")
 
     @contextlib.contextmanager
     def _naming_file(self) -> Iterator[None]:
