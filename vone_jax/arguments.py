@@ -113,6 +113,20 @@ def number(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
         raise ValueError(f"{name} must be {within}, got {value!r}")
 
 
+def within_images(name: str, largest: float, norm: str = "") -> None:
+    """Check that a length on the scale of one pixel is at most 1, the range of an image.
+
+    It is a radius or a step in L-infinity, or a standard deviation. The error asks whether a number
+    of levels of grey was meant.
+    """
+    if largest > 1:
+        meant = f"; did you mean {largest:g}/255?" if largest < 255 else ""
+        raise ValueError(
+            f"{name} must be at most 1{norm and f' in norm {norm}'}, since images lie in [0, 1], "
+            f"got {largest:g}{meant}"
+        )
+
+
 def instance(name: str, value: Any, kinds: Any, hint: str = "") -> None:
     """Check that ``value`` is of a class, or of one in a union of classes and None.
 

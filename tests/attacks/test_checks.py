@@ -25,9 +25,23 @@ def test_radii_in_arrays_are_checked(eps):
         PGD("linf", eps)
 
 
-def test_a_radius_in_levels_of_grey_is_told_apart():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PGD("linf", 8),
+        lambda: PGD("linf", 8 / 255, step_size=8.0),
+        lambda: attacks.SPSA("linf", 8 / 255, learning_rate=8.0),
+        lambda: attacks.SPSA("linf", 8 / 255, delta=8.0),
+    ],
+)
+def test_a_radius_or_step_in_levels_of_grey_is_told_apart(make):
     with pytest.raises(ValueError, match="did you mean 8/255"):
-        PGD("linf", 8)
+        make()
+
+
+def test_a_radius_in_another_norm_may_exceed_one():
+    """The images of 32 x 32 x 3 lie in a ball of radius 55 in L2."""
+    assert PGD("l2", 8.0, step_size=2.0).eps == 8.0
 
 
 def test_fields_that_contradict_each_other_are_refused():

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from tests.attacks import toy
 from vone_jax import dataclass_json, evaluation, prng, results, v1
-from vone_jax.attacks import APGD, FMN, PGD, AutoAttack, InBatches, Strongest
+from vone_jax.attacks import APGD, FAB, FMN, PGD, AutoAttack, InBatches, Strongest
 from vone_jax.evaluation.judging import Batch
 
 KEY = jax.random.key(21)
@@ -250,6 +250,19 @@ def test_conditions_that_do_not_fit_a_network_are_refused():
         with pytest.raises(ValueError, match=message):
             condition.check(network)
     evaluation.Attacked(PGD("l2", 4.0)).check(few)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: evaluation.Certified((8.0,), norm="linf"),
+        lambda: evaluation.Minimal(FAB("linf", 0.1), (8.0,)),
+        lambda: evaluation.Geometry("logits", "fgsm", 8.0),
+    ],
+)
+def test_radii_in_levels_of_grey_are_told_apart(make):
+    with pytest.raises(ValueError, match="did you mean 8/255"):
+        make()
 
 
 @pytest.mark.parametrize("make", [

@@ -161,6 +161,9 @@ def test_attacks_differ_in_what_their_names_say():
     # A ball of radius 1 holds all images, in L-infinity alone.
     largest = dataclasses.replace(condition, norm="linf").by_name()["4 eps"]
     assert largest.eps == 1.0
+    # Few steps to a large radius are long: 4 * 2.5 * 0.6 / 4 of them crosses all images.
+    longest = dataclasses.replace(condition, norm="linf", eps=0.6, steps=4).by_name()["4 eps"]
+    assert longest.step_size == 1.0
     for fields in (dict(eps=0.0), dict(steps=3), dict(restarts=1)):
         with pytest.raises(ValueError, match="eps > 0, steps >= 4 and restarts >= 2"):
             dataclasses.replace(condition, **fields)

@@ -149,7 +149,7 @@ def test_gaussian_image_noise_has_its_scale_and_share():
     assert abs(changed.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 400)
     deviations = np.asarray(found - images)[changed]
     assert abs(deviations.std() - 0.05) < 0.001 and abs(deviations.mean()) < 0.002
-    clipped = GaussianImageNoise(5.0, share=1.0).perturb(
+    clipped = GaussianImageNoise(1.0, share=1.0).perturb(
         prng.index_keys(jax.random.key(0), jnp.arange(400)), None, images, None
     )
     assert clipped.min() == 0 and clipped.max() == 1
@@ -504,6 +504,29 @@ def test_the_accuracy_under_attack_is_that_of_the_attacked_images():
     for attack, correct in ((None, 8), (PGD("linf", 1.0, steps=10), 0)):
         eval_step = make_eval_step(Brightness(), 0, mesh, attack)
         assert int(eval_step(variables, batch, None).correct) == correct
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Fast(8.0),
+        lambda: TRADES(8.0, step_size=2 / 255),
+        lambda: TRADES(8 / 255, step_size=8.0),
+        lambda: MART(8.0, step_size=8.0),
+        lambda: Free(8.0),
+        lambda: Free(8 / 255, step_size=8.0),
+        lambda: GaussianImageNoise(8.0),
+    ],
+)
+def test_a_radius_or_step_in_levels_of_grey_is_not_trained_with(make):
+    with pytest.raises(ValueError, match="at most 1.* did you mean 8/255"):
+        make()
+    assert TRADES(8.0, step_size=2.0, norm="l2").eps == 8.0
+
+
+def test_a_step_of_length_zero_is_refused():
+    with pytest.raises(ValueError, match="step_size must be .*> 0"):
+        Free(0.1, step_size=0.0)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,9 @@ class Attack(abc.ABC):
         arguments.fields(self, number=check_radius)
         loss = getattr(self, "loss", None)
         if getattr(self, "norm", None) == "linf":
-            check_within_images("eps", self.eps)
+            for name in ("eps", "step_size"):
+                if (value := getattr(self, name, None)) is not None:
+                    check_within_images(name, value)
         if getattr(self, "targeted", False) and loss in ("dlr", "targeted_dlr"):
             raise ValueError(f'loss "{loss}" is for untargeted attacks; take "margin" for a target')
 
@@ -417,18 +419,12 @@ def check_radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
 
 
 def check_within_images(name: str, value: Any) -> None:
-    """Check that an L-infinity radius, or each radius of an array, is at most 1.
+    """Check that a length in L-infinity, or each of an array, is at most 1. Traced values pass.
 
     Raises:
       ValueError: if it is not.
     """
-    largest = np.max(_known(value), initial=0.0)
-    if largest > 1:
-        meant = f"; did you mean {largest:g}/255?" if largest < 255 else ""
-        raise ValueError(
-            f"{name} must be at most 1 in norm linf, since images lie in [0, 1], got "
-            f"{largest:g}{meant}"
-        )
+    arguments.within_images(name, float(np.max(_known(value), initial=0.0)), "linf")
 
 
 def _known(value: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.arguments import Positive
 from vone_jax.attacks import norms
-from vone_jax.attacks.attack import Loss, LossAttack, Norm, Repeated
+from vone_jax.attacks.attack import Loss, LossAttack, Norm, Repeated, check_within_images
 from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 
@@ -74,6 +74,11 @@ class SPSA(LossAttack):
     delta: Positive = 0.01
     learning_rate: Positive = 0.01
     loss: Loss = dataclasses.field(default="margin", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_within_images("delta", self.delta)
+        check_within_images("learning_rate", self.learning_rate)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def loss(point: Images, keys: Keys) -> Values:

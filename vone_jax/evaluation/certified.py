@@ -66,6 +66,8 @@ class Certified(Condition):
         arguments.fields(self)
         if self.local and self.pixel_noise is not None:
             raise ValueError("local is of V1's own noise, and cannot be combined with pixel_noise")
+        if self.norm == "linf":
+            arguments.within_images("radii", max(self.radii, default=0.0), "linf")
 
     @property
     def row(self) -> dict[str, Any]:

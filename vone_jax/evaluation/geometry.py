@@ -62,7 +62,7 @@ class Geometry(Condition):
 
     layer: str
     manifold: Annotated[str, MANIFOLDS] = "classes"
-    eps: Annotated[float, Range(0.0, 1.0)] = 0.0
+    eps: Annotated[float, Range()] = 0.0
     corruption: str = ""
     severity: Annotated[int, Range(0, 5)] = 0
     images: Annotated[int, Range(2)] = 10
@@ -71,6 +71,7 @@ class Geometry(Condition):
 
     def __post_init__(self):
         arguments.fields(self)
+        arguments.within_images("eps", self.eps)
         if (self.eps > 0) != (self.manifold in ("corners", "fgsm")):
             raise ValueError(
                 f"eps must be above 0 for the manifolds corners and fgsm and 0 for others, got "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -162,9 +163,10 @@ class Masking(Condition):
         change = functools.partial(dataclasses.replace, base)
 
         def radius(factor):
-            # An L-infinity ball of radius 1 holds all images.
-            larger = min(factor * eps, 1.0) if self.norm == "linf" else factor * eps
-            return change(eps=larger, step_size=factor * base.step_size)
+            # In L-infinity, a ball of radius 1 holds all images, and a step of 1 crosses it.
+            most = 1.0 if self.norm == "linf" else math.inf
+            larger, step = min(factor * eps, most), min(factor * base.step_size, most)
+            return change(eps=larger, step_size=step)
 
         started = change(random_start=True)
         attacks: dict[str, Attack] = {

@@ -53,6 +53,8 @@ class Minimal(Condition):
     def __post_init__(self):
         arguments.fields(self)
         check_attacks(self.attacks)
+        if self.attack.norm == "linf":
+            arguments.within_images("radii", max(self.radii, default=0.0), "linf")
 
     @property
     def attacks(self) -> tuple[Attack, ...]:

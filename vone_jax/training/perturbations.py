@@ -33,13 +33,14 @@ from vone_jax.training.prime import PRIME
 class GaussianImageNoise:
     """Independent Gaussian noise on every pixel value, then clipping to [0, 1]."""
 
-    # Standard deviation in pixel units, > 0.
+    # Standard deviation in pixel units, above 0 and at most 1.
     scale: Positive
     # Probability that an image is changed, in (0, 1].
     share: Annotated[float, Range(most=1.0, above=True)] = 0.5
 
     def __post_init__(self):
         arguments.fields(self)
+        arguments.within_images("scale", self.scale)
 
     def perturb(
         self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
@@ -71,6 +72,7 @@ class Fast:
 
     def __post_init__(self):
         arguments.fields(self)
+        arguments.within_images("eps", self.eps)
 
     def perturb(
         self, keys: jax.Array, logits_fn: LogitsFn, images: jax.Array, labels: jax.Array
@@ -110,6 +112,9 @@ class PairedPerturbation(abc.ABC):
 
     def __post_init__(self):
         arguments.fields(self)
+        if self.norm == "linf":
+            arguments.within_images("eps", self.eps, "linf")
+            arguments.within_images("step_size", self.step_size, "linf")
 
     @abc.abstractmethod
     def objective(
@@ -184,12 +189,14 @@ class Free:
     # Radius in pixel units, in L-infinity.
     eps: Positive
     # Length of a step. None is eps.
-    step_size: float | None = None
+    step_size: Positive | None = None
     # Training steps on a batch. An epoch has as many times more steps.
     replays: Annotated[int, Range(1)] = 8
 
     def __post_init__(self):
         arguments.fields(self)
+        arguments.within_images("eps", self.eps)
+        arguments.within_images("step_size", self.step_size or 0.0)
 
     def after(self, delta: jax.Array, gradient: jax.Array, images: jax.Array) -> jax.Array:
         """Return the perturbation of images after a step along the gradient of the loss."""
