@@ -111,6 +111,33 @@ def test_forms_tags_and_noise_have_means_of_their_own():
     )
 
 
+@pytest.mark.parametrize("fields", [{"name": "other"}, {"split": "train"}, {"fingerprint": "b"}])
+def test_corruptions_of_two_data_sets_are_in_no_common_mean(fields):
+    """Together they are the 15 corruptions, but not of one set."""
+    first = corruptions(dict.fromkeys(COMMON[:8], 0.2), FIVE)
+    other = built.DATASET | fields
+    second = corruptions(dict.fromkeys(COMMON[8:], 0.6), FIVE, dataset=other)
+    means = means_of([*first, *second])
+    assert means["mean over 8 of 15 corruptions"] == pytest.approx(0.2)
+    assert means["mean over 7 of 15 corruptions"] == pytest.approx(0.6)
+    assert "mean over corruptions" not in means
+    assert {round(mean, 6) for mean in means.values()} == {0.2, 0.6}
+
+
+def test_published_corruptions_are_of_one_set_where_they_lie_together():
+    """Each has a data set of its own, and its severity is the split."""
+
+    def published(name, severity, folder):
+        of = {"name": f"folder:{folder}/{name}", "split": str(severity), "fingerprint": name}
+        condition = built.corrupted(name, severity, form="published")
+        return built.accuracy(condition, np.arange(100) < 50, dataset=built.DATASET | of)
+
+    made = [published(name, s, "/c") for name in COMMON for s in FIVE]
+    assert means_of(made)["mean over corruptions, published"] == pytest.approx(0.5)
+    made[:5] = [published(COMMON[0], s, "/tiny") for s in FIVE]
+    assert "mean over 14 of 15 corruptions, published" in means_of(made)
+
+
 def test_means_of_equal_names_can_be_told_apart():
     """Two networks with other corruptions, of which each has two."""
     runs = built.runs_of(

@@ -23,6 +23,8 @@ _SHARED = (*_OF_CLEAN, "form")
 _NUMBERS = ("value", "low", "high")
 # ImageNet's own classes at 224 pixels, for which AlexNet's errors are known.
 _IMAGENET = {"dataset.classes": 1000, "dataset.wordnet": True, "network.image_size": 224}
+# Which images they are. Two folders may have the same name.
+_SET = ("dataset.name", "dataset.fingerprint")
 # Corruption and severity -> the row of the frame.
 _Group = dict[tuple[str, int], dict[Any, Any]]
 
@@ -30,14 +32,14 @@ _Group = dict[tuple[str, int], dict[Any, Any]]
 def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Means over the common corruptions that were measured.
 
-    "mean over corruptions" is the published mean: over the 15 common corruptions at severities 1 to
-    5, each of the same weight. Any other is named by what it is over, such as "mean over 7 of 15
-    corruptions, severity 3", at the severities that all of them have. So are the means of
-    categories, such as "mean over weather". "mean over 4 categories" gives the three kinds of noise
-    as much weight as the four corruptions of each other category. The extra corruptions are in no
-    mean. Where frost was not measured, its drawn texture takes its place. Corruptions of one's own
-    whose rows say a category have a mean that names them, such as "mean over light (shadow,
-    glare)", and are in no other.
+    A mean is over corruptions of one data set. "mean over corruptions" is the published mean: over
+    the 15 common corruptions at severities 1 to 5, each of the same weight. Any other is named by
+    what it is over, such as "mean over 7 of 15 corruptions, severity 3", at the severities that all
+    of them have. So are the means of categories, such as "mean over weather". "mean over 4
+    categories" gives the three kinds of noise as much weight as the four corruptions of each other
+    category. The extra corruptions are in no mean. Where frost was not measured, its drawn texture
+    takes its place. Corruptions of one's own whose rows say a category have a mean that names them,
+    such as "mean over light (shadow, glare)", and are in no other.
 
     The ends of an interval are the means of those of the corruptions: it is right if the same
     images are hard in all of them, and too wide otherwise.
@@ -56,7 +58,7 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    used = ["label", *COLUMNS, *(name for name in _IMAGENET if name in frame)]
+    used = ["label", *COLUMNS, *(name for name in (*_IMAGENET, *_SET) if name in frame)]
     records = [
         {name: row[name] for name in used if pd.notna(row[name])}
         for row in frame.to_dict("records")
@@ -67,7 +69,7 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     for row in accuracies:
         if row["condition"] != "corruption" or not {"corruption", "severity"} <= row.keys():
             continue
-        shared = tuple(map(row.get, _SHARED))
+        shared = (*map(row.get, _SHARED), _set_of(row))
         if row["corruption"] in _AVERAGED:
             groups.setdefault(shared, {})[row["corruption"], int(row["severity"])] = row
         elif "category" in row:
@@ -78,6 +80,9 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
         common = _common(shared)
         same = (row for row in accuracies if row["condition"] == "clean")
         same = (r for r in same if all(r.get(name) == common.get(name) for name in _OF_CLEAN))
+        # Published images have no clean ones beside them.
+        is_published = common.get("form") == "published"
+        same = (r for r in same if is_published or _set_of(r) == shared[-1])
         clean = next((row["value"] for row in same), None)
         rows += [common | mean for mean in _of_group(group, clean)]
     rows += [
@@ -92,7 +97,14 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _common(shared: tuple) -> dict[str, Any]:
     """The columns that the corruptions of a mean share."""
-    return {n: each for n, each in zip(_SHARED, shared, strict=True) if each is not None}
+    return {n: each for n, each in zip(_SHARED, shared[:-1], strict=True) if each is not None}
+
+
+def _set_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The data set of a row; of a published corruption, the folder that has all of them."""
+    if row.get("form") == "published":
+        return (str(row.get("dataset.name")).removesuffix(row["corruption"]),)
+    return tuple(map(row.get, ("dataset", "split", "dataset.fingerprint")))
 
 
 def _of_own(group: _Group, category: str) -> dict[str, Any]:
