@@ -98,13 +98,32 @@ def test_changed_images_are_told_from_clean_ones_under_other_noise(network, tmp_
     # Two images: the interval of Student's t, and not of the normal distribution.
     ends = scipy.stats.t.interval(0.95, 1, told.mean(), scipy.stats.sem(told))
     row = result.find("told from clean")
-    assert (row["low"], row["high"]) == pytest.approx(ends)
+    assert (row["low"], row["high"]) == pytest.approx(np.clip(ends, 0, 1))
     assert result.value("distance from clean") == pytest.approx(distance.mean())
     # Without noise, all clean points are the same, and so is the distance with any number of them.
     large = dataclasses.replace(ball, eps=0.2)
     assert (
         measured(large, tiny_trained(noise=None), tmp_path / "quiet").value("told from clean") > 0.5
     )
+
+
+def test_the_interval_of_a_share_ends_at_one_and_that_of_a_distance_at_zero():
+    """Two images of three are told apart without an error, and one by chance alone."""
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((3, 8, 3))
+    changed = rng.standard_normal((3, 8, 3)) + np.array([0.0, 50.0, 50.0])[:, None, None]
+    told, distance = geometry.separability(clean, changed)
+    ball = evaluation.Geometry("v1", "corners", 0.1, images=3, points=8)
+    keys = np.zeros((3, 2), np.uint32)
+    arrays = {"points": changed, "clean": clean, "key": keys, "place": np.zeros(3, int)}
+    rows = {row["number"]: row for row in ball.numbers(arrays).measured}
+    for name, of, limits in (
+        ("told from clean", told, (0, 1)), ("distance from clean", distance, (0, np.inf)),
+    ):  # fmt: skip
+        ends = scipy.stats.t.interval(0.95, 2, of.mean(), scipy.stats.sem(of))
+        row = rows[name]
+        assert (row["low"], row["high"]) == pytest.approx(np.clip(ends, *limits)), name
+        assert min(ends) < 0 or max(ends) > limits[1]
 
 
 def test_corrupted_images_are_manifolds_that_grow_with_severity(tmp_path):

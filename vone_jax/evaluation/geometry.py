@@ -180,20 +180,23 @@ class Geometry(Condition):
             warnings.append(f"{self.layer}: {error}.")
         if "clean" in arrays:
             accuracy, distance = geometry.separability(arrays["clean"], manifolds)
-            measured.append(number("told from clean", _over_images(accuracy)))
+            measured.append(number("told from clean", _over_images(accuracy, most=1.0)))
             measured.append(number("distance from clean", _over_images(distance)))
         measured.append(number("manifolds", manifolds.shape[0]))
         measured.append(number("points", manifolds.shape[1]))
         return Numbers(measured, details, tuple(warnings))
 
 
-def _over_images(values: np.ndarray) -> Interval | None:
-    """The mean over images with its 95 % interval by Student's t; none if one is infinite."""
+def _over_images(values: np.ndarray, most: float = np.inf) -> Interval | None:
+    """The mean over images with its 95 % interval by Student's t; none if one is infinite.
+
+    Values lie between 0 and ``most``, and so does the interval.
+    """
     if not np.all(np.isfinite(values)):
         return None
     quantile = float(scipy.special.stdtrit(len(values) - 1, 0.975))
     mean, half = values.mean(), quantile * values.std(ddof=1) / len(values) ** 0.5
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    return Interval(float(mean), max(0.0, float(mean - half)), min(most, float(mean + half)))
 
 
 def check_layer(network: Network, layer: str) -> None:
