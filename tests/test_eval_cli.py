@@ -30,7 +30,7 @@ def run_dir(tmp_path, monkeypatch):
     (directory / "config.json").write_text("{}")
     restore = runs.load_run
 
-    def load_run(path, step=None, precision="float32"):
+    def load_run(path, step=None, precision="float32", code=()):
         if path != directory:
             return restore(path, step)
         return tiny.run_of(tiny.EXPERIMENT, *tiny.tiny_network(classes=10))
@@ -179,7 +179,7 @@ def test_another_checkpoint_of_a_run_has_results_of_its_own(run_dir, monkeypatch
     loaded = []
     restore = runs.load_run
 
-    def load_run(path, step=None, precision="float32"):
+    def load_run(path, step=None, precision="float32", code=()):
         loaded.append(step)
         return dataclasses.replace(restore(path), step=step or 7)
 
@@ -196,7 +196,7 @@ def test_networks_compute_in_float32_unless_told(run_dir, monkeypatch):
     """A run that was trained in bfloat16 was attacked and judged in it."""
     asked, restore = [], runs.load_run
 
-    def load_run(path, step=None, precision="float32"):
+    def load_run(path, step=None, precision="float32", code=()):
         asked.append(precision)
         return restore(path, step)
 
@@ -211,7 +211,7 @@ import sys
 from tests.evaluation import tiny
 from vone_jax import runs
 from vone_jax.cli import evaluate as program
-runs.load_run = lambda path, step=None, precision="float32": tiny.run_of(
+runs.load_run = lambda path, step=None, precision="float32", code=(): tiny.run_of(
     tiny.EXPERIMENT, *tiny.tiny_network(classes=10)
 )
 sys.exit(program.main(sys.argv[1:]))

@@ -42,7 +42,7 @@ def importers(*names):
 
 
 # Every package may use these; they import neither jax nor flax.
-SHARED = {"arguments", "dataclass_json", "files", "filters", "names", "progress"}
+SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names", "progress"}
 
 
 @pytest.mark.parametrize(

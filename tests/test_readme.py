@@ -355,7 +355,7 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     responses = jax.eval_shape(network.response_fn("divided"), keys, shown)
     assert responses.shape == (2, side // 2, side // 2, 32)
 
-    few = ["runs/with_energy", "--examples", "8", "--draws", "1"]
+    few = ["runs/with_energy", "--code", "energy", "--examples", "8", "--draws", "1"]
     assert evaluate.main([*few, "--suite", "clean"]) == 0
     (clean,) = results.load("runs/with_energy")[0].results
     described = clean.identity["network"]["description"]

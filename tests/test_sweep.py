@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import flax.linen as nn
 import pytest
 
 from vone_jax import cli, training
@@ -33,6 +34,12 @@ for line in (here / "behave").read_text().splitlines():
             time.sleep(60)
         sys.exit(int(action))
 """
+
+
+class TinyFrontEnd(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return {"layer": nn.Conv(4, (3, 3), 2)(x)}
 
 
 @pytest.fixture
@@ -97,6 +104,19 @@ def test_an_ensemble_has_the_runs_of_its_members(root):
     members["both"] = Member(Ensemble(("a", "b")))
     found = ran(root, make(members=members))
     assert found[-1] == "eval.py a+b --suite clean --results both/results"
+
+
+def test_evaluations_name_the_module_of_a_front_end(root):
+    """A run cannot choose it, and the sweep's file has imported it."""
+    model = replace(BASE.model, front_end=TinyFrontEnd())
+    members = {"a": Member(replace(BASE, model=model)), "b": Member(BASE)}
+    members["both"] = Member(Ensemble(("a", "b")))
+    found = [call for call in ran(root, make(members=members)) if call.startswith("eval.py")]
+    assert found == [
+        f"eval.py a --suite clean --code {__name__}",
+        "eval.py b --suite clean",
+        f"eval.py a+b --suite clean --results both/results --code {__name__}",
+    ]
 
 
 def test_networks_are_opened_from_files_of_weights(root):

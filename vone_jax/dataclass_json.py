@@ -52,7 +52,13 @@ def encode(value: Any, forms: Forms | None = None, path: str = "value") -> Any:
     raise TypeError(f"{path} has no JSON form: {type(value).__name__} {value!r:.80}")
 
 
-def decode(hint: Any, content: Any, path: str, running: Mapping[str, Any] | None = None) -> Any:
+def decode(
+    hint: Any,
+    content: Any,
+    path: str,
+    running: Mapping[str, Any] | None = None,
+    make: bool = True,
+) -> Any:
     """Return the value of type ``hint`` that ``encode`` turned into ``content``.
 
     Args:
@@ -62,6 +68,7 @@ def decode(hint: Any, content: Any, path: str, running: Mapping[str, Any] | None
       content: JSON values. A dataclass in it is returned unchanged.
       path: place of the content for messages, such as "experiment.optimizer".
       running: name -> value of the fields that are not stored.
+      make: False only looks at names and types, and makes None of each dataclass.
 
     Raises:
       ValueError: for an unknown, missing or mistyped field or class, with its path and the most
@@ -71,7 +78,7 @@ def decode(hint: Any, content: Any, path: str, running: Mapping[str, Any] | None
     if bases and isinstance(content, bases):
         return content
     if isinstance(content, Mapping) and bases:
-        return _decode_dataclass(bases, content, path, running)
+        return _decode_dataclass(bases, content, path, running, make)
     for option in union_members(hint):
         origin, parts = typing.get_origin(option), typing.get_args(option)
         if option in (Any, object):
@@ -83,10 +90,12 @@ def decode(hint: Any, content: Any, path: str, running: Mapping[str, Any] | None
                 parts = (parts[:1] or (Any,)) * len(content)
             if len(parts) == len(content):
                 items = enumerate(zip(parts, content, strict=True))
-                return tuple(decode(part, x, f"{path}[{i}]", running) for i, (part, x) in items)
+                return tuple(
+                    decode(part, x, f"{path}[{i}]", running, make) for i, (part, x) in items
+                )
         if dict in (option, origin) and isinstance(content, Mapping):
             part = parts[1] if parts else Any
-            return {k: decode(part, x, f"{path}.{k}", running) for k, x in content.items()}
+            return {k: decode(part, x, f"{path}.{k}", running, make) for k, x in content.items()}
         if origin is typing.Literal and content in parts:
             return content
         if option is float and type(content) is int:
@@ -110,6 +119,7 @@ def _decode_dataclass(
     content: Mapping[str, Any],
     path: str,
     running: Mapping[str, Any] | None,
+    make: bool,
 ) -> Any:
     known = [cls for base in bases for cls in _dataclasses_under(base)]
     if TYPE in content or len(known) > 1:
@@ -124,7 +134,7 @@ def _decode_dataclass(
             continue
         if name not in stored:
             raise ValueError(f"{path} has no field {name!r}{nearest(name, stored)}")
-        values[name] = decode(hints[name], item, f"{path}.{name}", running)
+        values[name] = decode(hints[name], item, f"{path}.{name}", running, make)
     for field in dataclasses.fields(cls):
         if field.name not in stored and running and running.get(field.name) is not None:
             values[field.name] = running[field.name]
@@ -132,7 +142,7 @@ def _decode_dataclass(
         if field.name not in values and required:
             raise ValueError(f"{path} lacks the field {field.name!r}")
     try:
-        return cls(**values)
+        return cls(**values) if make else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -71,6 +72,17 @@ def imported(spec: str) -> Any:
       Exception: what the module raises.
     """
     module, _, name = spec.rpartition(":")
+    found = loaded(module)
+    if not hasattr(found, name):
+        raise ValueError(f"{module} has no {name!r}")
+    return getattr(found, name)
+
+
+def loaded(module: str) -> ModuleType:
+    """Run and return a module: "package.module", also in the working directory, or "path/FILE.py".
+
+    A file is in ``sys.modules`` as ``file_FILE``. For errors see ``imported``.
+    """
     path = Path(os.path.expanduser(module))
     if path.suffix == ".py":
         if not path.is_file():
@@ -78,31 +90,28 @@ def imported(spec: str) -> Any:
         # A name of its own: a file random.py must not take the place of Python's module.
         described = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
         assert described is not None and described.loader is not None
-        loaded = importlib.util.module_from_spec(described)
+        made = importlib.util.module_from_spec(described)
         # Dataclasses look their module up by name.
-        sys.modules[loaded.__name__] = loaded
+        sys.modules[made.__name__] = made
         try:
-            described.loader.exec_module(loaded)
+            described.loader.exec_module(made)
         except ModuleNotFoundError as error:
             beside = shlex.quote(str(path.parent))
             error.add_note(
                 f"if the module lies beside {path.name}, start the command with PYTHONPATH={beside}"
             )
             raise
-    else:
-        before = list(sys.path)
-        sys.path.insert(0, "")
-        try:
-            loaded = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise
-            raise ValueError(f"there is no module {module!r}; {error}") from error
-        finally:
-            sys.path[:] = before
-    if not hasattr(loaded, name):
-        raise ValueError(f"{module} has no {name!r}")
-    return getattr(loaded, name)
+        return made
+    before = list(sys.path)
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise ValueError(f"there is no module {module!r}; {error}") from error
+    finally:
+        sys.path[:] = before
 
 
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -1,6 +1,7 @@
 """Trained networks in run directories. ``network`` opens them; a training does not need them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,18 +48,20 @@ def load_run(
     step: int | None = None,
     *,
     precision: Literal["float32", "bfloat16"] = "float32",
+    code: Sequence[str] = (),
 ) -> Run:
     """Load a run, which may still be training, from its checkpoint at a step.
 
     By default it is the last checkpoint, or with ``Experiment.keep_best`` the one with the highest
     validation accuracy in the log. The network computes in the given ``precision``, "float32" or
-    "bfloat16", whatever it was trained in. In a program of several processes all of them must call
-    this.
+    "bfloat16", whatever it was trained in. Modules of ``code`` may be imported for it, by name or
+    as FILE.py, beside those that are imported already. In a program of several processes all of
+    them must call this.
 
     Raises:
       RunDirectoryError: if the directory holds no run, or no checkpoint at this step.
     """
-    description = run.read_run(directory)
+    description = run.read_run(directory, code)
     experiment = description.experiment
     if description.made_from.get(run.FRONT_END) != run.front_end_digest(experiment):
         run.warn_of_front_end(directory)

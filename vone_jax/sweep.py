@@ -176,12 +176,16 @@ def commands(
         network, run_dir = member.network, str(group / label)
         results, needs = ["--results", f"{run_dir}/results"], ()
         if isinstance(network, Experiment):
-            results, needs, evaluated = [], (label,), run_dir
+            results, needs, evaluated = [*network.model.code], (label,), run_dir
             words = (*programs["train"], f"{name}:{label}", "--run-dir", run_dir)
             yield Command(label, "train", words)
         elif isinstance(network, Ensemble):
             evaluated = "+".join(str(group / other) for other in network.labels)
             needs = network.labels
+            trained = (sweep.members[other].network for other in needs)
+            results += [
+                w for each in trained if isinstance(each, Experiment) for w in each.model.code
+            ]
         elif (path := _file_of(network, label, weights)) is not None:
             evaluated = str(path)
             results += ["--class-names", network.class_names] if network.class_names else []

@@ -181,7 +181,7 @@ def test_a_run_says_how_its_images_were_cropped_and_validated(tmp_path, monkeypa
     description = training.RunDescription(experiment, experiment, tuple("abcdefghij"), 0)
     model = experiment.build()
     loaded = runs.Run(7, description, model, random_variables(model))
-    monkeypatch.setattr(runs, "load_run", lambda path, step, precision: loaded)
+    monkeypatch.setattr(runs, "load_run", lambda path, step, precision, code: loaded)
     network = vone_jax.open_network(tmp_path, step=7)
     assert network.preprocessing == data.Preprocessing(0.5)
     assert network.validation == Split("fashion_mnist_small", "test")

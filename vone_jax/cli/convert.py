@@ -46,6 +46,8 @@ class Options:
     ignore_flag: tuple[str, ...] = ()
     # Licence of the weights, for the card of a folder.
     licence: str = "other"
+    # Code that a run may ask for, such as its front end.
+    code: parsing.Code = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             source, notes = f"converted from {Path(options.network).name}", read.notes
             step = None
         else:
-            opened = network.open_network(options.network)
+            opened = network.open_network(options.network, code=options.code)
             if opened.model is None:
                 raise ValueError(f"{options.network} is a function, which has no file of weights")
             print(f"{options.network}: {convert.describe(opened.model)['name']}")
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         print(f"written: {options.out}")
         return cli.FINISHED
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         return cli.fail(error)
     except OSError as error:
         return cli.fail(error, cli.FAILED)

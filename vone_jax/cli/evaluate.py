@@ -94,6 +94,8 @@ class Arguments:
     class_names: Annotated[Path | None, _shown("FILE")] = None
     # float32 (default) or bfloat16, for a run.
     dtype: Annotated[Literal["float32", "bfloat16"], _shown("TYPE")] = "float32"
+    # Code that a run may ask for, such as its front end.
+    code: parsing.Code = ()
     # Several processes: auto (Slurm, Open MPI, TPU), or HOST:PORT,N,I for process I of N.
     distributed: Annotated[str | None, _shown("HOW")] = None
 
@@ -174,8 +176,18 @@ def _open(given: Arguments) -> Network:
         lines = given.class_names.read_text(encoding="utf-8-sig").splitlines()
         class_names = [line.strip() for line in lines if line.strip()]
     return open_network(
-        given.network, class_names=class_names, image_size=given.image_size, dtype=given.dtype
+        given.network,
+        class_names=class_names,
+        image_size=given.image_size,
+        dtype=given.dtype,
+        code=_code(given),
     )
+
+
+def _code(given: Arguments) -> tuple[str, ...]:
+    """The code that is named: by its option, or as the file of a network or suite."""
+    words = (given.network, *given.suite, *given.others)
+    return (*given.code, *(word.rpartition(":")[0] for word in words if ".py:" in word))
 
 
 def _predicted(network: Network, given: Arguments) -> list[str]:
@@ -222,7 +234,9 @@ def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
         eps=given.eps,
         layers=given.layers,
         neurons=given.neurons,
-        others=tuple(open_network(each, dtype=given.dtype) for each in given.others),
+        others=tuple(
+            open_network(each, dtype=given.dtype, code=_code(given)) for each in given.others
+        ),
         overwrite=given.overwrite,
         batch_size=given.batch_size,
         provenance={"versions": versions(), "command": command},

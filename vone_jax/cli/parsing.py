@@ -2,11 +2,18 @@
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 Parsed = TypeVar("Parsed")
+# Modules by name, and files FILE.py, that may be imported for what a command opens. The option is
+# given once for each.
+Code = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="MODULE|FILE.py", help_behavior_hint=""),
+]
 
 
 def parse(

@@ -57,6 +57,8 @@ class Arguments:
     tensorboard: bool = False
     # Call this function, FILE.py:FUNCTION, with each record of the log.
     on_log: str | None = None
+    # Code that the networks of initial_weights and of a teacher may ask for.
+    code: parsing.Code = ()
     # Write a trace of ten steps from this one on to RUN_DIR/profile, for XProf or Perfetto.
     profile: int | None = None
     # Train together with other processes that run the same command: "auto" under Slurm, Open MPI
@@ -104,8 +106,11 @@ def main(argv: Sequence[str]) -> int:
         on_log = None if arguments.on_log is None else files.imported(arguments.on_log)
         # A run that resumes has its weights in a checkpoint.
         spec, distillation = experiment.initial_weights, experiment.distillation
-        initial = None if spec is None or training.saved_steps(run_dir) else open_network(spec)
-        teacher = None if distillation is None else open_network(distillation.teacher)
+        initial = teacher = None
+        if spec is not None and not training.saved_steps(run_dir):
+            initial = open_network(spec, code=arguments.code)
+        if distillation is not None:
+            teacher = open_network(distillation.teacher, code=arguments.code)
         with _stop_on_signals() as stop:
             outcome = training.train(
                 experiment,
@@ -126,8 +131,8 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:
-        evaluate = f"{names.command('eval.py')} {shlex.quote(run_dir)}"
-        print(f"evaluate it: {evaluate}")
+        words = shlex.join([run_dir, *experiment.model.code])
+        print(f"evaluate it: {names.command('eval.py')} {words}")
     return cli.FINISHED
 
 

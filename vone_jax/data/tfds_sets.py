@@ -5,7 +5,9 @@ Pillow: TFDS uses OpenCV if that is installed, and then the pixels differ.
 """
 
 import io
+import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vone_jax import files
+from vone_jax import files, modules
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import DataDir, Source, checksum
 from vone_jax.data.transforms import to_pillow
@@ -28,6 +30,7 @@ class TfdsSource(Source):
     """
 
     def __init__(self, name: str, split: str, data_dir: DataDir = None):
+        _check_features(name, data_dir)
         builder: Any = tfds.builder(name, data_dir=_expand(data_dir))
         self.name = f"tfds:{name}"
         self.split = split
@@ -119,6 +122,44 @@ def _png(image: np.ndarray) -> bytes:
 
 def _expand(data_dir: DataDir) -> Path | None:
     return None if data_dir is None else files.as_path(os.fspath(data_dir))
+
+
+def _check_features(name: str, data_dir: DataDir) -> None:
+    """Raise a ``ValueError`` if TFDS would import a module for a set that may not be imported.
+
+    It imports the classes that ``features.json`` names, and downloads the code of a namespace. A
+    run names the set and the directory of its images.
+    """
+    first, *rest = re.split("[:/]", name)
+    if rest and name[len(first)] == ":" and not re.match(r"[\d*]", rest[0]):
+        raise ValueError(
+            f"TFDS set {name!r} is of the namespace {first!r}, whose code TFDS would download; "
+            "give its images as folder:<path> or npz:<path>"
+        )
+    place, plain = _expand(data_dir), first.replace("_", "").lower()
+    for folder in place.glob("*") if place is not None else ():
+        # TFDS also takes the name of a set in the form of a class.
+        if folder.name.replace("_", "").lower() != plain:
+            continue
+        for path in folder.glob("**/features.json"):
+            try:
+                for named in _classes(json.loads(path.read_text())):
+                    modules.of_file(named.rpartition(".")[0])
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+
+
+def _classes(features: Any) -> Iterator[str]:
+    """Yield the names of classes in ``features.json``."""
+    if isinstance(features, dict):
+        for key, value in features.items():
+            kind = key in ("pythonClassName", "python_class_name", "type")
+            if kind and isinstance(value, str) and "." in value:
+                yield value
+            yield from _classes(value)
+    elif isinstance(features, list):
+        for value in features:
+            yield from _classes(value)
 
 
 def _supervised_keys(name: str, info: Any) -> tuple[str, str]:

@@ -42,8 +42,9 @@ def open_network(
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
+    code: Sequence[str] = (),
 ) -> Network:
-    """Open a network.
+    """Open a network. A file cannot choose what code runs.
 
     Args:
       spec: one of
@@ -65,6 +66,8 @@ def open_network(
         the network. A checkpoint file may not say it; then ``notes`` has what was assumed.
       dtype: type in which the network of a run computes, whatever it was trained in. Checkpoint
         files and folders compute in float32, and functions as they do.
+      code: modules that may be imported for a run whose front end is of a user, by name or as
+        ``"path/FILE.py"``, beside those that are imported already. None may lie in the run.
 
     Raises:
       NetworkError: (a ValueError) if there is no such network, it does not fit an argument, or its
@@ -76,7 +79,7 @@ def open_network(
       Exception: what a function raises, with a note that names the function.
     """
     if isinstance(spec, str | Path):
-        network = _open(str(spec), step, class_names or (), dtype)
+        network = _open(str(spec), step, class_names or (), dtype, code)
     elif isinstance(spec, Network):
         network = spec
         for each in network.members or (network,):
@@ -103,11 +106,15 @@ def open_network(
 
 
 def _open(
-    spec: str, step: int | None, class_names: Sequence[str], dtype: Literal["float32", "bfloat16"]
+    spec: str,
+    step: int | None,
+    class_names: Sequence[str],
+    dtype: Literal["float32", "bfloat16"],
+    code: Sequence[str],
 ) -> Network:
     """Open a network by its text. Members of an ensemble without names get ``class_names``."""
     if files.in_bucket(spec):
-        return _open_run(files.as_path(spec), step, dtype)
+        return _open_run(files.as_path(spec), step, dtype, code)
     path = Path(os.path.expanduser(spec))
     module, _, function = spec.rpartition(":")
     is_function = module and function.isidentifier()
@@ -115,12 +122,12 @@ def _open(
     if run_dir and number.isdecimal() and not path.exists() and Path(run_dir).is_dir():
         if step not in (None, int(number)):
             raise NetworkError(f"step {step} does not fit {spec}")
-        network = _open_run(Path(run_dir), int(number), dtype)
+        network = _open_run(Path(run_dir), int(number), dtype, code)
         return dataclasses.replace(network, name=f"{network.name}@{int(number)}")
     if path.is_dir():
         # A folder of ``convert`` that has lost a file is no run.
         folder = convert.is_folder(path) or (path / "model.safetensors").exists()
-        return _open_folder(path) if folder else _open_run(path, step, dtype)
+        return _open_folder(path) if folder else _open_run(path, step, dtype, code)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path)
     if path.suffix == ".py" and path.exists():
@@ -131,7 +138,7 @@ def _open(
         parts = spec.split("+")
         if not all(parts):
             raise NetworkError(f"a network must stand before and behind each +, got {spec}")
-        members = [open_network(part, step=step, dtype=dtype) for part in parts]
+        members = [open_network(part, step=step, dtype=dtype, code=code) for part in parts]
         names = tuple(class_names)
         return ensemble(
             [dataclasses.replace(m, class_names=m.class_names or names) for m in members]
@@ -153,8 +160,10 @@ def _name(text: str) -> str:
     return text.lstrip(".-") or "network"
 
 
-def _open_run(path: Path, step: int | None, dtype: Literal["float32", "bfloat16"]) -> Network:
-    run = runs.load_run(path, step, precision=dtype)
+def _open_run(
+    path: Path, step: int | None, dtype: Literal["float32", "bfloat16"], code: Sequence[str]
+) -> Network:
+    run = runs.load_run(path, step, precision=dtype, code=code)
     model, trained_on = run.experiment.model, run.experiment.data
     assert trained_on.eval_split is not None
     return Network.of_model(

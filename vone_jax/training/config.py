@@ -10,12 +10,11 @@ experiments; ``"sweep:label"`` is one of them.
 
 In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its digest, because it has a
 million numbers. A run directory stores these numbers as arrays, see ``run.py``. A front end of a
-user has the module that defines it. Reading it imports this module by its name, from the Python
-path only: a run of a stranger cannot bring code of its own.
+user has the name of the module that defines it, which is imported only with permission, see
+``modules.of_file``.
 """
 
 import dataclasses
-import importlib
 import json
 import operator
 import os
@@ -24,7 +23,7 @@ import runpy
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vone_jax import arguments, corruptions, data, dataclass_json, models
+from vone_jax import arguments, corruptions, data, dataclass_json, models, modules
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share, nearest
 from vone_jax.models.attachment import Form
 from vone_jax.names import command
@@ -103,6 +102,11 @@ class ModelConfig:
         arguments.fields(self)
         # Building the network is cheap. It checks the width and the front end.
         self.build(num_classes=1)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The words by which a command may import the front end of a user: --code MODULE."""
+        return () if self.front_end is None else ("--code", type(self.front_end).__module__)
 
     def build(self, **options: Any) -> models.Model:
         """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
@@ -453,7 +457,13 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 def _describe_front_end(module: nn.Module) -> dict[str, Any]:
     """A front end of a user in JSON: the module of its class, and its fields."""
     cls = type(module)
-    _front_end_class(cls.__module__, cls.__name__)
+    if cls.__module__ not in sys.modules:
+        raise ValueError(
+            f"front_end {cls.__name__}: there is no module {cls.__module__!r}; define the class in "
+            "a file of its own, which the config imports, and name the directory of this file in "
+            "PYTHONPATH"
+        )
+    _class_of(sys.modules[cls.__module__], cls.__name__)
     # Flax adds two fields.
     names = [
         field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")
@@ -475,24 +485,22 @@ _FORMS: dataclass_json.Forms = {
 }
 
 
-def _front_end_class(module: str, name: str) -> Any:
-    """The class of a front end of a user, by the module that defines it."""
-    try:
-        cls = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise ValueError(
-            f"front_end {name}: there is no module {module!r}, or it cannot be imported ({error}); "
-            "define the class in a file of its own, which the config imports, and name the "
-            "directory of this file in PYTHONPATH, also for eval.py"
-        ) from error
+def _class_of(module: types.ModuleType, name: str) -> Any:
+    """The Flax module of a name that a module of Python has itself defined or imported."""
+    # Not getattr, by which a package may import its parts.
+    cls = vars(module).get(name)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise ValueError(f"front_end: {module} has no Flax module {name!r}")
+        raise ValueError(f"front_end: {module.__name__} has no Flax module {name!r}")
     return cls
 
 
-def _read_front_end(content: dict[str, Any]) -> Any:
+def _read_front_end(content: dict[str, Any], code: Sequence[str], opened: Path | None) -> Any:
     fields = dict(content)
-    cls = _front_end_class(fields.pop("module"), fields[dataclass_json.TYPE])
+    try:
+        module = modules.of_file(fields.pop("module"), code, opened)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"front_end {fields[dataclass_json.TYPE]!r:.80}: {error}") from error
+    cls = _class_of(module, fields[dataclass_json.TYPE])
     dtypes = {
         name: getattr(jnp, value["dtype"])
         for name, value in fields.items()
@@ -502,30 +510,45 @@ def _read_front_end(content: dict[str, Any]) -> Any:
     return dataclass_json.decode(cls, others, "front_end").clone(**dtypes)
 
 
-def from_json(content: Any, read_bank: Callable[[str], ImportedBank] | None = None) -> Experiment:
+def from_json(
+    content: Any,
+    read_bank: Callable[[str], ImportedBank] | None = None,
+    code: Sequence[str] = (),
+    opened: Path | None = None,
+) -> Experiment:
     """Return the experiment that ``to_json`` turned into ``content``.
 
-    The function ``read_bank`` returns the imported bank with a given digest.
+    The function ``read_bank`` returns the imported bank with a given digest. ``code`` are the
+    modules that may be imported for a front end, see ``modules.of_file``; ``opened`` is the
+    directory of the content, in which none may lie.
 
     Raises:
-      ValueError: for an unknown or missing field, or one of another type.
+      ValueError: for an unknown or missing field, or one of another type; and then for a module
+        that may not be imported.
     """
     if not isinstance(content, dict):
         raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
-    return dataclass_json.decode(Experiment, _with_objects(content, read_bank), "experiment")
+    content = _with_banks(content, read_bank)
+    model = content.get("model")
+    front_end = model.get("front_end") if isinstance(model, dict) else None
+    if isinstance(front_end, dict) and "module" in front_end:
+        # All other fields are looked at before a module is imported.
+        others = {**content, "model": {**model, "front_end": None}}
+        dataclass_json.decode(Experiment, others, "experiment", make=False)
+        made = _read_front_end(front_end, code, opened)
+        content = {**content, "model": {**model, "front_end": made}}
+    return dataclass_json.decode(Experiment, content, "experiment")
 
 
-def _with_objects(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
-    """Replace digests in a tree of JSON values by their banks, and front ends by their modules."""
+def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
+    """Replace digests in a tree of JSON values by their banks."""
     if not isinstance(content, dict):
         return content
     if content.get(dataclass_json.TYPE) == ImportedBank.__name__ and "sha256" in content:
         if read_bank is None:
             raise ValueError(f"the arrays of the bank {content['sha256']} must be given")
         return read_bank(content["sha256"])
-    if "module" in content:
-        return _read_front_end(content)
-    return {name: _with_objects(value, read_bank) for name, value in content.items()}
+    return {name: _with_banks(value, read_bank) for name, value in content.items()}
 
 
 _ABSENT = object()

@@ -87,12 +87,13 @@ class RunDescription:
     made_from: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def read_run(directory: Path | str) -> RunDescription:
-    """Read the description of a run.
+def read_run(directory: Path | str, code: Sequence[str] = ()) -> RunDescription:
+    """Read the description of a run. ``code`` may be imported for it, see ``modules.of_file``.
 
     Raises:
       RunDirectoryError: if the directory holds no run.
-      ValueError: if its description does not describe an experiment of this version.
+      ValueError: if its description does not describe an experiment of this version, or asks for
+        a module that may not be imported.
     """
     path = files.as_path(directory) / CONFIG
     if not path.exists():
@@ -101,8 +102,11 @@ def read_run(directory: Path | str) -> RunDescription:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        opened = None if files.in_bucket(path) else path.parent
         for name in ("experiment", "unresolved"):
-            config[name] = from_json(config[name], lambda sha: _read_bank(path.parent, sha))
+            config[name] = from_json(
+                config[name], lambda sha: _read_bank(path.parent, sha), code, opened
+            )
         return RunDescription(**config | {"class_names": tuple(config["class_names"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
