@@ -9,8 +9,9 @@ import pytest
 import scipy
 
 from tests.certification.test_certificates import network
+from tests.evaluation import tiny
 from tests.evaluation.test_certified import KEY, at_radii, measured
-from vone_jax import certification, evaluation, models, prng, v1
+from vone_jax import certification, data, evaluation, models, prng, results, v1
 from vone_jax.network import Network
 
 SHORT = {"steps": 4, "eot_samples": 2, "choose": 50, "draws": 300}
@@ -41,6 +42,21 @@ def test_the_certified_accuracy_is_a_floor_in_the_same_set(vonenet):
     wrong = np.zeros_like(arrays["right under attack"])
     broken = condition.numbers(arrays | {"right under attack": wrong})
     assert "did not survive" in broken.warnings[0]
+
+
+def test_the_numbers_of_one_radius_are_stored_and_found_again(vonenet, tmp_path):
+    """They were written under a name with the radius, and not found under that of the condition."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    source = data.ArraySource(images, np.array([0, 1, 0]), class_names=("a", "b"), name="grey")
+    condition = evaluation.Discriminable(vonenet.model.v1, (0.5,), **SHORT)
+    plan = tiny.tiny_evaluation(vonenet, tmp_path, source=source)
+    first = evaluation.evaluate(plan, condition)
+    assert 0 <= first.value("certified accuracy", 0.5) <= first.value("accuracy under PGD", 0.5)
+    assert "eps" not in first.row and {each["eps"] for each in first.rows} == {0.5}
+    seen = []
+    again = evaluation.evaluate(plan, condition, lambda *counted: seen.append(counted))
+    assert seen == [(3, True)] and again.rows == first.rows
+    assert results.load([tmp_path]).to_frame()["eps"].tolist() == [0.5] * 3
 
 
 def test_a_network_without_the_v1_of_the_observer_has_no_certificate(vonenet):

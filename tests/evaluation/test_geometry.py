@@ -179,8 +179,8 @@ def test_the_suite_has_all_layers_and_the_page_draws_them(network, tmp_path):
     with pytest.raises(ValueError, match="layers"):
         evaluation.Geometry("v3").check(network)
     early = measured(evaluation.Geometry("v1", draws=40), network, tmp_path / "results")
-    rows = [row | {"layer": "logits"} for row in early.rows]
-    late = dataclasses.replace(early, rows=rows, details={"place": 99})
+    row, *rows = ({**row, "layer": "logits"} for row in (early.row, *early.rows))
+    late = dataclasses.replace(early, row=row, rows=rows, details={"place": 99})
     capacity, *_ = layer_charts.geometry(Runs([Run(tmp_path, "tiny", [late, early])]))
     rows = rows_of(capacity)
     assert [row["layer"] for row in rows] == ["v1", "logits"]

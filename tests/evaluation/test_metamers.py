@@ -78,8 +78,8 @@ def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network,
     described = found.identity["condition"]["networks"]
     assert [checksum for _, checksum in described] == [given.others[0].checksum]
     # The page also has another layer, which comes before it.
-    before = [row | {"layer": "v1"} for row in found.rows]
-    made = [dataclasses.replace(found, rows=before, details={"place": 0}), found]
+    row, *before = ({**row, "layer": "v1"} for row in (found.row, *found.rows))
+    made = [dataclasses.replace(found, row=row, rows=before, details={"place": 0}), found]
     ours, published = observer_charts.metamers(Runs([Run(tmp_path, "tiny", made)]))
     rows = {(row["layer"], row["asked"]): row["value"] for row in rows_of(ours)}
     assert len(rows) == 6 and rows["originals", "itself"] == made[0].value("accuracy on originals")

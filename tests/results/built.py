@@ -98,8 +98,9 @@ def result(condition, numbers=None, arrays=None, of=None, dataset=DATASET, setti
     given = {name: fields.pop(name) for name in ("details", "warnings") if name in fields}
     provenance |= fields.pop("provenance", {})
     return results.Result(
-        rows or [shared], identity | fields, provenance=provenance, arrays=arrays or {}, **given
-    )
+        shared, rows or [shared], identity | fields, provenance=provenance, arrays=arrays or {},
+        **given,
+    )  # fmt: skip
 
 
 def accuracy(condition, right, index=None, dataset=DATASET, arrays=None, **fields):

@@ -40,7 +40,7 @@ def test_arrays_are_read_when_they_are_used(tmp_path):
 
 def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     made = built.result(built.CLEAN, {"x": {"value": np.nan}}, {"a": np.zeros(1)})
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match="value of 'x' must be a finite number, got nan"):
         results.write(made, tmp_path)
     misspelt = built.result(built.CLEAN, {"x": {"value": 1.0, "epsilon": 0.5}})
     with pytest.raises(ValueError, match="columns of results.row, got .'epsilon'"):
@@ -54,22 +54,59 @@ def test_a_damaged_file_is_one_clear_error(tmp_path):
     whole = json.loads(file.read_text())
     file.write_text('{"rows": [], ')
     fails([run], "clean.json cannot be read")
-    for wrong in ({"format": 2}, {"rows": []}, {"rows": [1]}, {"rows": [{"norm": "linf"}]}):
+    for wrong in (
+        {"format": 2},
+        {"rows": []},
+        {"rows": [1]},
+        {"rows": [{"norm": "linf"}]},
+        {"row": {}},
+    ):
         file.write_text(json.dumps(whole | wrong))
         fails([run], "clean.json is no result of this version")
 
 
-def test_a_result_whose_arrays_are_lost_is_not_finished(tmp_path):
+def test_a_result_whose_arrays_are_lost_is_refused_by_name(tmp_path):
+    """Its numbers vanished from the page without a word."""
     run = built.write(tmp_path, built.measure())
     path = run / "results" / "clean.json"
     assert results.is_complete(path)
     path.with_suffix(".npz").unlink()
     assert not results.is_complete(path)
-    (loaded,) = results.load([run])
-    assert loaded.unfinished == ["clean"] and not loaded.of("clean")
+    fails([run], run / "results" / "clean.npz", "missing")
     # A result without arrays has no such file.
     bare = results.write(built.result({"condition": "v1"}), tmp_path)
     assert results.is_complete(bare) and not bare.with_suffix(".npz").exists()
+    assert not results.read(bare).arrays
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "-Infinity", "1e999", "7.5", "-3", "true"])
+@pytest.mark.parametrize("column", ["value", "low"])
+def test_reading_refuses_a_number_that_writing_refuses(tmp_path, wrong, column):
+    """An accuracy is a share, and JSON has no NaN: browsers cannot read a page with one."""
+    run = built.write(tmp_path, [built.accuracy(built.CLEAN, 0.5)])
+    file = run / "results" / "clean.json"
+    record = json.loads(file.read_text())
+    record["rows"][0][column] = "WRONG"
+    file.write_text(json.dumps(record).replace('"WRONG"', wrong))
+    fails([run], file)
+    value = {"true": True}.get(wrong) or float(wrong)
+    made = built.result(built.CLEAN, {"accuracy": built.INTERVAL | {column: value}})
+    with pytest.raises(ValueError):
+        results.write(made, tmp_path / "written")
+    assert not list((tmp_path / "written").iterdir())
+
+
+def test_a_number_that_is_no_share_may_be_of_any_size(tmp_path):
+    made = built.result(built.CLEAN, {"decibel": {"value": 37.5}, "distance": {"value": -3.0}})
+    assert results.read(results.write(made, tmp_path)).rows == made.rows
+
+
+def test_a_result_with_numbers_of_one_radius_has_the_name_of_its_condition(tmp_path):
+    made = built.result({"condition": "mine"})
+    made = dataclasses.replace(made, rows=[made.row | {"number": "x", "eps": 0.5, "value": 1.0}])
+    read = results.read(results.write(made, tmp_path))
+    assert read.name == made.name == "mine" and read.row == made.row
+    assert read.value("x", 0.5) == 1.0
 
 
 def test_a_field_that_an_identity_lacks_is_a_difference():

@@ -257,6 +257,7 @@ def evaluate(
                 warnings += single_draws(condition.attack, arrays["right"])
             warnings += [each["meaning"] for each in checks if each["verdict"] == "fail"]
             result = Result(
+                row=row,
                 rows=[row | each for each in numbers.measured] or [row],
                 identity=identity,
                 details=numbers.details | ({"masking": checks} if checks else {}),

@@ -21,8 +21,8 @@ from vone_jax import files
 from vone_jax.results import row as rows_of
 from vone_jax.results.row import COLUMNS
 
-# What is a column of a number, and not of the condition.
-_NUMBER = ("number", "value", "low", "high")
+# A number with its 95 % interval.
+_NUMBER = ("value", "low", "high")
 
 
 class ResultError(ValueError):
@@ -34,7 +34,9 @@ class Result:
     """One measured condition of one network.
 
     Attributes:
-      rows: one for each number, at least one, see ``results.row``.
+      row: the condition without numbers, see ``results.row``.
+      rows: the row with the columns of each number; at least one, without a number if there is
+        none.
       identity: what was measured, as JSON values: "condition", "protocol", "dataset", "network",
         "seed", "tag" and others. Work is continued or used again only if it is equal.
       details: what is no number, such as the answers of the checks for masked gradients.
@@ -44,22 +46,13 @@ class Result:
       arrays: the arrays of the NPZ file by name. Those of a file are read when they are used.
     """
 
+    row: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     identity: dict[str, Any]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """The columns that all rows share: the condition, without numbers and their radii."""
-        first, *others = self.rows
-        return {
-            name: value
-            for name, value in first.items()
-            if name not in _NUMBER and all(each.get(name) == value for each in others)
-        }
 
     @property
     def label(self) -> str:
@@ -116,21 +109,24 @@ def write(result: Result, directory: str | os.PathLike) -> Path:
     """Write a result with its arrays and return the path of its JSON file.
 
     Raises:
-      ValueError: if a number is NaN or infinite, or a row has an unknown column.
+      ValueError: if a number is NaN or infinite, an accuracy is no share, or a row has an unknown
+        column.
       OSError: if a file cannot be written.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{result.name}.json"
-    for each in result.rows:
+    for each in (result.row, *result.rows):
         if unknown := sorted(set(each) - set(COLUMNS)):
             raise ValueError(f"rows must have the columns of results.row, got {unknown}")
-    present = [
+    _check_numbers(result.rows)
+    row, *present = (
         {name: each[name] for name in COLUMNS if each.get(name) not in (None, "")}
-        for each in result.rows
-    ]
+        for each in (result.row, *result.rows)
+    )
     arrays: dict[str, Any] = dict(result.arrays)
     record = {
+        "row": row,
         "rows": present,
         "identity": result.identity,
         "details": result.details,
@@ -158,23 +154,48 @@ def read(path: str | os.PathLike) -> Result:
     """Read a result.
 
     Raises:
-      ResultError: if the file cannot be read, or is no result.
+      ResultError: if the file cannot be read, is no result or has a number that ``write`` refuses,
+        or if its arrays are missing.
     """
     path = Path(path)
     values = read_json(path)
     try:
         arrays = _Stored(path.with_suffix(".npz"), tuple(values.pop("arrays")))
         result = Result(**values, arrays=arrays)
-        _ = result.name  # Its rows are rows.
+        _ = result.name, [rows_of.stem(row) for row in result.rows]  # Its rows are rows.
+        if not result.rows:
+            raise ValueError("it has no rows")
+        _check_numbers(result.rows)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ResultError(f"{path} is no result of this version of vone_jax ({error})") from error
+    if not is_complete(path):
+        raise ResultError(
+            f"{arrays.path} is missing, which has the arrays of {path.name}: measure this result "
+            "again, or remove the file"
+        )
     return result
 
 
+def _check_numbers(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError for a number that is not finite, or an accuracy that is no share."""
+    for row in rows:
+        name = str(row.get("number"))
+        for column in _NUMBER:
+            value = row.get(column)
+            if value is None:
+                continue
+            is_share = "accuracy" in name.split()
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and math.isfinite(value)) or (is_share and not 0 <= value <= 1):
+                allowed = "a share from 0 to 1" if is_share else "a finite number"
+                raise ValueError(f"{column} of {name!r} must be {allowed}, got {value!r}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; a ResultError if it cannot be read."""
+    """The JSON object in a file; a ResultError if it cannot be read, or has NaN or infinity."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, allow_nan=False)
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vone_jax import names
-from vone_jax.results.result import Result, ResultError, is_complete, read, read_json
+from vone_jax.results.result import Result, ResultError, read, read_json
 from vone_jax.results.row import COLUMNS, is_of, label
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Run:
       results: in the order of their names.
       experiment: the experiment in config.json; None without one.
       log: the lines of log.jsonl; empty without one.
-      unfinished: names of results that were begun and are not finished, or whose NPZ file is lost.
+      unfinished: names of results that were begun and are not finished.
     """
 
     path: Path
@@ -128,7 +128,7 @@ def _load(path: Path) -> Run:
     directory = _results(path)
     # Names are sorted without their ending, because "-" sorts before ".".
     found = sorted(directory.glob("*.json"), key=lambda file: file.stem)
-    results = [read(file) for file in found if is_complete(file)]
+    results = [read(file) for file in found]
     if not results:
         inner = sorted(str(folder.parent) for folder in path.glob("*/results"))
         hint = f"; did you mean {' '.join(inner)}?" if inner else ""
@@ -154,10 +154,9 @@ def _load(path: Path) -> Run:
         results=results,
         experiment=read_json(config).get("experiment") if config.exists() else None,
         log=_read_log(log) if log.exists() else (),
+        # STEM.DIGEST.partial, see ``evaluation.run``.
         unfinished=sorted(
-            # STEM.DIGEST.partial, see ``evaluation.run``.
             {folder.stem.rpartition(".")[0] for folder in directory.glob("*.partial")}
-            | {file.stem for file in found if not is_complete(file)}
         ),
     )
 
@@ -169,6 +168,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
+            json.dumps(records[-1], allow_nan=False)
         except ValueError as error:
             if number < len(lines):
                 raise ResultError(f"{path}, line {number}: {error}") from error
