@@ -301,6 +301,42 @@ def test_means_at_different_severities_are_not_of_one_line(tmp_path):
     report.write(paths, tmp_path / "page.html")
 
 
+def test_metamers_stand_beside_the_null_that_their_match_is_compared_with(tmp_path):
+    """It is taken between images of the data set, and not between the originals."""
+    arrays = {
+        "metamers": np.zeros((2, 8, 8, 1)), "original": np.ones((2, 8, 8, 1)),
+        "decibel": np.array([9.0, 30.0]), "label": np.zeros(2, int),
+        "predicted": np.zeros(2, int),
+    }  # fmt: skip
+    made = [
+        built.result(
+            {"condition": "metamers", "layer": layer, "tag": tag},
+            {"decibel of two images": {"value": null}, "images of the null": {"value": count},
+             "accuracy on metamers": built.INTERVAL, "accuracy on originals": built.INTERVAL},
+            arrays, tag=tag, details={"place": place},
+        )
+        for place, (layer, tag, null, count) in enumerate(
+            (("v1", "", 12.5, 1000), ("v1", "b", 7.25, 40))
+        )
+    ]  # fmt: skip
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    shown = section(page, "metamers")
+    assert "12.5 dB between two of 1000 images" in shown
+    assert "7.2 dB between two of 40 images" in shown
+    assert "two of the originals" not in shown
+
+
+def test_the_mean_of_a_layer_says_of_which_properties_it_is(tmp_path):
+    """It is of the seven published ones, whatever the columns beside it."""
+    made = [
+        built.result({"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.9}},
+                     details=built_runs.layer(0.9)),
+    ]  # fmt: skip
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    (line,) = table(page, "physiology").values()
+    assert list(line) == ["Mean of 7", *built_runs.LABELS.values()]
+
+
 def test_the_same_runs_give_the_same_page_which_loads_nothing(page, paths, tmp_path):
     assert report.write(paths, tmp_path / "again.html").read_text() == page
     # Vega's code names addresses, but no element has one.

@@ -147,6 +147,20 @@ def test_a_certificate_at_radius_0_is_no_attack():
     assert said == "VOneResNet-18 and ResNet-18 have no attack on the same images in common."
 
 
+def test_only_decisions_can_be_at_chance():
+    """A certified accuracy of 0 is no guess: it says that nothing was proven."""
+    low = {"value": 0.02, "low": 0.0, "high": 0.05, "eps": 0.5}
+    numbers = {"certified accuracy": low, "accuracy under APGD": low}
+    certified = {"condition": "certified", "norm": "l2"}
+    made = [[built.result(certified, numbers, of=of)] for of in (built.network(), VONE)]
+    runs = built.runs_of(*made)
+    lines = tables.accuracies(runs)
+    found = compared(lines, runs[1], runs[0])
+    assert {label.split(" L2")[0]: item.at_chance for label, item in found.items()} == {
+        "certified accuracy": False, "accuracy under APGD": True,
+    }  # fmt: skip
+
+
 SETTINGS = [
     ({"settings": {"eot_samples": 1}}, "noise draws per gradient: 1 against 10", True),
     ({"settings": {"step_size": 0.1}}, "step_size: 0.1 against absent", False),

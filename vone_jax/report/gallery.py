@@ -15,6 +15,8 @@ from vone_jax.results import Result, Run, Runs
 PAIRS = 8
 # The page stays small: fewer large metamers than small ones.
 _SMALL_SIDE, _MANY, _FEW = 64, 8, 4
+# The numbers of the closest pair of images, above which a metamer is a match.
+_NULL = ("decibel of two images", "images of the null")
 
 
 def attacked(lines: Sequence[Line], runs: Runs) -> dict[str, Any] | None:
@@ -127,7 +129,9 @@ def metamers(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 }
                 for image, predicted, decibel in list(zip(*columns, strict=True))[:most]
             ]
-            strips.append({"title": f"{run.label}: {result.label}", "images": row})
+            null, count = (result.value(each) for each in _NULL)
+            of_null = f", {null:.1f} dB between two of {count:.0f} images" if null == null else ""
+            strips.append({"title": f"{run.label}: {result.label}{of_null}", "images": row})
     return strips
 
 

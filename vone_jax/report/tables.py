@@ -279,8 +279,12 @@ def chance(result: Result) -> float:
 
 
 def at_chance(cell: Cell) -> bool:
-    """True if an accuracy cannot be told from that of guessing, or is below it."""
-    return cell.interval.low <= chance(cell.results[0])
+    """True if an accuracy cannot be told from that of guessing, or is below it.
+
+    A certified accuracy is no share of right decisions, but what was proven of it.
+    """
+    decided = cell.row["number"].startswith("accuracy")
+    return decided and cell.interval.low <= chance(cell.results[0])
 
 
 def baseline(runs: Runs, chosen: str | None = None) -> Run:
