@@ -16,7 +16,8 @@ from tests.certification.test_certificates import (
     two,
     uniform,
 )
-from vone_jax import certification, diagnostics, evaluation, models, prng, v1
+from tests.evaluation import tiny
+from vone_jax import certification, diagnostics, evaluation, models, prng, results, v1
 from vone_jax.attacks import APGD
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import Batch
@@ -87,7 +88,21 @@ def test_a_function_is_certified_by_noise_on_its_pixels_alone():
     # Of two images with the same answer, one has it as its label. A large change takes it away.
     assert at_radii(summary, "certified accuracy") == [0.5, 0.0]
     assert at_radii(summary, "accuracy under APGD") == [0.5, 0.0]
-    assert condition.row == {"condition": "certified", "norm": "l2", "noise": "pixel noise 0.5"}
+    assert condition.label == "certified pixel noise 0.5 L2"
+
+
+def test_noise_on_pixels_does_not_hide_the_noise_of_the_network(tmp_path):
+    """It stands beside the network's own noise, or in its place: two certificates of two names."""
+    condition = evaluation.Certified((0.1,), contrast=0.5, pixel_noise=0.25)
+    own = tiny.tiny_trained()
+    rows = [
+        tiny.tiny_evaluation(each, tmp_path).row(condition)
+        for each in (own, own.with_noise(None), own.with_noise(v1.GaussianNoise(2.0)))
+    ]
+    assert [row.get("noise") for row in rows] == [None, "none", "gaussian 2"]
+    assert all("contrast 0.5" in results.label(row) for row in rows)
+    assert all("pixel noise 0.25" in results.label(row) for row in rows)
+    assert len({results.stem(row) for row in rows}) == 3
 
 
 def test_the_heat_map_of_a_classifier_of_one_frequency():

@@ -42,7 +42,7 @@ class Certified(Condition):
       contrast: factor of the difference of pixels from 0.5, in (0, 1]. Images are certified and
         attacked at this contrast.
       pixel_noise: None to certify V1 with its own noise; or the standard deviation of noise that is
-        added to the pixels of any network, instead (Cohen et al. 2019).
+        added to the pixels of any network (Cohen et al. 2019), beside the noise that it draws.
       local: certify V1 near each image, with the bound that ``Sandwich`` has.
 
     Raises:
@@ -73,11 +73,10 @@ class Certified(Condition):
     def row(self) -> dict[str, Any]:
         row = {"condition": "certified near images" if self.local else "certified"}
         row["norm"] = self.norm
-        if self.contrast != 1:
-            row["corruption"] = f"contrast {self.contrast:g}"
-        if self.pixel_noise is not None:
-            row["noise"] = f"pixel noise {self.pixel_noise:.4g}"
-        return row
+        shown = [] if self.contrast == 1 else [f"contrast {self.contrast:g}"]
+        # The column "noise" is that of the network, which stays or is replaced by itself.
+        shown += [] if self.pixel_noise is None else [f"pixel noise {self.pixel_noise:.4g}"]
+        return row | ({"corruption": ", ".join(shown)} if shown else {})
 
     @property
     def attacks(self) -> tuple[APGD, ...]:
