@@ -157,6 +157,37 @@ def test_a_report_without_results_is_a_failure(root):
         run(root, make("a"), only=("report",))
 
 
+def test_what_failed_first_is_named_where_no_network_has_results(root):
+    (root / "behave").write_text("eval.py 2\n")
+    with pytest.raises(SweepError, match=r"eval.py .*a --suite clean \(exit status 2\)\n.*report"):
+        run(root, make("a"), only=("train", "evaluate", "report"))
+
+
+def test_the_file_of_a_sweep_is_read_outside_a_checkout(tmp_path, monkeypatch):
+    """Its suites are read by another process than its networks; both import the configs."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "vone_jax").symlink_to(CONFIGS.parent / "vone_jax")
+    # Networks of one's own may lie in a folder of the same name.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.py").write_text("from configs.photos import experiment\n")
+    (tmp_path / "mine.py").write_text(
+        "from configs.mine import experiment\n"
+        "from vone_jax import evaluation\n"
+        "from vone_jax.sweep import Member, Sweep\n"
+        "sweep = Sweep('mine', 'mine', {'one': Member(experiment)})\n"
+        "short = [evaluation.Clean()]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    for read in (
+        "cli.sweep import main; sys.exit(main(['mine.py', '--dry-run']))",
+        "files import imported; assert len(imported('mine.py:short')) == 1",
+    ):
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; from vone_jax.{read}"], cwd=tmp_path, check=True
+        )
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

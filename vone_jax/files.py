@@ -16,6 +16,7 @@ import platform
 import re
 import shlex
 import sys
+import types
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -64,6 +65,18 @@ def in_package(package: str, path: str, requirement: str) -> Path:
     raise FileNotFoundError(f'{lacks}; install it with: pip install "{requirement}"')
 
 
+def provide_configs(configs: Path) -> None:
+    """Make a folder of configs importable as ``configs``, beside a user's own of that name.
+
+    In a checkout it is so; for an installed package, files of users import configs by that name.
+    """
+    if "configs" not in sys.modules:
+        found = importlib.util.find_spec("configs")
+        package = types.ModuleType("configs")
+        package.__path__ = [str(configs), *(found and found.submodule_search_locations or ())]
+        sys.modules["configs"] = package
+
+
 def imported(spec: str) -> Any:
     """The object NAME of "module:NAME", also in the working directory, or of "path/FILE.py:NAME".
 
@@ -87,6 +100,7 @@ def loaded(module: str) -> ModuleType:
     if path.suffix == ".py":
         if not path.is_file():
             raise ValueError(f"there is no file {module}")
+        provide_configs(Path(__file__).parent / "configs")
         # A name of its own: a file random.py must not take the place of Python's module.
         described = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
         assert described is not None and described.loader is not None

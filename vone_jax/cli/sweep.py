@@ -93,7 +93,10 @@ def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
         if untrained.intersection(command.needs):
             continue
         if command.step == "report" and not given.dry_run:
-            command = _of_results(command)
+            if not (words := _with_results(command)):
+                failures.append("the report: no network has results")
+                continue
+            command = dataclasses.replace(command, words=words)
         place = "" if given.dry_run else f"[{number}/{len(chosen)}] "
         print(f"{place}{command}", flush=True)
         if given.dry_run:
@@ -109,13 +112,11 @@ def execute(sweep: sweeps.Sweep, given: Arguments, root: Path | None) -> int:
     return cli.FINISHED
 
 
-def _of_results(report: sweeps.Command) -> sweeps.Command:
-    """The report on the networks that have results."""
+def _with_results(report: sweeps.Command) -> tuple[str, ...]:
+    """The words of the report on the networks that have results; none if no network has any."""
     module, name, *shown, out, page = report.words
     found = [path for path in shown if any(Path(path).glob("results/*.json"))]
-    if not found:
-        raise SweepError("no network has results")
-    return dataclasses.replace(report, words=(module, name, *found, out, page))
+    return (module, name, *found, out, page) if found else ()
 
 
 def _execute(words: Sequence[str], root: Path | None) -> int:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vone_jax import arguments, corruptions, data, dataclass_json, models, modules
+from vone_jax import arguments, corruptions, data, dataclass_json, files, models, modules
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share, nearest
 from vone_jax.models.attachment import Form
 from vone_jax.names import command
@@ -425,10 +425,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
             f"no config {name!r}{nearest(name, names) or '.'} "
             "Give the path of a .py file or one of:\n  " + "\n  ".join(names)
         )
-    # Configs import each other by this name, wherever the package is installed.
-    package = types.ModuleType("configs")
-    package.__path__ = [str(configs)]
-    sys.modules.setdefault("configs", package)
+    files.provide_configs(configs)
     try:
         defined = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
