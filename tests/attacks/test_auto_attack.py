@@ -60,13 +60,13 @@ def test_standard_members():
             APGD(norm, 0.1),
             APGD(norm, 0.1, loss="targeted_dlr", targets=9),
             FAB(norm, 0.1, targets=9),
-            Square(norm, 0.1, queries=5000),
+            Square(norm, 0.1, queries=5000, rescale_schedule=False),
         )
     assert AutoAttack("l1", 6.0).members(1000) == (
         APGD("l1", 6.0, restarts=5, large_eps_schedule=True),
         APGD("l1", 6.0, loss="targeted_dlr", targets=5, large_eps_schedule=True),
         FAB("l1", 6.0, targets=9),
-        Square("l1", 6.0, queries=5000),
+        Square("l1", 6.0, queries=5000, rescale_schedule=False),
     )
 
 
@@ -75,7 +75,7 @@ def test_members_of_the_other_versions():
         APGD("l2", 0.5, restarts=5),
         APGD("l2", 0.5, restarts=5, loss="dlr"),
         FAB("l2", 0.5, restarts=5),
-        Square("l2", 0.5),
+        Square("l2", 0.5, rescale_schedule=False),
         APGD("l2", 0.5, loss="targeted_dlr"),
         FAB("l2", 0.5, targets=9),
     )

@@ -128,7 +128,7 @@ class AutoAttack(Ensemble):
             )
         apgd = functools.partial(APGD, self.norm, self.eps)
         fab = functools.partial(FAB, self.norm, self.eps)
-        square = Square(self.norm, self.eps)
+        square = Square(self.norm, self.eps, rescale_schedule=False)
         targets = min(9, classes - 1)
         if self.version == "rand":
             return apgd(eot_samples=_EOT_SAMPLES), apgd(loss="dlr", eot_samples=_EOT_SAMPLES)

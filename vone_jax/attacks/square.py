@@ -23,8 +23,10 @@ from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Loss, LossAttack, Repeated
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
-# The part of the image that a square covers is halved after each of these numbers of queries.
+# The part of the image that a square covers is halved after each of these numbers of queries, of
+# so many.
 SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_SCHEDULED = 10_000
 
 # In a bump the square of half-width k has weight 1 / (k + 1)^power.
 _POWER = {"l2": 2, "l1": 4}
@@ -53,6 +55,8 @@ class Square(LossAttack, Repeated):
       queries: evaluations of each image per run; the first one evaluates the starting pattern.
       eot_samples: noise draws per query.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
+      rescale_schedule: whether squares shrink over the queries of the run, as in the paper. The
+        authors' AutoAttack has False: there they shrink as in the first ones of 10,000 queries.
     """
 
     decides_by_draws = True
@@ -60,6 +64,7 @@ class Square(LossAttack, Repeated):
     queries: int = 5000
     restarts: int = 1
     p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
+    rescale_schedule: bool = True
     loss: Loss = dataclasses.field(default="margin", kw_only=True)
 
     def run(
@@ -109,8 +114,10 @@ class Square(LossAttack, Repeated):
 
     def part(self, query: Array) -> Array:
         """Return the part of the image that the square of a query covers; the start is query 0."""
-        after = jnp.asarray(SCHEDULE, jnp.float32)
-        halvings = jnp.sum(query.astype(jnp.float32) > after)
+        queries = self.queries if self.rescale_schedule else _SCHEDULED
+        # The first query that is beyond a number of the schedule, rescaled and rounded down.
+        smaller = [-(-(after + 1) * queries // _SCHEDULED) for after in SCHEDULE]
+        halvings = jnp.sum(query >= jnp.asarray(smaller, query.dtype))
         return self.p_init * jnp.exp2(-halvings.astype(jnp.float32))
 
     def _start(self, keys: Keys, images: Images, radii: Values) -> Images:
