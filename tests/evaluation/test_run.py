@@ -500,6 +500,72 @@ def test_a_kind_of_measurement_is_one_class(network, tmp_path):
     assert frame["condition.channel"].tolist() == [0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Confidence(evaluation.Condition):
+    """A measurement of one's own: the largest probability in one draw of the noise."""
+
+    row = {"condition": "confidence"}
+
+    def make(self, batch):
+        logits = batch.classifier()(batch.keys("judge"), batch.images)
+        return {"largest": jax.nn.softmax(logits).max(axis=1)}
+
+    def numbers(self, arrays):
+        return evaluation.Numbers([evaluation.number("confidence", arrays["largest"].mean())])
+
+
+PROTOCOLS = [
+    evaluation.Protocol("fresh", 20),
+    evaluation.Protocol("fresh", 2, "vote", 8),
+    evaluation.Protocol("frozen", 1),
+]
+
+
+@pytest.mark.parametrize("condition", [
+    evaluation.FourierMap(1.0, 3),
+    Confidence(),
+    evaluation.Certified((0.1,), draws=50),
+    evaluation.Sandwich((PGD("l2", 0.1),)),
+    evaluation.Discriminable(tiny.CONFIG, (0.5,)),
+    evaluation.Geometry("v1"),
+], ids=lambda condition: type(condition).__name__)  # fmt: skip
+def test_what_is_not_judged_has_nothing_of_the_protocol(network, tmp_path, condition):
+    """A map had "vote:8" in its row, and was refused with another number of draws."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    others = [dataclasses.replace(plan, protocol=protocol) for protocol in PROTOCOLS]
+    assert all(other.row(condition) == plan.row(condition) for other in others)
+    assert all(other.identity(condition) == plan.identity(condition) for other in others)
+    assert {"noise", "decision"}.isdisjoint(plan.row(condition))
+    # The noise of the network itself is another thing.
+    quiet = dataclasses.replace(plan, network=network.with_noise(None))
+    assert quiet.row(condition)["noise"] == "none"
+    if isinstance(condition, evaluation.FourierMap | Confidence):
+        first = evaluation.evaluate(plan, condition)
+        for place, other in enumerate(others):
+            assert evaluation.evaluate(other, condition).provenance == first.provenance
+            alone = dataclasses.replace(other, directory=tmp_path / str(place))
+            assert evaluation.evaluate(alone, condition).rows == first.rows
+
+
+@pytest.mark.parametrize("condition", [
+    CLEAN,
+    NOISE,
+    ATTACKED,
+    evaluation.Minimal(attacks.FMN("linf", 1.0, steps=3), (0.05,)),
+    evaluation.Masking("linf", 0.05, True),
+    evaluation.Metamers("v1"),
+    evaluation.Psychophysics("contrast"),
+    evaluation.CriticalBands(),
+], ids=lambda condition: type(condition).__name__)  # fmt: skip
+def test_what_is_judged_has_the_protocol_in_its_row(network, tmp_path, condition):
+    plan = tiny.tiny_evaluation(network, tmp_path, protocol=PROTOCOLS[1])
+    row = plan.row(condition)
+    assert (row["draws"], row["decision"]) == (2, "vote:8")
+    frozen = dataclasses.replace(plan, protocol=PROTOCOLS[2])
+    assert frozen.row(condition)["noise"] == "frozen"
+    assert frozen.identity(condition) != plan.identity(condition)
+
+
 def halfway(share):
     """An attack of one's own, whose step is a share of the radius."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import networks
+from tests.evaluation import tiny
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, results, v1
 from vone_jax.attacks import AutoAttack
@@ -81,6 +82,15 @@ def test_gradients_average_over_draws_that_differ():
     for suite in ("certified", "masking"):
         with pytest.raises(ValueError, match="attack_noise is not for"):
             made(suite, norm="linf", eps=(0.1,), attack_noise="none")
+
+
+def test_suites_that_are_not_judged_are_the_same_under_any_protocol():
+    """Frozen noise made a certificate of V1's noise one of noise on the pixels."""
+    of = tiny.tiny_trained()
+    frozen = parse_protocol("frozen", "single", None)
+    for suite in ("certified", "sandwich", "geometry"):
+        norm = {} if suite == "geometry" else {"norm": "l2"}
+        assert made(suite, network=of, protocol=frozen, **norm) == made(suite, network=of, **norm)
 
 
 def test_suites_of_other_attacks():

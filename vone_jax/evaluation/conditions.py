@@ -96,8 +96,10 @@ class Condition(abc.ABC):
 
     Attributes:
       by_example: whether ``make`` returns arrays with a row for each example. Then the examples are
-        measured in batches, and a stopped evaluation continues. Otherwise ``make`` is called once,
-        and decisions are no part of the measurement.
+        measured in batches, and a stopped evaluation continues. Otherwise ``make`` is called once.
+      judged: whether ``make`` decides about images by the protocol of the evaluation, as
+        ``Batch.judge`` does. Otherwise the protocol is no part of the measurement, and ``make``
+        sees fresh noise and a single decision.
       examples: the largest number of examples that are used; None for all, 0 for a condition that
         shows images of its own, which its ``row`` names as ``dataset``.
       long: whether an example takes very many passes through the network, so that few are measured
@@ -110,6 +112,7 @@ class Condition(abc.ABC):
     """
 
     by_example: ClassVar[bool] = True
+    judged: ClassVar[bool] = False
     examples: ClassVar[int | None] = None
     long: ClassVar[bool] = False
     under_attack_noise: ClassVar[bool] = False
@@ -171,6 +174,8 @@ class Condition(abc.ABC):
 
 class Judged(Condition):
     """A condition whose images are judged; subclasses make the images."""
+
+    judged: ClassVar[bool] = True
 
     @abc.abstractmethod
     def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:

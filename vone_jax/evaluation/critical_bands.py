@@ -36,6 +36,8 @@ class CriticalBands(Condition):
       ValueError: if they do not rise.
     """
 
+    judged: ClassVar[bool] = True
+
     deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
 
     row: ClassVar[dict[str, Any]] = {"condition": "critical bands"}

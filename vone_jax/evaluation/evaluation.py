@@ -35,7 +35,7 @@ _EXAMPLES = 5000
 # progress moves, and little is lost when the work is stopped.
 _AT_A_TIME, _PIXELS_ON_CPUS = 50, 10_000
 # Noise draws in a gradient, as in the code of the VOneNet authors.
-_ATTACK_DRAWS = 10
+ATTACK_DRAWS = 10
 # Examples on which the quick checks for masked gradients are made.
 _CHECKED = 10
 # The words of an identity that change no number: the name of a network and its place, and that of
@@ -144,7 +144,7 @@ class Evaluation:
     @property
     def attack_draws(self) -> int:
         """Noise draws in a gradient: averaging over draws makes sense only if they differ."""
-        return _ATTACK_DRAWS if self._varies(self.attack_noise) else 1
+        return ATTACK_DRAWS if self._varies(self.attack_noise) else 1
 
     def _varies(self, seen: AttackNoise) -> bool:
         """Whether the noise that an attack sees differs between its passes."""
@@ -154,6 +154,12 @@ class Evaluation:
     def effective_protocol(self) -> Protocol:
         """The protocol as it applies to the network: one draw if the network has no noise."""
         return self.protocol if self.network.stochastic else Protocol("none", 1)
+
+    def protocol_of(self, condition: Condition) -> Protocol:
+        """The protocol of a condition: one draw for one that is not judged by a protocol."""
+        if condition.judged or not self.network.stochastic:
+            return self.effective_protocol
+        return Protocol("fresh", 1)
 
     def _check_others(self) -> None:
         """Raise a ValueError unless the other networks can be shown images of this one."""
@@ -209,7 +215,7 @@ class Evaluation:
         if condition.examples != 0:
             row |= {"dataset": _place(examples.name), "split": examples.split}
             row["examples"] = len(examples)
-        network, protocol = self.network, self.effective_protocol
+        network, protocol = self.network, self.protocol_of(condition)
         if network.noise != network.trained_noise:
             row.setdefault("noise", noise_label(network.noise))
         if condition.by_example and network.stochastic:
@@ -227,10 +233,10 @@ class Evaluation:
 
     def identity(self, condition: Condition) -> dict[str, Any]:
         """The identity of the result of a condition, see ``results.Result``."""
-        of_images = condition.by_example
+        protocol = self.protocol_of(condition) if condition.by_example else Protocol("none", 1)
         identity = {
             "condition": self._described(condition),
-            "protocol": encode(self.effective_protocol if of_images else Protocol("none", 1)),
+            "protocol": encode(protocol),
             "dataset": self._dataset(condition),
             "network": self._network,
             "seed": self.seed,
@@ -262,12 +268,13 @@ class Evaluation:
         Where JAX cannot trace the code, it is a digest of the files of the code.
         """
         network, shape = self.network, self.network.image_shape
+        protocol = self.protocol_of(condition)
         # A network of functions keeps its weights in its program.
         weights = network.variables
 
         def made(weights: Any, keys: jax.Array, labels: jax.Array, images: jax.Array) -> Any:
             used = network if network.model is None else network.placed(lambda _: weights)
-            return condition.make(self._batch(used, {}, keys, images, labels))
+            return condition.make(self._batch(protocol, used, {}, keys, images, labels))
 
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
         labels = jax.ShapeDtypeStruct((2,), np.int32)
@@ -402,12 +409,12 @@ class Evaluation:
             # The end of the examples, as after a stop, or only those that are missing.
             if list(places) != list(range(start, len(examples))):
                 examples, start = examples.pick(np.asarray(places)), 0
-        network, others = self._placed
+        protocol, (network, others) = self.protocol_of(condition), self._placed
         functions = None
         size = self.batch_size_of(condition, len(examples))
         for whole in self._read(examples, size, start):
             keys = self.example_keys(whole["index"])
-            batch = self._batch(network, others, keys, whole["image"], whole["label"])
+            batch = self._batch(protocol, network, others, keys, whole["image"], whole["label"])
             # All batches have one shape, so functions are lowered for the first one alone.
             functions = functions or batch.functions()
             yield dataclasses.replace(batch, index=whole["index"], mask=whole["mask"], **functions)
@@ -462,10 +469,12 @@ class Evaluation:
 
     def batch(self, indices: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
         """A batch for the network: indices in the data set, images, and the network's classes."""
-        return self._batch(*self._placed, self.example_keys(indices), images, labels)
+        protocol, keys = self.effective_protocol, self.example_keys(indices)
+        return self._batch(protocol, *self._placed, keys, images, labels)
 
     def _batch(
         self,
+        protocol: Protocol,
         network: Network,
         others: dict[str, LogitsFn],
         keys: jax.Array,
@@ -473,7 +482,7 @@ class Evaluation:
         labels: jax.Array,
     ) -> Batch:
         return Batch(
-            protocol=self.effective_protocol,
+            protocol=protocol,
             example_keys=keys,
             logits_fn=network.logits_fn,
             images=images,

@@ -117,6 +117,7 @@ class Masking(Condition):
       ValueError: if a field is out of range.
     """
 
+    judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     asks_others: ClassVar[bool] = True
     reports_faults: ClassVar[bool] = True

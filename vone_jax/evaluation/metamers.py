@@ -40,6 +40,7 @@ class Metamers(Condition):
       ValueError: if a field is out of range.
     """
 
+    judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     asks_others: ClassVar[bool] = True
 

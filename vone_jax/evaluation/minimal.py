@@ -43,6 +43,7 @@ class Minimal(Condition):
       ValueError: for a targeted attack, or one with a radius for each image.
     """
 
+    judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     under_attack_noise: ClassVar[bool] = True
 

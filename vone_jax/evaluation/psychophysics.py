@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,8 @@ class Psychophysics(Condition):
     Raises:
       ValueError: for another distortion.
     """
+
+    judged: ClassVar[bool] = True
 
     distortion: Annotated[str, tuple(corruptions.DISTORTIONS)]
     levels: tuple[float, ...] = ()

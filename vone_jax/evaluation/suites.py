@@ -20,7 +20,7 @@ from vone_jax.evaluation.conditions import (
     Corrupted,
 )
 from vone_jax.evaluation.critical_bands import CriticalBands
-from vone_jax.evaluation.evaluation import Evaluation
+from vone_jax.evaluation.evaluation import ATTACK_DRAWS, Evaluation
 from vone_jax.evaluation.fourier_map import FourierMap
 from vone_jax.evaluation.front_end import FrontEnd
 from vone_jax.evaluation.geometry import Geometry
@@ -201,7 +201,7 @@ def _physiology(evaluation: Evaluation) -> list[Condition]:
 
 def _certified(evaluation: Evaluation) -> list[Condition]:
     """Certificates of V1's noise, or of noise on the pixels, and an attack at each radius."""
-    of_v1 = evaluation.network.v1 is not None and evaluation.noisy
+    of_v1 = evaluation.network.v1 is not None and evaluation.network.stochastic
     # ``Certified`` refuses another norm.
     norm = cast(Literal["l2", "linf"], evaluation.norm)
     return [Certified(radii(evaluation, norm, 4), norm, pixel_noise=None if of_v1 else 0.25)]
@@ -209,7 +209,7 @@ def _certified(evaluation: Evaluation) -> list[Condition]:
 
 def _sandwich(evaluation: Evaluation) -> list[Condition]:
     """The strongest attack on the vote at each radius, above the certificate of V1's noise."""
-    norm, draws = evaluation.norm, evaluation.attack_draws
+    norm, draws = evaluation.norm, ATTACK_DRAWS if evaluation.network.stochastic else 1
     return [Sandwich(tuple(worst_case(norm, eps, draws) for eps in radii(evaluation, norm, 4)))]
 
 
@@ -226,7 +226,7 @@ def _geometry(evaluation: Evaluation) -> list[Condition]:
     made: list[Condition] = []
     for layer in evaluation.layers or evaluation.network.layers:
         made.append(Geometry(layer))
-        if evaluation.noisy:
+        if evaluation.network.stochastic:
             made.append(Geometry(layer, "noise"))
         kinds = [(kind, eps) for kind in ("corners", "fgsm") for eps in _usual(evaluation, "linf")]
         made += [Geometry(layer, kind, eps) for kind, eps in kinds]

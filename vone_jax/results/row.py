@@ -16,7 +16,8 @@ A row has some of the ``COLUMNS``; a column that says nothing about the number i
 - ``attack_noise``: noise that the attack sees; absent if it is that of the judged network.
 - ``noise``: noise of the judged network; absent if it is the network's own.
 - ``decision``: what a decision is made of, such as "vote:8"; absent for a single draw.
-- ``draws``: number of decisions about an image. A network that draws no noise is judged once: it
+- ``draws``: number of decisions about an image, 1 in a condition that is not judged by the
+  protocol, such as a Fourier map. A network that draws no noise is judged once: it
   has no ``draws`` or ``decision``, and ``attack_draws`` and ``attack_noise`` only where noise was
   added for the attack.
 - ``dataset``, ``split``, ``examples``, ``seed``: the images and their number, and the seed.
