@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+import vone_jax
 from tests.convert.conftest import equal, filled, folder_keeps
 from tests.networks import random_variables, small
 from vone_jax import convert, models, v1
@@ -94,6 +95,32 @@ def test_a_network_that_computes_in_bfloat16_is_written(tmp_path):
     again, values = convert.load_folder(tmp_path)
     assert again == models.create("vone_resnet18", **form)
     assert equal(values, variables)
+
+
+SMALL = {"num_classes": 3, "image_size": 32, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vone_deit_s16", {"width": 8}),
+        ("ev_deit_s16", {"width": 8}),
+        ("vit_s16", {"width": 8, "mean": models.IMAGENET_MEAN, "std": models.IMAGENET_STD}),
+        ("deit_s16", {"width": 192}),
+        ("vit_b16", {"width": 384}),
+    ],
+)
+def test_a_network_keeps_its_name(name, options, tmp_path):
+    """These have the parts of another name: of equal widths, normalisation or front end."""
+    model = models.create(name, **SMALL, **options)
+    assert convert.describe(model)["name"] == name
+    variables = random_variables(model)
+    convert.save_folder(tmp_path / "folder", model, variables)
+    convert.save_torch(tmp_path / "file.safetensors", model, variables)
+    opened = vone_jax.open_network(tmp_path / "folder")
+    assert opened.architecture == name and opened.model == model
+    assert convert.read(tmp_path / "file.safetensors").name == name
+    assert vone_jax.open_network(tmp_path / "file.safetensors").architecture == name
 
 
 @pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])

@@ -20,7 +20,6 @@ from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.state_dict import checked_variables
 from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.data.transforms import Preprocessing
-from vone_jax.models.trunks import back_end_of
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -173,40 +172,25 @@ def describe(model: models.Model) -> dict[str, Any]:
     """
     sizes: list[int | None] = [None]
     if isinstance(model, models.VOneNet):
-        names = models.list_models("vone_*" if model.subcortical is None else "ev_*")
         fields = ("v1", "subcortical", "learned_normalization")
     else:
         if model.stem_noise is not None or model.stem_gain != 1.0:
             raise ValueError(
                 "files of networks cannot express stem_noise and stem_gain; keep the run directory"
             )
-        names = models.list_models(exclude_filters=("vone_*", "ev_*"))
         fields = ("mean", "std")
         # A stem of another size than that of the images, see ``models.create``.
         sizes += models.STEM_SIZES
     arguments = {field: getattr(model, field) for field in ("image_size", "in_channels", *fields)}
     arguments |= {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
     arguments |= models.trunk_options(model)
-    # Trunks of a family that differ in width and normalisation alone are one network, given these.
-    family = type(model.back_end) if models.trunk_options(model) else None
-    names = [name for name in names if back_end_of(name) is family]
-    names = sorted(names, key=lambda name: _unlike(name, arguments))
-    for stem_size in sizes:
+    for stem_size in sizes if model.architecture else ():
         if stem_size is not None:
             arguments["stem_size"] = stem_size
-        for name in names:
-            if models.create(name, dtype=model.dtype, **arguments) == model:
-                description = dataclass_json.encode(_Arguments(name, **arguments), _BANKS)
-                return {key: value for key, value in description.items() if value is not None}
+        if models.create(model.architecture, dtype=model.dtype, **arguments) == model:
+            description = dataclass_json.encode(_Arguments(model.architecture, **arguments), _BANKS)
+            return {key: value for key, value in description.items() if value is not None}
     raise ValueError("the network is not one that models.create builds")
-
-
-def _unlike(name: str, arguments: Mapping[str, Any]) -> tuple[bool, bool, int]:
-    """Return whether width and normalisation are other than those of a name, and its place."""
-    usual = models.default_normalisation(name, arguments["in_channels"])
-    stated = arguments.get("mean", usual[0]), arguments.get("std", usual[1])
-    other_width = models.default_width(name) != arguments["width"]
-    return other_width, stated != usual, models.NAMES.index(name)
 
 
 def _bank_arrays(model: models.Model) -> dict[str, np.ndarray]:

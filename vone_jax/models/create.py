@@ -254,6 +254,7 @@ def base(
         stem_noise=stem_noise,
         stem_gain=stem_gain,
         image_size=image_size,
+        architecture=name,
     )
 
 
@@ -280,6 +281,7 @@ def vone(
         bottleneck_features=channels,
         dtype=dtype,
         learned_normalization=learned_normalization,
+        architecture=f"vone_{name}",
     )
 
 
@@ -310,6 +312,7 @@ def evnet(
         dtype=dtype,
         subcortical=subcortical,
         learned_normalization=learned_normalization,
+        architecture=f"ev_{name}",
     )
 
 

@@ -50,6 +50,7 @@ class BaseNetwork(nn.Module):
         noise of a VOneNet at the same place, but without its V1.
       stem_gain: multiplies the stem's output before the noise, like the gain of V1.
       image_size: image size in pixels for which the network was made. Others are accepted, too.
+      architecture: the name that ``create`` was given; empty for other networks.
     """
 
     stem: nn.Module
@@ -60,6 +61,7 @@ class BaseNetwork(nn.Module):
     stem_noise: Noise = None
     stem_gain: float = 1.0
     image_size: int = 224
+    architecture: str = ""
 
     @property
     def in_channels(self) -> int:
@@ -143,6 +145,7 @@ class VOneNet(nn.Module):
       subcortical: configuration of the subcortical stage of an EVNet; None for a VOneNet.
       learned_normalization: rule of a normalisation of V1 that is trained with the network, between
         the noise and the bottleneck, or None.
+      architecture: the name that ``create`` was given; empty for other networks.
     """
 
     v1: VOneBlockConfig
@@ -151,6 +154,7 @@ class VOneNet(nn.Module):
     dtype: Dtype = jnp.float32
     subcortical: SubcorticalConfig | None = None
     learned_normalization: Rule | None = None
+    architecture: str = ""
 
     @property
     def image_size(self) -> int:
