@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import tyro
 from jax.tree_util import Partial
 
 from tests.evaluation import tiny
@@ -21,6 +22,8 @@ from tests.photographs import write_photographs
 from vone_jax import data, evaluation, training, v1
 from vone_jax import mesh as meshes
 from vone_jax import sweep as sweeps
+from vone_jax.cli import parsing
+from vone_jax.cli.train import Arguments
 from vone_jax.evaluation import suites
 from vone_jax.training.step import initial_state, make_train_step
 from vone_jax.v1.images import normalise
@@ -94,6 +97,28 @@ def test_fine_tuning_changes_the_recipe_alone():
 
 def test_json_gives_an_equal_experiment(experiment):
     assert training.from_json(json.loads(json.dumps(training.to_json(experiment)))) == experiment
+
+
+@pytest.mark.parametrize(
+    "name", ["laboratory/adversarial", "laboratory/perception", "laboratory/variants"]
+)
+def test_sweeps_ask_the_networks_of_their_own_directory(name):
+    """With --runs DIR, nothing that a command opens lies below runs."""
+    sweep = sweeps.load_sweep(name, CONFIGS)
+    directory = f"elsewhere/{sweep.group}"
+    asked = []
+    for command in sweeps.commands(name, sweep, Path("elsewhere")):
+        if "--others" in command.words:
+            asked += command.words[command.words.index("--others") + 1 :]
+        network = command.label and sweep.members[command.label].network
+        if command.step == "train" and network.distillation is not None:
+            # As train.py reads them.
+            words = command.words[command.words.index("--run-dir") :]
+            markers, default = (tyro.conf.AvoidSubcommands,), Arguments(network)
+            given = parsing.parse(Arguments, words, "train.py", "", default, markers)
+            asked += given.experiment.distillation.teacher.split("+")
+    asked = [word for word in asked if "/" in word]
+    assert asked and all(word.startswith(f"{directory}/") for word in asked)
 
 
 def test_sweeps_of_a_group_mean_the_same_network_by_the_same_label():

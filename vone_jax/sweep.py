@@ -71,7 +71,9 @@ class Sweep:
     Attributes:
       name: name of the report's file.
       group: name of the directory of run directories. Sweeps of one group share their networks: a
-        member that another sweep has trained under the same label is not trained again.
+        member that another sweep has trained under the same label is not trained again. A path
+        runs/GROUP/LABEL in an evaluation, or of a teacher or initial weights, names such a network
+        also where --runs gives another directory than runs.
       members: by label, which is the name of the run directory.
       evaluations: the evaluations of every member, each as the words that follow the network on
         the command line of eval.py, such as ``("--suite", "linf", "--examples", "200")``.
@@ -171,13 +173,30 @@ def commands(
     if root is not None:
         programs = {program: (str(root / f"{program}.py"),) for program in programs}
     group = runs / sweep.group
+    usual = f"runs/{sweep.group}/"
     shown = []
+
+    def placed(words: str) -> str:
+        """The networks of this group in a word, A+B for several, in the directory ``runs``."""
+        places = (
+            f"{group}/{word.removeprefix(usual)}" if word.startswith(usual) else word
+            for word in words.split("+")
+        )
+        return "+".join(places)
+
     for label, member in sweep.members.items():
         network, run_dir = member.network, str(group / label)
         results, needs = ["--results", f"{run_dir}/results"], ()
         if isinstance(network, Experiment):
             results, needs, evaluated = [*network.model.code], (label,), run_dir
             words = (*programs["train"], f"{name}:{label}", "--run-dir", run_dir)
+            taught = network.distillation
+            for option, opened in (
+                ("--initial-weights", network.initial_weights),
+                ("--distillation.teacher", taught and taught.teacher),
+            ):
+                if opened is not None and placed(opened) != opened:
+                    words += (option, placed(opened))
             yield Command(label, "train", words)
         elif isinstance(network, Ensemble):
             evaluated = "+".join(str(group / other) for other in network.labels)
@@ -193,7 +212,7 @@ def commands(
             continue
         shown.append(run_dir)
         for words in sweep.evaluations_of(label):
-            line = (*programs["eval"], evaluated, *words, *results, *images)
+            line = (*programs["eval"], evaluated, *map(placed, words), *results, *images)
             yield Command(label, "evaluate", line, needs)
     if not shown:
         raise ValueError(f"weights must hold a file of the sweep, {weights} has none")
