@@ -648,6 +648,17 @@ def test_every_attack_is_checked_for_masked_gradients(tmp_path):
         assert "masking" not in evaluation.evaluate(plan, CLEAN).details
 
 
+def test_the_checks_beside_an_attack_are_of_ten_images_whatever_the_batch(network, tmp_path):
+    checks = [
+        tiny.tiny_evaluation(network, tmp_path, source=tiny.tiny_source(23), batch_size=size).checks
+        for size in (3, 10, 23)
+    ]
+    for each in checks:
+        (gradients,) = (check for check in each if check.name == "gradients")
+        assert gradients.numbers["images"] == 10
+        assert [check.verdict for check in each] == [check.verdict for check in checks[0]]
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

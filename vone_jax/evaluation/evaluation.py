@@ -179,8 +179,8 @@ class Evaluation:
     def checks(self) -> list[Check]:
         """The checks for masked gradients that cost a few passes, on a few of the examples."""
         places = range(0, len(self.subset), max(1, len(self.subset) // _CHECKED))
-        batch = next(self.batches(Clean(), list(places)[:_CHECKED]))
-        return quick_checks(batch, self.network.stochastic)
+        batches = self.batches(Clean(), list(places)[:_CHECKED])
+        return quick_checks(batches, self.network.stochastic)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -290,22 +290,27 @@ class Masking(Condition):
         )
 
 
-def quick_checks(batch: Batch, stochastic: bool) -> list[Check]:
+def quick_checks(batches: Iterable[Batch], stochastic: bool) -> list[Check]:
     """The checks that cost a few passes, made beside every attack.
 
     They find probabilities in place of logits, a network without gradients, and noise that the
     network does not state.
 
     Args:
-      batch: some examples.
+      batches: some examples, in batches of any size.
       stochastic: whether the network states that it has noise.
     """
-    logits_fn = prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images)
-    arrays = mesh.fetch(
-        diagnose(logits_fn, batch.example_keys, batch.images, batch.labels, quick=True)
-    )
-    mask = slice(None) if batch.mask is None else mesh.fetch(batch.mask)
-    arrays = {name: np.asarray(value)[mask] for name, value in arrays.items()}
+
+    def of_batch(batch: Batch) -> dict[str, np.ndarray]:
+        logits_fn = prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images)
+        arrays = mesh.fetch(
+            diagnose(logits_fn, batch.example_keys, batch.images, batch.labels, quick=True)
+        )
+        mask = slice(None) if batch.mask is None else mesh.fetch(batch.mask)
+        return {name: np.asarray(value)[mask] for name, value in arrays.items()}
+
+    parts = [of_batch(batch) for batch in batches]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     found = {
         "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
         "randomness": checks.randomness(arrays["spread"], stochastic),
