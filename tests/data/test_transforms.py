@@ -186,6 +186,14 @@ class TestRandAugment:
         grey = transforms.to_pillow(photo[:, :, :1])
         assert transforms.OPERATIONS[name](grey, 0.5).mode == "L"
 
+    @pytest.mark.parametrize("magnitude", range(31))
+    def test_solarize_inverts_from_its_threshold(self, magnitude):
+        """The 31 thresholds of torchvision are evenly spaced from 255 to 0: 170 at magnitude 10."""
+        levels = np.arange(256, dtype=np.uint8)[None]
+        solarized = transforms.OPERATIONS["solarize"](Image.fromarray(levels), magnitude / 30)
+        inverted = 2 * levels.astype(int) >= 17 * (30 - magnitude)
+        np.testing.assert_array_equal(solarized, np.where(inverted, 255 - levels, levels))
+
     @pytest.mark.extras
     @pytest.mark.parametrize("magnitude", [-21, -9, 0, 9, 30])
     def test_operations_are_those_of_torchvision(self, photo, magnitude):

@@ -154,7 +154,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "contrast": lambda image, s: ImageEnhance.Contrast(image).enhance(1.0 + 0.9 * s),
     "sharpness": lambda image, s: ImageEnhance.Sharpness(image).enhance(1.0 + 0.9 * s),
     "posterize": lambda image, s: ImageOps.posterize(image, 8 - round(4 * s)),
-    "solarize": lambda image, s: ImageOps.solarize(image, math.ceil(255 * (1 - s))),
+    "solarize": lambda image, s: ImageOps.solarize(image, math.ceil(255 - 255 * s)),
     "autocontrast": lambda image, s: ImageOps.autocontrast(image),
     "equalize": lambda image, s: ImageOps.equalize(image),
     "identity": lambda image, s: image,
