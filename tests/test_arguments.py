@@ -17,6 +17,9 @@ def test_a_mistyped_name_gets_the_most_similar_choice():
     assert arguments.nearest("resnet19", ("resnet18", "alexnet")) == "; did you mean 'resnet18'?"
     assert arguments.nearest("zebra", ("resnet18", "alexnet")) == ""
     assert arguments.nearest("zebra", ("resnet18", "alexnet"), cutoff=0.0) != ""
+    # As it is written in papers, and a choice that is a class.
+    assert arguments.nearest("AdamW", ("sgd", "adam", "adamw")) == "; did you mean 'adamw'?"
+    assert arguments.nearest("autoatack", ("AutoAttack", "APGD")) == "; did you mean 'AutoAttack'?"
 
 
 @pytest.mark.parametrize("value", [0, 1.0, True, "1", None, np.float32(2), 10**20])

@@ -52,10 +52,12 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 def nearest(name: Any, choices: Collection[str], cutoff: float = 0.5) -> str:
     """The end of a message about a mistyped name: ``"; did you mean 'x'?"``, or an empty string.
 
-    The similarity of a choice must be at least ``cutoff``, in [0, 1]; 0 always names one.
+    The similarity of a choice must be at least ``cutoff``, in [0, 1]; 0 always names one. Capital
+    letters make no difference.
     """
-    close = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    lower = {each.lower(): each for each in choices}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=cutoff)
+    return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> None:
