@@ -1,5 +1,7 @@
 """Charts: their data are the results, and Vega-Lite accepts them."""
 
+import dataclasses
+
 import altair as alt
 import numpy as np
 import pytest
@@ -65,6 +67,203 @@ def test_certified_accuracy_begins_at_the_vote_and_attacks_at_clean_images():
         ("accuracy under APGD L2", 0.0): 0.75,
         ("accuracy under APGD L2", 0.15): 0.6,
     }  # fmt: skip
+
+
+def joined(chart, axis):
+    """The points of each line of a chart: network and what else its colour and dash say -> axis."""
+    spec = chart.to_dict()
+    vl_convert.vegalite_to_svg(spec | {"width": 300})
+    found = {}
+
+    def visit(layer, above, data):
+        channels, data = above | layer.get("encoding", {}), layer.get("data", data)
+        for inner in layer.get("layer", ()):
+            visit(inner, channels, data)
+        if layer.get("mark", {}).get("type") != "line":
+            return
+        rows = data.get("values") or spec["datasets"][data["name"]]
+        apart = [channels[name] for name in ("color", "detail", "strokeDash") if name in channels]
+        fields = dict.fromkeys(each["field"] for each in apart if "field" in each)
+        for row in rows:
+            # Human observers are one line without a colour.
+            if "network" in row and fields:
+                line = tuple(row[field] for field in fields)
+                found.setdefault(line, []).append(
+                    (row[axis], row.get("accuracy", row.get("value")))
+                )
+
+    visit(spec, {}, None)
+    return found
+
+
+def test_a_certificate_begins_at_the_vote_on_the_same_images():
+    """That at another contrast or of another norm is no radius 0 of it."""
+
+    def certified(vote, proven, norm="l2", **columns):
+        at = {"value": proven, "low": 0.0, "high": 1.0, "eps": 0.15}
+        whole = {"value": vote, "low": 0.0, "high": 1.0}
+        numbers = {"accuracy of the vote": whole, "certified accuracy": at}
+        return built.result({"condition": "certified", "norm": norm, **columns}, numbers)
+
+    made = [
+        certified(0.7, 0.6, "linf"), certified(0.9, 0.8),
+        certified(0.5, 0.4, corruption="contrast 0.1"),
+    ]  # fmt: skip
+    for shown, origins in ((made, {0.9, 0.5}), (made[:2], {0.9}), (made[::2], {0.5})):
+        lines = tables.accuracies(built.runs_of(shown))
+        found = joined(charts.ladder(lines, ["ResNet-18"], "l2"), "eps")
+        assert {dict(points)[0.0] for points in found.values()} == origins
+        assert all(len(points) == 2 for points in found.values())
+    without = [dataclasses.replace(made[2], rows=made[2].rows[1:]), *made[:2]]
+    lines = tables.accuracies(built.runs_of(without))
+    found = joined(charts.ladder(lines, ["ResNet-18"], "l2"), "eps")
+    assert sorted(map(sorted, found.values())) == [[(0.0, 0.9), (0.15, 0.8)], [(0.15, 0.4)]]
+
+
+def test_points_on_other_images_are_not_joined():
+    """Clean images, and attacks of two radii, each of another data set."""
+    other = built.DATASET | {"name": "other", "fingerprint": "other"}
+    small, large = (built.attacked("linf", eps / 255) for eps in (1, 4))
+    clean, first = built.accuracy(built.CLEAN, 0.9), built.accuracy(small, 0.5)
+    second = built.accuracy(large, 0.3, dataset=other)
+    lines = tables.accuracies(built.runs_of([clean, first, second]))
+    found = joined(charts.ladder(lines, ["ResNet-18"], "linf"), "eps")
+    expected = [
+        [(0.0, clean.value()), (1 / 255, first.value())],
+        [(4 / 255, second.value())],
+    ]
+    assert sorted(map(sorted, found.values())) == sorted(expected)
+
+
+def controls(condition, numbers, share, **fields):
+    """Results of one network with its own noise, a vote and no noise, each number another one."""
+    of = built.network("vone_resnet18")
+    return [
+        built.result(
+            condition | columns, {n: {"value": v, "low": v, "high": v} for n, v in each.items()},
+            of=of, **fields,
+        )
+        for columns, each in (
+            ({}, {n: share for n in numbers}),
+            ({"decision": "vote:8"}, {n: share + 0.1 for n in numbers}),
+            ({"noise": "none"}, {n: share + 0.2 for n in numbers}),
+        )
+    ]  # fmt: skip
+
+
+def test_other_noise_and_decisions_have_lines_of_their_own():
+    made = controls(
+        {"condition": "psychophysics", "corruption": "contrast"},
+        ("accuracy at 1", "accuracy at 0.1"), 0.5, details={"levels": ["1", "0.1"]},
+    )  # fmt: skip
+    (chart,) = observer_charts.psychophysics(built.runs_of(made))
+    assert sorted(joined(chart, "level").values()) == [
+        [("1", each), ("0.1", each)] for each in (0.5, 0.6, 0.7)
+    ]
+    made = [
+        each
+        for place, layer in enumerate(("v1", "logits"))
+        for each in controls(
+            {"condition": "geometry of corners", "norm": "linf", "eps": 0.1, "layer": layer},
+            ("capacity",), 0.5, details={"place": place},
+        )
+    ]  # fmt: skip
+    (chart,) = layer_charts.geometry(built.runs_of(made))
+    assert sorted(joined(chart, "layer").values()) == [
+        [("v1", each), ("logits", each)] for each in (0.5, 0.6, 0.7)
+    ]
+    bands = {"centres": [1, 2], "steps": [1, 2], "channel": [2.0, 6.0, 4.0]}
+    made = controls({"condition": "critical bands"}, ("bandwidth",), 0.5, details=bands)
+    spec = observer_charts.critical_bands(built.runs_of(made)).to_dict()
+    fits = [row for rows in spec["datasets"].values() for row in rows if "line" in row]
+    assert len({row["line"] for row in fits}) == 3
+
+
+def test_metamers_under_other_noise_have_lines_of_their_own():
+    numbers = ("accuracy on metamers", "accuracy on originals")
+    arrays = {name: np.zeros((1, 4, 4, 1)) for name in ("metamers", "original")}
+    arrays["decibel"] = np.zeros(1)
+    made = [
+        each
+        for place, layer in enumerate(("v1", "logits"))
+        for each in controls(
+            {"condition": "metamers", "layer": layer}, numbers, 0.5, arrays=arrays,
+            details={"place": place},
+        )
+    ]  # fmt: skip
+    chart, _ = observer_charts.metamers(built.runs_of(made))
+    assert sorted(sorted(points) for points in joined(chart, "layer").values()) == [
+        [("logits", each), ("originals", each), ("v1", each)] for each in (0.5, 0.6, 0.7)
+    ]
+
+
+def dots(chart):
+    """Name of a corruption -> network -> its large dot."""
+    found = {}
+    for row in chart.layer[1].data.values:
+        found.setdefault(row["corruption"], {})[row["network"]] = row["accuracy"]
+    return found
+
+
+def test_networks_are_compared_at_the_severities_that_all_of_them_have():
+    shares = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.6, 5: 0.5}
+    of = [built.network(label=label) for label in "abc"]
+    all_five = [built.accuracy(built.corrupted("fog", s), v, of=of[0]) for s, v in shares.items()]
+    third = built.accuracy(built.corrupted("fog", 3), 0.65, of=of[1])
+    chart = charts.corruptions(built.runs_of(all_five, [third]), ("fog",))
+    (found,) = dots(chart).values()
+    assert found == {"a": all_five[2].value(), "b": third.value()}
+    small = [row["accuracy"] for row in chart.layer[2].data.values]
+    assert small == [each.value() for each in all_five]
+    # Without a common severity there is no dot for all of them.
+    fifth = built.accuracy(built.corrupted("fog", 5), 0.4, of=of[2])
+    chart = charts.corruptions(built.runs_of([third], [fifth]), ("fog",))
+    assert dots(chart) == {}
+    assert [row["accuracy"] for row in chart.layer[2].data.values] == [
+        third.value(), fifth.value()
+    ]  # fmt: skip
+
+
+def test_published_corruptions_are_averaged_over_their_data_sets():
+    """Each severity of a corruption is a data set of its own, and no set of other images."""
+    made = [
+        built.accuracy(
+            built.corrupted("fog", s, form="published"), share,
+            dataset=built.DATASET | {"name": "folder:fog", "split": str(s), "fingerprint": str(s)},
+        )
+        for s, share in ((1, 0.9), (3, 0.5))
+    ]  # fmt: skip
+    (found,) = dots(charts.corruptions(built.runs_of(made), ("fog",))).values()
+    assert found == {"ResNet-18": pytest.approx(np.mean([each.value() for each in made]))}
+    other = built.DATASET | {"name": "other", "fingerprint": "other"}
+    apart = [
+        built.accuracy(built.corrupted("fog", s), 0.5, dataset=of)
+        for s, of in ((1, built.DATASET), (3, other))
+    ]
+    assert len(dots(charts.corruptions(built.runs_of(apart), ("fog",)))) == 2
+
+
+def test_what_was_only_measured_by_votes_is_drawn_too():
+    """A network without noise is under any decision. One with both has its own noise's."""
+    vone = built.network("vone_resnet18")
+    base = built.measure(corruptions=("fog",))
+    voted = built.measure("vone_resnet18", corruptions=("fog",), decision="vote:8")
+    both = [*voted, *built.measure(of=vone, corruptions=("fog",))]
+    for shown, expected in (
+        ([voted], [{"VOneResNet-18": voted[-1].value()}]),
+        ([base, voted], [{"ResNet-18": base[-1].value(), "VOneResNet-18": voted[-1].value()}]),
+        ([base, both], [{"ResNet-18": base[-1].value(), "VOneResNet-18": both[-1].value()}]),
+    ):
+        runs = built.runs_of(*shown)
+        assert list(dots(charts.corruptions(runs, ("fog",))).values()) == expected
+        labels = [run.label for run in runs]
+        found = joined(charts.ladder(tables.accuracies(runs), labels, "linf"), "eps")
+        assert sorted(line[0] for line in found) == sorted(labels)
+        for (label, *_), points in found.items():
+            own = next(each for each in shown if each[0].row["network"] == label)
+            own = [r for r in own if r.row.get("decision") is None] or own
+            attacks = [(r.row["eps"], r.value()) for r in own if r.row.get("norm") == "linf"]
+            assert sorted(points) == [(0.0, own[0].value()), *attacks]
 
 
 def test_corruptions_have_their_mean_and_each_severity_if_there_are_several(runs):

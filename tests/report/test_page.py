@@ -301,6 +301,32 @@ def test_means_at_different_severities_are_not_of_one_line(tmp_path):
     report.write(paths, tmp_path / "page.html")
 
 
+def test_corruptions_by_votes_have_their_section_and_the_means_of_categories(tmp_path):
+    made = built.measure("vone_resnet18", corruptions=("fog", "snow"), decision="vote:8")
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    ((label, shown),) = table(page, "corruptions").items()
+    assert label == "mean over 2 of 4 weather corruptions, severity 3, vote:8"
+    assert shown == {"VOneResNet-18": [pytest.approx((made[-1].value() + made[-2].value()) / 2)]}
+
+
+def test_further_numbers_with_other_settings_have_lines_of_their_own(tmp_path):
+    """The steps of metamers are no column of their row, and decide how well they match."""
+    paths = []
+    for label, steps, share in (("a", 3000, 0.75), ("b", 250, 0.25), ("c", 250, 0.5)):
+        of = built.network(label=label)
+        made = [
+            built.result({"condition": "metamers", "layer": "v1"}, {"matched": {"value": share}},
+                         of=of, settings={"steps": steps, "images": 8})
+        ]  # fmt: skip
+        paths.append(built.write(tmp_path, made, label))
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    (found,) = re.findall(r'<section id="further">(.*?)</section>', page, re.DOTALL)
+    rows = [text_of(row) for row in re.findall(r"<tr>(<th scope.*?)</tr>", found, re.DOTALL)]
+    assert rows == [
+        "metamers, v1, matched steps 3000 0.75 – –", "metamers, v1, matched steps 250 – 0.25 0.5",
+    ]  # fmt: skip
+
+
 def test_metamers_stand_beside_the_null_that_their_match_is_compared_with(tmp_path):
     """It is taken between images of the data set, and not between the originals."""
     arrays = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import altair as alt
 
-from vone_jax import names
-from vone_jax.report.tables import VOTES, Line, chance, is_main, of_kinds
-from vone_jax.results import Run, Runs
-from vone_jax.results.row import is_of
+from vone_jax import names, results
+from vone_jax.report.tables import VOTES, Cell, Line, chance, corrupted, drawn, of_kinds
+from vone_jax.results import Result, Run, Runs
+from vone_jax.results.row import Row, is_of
 
 # Told apart with every common kind of colour vision, on white.
 COLORS = (
@@ -28,6 +28,10 @@ MUTED = "#59616c"
 _MOST_POINTS = 200
 PERCENT = alt.Axis(format="%", tickCount=5)
 SHARES = alt.Scale(domain=[0, 1])
+# Columns of a row that are no condition, and those that change images or decisions.
+_OF_NUMBER = ("network", "number", "value", "low", "high", "draws")
+_IMAGES = ("dataset", "split", "examples", "seed")
+_JUDGED = ("noise", "decision", "tag", "corruption", "severity", "form", "layer")
 # What a chart tells of a point.
 TOLD = [
     alt.Tooltip("network:N"),
@@ -108,29 +112,32 @@ def _chance_lines(lines: Sequence[Line], across: bool) -> list[alt.LayerChart]:
 def ladder(lines: Sequence[Line], labels: Sequence[str], norm: str) -> alt.LayerChart | None:
     """The accuracy against the radius in a norm: a line for each network and attack or certificate.
 
-    Only the networks' own noise and the default decision are drawn, if there are any of these.
+    Of a network only its own noise and the default decision are drawn, if it has any of these. A
+    line begins at what differs from its points in the radius alone, if that was measured.
 
     Args:
       lines: those of ``tables.accuracies``.
       labels: the labels of the networks, in order.
       norm: "linf", "l2" or "l1".
     """
-    drawn = [line for line in lines if line.row.get("norm") == norm and "eps" in line.row]
-    drawn = [line for line in drawn if line.is_main] or drawn
-    if not drawn:
+    shown = drawn(line for line in lines if line.row.get("norm") == norm and "eps" in line.row)
+    if not shown:
         return None
+    points = [(line, label, cell) for line in shown for label, cell in line.cells.items()]
+    ladders: dict[tuple[str, str], list[tuple[Line, Cell]]] = {}
+    of_images = images_apart([{**cell.row, "network": label} for _, label, cell in points])
+    for (line, label, cell), images in zip(points, of_images, strict=True):
+        ladders.setdefault((line.series + images, label), []).append((line, cell))
     rows = []
-    for line in drawn:
-        radius = names.eps_label(norm, line.row["eps"])
-        rows += _rows(line, line.series, line.row["eps"], radius)
-    for series, first in {line.series: line for line in reversed(drawn)}.items():
-        start = _at_zero(lines, first)
-        rows += _rows(start, series, 0.0, "clean", first.cells) if start else []
+    for (series, label), steps in ladders.items():
+        for line, cell in steps:
+            radius = names.eps_label(norm, line.row["eps"])
+            rows.append(_point(line, cell, label, series, line.row["eps"], radius))
+        start = _at_zero(lines, *steps[0], label)
+        if start is not None:
+            rows.append(_point(start, start.cells[label], label, series, 0.0, "clean"))
     order = dict.fromkeys(row["radius"] for row in sorted(rows, key=lambda row: row["eps"]))
-    dashes: dict[str, Any] = {}
-    if len({row["attack"] for row in rows}) > 1:
-        legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=400)
-        dashes = {"strokeDash": alt.StrokeDash("attack:N", sort=None, legend=legend)}
+    dashes = line_dashes(rows, "attack")
     base = chart_of(rows).encode(
         x=alt.X(
             "radius:O",
@@ -141,76 +148,98 @@ def ladder(lines: Sequence[Line], labels: Sequence[str], norm: str) -> alt.Layer
         detail="attack:N",
     )
     y = alt.Y("accuracy:Q", scale=SHARES, axis=PERCENT, title="accuracy")
-    shown = curves(base, y, labels, [*TOLD, alt.Tooltip("attack:N")], **dashes)
-    return alt.LayerChart(layer=[*_chance_lines(drawn, True), shown]).properties(height=260)
+    told = [*TOLD, alt.Tooltip("attack:N")]
+    layers = [*_chance_lines(shown, True), curves(base, y, labels, told, **dashes)]
+    return alt.LayerChart(layer=layers).properties(height=260)
 
 
-def _rows(
-    line: Line, series: str, eps: float, radius: str, only: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """The points of a line of the table in a chart."""
-    return [
-        {
-            "network": label, "condition": line.label, "attack": series, "eps": eps,
-            "radius": radius, "accuracy": (item := cell.interval).value, "low": item.low,
-            "high": item.high,
-        }
-        for label, cell in line.cells.items()
-        if only is None or label in only
-    ]  # fmt: skip
+def _point(
+    line: Line, cell: Cell, label: str, series: str, eps: float, radius: str
+) -> dict[str, Any]:
+    """A point of a ladder."""
+    item = cell.interval
+    return {
+        "network": label, "condition": line.label, "attack": series, "eps": eps, "radius": radius,
+        "accuracy": item.value, "low": item.low, "high": item.high,
+    }  # fmt: skip
 
 
-def _at_zero(lines: Sequence[Line], first: Line) -> Line | None:
-    """The line for radius 0 of a ladder: the vote for certificates, clean images for attacks."""
-    of_vote = is_of(first.row, *VOTES)
-    condition = first.row["condition"] if of_vote else "clean"
-    same = ("noise", "decision", "tag")
-    for line in lines:
-        row = line.row
-        at_zero = row["condition"] == condition and "eps" not in row
-        if at_zero and all(row.get(name) == first.row.get(name) for name in same):
-            return line
+def _at_zero(lines: Sequence[Line], line: Line, cell: Cell, label: str) -> Line | None:
+    """The line for radius 0 of a point: the vote for certificates, clean images for attacks.
+
+    It agrees with the point in all of its columns, and has each that changes images or decisions.
+    """
+    of_vote = is_of(line.row, *VOTES)
+    condition = line.row["condition"] if of_vote else "clean"
+    for start in lines:
+        row = start.row
+        if row["condition"] != condition or "eps" in row or label not in start.cells:
+            continue
+        columns = {*row, *_JUDGED} - {"condition", *_OF_NUMBER, *_IMAGES}
+        same = all(row.get(name) == line.row.get(name) for name in columns)
+        first = start.cells[label].row
+        if same and all(first.get(name) == cell.row.get(name) for name in _IMAGES):
+            return start
     return None
 
 
 def corruptions(runs: Runs, members: Sequence[str]) -> alt.LayerChart | None:
     """The accuracy under some corruptions: the mean over severities, and each if there are several.
 
-    It shows float images and the networks' own noise, judged by the default decision.
+    The mean is over the severities that all networks have. Of a network only its own noise, single
+    draws and float images are drawn, if it has any of these.
 
     Args:
       runs: the networks.
       members: names of corruptions.
     """
+    order = list(members)
+    shown = drawn(line for line in corrupted(runs) if line.row["corruption"] in order)
+    shown.sort(key=lambda line: order.index(line.row["corruption"]))
+    points = [(line, label, cell) for line in shown for label, cell in line.cells.items()]
+    # A published corruption has a data set for each severity.
+    sets = [() if line.row.get("form") == "published" else _IMAGES[:2] for line, _, _ in points]
+    of_images = images_apart(
+        [
+            {n: cell.row.get(n) for n in (*of, *_IMAGES[2:])} | {"network": label}
+            for (_, label, cell), of in zip(points, sets, strict=True)
+        ]
+    )
+    # Name -> network -> severity -> row.
+    groups: dict[str, dict[str, dict[int, Row]]] = {}
+    for (line, label, cell), images in zip(points, of_images, strict=True):
+        name = results.label({n: each for n, each in line.row.items() if n != "severity"}) + images
+        if "value" in cell.row:
+            of_label = groups.setdefault(name, {}).setdefault(label, {})
+            of_label[cell.row["severity"]] = cell.row
     rows: list[dict[str, Any]] = []
     each_severity: list[dict[str, Any]] = []
-    for run in runs:
-        for name in members:
-            own = [
-                result.find()
-                for _, result in of_kinds([run], "corruption")
-                if result.row["corruption"] == name and is_main(result.row)
-            ]
-            found = [row for row in own if row is not None]
-            if not found:
-                continue
-            severities = [row["severity"] for row in found]
-            common = {"network": run.label, "corruption": name.replace("_", " ")}
-            numbers = {
-                column: sum(row[source] for row in found) / len(found)
-                for column, source in (("accuracy", "value"), ("low", "low"), ("high", "high"))
-            }
-            told = f"severity {', '.join(map(str, severities))}"
-            rows.append(common | {"condition": told} | numbers)
-            if len(found) > 1:
+    levels: set[str] = set()
+    for name, networks_of in groups.items():
+        common = sorted(set.intersection(*map(set, networks_of.values())))
+        level = f"severity {', '.join(map(str, common))}" if common else "no common severity"
+        levels.add(level)
+        for label, found in networks_of.items():
+            base_row = {"network": label, "corruption": name, "level": level}
+            if common:
+                numbers = {
+                    column: sum(found[severity][source] for severity in common) / len(common)
+                    for column, source in (("accuracy", "value"), ("low", "low"), ("high", "high"))
+                }
+                rows.append(base_row | {"condition": level} | numbers)
+            if len(found) > 1 or not common:
                 each_severity += [
-                    common | {"condition": f"severity {row['severity']}", "accuracy": row["value"]}
-                    for row in found
+                    base_row | {"condition": f"severity {severity}", "accuracy": row["value"]}
+                    for severity, row in sorted(found.items())
                 ]
-    if not rows:
+    # Where corruptions differ in their severities, each name has its own.
+    if len(levels) > 1:
+        for row in (*rows, *each_severity):
+            row["corruption"] += f", {row['level']}"
+    if not groups:
         return None
     labels = [run.label for run in runs]
-    order = list(dict.fromkeys(row["corruption"] for row in rows))
+    order = list(dict.fromkeys(row["corruption"] for row in (*rows, *each_severity)))
 
     def base(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
         return chart_of(values).encode(
@@ -220,6 +249,7 @@ def corruptions(runs: Runs, members: Sequence[str]) -> alt.LayerChart | None:
         )
 
     title = "accuracy, mean over severities" if each_severity else "accuracy"
+    title = f"accuracy, {min(levels)}" if len(levels) == 1 else title
     color = networks(labels)["color"]
     whiskers = (
         base(rows)
@@ -271,6 +301,35 @@ def _logged(run: Run, number: str) -> list[dict[str, Any]]:
             for line in lines[::step]
         ]
     return rows
+
+
+def images_apart(rows: Sequence[Row]) -> list[str]:
+    """The images and the seed of each row in words, where a network has several; else empty."""
+    counts = {n: len({(row["network"], row.get(n)) for row in rows}) for n in _IMAGES}
+    several = [n for n in _IMAGES if counts[n] > len({row["network"] for row in rows})]
+    return ["".join(f", {n} {row[n]}" for n in several if row.get(n) is not None) for row in rows]
+
+
+def lines_of(found: Sequence[tuple[Run, Result]], axis: str = "") -> list[str]:
+    """What a chart joins of each result: its condition without the axis, and its images.
+
+    Two points of a line of a network then differ in the axis alone.
+    """
+    rows = [
+        {**{n: v for n, v in result.row.items() if n != axis}, "network": run.label}
+        for run, result in found
+    ]
+    return [
+        results.label(row) + images for row, images in zip(rows, images_apart(rows), strict=True)
+    ]
+
+
+def line_dashes(rows: Sequence[Mapping[str, Any]], name: str = "line") -> dict[str, Any]:
+    """The dashes of lines, with a legend where there are several."""
+    if len({row[name] for row in rows}) < 2:
+        return {}
+    legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=400)
+    return {"strokeDash": alt.StrokeDash(f"{name}:N", sort=None, legend=legend)}
 
 
 def layer_order(runs: Runs, kind: str) -> list[str]:

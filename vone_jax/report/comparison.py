@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from vone_jax import names, results
-from vone_jax.report.tables import Cell, Line, at_chance
+from vone_jax.report.tables import OF_NOISE, WITHOUT_EFFECT, Cell, Line, at_chance
 from vone_jax.results import Interval, Result, Run, statistics
 from vone_jax.results.result import leaves
 
@@ -14,9 +14,6 @@ FEW_IMAGES = 20
 _COLUMNS = {"draws": "decisions about an image", "examples": "images", "seed": "seed"}
 # The versions that can change a number.
 _VERSIONS = ("vone_jax", "jax", "flax")
-# Settings of a condition that follow from a network's noise, or change no number.
-_OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "draws")
-_WITHOUT_EFFECT = ("kept", "program")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +85,7 @@ def cautions(one: Result, other: Result) -> Iterator[str]:
         if noisy or column != "draws":
             yield from found(words, one.row.get(column), other.row.get(column))
     here, there = (dict(leaves(each.identity["condition"])) for each in (one, other))
-    hidden = _WITHOUT_EFFECT if noisy else (*_WITHOUT_EFFECT, *_OF_NOISE)
+    hidden = WITHOUT_EFFECT if noisy else (*WITHOUT_EFFECT, *OF_NOISE)
     for path in {**here, **there}:
         if not set(path.split(".")) & set(hidden):
             name = path.removeprefix("attack.").replace("eot_samples", "noise draws per gradient")

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 
-from vone_jax import names
-from vone_jax.report.charts import COLORS, chart_of, curves, layer_order
+from vone_jax.report.charts import COLORS, chart_of, curves, layer_order, lines_of
 from vone_jax.report.tables import of_kinds
-from vone_jax.results import Result, Runs
+from vone_jax.results import Runs
 
 _SMALL = 150
 _MAP = 110
@@ -240,15 +239,16 @@ def geometry(runs: Runs) -> list[alt.LayerChart]:
     order = layer_order(runs, "geometry")
     measured.sort(key=lambda pair: order.index(pair[1].row["layer"]))
     labels = [run.label for run in runs]
+    lines = [line.removeprefix("geometry of ") for line in lines_of(measured, "layer")]
     legend = alt.Legend(title=None, orient="bottom", columns=3)
     drawn = []
     for number in ("capacity", "radius", "dimension", "told from clean", "distance from clean"):
         rows = [
             {
-                "network": run.label, "layer": row["layer"], "manifold": _manifold(result),
+                "network": run.label, "layer": row["layer"], "manifold": line,
                 "value": row["value"], "low": row.get("low"), "high": row.get("high"),
             }
-            for run, result in measured
+            for (run, result), line in zip(measured, lines, strict=True)
             for row in [result.find(number)]
             if row is not None and "value" in row
         ]  # fmt: skip
@@ -268,14 +268,3 @@ def geometry(runs: Runs) -> list[alt.LayerChart]:
         shown = curves(base, y, labels, told, strokeDash=dashes)
         drawn.append(shown.properties(height=220))
     return drawn
-
-
-def _manifold(result: Result) -> str:
-    """The manifold in words, with the size of a change."""
-    row = result.row
-    words = [row["condition"].removeprefix("geometry of ").removeprefix("geometry")]
-    if "corruption" in row:
-        words += [f"{row['corruption'].replace('_', ' ')} {row['severity']}"]
-    elif "eps" in row:
-        words += [names.eps_label("linf", row["eps"])]
-    return " ".join(filter(None, words))

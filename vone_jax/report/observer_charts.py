@@ -16,6 +16,8 @@ from vone_jax.report.charts import (
     chart_of,
     curves,
     layer_order,
+    line_dashes,
+    lines_of,
     networks,
     selected,
 )
@@ -49,13 +51,16 @@ def fourier(result: results.Result) -> alt.Chart:
 def psychophysics(runs: Runs) -> list[alt.LayerChart]:
     """The accuracy at each level of each distortion, beside that of human observers (dashed)."""
     drawn = []
+    found = of_kinds(runs, "psychophysics")
+    lines = lines_of(found)
     for name, curve in humans.DISTORTIONS.items():
         rows = [
             {
-                "network": run.label, "level": level, "condition": f"{result.label} {level}",
+                "network": run.label, "line": line, "level": level,
+                "condition": f"{result.label} {level}",
                 "accuracy": entry["value"], "low": entry["low"], "high": entry["high"],
             }
-            for run, result in of_kinds(runs, "psychophysics")
+            for (run, result), line in zip(found, lines, strict=True)
             if result.row["corruption"] == name
             for level in result.details.get("levels", ())
             for entry in [result.find(f"accuracy at {level}")]
@@ -73,7 +78,8 @@ def psychophysics(runs: Runs) -> list[alt.LayerChart]:
         title = [name.replace("_", " "), curve.unit]
         x = alt.X("level:O", sort=order, title=title, axis=alt.Axis(labelAngle=0))
         y = alt.Y("accuracy:Q", scale=SHARES, axis=PERCENT, title="accuracy")
-        shown = curves(chart_of(rows).encode(x=x), y, [run.label for run in runs], TOLD)
+        base = chart_of(rows).encode(x=x, detail="line:N")
+        shown = curves(base, y, [run.label for run in runs], TOLD, **line_dashes(rows))
         observed = _dashed(people).encode(x=x, y=y, tooltip=TOLD[:1] + TOLD[2:3])
         drawn.append(alt.LayerChart(layer=[observed, shown]).properties(height=220))
     return drawn
@@ -82,12 +88,18 @@ def psychophysics(runs: Runs) -> list[alt.LayerChart]:
 def critical_bands(runs: Runs) -> alt.LayerChart | None:
     """The channel of each network, its bands, and the channel of human observers (dashed)."""
     bands, fits = [], []
-    for run, result in of_kinds(runs, "critical bands"):
+    found = of_kinds(runs, "critical bands")
+    for (run, result), line in zip(found, lines_of(found), strict=True):
         if (channel := result.details["channel"]) is not None:
             width, centre, height = channel
-            fits += [{"network": run.label} | row for row in _channel(width, centre)]
+            fits += [{"network": run.label, "line": line} | row for row in _channel(width, centre)]
             bands += [
-                {"network": run.label, "frequency": at, "sensitivity": steps / height}
+                {
+                    "network": run.label,
+                    "line": line,
+                    "frequency": at,
+                    "sensitivity": steps / height,
+                }
                 for at, steps in zip(
                     result.details["centres"], result.details["steps"], strict=True
                 )
@@ -101,10 +113,13 @@ def critical_bands(runs: Runs) -> alt.LayerChart | None:
     people = _channel(humans.CHANNEL.bandwidth, humans.CHANNEL.centre)
     told = [
         "network:N",
+        "line:N",
         *(alt.Tooltip(f"{n}:Q", format=".3g") for n in ("frequency", "sensitivity")),
     ]
     shown = selected(
-        chart_of(fits).mark_line(strokeWidth=2).encode(x=x, y=y, color=channels["color"]),
+        chart_of(fits).mark_line(strokeWidth=2).encode(
+            x=x, y=y, color=channels["color"], detail="line:N", **line_dashes(fits)
+        ),
         chart_of(bands).mark_point(filled=True, size=50, opacity=1).encode(
             x=x, y=y, tooltip=told, **channels
         ),
@@ -135,18 +150,21 @@ def metamers(runs: Runs) -> list[alt.LayerChart | alt.Chart]:
     A line for each network whose metamers they are, and for each network that was asked.
     """
     rows = []
-    for run in runs:
-        made = [result for _, result in of_kinds([run], "metamers")]
-        for result in made:
-            own = result.row["layer"]
-            for entry in result.rows:
-                number = entry.get("number", "")
-                kind, _, asked = number.removeprefix("accuracy on ").partition(", ")
-                layer = own if kind == "metamers" else kind
-                if number.startswith("accuracy on ") and (layer == own or result is made[0]):
-                    shown = {name: entry[name] for name in ("value", "low", "high")}
-                    asked = asked or "itself"
-                    rows.append({"network": run.label, "layer": layer, "asked": asked, **shown})
+    found = of_kinds(runs, "metamers")
+    # The originals are those of the first layer.
+    begun = set()
+    for (run, result), line in zip(found, lines_of(found, "layer"), strict=True):
+        own = result.row["layer"]
+        is_first = (run.label, line) not in begun
+        begun.add((run.label, line))
+        for entry in result.rows:
+            number = entry.get("number", "")
+            kind, _, asked = number.removeprefix("accuracy on ").partition(", ")
+            layer = own if kind == "metamers" else kind
+            if number.startswith("accuracy on ") and (layer == own or is_first):
+                shown = {name: entry[name] for name in ("value", "low", "high")}
+                asked = (asked or "itself") + line.removeprefix("metamers")
+                rows.append({"network": run.label, "layer": layer, "asked": asked, **shown})
     if not rows:
         return []
     axis = alt.Axis(labelAngle=-40)

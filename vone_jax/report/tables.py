@@ -10,6 +10,7 @@ import pandas as pd
 
 from vone_jax import names, results
 from vone_jax.results import Interval, Result, ResultError, Run, Runs
+from vone_jax.results.result import leaves
 from vone_jax.results.row import Row, is_of
 
 # Numbers of the main table, and the order of the kinds of conditions in it. Other kinds, such as
@@ -35,6 +36,9 @@ _DRAWN: dict[str, tuple[set[str], ...]] = {
     "psychophysics": ({"corruption"},),
     "critical bands": ({"centres", "steps", "channel"},),
 }
+# Settings of a condition that follow from a network's noise, or change no number.
+OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "draws")
+WITHOUT_EFFECT = ("kept", "program")
 # What replaces the network's own noise and the default decision.
 _CONTROLS = ("noise", "decision", "attack_noise", "tag", "form")
 
@@ -48,7 +52,8 @@ class Cell:
       row: its row.
       results: its result, or those that a mean is over.
       weights: the weight of each result; they sum to 1.
-      over: the corruptions and severities of a mean, in words; empty for others.
+      over: the corruptions and severities of a mean, in words; of another number the settings that
+        its row does not have, if they differ between networks.
     """
 
     network: str
@@ -79,7 +84,7 @@ class Line:
 
     Attributes:
       row: a row of the condition, that of a network with noise if there is one.
-      over: the corruptions and severities of a mean, in words; empty for others.
+      over: that of the cells.
       cells: label of a network -> its cell.
     """
 
@@ -200,10 +205,51 @@ def categories(runs: Runs) -> list[Line]:
     return sorted(_lines(_means(runs, of_all=False)), key=_order)
 
 
+def corrupted(runs: Runs) -> list[Line]:
+    """The lines of the accuracies under single corruptions."""
+    entries = [each for each in _measured(runs) if each.row["number"] == "accuracy"]
+    return _lines([each for each in entries if kind(each.results[0]) == "corruption"])
+
+
+def drawn(lines: Iterable[Line]) -> list[Line]:
+    """The lines that a chart draws: the main ones, and others of networks that have no main one."""
+    lines = list(lines)
+    have = {label for line in lines if line.is_main for label in line.cells}
+    found = [line for line in lines if line.is_main or not line.cells.keys() <= have]
+    # A network without noise meets the lines of others, and is drawn once.
+    cells = [set(line.cells.values()) for line in found]
+    return [
+        line
+        for line, own in zip(found, cells, strict=True)
+        if not any(own < other for other in cells)
+    ]
+
+
 def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
     """The numbers of conditions whose kind is not shown, and which are not in the main table."""
     found = (each for each in _measured(runs) if kind(each.results[0]) not in shown)
-    return _lines([each for each in found if not _is_accuracy(each)])
+    return _lines(_by_settings([each for each in found if not _is_accuracy(each)]))
+
+
+def _by_settings(cells: Sequence[Cell]) -> list[Cell]:
+    """Numbers with the settings in which those of one row differ: they are not one measurement."""
+    grouped: dict[Any, list[Cell]] = {}
+    for each in cells:
+        grouped.setdefault(results.condition_key(each.row), []).append(each)
+    found: dict[int, Cell] = {}
+    for group in grouped.values():
+        noisy = all(each.row.get("draws") is not None for each in group)
+        hidden = {*WITHOUT_EFFECT, *(() if noisy else OF_NOISE)}
+        settings = [dict(leaves(each.results[0].identity["condition"])) for each in group]
+        paths = [
+            path
+            for path in dict.fromkeys(path for each in settings for path in each)
+            if len({each.get(path) for each in settings}) > 1 and not hidden & {*path.split(".")}
+        ]
+        for cell, of in zip(group, settings, strict=True):
+            words = ", ".join(f"{path} {of.get(path, 'absent')}" for path in paths)
+            found[id(cell)] = dataclasses.replace(cell, over=words)
+    return [found[id(each)] for each in cells]
 
 
 def _measured(runs: Runs) -> list[Cell]:
