@@ -1,17 +1,21 @@
 """Files of strangers: nothing in them is executed, and damage is the one error."""
 
+import io
+import json
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
-from tests.convert.conftest import refused
+from tests.convert.conftest import filled, refused
 from tests.convert.torch_writer import (
     Call,
     Name,
     Stored,
     archive,
+    pickled,
     sequence,
     tensor,
     zipped,
@@ -19,6 +23,7 @@ from tests.convert.torch_writer import (
 from vone_jax import convert
 from vone_jax.convert import torch_file
 from vone_jax.convert.checkpoint import read_checkpoint, read_safetensors
+from vone_jax.convert.folder import is_folder
 from vone_jax.convert.torch_file import CheckpointError, printable
 
 
@@ -165,9 +170,95 @@ def test_archives_of_other_kinds_are_refused(tmp_path, entry):
         refused(tmp_path / "file.pth", data)
 
 
-def test_a_damaged_compressed_archive_is_an_error(tmp_path):
-    data = archive(weights(), compression=zipfile.ZIP_DEFLATED)
-    refused(tmp_path / "file.pth", data.replace(b"net/data/0", b"net/data/9"))
+@pytest.fixture
+def few_bytes():
+    """Fail if the test has held more than 16 MB at a time; NumPy and Python count their bytes."""
+    tracemalloc.start()
+    yield
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**24
+
+
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path, few_bytes):
+    """torch.save never compresses. Zeros take a thousandth of the memory that they are read to."""
+    entry = io.BytesIO()
+    with zipfile.ZipFile(entry, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("net/data.pkl", pickled({"a": tensor(Stored("0", np.zeros(1)), (1,))}))
+        with file.open("net/data/0", "w") as storage:
+            for _ in range(100):
+                storage.write(bytes(2**20))
+    refused(tmp_path / "file.pth", entry.getvalue(), match="net/data.pkl is compressed")
+
+
+def test_storages_must_not_take_more_bytes_than_the_file(tmp_path, few_bytes):
+    """Several entries of an archive can be the same bytes of the file."""
+    storage = Stored("0", np.ones(2, np.float32), length=2**40)
+    path = tmp_path / "file.pth"
+    refused(path, archive({"a": tensor(storage, (1,))}, [storage]), match="bytes, the file has")
+
+
+@pytest.mark.parametrize("size", [2**14, 2**45])
+def test_a_tensor_does_not_repeat_its_storage_without_end(write, size, few_bytes):
+    """A stride of 0 repeats a number, until the tensor is copied."""
+    storage = Stored("0", np.ones(2, np.float32))
+    content = {"a": tensor(storage, (size,), strides=(0,)), "b": tensor(storage, (2,))}
+    refused(write(content, [storage]), match=f"'a' has {4 * size:,}; store tensor.clone")
+
+
+def test_tensors_do_not_repeat_a_storage_without_end(write, few_bytes):
+    storage = Stored("0", np.ones(10_000, np.float32))
+
+    def network(copies):
+        return {f"w{i}": tensor(storage, (10_000,)) for i in range(copies)}
+
+    refused(write(network(100), [storage]), match="to 4,000,000 bytes")
+    # Two copies of a network, as in files of the robustness package.
+    assert len(read_checkpoint(write(network(2), [storage])).state_dict) == 2
+
+
+@pytest.mark.parametrize("depth", [10_000, 3_000_000])
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_nested_metadata_is_refused(tmp_path, depth, place):
+    """Python hashes nested tuples by recursion on the stack, and ends if there are millions."""
+    value = b")" + b"\x85" * depth
+    pair = value + b"K\x01" if place == "key" else b"K\x01" + value
+    refused(tmp_path / "file.pth", archive_of(b"\x80\x02}" + pair + b"s."))
+
+
+def test_flags_and_configs_that_are_nested_are_refused(tmp_path):
+    nested = b"[" * 100_000
+    flags = json.dumps({"__metadata__": {"flags": nested.decode()}}).encode()
+    path = tmp_path / "x.safetensors"
+    refused(path, len(flags).to_bytes(8, "little") + flags, "flags")
+    folder = convert.save_folder(tmp_path / "net", *filled("cornet_z")[:2])
+    config = (folder / "config.json").read_bytes().strip()
+    (folder / "config.json").write_bytes(config[:-1] + b', "x": ' + nested + b"}")
+    assert not is_folder(folder)
+    refused(folder, None, "net/config.json does not", convert.load_folder)
+    (folder / "config.json").write_bytes(config)
+    (folder / "model.safetensors").write_bytes(b"x")
+    refused(folder, None, "net/model.safetensors: ", convert.load_folder)
+
+
+def test_a_place_of_the_memo_needs_a_pickle_of_its_length(tmp_path, few_bytes):
+    """Python fills all places below it, here 32 GB."""
+    program = b"\x80\x02}r\xff\xff\xff\x7f."
+    refused(tmp_path / "file.pth", archive_of(program), match="memo")
+
+
+def test_types_that_are_not_read_are_named(tmp_path):
+    """They are no damage."""
+    header = b'{"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}'
+    path = tmp_path / "x.safetensors"
+    refused(path, len(header).to_bytes(8, "little") + header + bytes(2), "'a' .*F8_E4M3")
+    # How torch.save writes it.
+    name = Name("torch._utils", "_rebuild_tensor_v3")
+    storage = Stored("0", np.ones(2, np.uint8))
+    storage.identity = ("storage", Name("torch.storage", "UntypedStorage"), "0", "cpu", 2)
+    form = ((2,), (1,), False, {}, Name("torch", "float8_e4m3fn"))
+    content = {"a": Call(name, (storage, 0, *form))}
+    refused(tmp_path / "x.pth", archive(content, [storage]), match="float8")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ _HOLDERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.", "net.", "network.", "backbone.")
 # Two constants of the adversarially trained VOneResNet-50 that nothing reads.
 _DROPPED = ("vone_block.div_u.weight", "vone_block.div_t.weight")
+# Types of safetensors that NumPy has.
+_TYPES = {
+    "BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"
+}  # fmt: skip
+# Bytes of all tensors for each byte of the file. A file may hold a network twice, as those of the
+# robustness package do.
+_MOST_REPEATED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +52,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Read the arrays by name and the metadata of a file of safetensors."""
     try:
         with safe_open(path, framework="numpy") as file:
+            for name in file.keys():
+                if (kind := file.get_slice(name).get_dtype()) not in _TYPES:
+                    raise CheckpointError(
+                        f"tensor {name!r} is of type {kind}, which is not read; store it as float32"
+                    )
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             return arrays, dict(file.metadata() or {})
+    except CheckpointError:
+        raise
     # NumPy raises the other errors for shapes and types that it does not support.
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"the safetensors file is truncated or damaged: {error}") from None
@@ -67,19 +82,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors, metadata = read_safetensors(path)
         try:
             flags = _plain_flags(json.loads(metadata.get("flags", "{}")))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"the metadata entry 'flags' is not JSON: {error}") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise CheckpointError(f"the metadata entry 'flags' cannot be read: {error}") from None
         kind = "safetensors"
     else:
         with open_torch_file(path) as (content, kind):
             holder, flags = _find_state_dict(content)
+            _check_sizes(holder, path.stat().st_size)
             numbers = {t.storage.key: t.storage.numbers() for t in holder.values()}
             tensors = {name: t.array(numbers[t.storage.key]) for name, t in holder.items()}
-        notes += [
-            f"left out: {name}, another state dict"
-            for name, value in content.items()
-            if isinstance(value, dict) and value is not holder and _tensors(value)
-        ]
+            notes += [
+                f"left out: {name}, another state dict"
+                for name, value in content.items()
+                if isinstance(value, dict) and value is not holder and _tensors(value)
+            ]
     tensors = _without_prefix(tensors, notes)
     tensors, normaliser = _without_robustness_wrapper(tensors, notes)
     for name in _DROPPED:
@@ -114,6 +130,24 @@ def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[str, A
     if others:
         raise CheckpointError("the state dict holds something else than tensors:", others)
     return holder, _plain_flags(content.get("flags", {}))
+
+
+def _check_sizes(tensors: dict[str, StoredTensor], file_size: int) -> None:
+    """Raise a ``CheckpointError`` for tensors that need more memory than their file has bytes.
+
+    Nothing is read for it. Entries of an archive can be the same bytes of the file, and tensors the
+    same numbers of a storage, or one of them many times.
+    """
+    storages = {t.storage.key: t.storage for t in tensors.values()}.values()
+    if (size := sum(each.length * each.dtype.itemsize for each in storages)) > file_size:
+        raise CheckpointError(f"its storages take {size:,} bytes, the file has {file_size:,}")
+    sizes = {n: math.prod(t.shape) * t.storage.dtype.itemsize for n, t in tensors.items()}
+    if (total := sum(sizes.values())) > _MOST_REPEATED * file_size:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise CheckpointError(
+            f"its tensors repeat the numbers of their storages to {total:,} bytes, the file has "
+            f"{file_size:,}; {largest!r} has {sizes[largest]:,}; store tensor.clone() of each"
+        )
 
 
 def _tensors(place: dict) -> int:

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax import dataclass_json, files, models
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.state_dict import checked_variables
-from vone_jax.convert.torch_file import CheckpointError
+from vone_jax.convert.torch_file import CheckpointError, printable
 from vone_jax.data.transforms import Preprocessing
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
@@ -127,7 +127,7 @@ def is_folder(path: Path) -> bool:
     """Return True if a directory has the ``config.json`` of ``save_folder``."""
     try:
         config = json.loads((path / "config.json").read_text())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("library_name") == "vone_jax"
 
@@ -146,7 +146,12 @@ def read_folder(folder: str | Path) -> Folder:
     """
     folder = Path(folder)
     content = (folder / "config.json").read_text()
-    arrays, _ = read_safetensors(folder / "model.safetensors")
+    weights_file = folder / "model.safetensors"
+    try:
+        arrays, _ = read_safetensors(weights_file)
+    except CheckpointError as error:
+        error.args = (f"{printable(str(weights_file))}: {error}",)
+        raise
     try:
         config = json.loads(content)
         model = _build(config["network"], arrays)
@@ -154,8 +159,10 @@ def read_folder(folder: str | Path) -> Folder:
         preprocessing = dataclass_json.decode(
             Preprocessing, config["preprocessing"], "preprocessing"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"config.json does not describe a network: {error}") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{printable(str(folder / 'config.json'))} does not describe a network: {error}"
+        ) from error
     weights = {tuple(n.split(".")): a for n, a in arrays.items() if not n.startswith("v1.bank.")}
     checked = checked_variables(model, weights)
     variables = unflatten_dict({path: jnp.array(array) for path, array in checked.items()})

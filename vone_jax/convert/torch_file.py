@@ -12,6 +12,7 @@ import dataclasses
 import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,9 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+# Tuples in a pickle. Python hashes nested ones by recursion on the stack, without a limit. A state
+# dict has five for each tensor.
+_MOST_TUPLES = 50_000
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Storage class -> type of its numbers.
 _STORAGES = {
@@ -198,6 +202,11 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
+        if full == "torch._utils._rebuild_tensor_v3":
+            raise CheckpointError(
+                "a tensor has a type that is not read, such as float8 or uint16; store "
+                "tensor.float()"
+            )
         if full not in _NAMES:
             raise CheckpointError(
                 f"the pickle refers to {full[:100]!r}, which is not plain data. Nothing was "
@@ -213,12 +222,36 @@ class _Reader(pickle.Unpickler):
         Files of the older format add a view, which is None for all that was saved since 2017.
         """
         what, kind, key, _, length, *view = identity
-        if what != "storage" or kind not in _STORAGES or any(view) or type(length) is not int:
+        if (
+            what != "storage"
+            or kind not in _STORAGES
+            or any(view)
+            or type(length) is not int
+            or length < 0
+        ):
             raise CheckpointError(f"the pickle refers to {str(identity)[:100]}, not to a storage")
         storage = Storage(key, np.dtype(_STORAGES[kind]), length)
         if self._storages.setdefault(key, storage) != storage:
             raise CheckpointError(f"storage {key!r} is described in two ways")
         return self._storages[key]
+
+
+def _load(file: BinaryIO | io.BytesIO, storages: dict[str, Storage]) -> Any:
+    """Read a pickle whose instructions need no more memory or stack than a state dict does."""
+    start, tuples = file.tell(), 0
+    for instruction, argument, place in pickletools.genops(file):
+        name = instruction.name
+        # Each place of the memo takes an instruction, and Python fills all those below a place.
+        if name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > place:
+            raise CheckpointError(f"the pickle uses place {argument} of a memo that is not so long")
+        tuples += name.startswith(("TUPLE", "FROZENSET"))
+        if tuples > _MOST_TUPLES:
+            raise CheckpointError(
+                f"the pickle has more than {_MOST_TUPLES:,} tuples, which no state dict has; store "
+                "the state dict alone"
+            )
+    file.seek(start)
+    return _Reader(file, storages).load()
 
 
 @contextlib.contextmanager
@@ -258,6 +291,12 @@ def _open_archive(archive: zipfile.ZipFile) -> Any:
     if len(roots) != 1:
         raise CheckpointError("the archive has no data.pkl: it was not written by torch.save")
     (root,) = roots
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(
+                f"{entry.filename} is compressed, which torch.save never does; unpack the archive "
+                "and pack it without compression (zip -0 -r)"
+            )
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
             "the file is a TorchScript archive, a program; save the module's state_dict() instead"
@@ -266,7 +305,7 @@ def _open_archive(archive: zipfile.ZipFile) -> Any:
     if order in entries and archive.read(order) != b"little":
         raise CheckpointError("the file was written on a big-endian machine")
     storages: dict[str, Storage] = {}
-    content = _Reader(io.BytesIO(archive.read(f"{root}data.pkl")), storages).load()
+    content = _load(io.BytesIO(archive.read(f"{root}data.pkl")), storages)
     for key, storage in storages.items():
         if (name := f"{root}data/{key}") in entries:
             storage.read = lambda name=name: archive.read(name)
@@ -275,7 +314,7 @@ def _open_archive(archive: zipfile.ZipFile) -> Any:
 
 def _open_sequence(file: BinaryIO) -> Any:
     storages: dict[str, Storage] = {}
-    magic, protocol, system, content, keys = (_Reader(file, storages).load() for _ in range(5))
+    magic, protocol, system, content, keys = (_load(file, storages) for _ in range(5))
     if (magic, protocol) != (_MAGIC, 1001) or system.get("little_endian") is not True:
         raise CheckpointError(
             "the pickle was not written by torch.save, or on a big-endian machine"

@@ -196,7 +196,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(value, allow_nan=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ResultError(f"{path} must hold a JSON object, got {type(value).__name__}")

@@ -108,7 +108,7 @@ def read_run(directory: Path | str, code: Sequence[str] = ()) -> RunDescription:
                 config[name], lambda sha: _read_bank(path.parent, sha), code, opened
             )
         return RunDescription(**config | {"class_names": tuple(config["class_names"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
