@@ -1,5 +1,6 @@
 """The page: its numbers are those of the files, and it shows what it is given."""
 
+import dataclasses
 import html
 import re
 
@@ -307,6 +308,22 @@ def test_corruptions_by_votes_have_their_section_and_the_means_of_categories(tmp
     ((label, shown),) = table(page, "corruptions").items()
     assert label == "mean over 2 of 4 weather corruptions, severity 3, vote:8"
     assert shown == {"VOneResNet-18": [pytest.approx((made[-1].value() + made[-2].value()) / 2)]}
+
+
+def test_what_was_only_judged_by_votes_has_its_images_classes_and_sentence(tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        of = built.network("vone_resnet18", label=name)
+        made = built.measure("vone_resnet18", decision="vote:8", of=of)
+        clean, attacked = built_runs.kept(made[0], made[2])
+        scores = {"scores": np.zeros((100, 2, 7)), "kept": np.array([], int)}
+        shown = {"original": np.zeros((0, 28, 28, 1))}
+        clean = dataclasses.replace(clean, arrays={**clean.arrays, **scores, **shown})
+        paths.append(built.write(tmp_path, [clean, attacked], name))
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    assert section(page, "gallery").count("class 3 → class 4") == 2
+    assert "one, clean, vote:8" in section(page, "classes")
+    assert "no attack on the same images in common judged by single draws" in head_of(page)
 
 
 def test_further_numbers_with_other_settings_have_lines_of_their_own(tmp_path):

@@ -14,16 +14,16 @@ from vone_jax.results import Result, Runs, statistics
 # A table of more classes would be unreadable, so the confusions that are most frequent are listed.
 _MOST_CLASSES = 30
 _CONFUSIONS = 10
+_NEEDED = {"label", "predicted", "right", "scores", "kept"}
 
 
 def classes(runs: Runs) -> list[dict[str, Any]]:
     """The classes of each network that was measured on clean images of several classes."""
     found = []
     for run in runs:
-        for result in run.of("clean"):
-            arrays = result.arrays
-            measured = {"label", "predicted", "right", "scores", "kept"} <= set(arrays)
-            if measured and is_main(result.row) and len(np.unique(arrays["label"])) > 1:
+        measured = [each for each in run.of("clean") if _NEEDED <= each.arrays.keys()]
+        for result in [each for each in measured if is_main(each.row)] or measured:
+            if len(np.unique(result.arrays["label"])) > 1:
                 found.append({"run": run, "result": result, **_of(result)})
     return found
 

@@ -175,7 +175,12 @@ def sentence(run: Run, base: Run, lines: Sequence[Line]) -> str:
     tail = _clean(run, base, lines)
     two = f"{run.label} and {base.label}"
     if not found:
-        return f"{two} have no attack on the same images in common{tail}."
+        both = {run.label, base.label}
+        others = (line for line in lines if not line.is_main and both <= line.cells.keys())
+        attacked = any("attack" in line.row for line in others)
+        # Other noise and other decisions stand in the table, and are not compared in words.
+        how = " judged by single draws of their own noise" if attacked else ""
+        return f"{two} have no attack on the same images in common{how}{tail}."
     if min(each.images for each in found) < FEW_IMAGES:
         return f"{two} were attacked on fewer than {FEW_IMAGES} images, too few for a comparison."
     told = [each for each in found if not each.compared.at_chance]

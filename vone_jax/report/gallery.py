@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vone_jax.report.images import photograph
-from vone_jax.report.tables import Line, of_kinds
+from vone_jax.report.tables import Line, drawn, of_kinds
 from vone_jax.results import Result, Run, Runs
 
 # The pairs of a gallery.
@@ -36,9 +36,7 @@ def attacked(lines: Sequence[Line], runs: Runs) -> dict[str, Any] | None:
     """
     most: list[dict[str, Any]] = []
     title = ""
-    for line in lines:
-        if line.row["condition"] != "attack" or not line.is_main:
-            continue
+    for line in drawn(line for line in lines if line.row["condition"] == "attack"):
         of_each = (
             list(_changed(run, line.cells[run.label].results[0]))
             for run in runs
