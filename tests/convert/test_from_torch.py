@@ -291,6 +291,20 @@ def test_a_normalisation_that_is_assumed_is_told(resnet50, write):
     assert not [note for note in stated if "normalisation" in note]
 
 
+def test_layers_without_weights_that_are_assumed_are_told(resnet50, vone, write):
+    """The tensors of timm's resnetaa50, which pools within its blocks, are those of a ResNet-50."""
+
+    def told(content, flags, **options):
+        notes = convert.read(write(content, flags), **options).notes
+        return [note for note in notes if "pooling and activations" in note]
+
+    (note,) = told(resnet50[2], None)
+    assert note.startswith("layers without weights that the file does not say: ")
+    assert "ResNet-50" in note and "ResNet-18" in told(vone[2], None)[0]
+    assert not told(resnet50[2], {"arch": "resnet50"})
+    assert not told(resnet50[2], None, name="resnet50")
+
+
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
     flags = {"arch": "resnet50", "normalization": "vonenet"}
     assert convert.from_torch(write(resnet50[2], flags))[0].mean == (0.5, 0.5, 0.5)

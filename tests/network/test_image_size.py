@@ -7,8 +7,9 @@ import pytest
 
 import vone_jax
 from tests import networks
-from tests.networks import random_variables
-from vone_jax import models
+from tests.networks import random_variables, small
+from vone_jax import convert, models
+from vone_jax.convert.checkpoint import write_safetensors
 
 
 def logits(network, images):
@@ -34,6 +35,21 @@ def test_v1_keeps_its_kernels_at_another_size():
     assert network.v1.pixels_per_degree == model.v1.pixels_per_degree
     quiet = network.quiet()
     assert quiet.v1.image_size == 96 and quiet.trained.v1.image_size == 96
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vone_resnet18"])
+@pytest.mark.parametrize("size", [64, 224])
+def test_a_size_that_was_given_is_not_called_assumed(name, size, tmp_path):
+    model = small(name)
+    path = tmp_path / "net.safetensors"
+    tensors = convert.to_torch(model, random_variables(model))
+    write_safetensors(path, tensors, {"format": "pt"})
+    assumed = vone_jax.open_network(path)
+    (note,) = (note for note in assumed.notes if "image size" in note)
+    assert note == "image size that the file does not say: 224 pixels"
+    others = tuple(each for each in assumed.notes if each != note)
+    assert vone_jax.open_network(path, image_size=size).notes == others
+    assert vone_jax.open_network(assumed, image_size=size).notes == others
 
 
 def test_functions_have_the_size_that_they_state():

@@ -67,7 +67,7 @@ def test_the_file_of_lite0_goes_out_as_it_came_in(tmp_path):
 def test_images_are_prepared_as_for_the_published_accuracy(monkeypatch):
     network = vone_jax.open_network("tests.networks:cnn")
     monkeypatch.setattr(opening, "lite0_checkpoint", lambda: "lite0.pth")
-    monkeypatch.setattr(opening, "_open_checkpoint", lambda path: network)
+    monkeypatch.setattr(opening, "_open_checkpoint", lambda path, name: network)
     opened = vone_jax.open_network("efficientnet_lite0")
     squash = data.Preprocessing(squash=True, interpolation="bicubic")
     assert (opened.name, opened.preprocessing) == ("efficientnet_lite0", squash)

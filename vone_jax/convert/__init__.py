@@ -10,7 +10,7 @@ from vone_jax.convert.folder import (
     read_folder,
     save_folder,
 )
-from vone_jax.convert.from_file import Conversion, from_torch, read
+from vone_jax.convert.from_file import ASSUMED_SIZE, Conversion, from_torch, read
 from vone_jax.convert.state_dict import from_state_dict, to_torch
 from vone_jax.convert.to_file import save_torch, save_torch_module
 from vone_jax.convert.torch_file import CheckpointError

@@ -30,6 +30,8 @@ from vone_jax.models.trunks import default_heads
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}
+# The beginning of the note on the size of images that was assumed.
+ASSUMED_SIZE = "image size that the file does not say"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,15 @@ def read(
     except CheckpointError as error:
         error.args = (f"{printable(str(path))}: {error}",)
         raise
-    name, found = architecture.name, _Findings([], list(checkpoint.notes), [])
+    found = _Findings([], list(checkpoint.notes), [])
+    if name is None and not stored:
+        label = names.network_label(names.base_network(architecture.name))
+        found.notes.append(
+            "layers without weights that the file does not say: the pooling and activations of "
+            f"{label}; if the network had others, such as pools within its blocks, its logits are "
+            "wrong (name, --name)"
+        )
+    name = architecture.name
     trunk, base = architecture.trunk, names.base_network(name)
     possible = (base,) if trunk is None else trunk.names
     if stored and stored not in {each.replace("_", "") for each in possible}:
@@ -261,7 +271,7 @@ def _assumed_of(model: models.Model, assumed: Collection[str]) -> list[str]:
     pool = "" if getattr(model.stem, "pool", True) else " and no pool"
     notes = {
         "mean": f"normalisation that the file does not say: mean {mean}, standard deviation {std}",
-        "image_size": f"image size that the file does not say: {model.image_size} pixels",
+        "image_size": f"{ASSUMED_SIZE}: {model.image_size} pixels",
         "stem_size": f"strides that the file does not say: the stem has stride {model.stem.stride}"
         f"{pool}; if the network had others, its logits are wrong (stem_size, --stem-size)",
     }
@@ -324,9 +334,12 @@ def _front_end(
         if image_size is None:
             settings["image_size"] = "image_size"
         missing = {f: flag for f, flag in settings.items() if flag not in flags and f not in given}
-        if missing:
-            names_of_flags = ", ".join(missing.values())
-            found.notes.append(f"published values for what the file does not say: {names_of_flags}")
+        if "image_size" in missing:
+            found.notes.append(f"{ASSUMED_SIZE}: {fields['image_size']} pixels")
+        if others := [flag for field, flag in missing.items() if field != "image_size"]:
+            found.notes.append(
+                f"published values for what the file does not say: {', '.join(others)}"
+            )
         normaliser = ("image_mean", "image_std")
         if stated is None:
             found.assumed += [field for field in normaliser if field not in given]

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, data, fast, files, fingerprint, models, names, v1
+from vone_jax import arguments, convert, data, fast, files, fingerprint, models, names, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -263,8 +263,10 @@ class Network:
           ValueError: for a network of functions, or a size that is out of range.
         """
         arguments.count("image_size", image_size, least=8)
+        # What is given is not assumed.
+        notes = tuple(note for note in self.notes if not note.startswith(convert.ASSUMED_SIZE))
         if image_size == self.image_size:
-            return self
+            return self if notes == self.notes else dataclasses.replace(self, notes=notes)
         if self.model is None:
             raise ValueError(
                 f"image_size must be left out for {self.name}: its functions are for images of "
@@ -282,6 +284,7 @@ class Network:
             variables=variables,
             trained=trained,
             image_shape=shape,
+            notes=notes,
             visual_degrees=None if degrees is None else degrees * image_size / self.image_size,
         )
 

@@ -145,7 +145,7 @@ def _open(
         )
     if spec == LITE0:
         preprocessing = Preprocessing(squash=True, interpolation="bicubic")
-        network = _open_checkpoint(lite0_checkpoint())
+        network = _open_checkpoint(lite0_checkpoint(), LITE0)
         return dataclasses.replace(network, name=spec, preprocessing=preprocessing)
     if is_function:
         return _open_function(spec)
@@ -194,8 +194,8 @@ def _open_folder(path: Path) -> Network:
     return dataclasses.replace(network, preprocessing=folder.preprocessing)
 
 
-def _open_checkpoint(path: Path) -> Network:
-    checkpoint = convert.read(path)
+def _open_checkpoint(path: Path, architecture: str | None = None) -> Network:
+    checkpoint = convert.read(path, architecture)
     stem = path
     while stem.suffix in _CHECKPOINTS:
         stem = stem.with_suffix("")
