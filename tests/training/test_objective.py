@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vone_jax import prng
 from vone_jax.training import (
     DataConfig,
     Experiment,
@@ -69,11 +70,11 @@ def test_the_five_largest_logits_are_counted_as_argmax_counts_the_largest():
     assert int(step.batch_sums(jnp.zeros(200), nothing, jnp.asarray(labels)).correct5) == 0
 
 
-def mixed(config, order=None, key=None):
+def mixed(config, order=None, key=None, shape=(16, 16)):
     """Images whose pixels all have the value of their label, mixed."""
     order = np.arange(64) if order is None else order
     batch = {
-        "image": jnp.asarray(order, jnp.float32)[:, None, None, None] * jnp.ones((1, 16, 16, 1)),
+        "image": jnp.asarray(order, jnp.float32)[:, None, None, None] * jnp.ones((1, *shape, 1)),
         "label": jnp.asarray(order, jnp.int32),
         "index": jnp.asarray(order, jnp.uint32),
     }
@@ -109,6 +110,41 @@ def test_the_draws_of_mixing_are_of_the_example_and_the_step():
     assert [shares[i] for i in range(64)] == plain["share"].tolist()
     other = mixed(Mixing(0.4), key=jax.random.key(3))
     assert (other["share"] != plain["share"]).mean() > 0.9
+
+
+def draws_of_mixing(alpha):
+    """The shares (64,) and the middles (64, 2), in sides, of the key and the examples of ``mixed``.
+
+    Each is of a named stream of the example's key.
+    """
+    keys = prng.index_keys(jax.random.key(2), jnp.arange(64))
+    beta = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))
+    place = jax.vmap(lambda key: jax.random.uniform(key, (2,)))
+    return np.asarray(beta(prng.stream(keys, "share"))), place(prng.stream(keys, "place"))
+
+
+def test_mixup_draws_its_share_from_the_beta_distribution_of_the_authors():
+    share, _ = draws_of_mixing(0.4)
+    expected = np.maximum(share, 1 - share)
+    np.testing.assert_allclose(mixed(Mixing(0.4))["share"], expected, rtol=1e-6)
+
+
+def test_the_box_of_cutmix_has_the_place_and_the_sides_of_the_authors():
+    """Yun et al., equation 2: sides of sqrt(1 - share) of those of the image, then cut off."""
+    share, middle = draws_of_mixing(0.7)
+    found = mixed(Mixing(0.0, 0.7), shape=(20, 48))["image"][..., 0]
+    for number, image in enumerate(found):
+        boxed = image == (number - 1) % 64
+        assert np.isin(image[~boxed], number).all()
+        for axis, side in enumerate(boxed.shape):
+            half = side * np.sqrt(1 - share[number]) / 2
+            centre = side * middle[number, axis]
+            low, high = np.clip([centre - half, centre + half], 0, side)
+            # Either end is that of the nearest pixel. A box may be smaller than one.
+            if boxed.any():
+                places = np.flatnonzero(boxed.any(axis=1 - axis))
+                assert abs(places[0] - low) <= 0.51 and abs(places[-1] + 1 - high) <= 0.51
+    assert np.mean([(image != number).any() for number, image in enumerate(found)]) > 0.8
 
 
 def test_the_loss_of_mixed_labels_is_that_of_the_mixed_target(logits):

@@ -304,12 +304,16 @@ def test_trades_and_mart_start_at_a_thousandth_of_a_normal_draw(attack):
     assert 1e-4 < np.mean(np.abs(delta) > 0.003) < 1e-2
 
 
-def trades_attack_in_numpy(weights, images, delta, eps, step_size, steps, of_logits):
-    """The authors' loop for L-infinity against a linear classifier, from their start."""
+def trades_attack_in_numpy(weights, images, delta, eps, step_size, steps, of_logits, noise=None):
+    """The authors' loop for L-infinity against a linear classifier, from their start.
+
+    The noise (steps + 1, N, classes) is added to the logits, that of the clean images first.
+    """
     flat = images.reshape(len(images), -1).astype(np.float64)
-    log_p, moved = log_softmax(flat @ weights), flat + delta.reshape(flat.shape)
-    for _ in range(steps):
-        gradient = of_logits(log_p, log_softmax(moved @ weights)) @ weights.T
+    added = np.zeros((steps + 1, 1, 1)) if noise is None else noise
+    log_p, moved = log_softmax(flat @ weights + added[0]), flat + delta.reshape(flat.shape)
+    for number in range(steps):
+        gradient = of_logits(log_p, log_softmax(moved @ weights + added[number + 1])) @ weights.T
         moved = np.clip(moved + step_size * np.sign(gradient), flat - eps, flat + eps)
         moved = np.clip(moved, 0, 1)
     return moved.reshape(images.shape)
@@ -337,6 +341,27 @@ def test_trades_climbs_the_divergence_from_the_clean_to_the_perturbed_image():
     # A sign of a gradient near 0 may be rounded.
     assert np.mean(np.abs(found - forward) < 1e-5) > 0.99
     assert np.mean(np.abs(found - backward) < 1e-5) < 0.95
+
+
+def test_each_pass_of_trades_draws_noise_of_its_own():
+    """The draws are those of named streams: start, clean, and noise for each step."""
+    rng, steps = np.random.default_rng(0), 6
+    weights = rng.normal(size=(64, 3)).astype(np.float32)
+    drawn = jax.vmap(lambda key: 2.0 * jax.random.normal(key, (3,)))
+    noisy = lambda keys, images: images.reshape(-1, 64) @ weights + drawn(keys)  # noqa: E731
+    images = jnp.asarray(0.3 + 0.4 * rng.random((16, 8, 8, 1)), jnp.float32)
+    keys = prng.index_keys(jax.random.key(1), jnp.arange(16))
+    start_keys, clean_keys, step_keys = (prng.stream(keys, x) for x in ("start", "clean", "noise"))
+    found = TRADES(0.3, 0.05, steps=steps).perturb(keys, noisy, images, None)
+    start = 0.001 * jax.vmap(lambda key: jax.random.normal(key, (8, 8, 1)))(start_keys)
+    in_steps = [drawn(prng.fold(step_keys, number)) for number in range(steps)]
+    expected = trades_attack_in_numpy(
+        weights, np.asarray(images), np.asarray(start), 0.3, 0.05, steps,
+        lambda log_p, log_q: np.exp(log_q) - np.exp(log_p),
+        np.stack([drawn(clean_keys), *in_steps]),
+    )  # fmt: skip
+    # A sign of a gradient near 0 may be rounded.
+    assert np.mean(np.abs(found - expected) < 1e-5) > 0.99
 
 
 @pytest.mark.parametrize("clipped", [True, False])
