@@ -120,8 +120,18 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._bar.close()
 
 
+def printable(text: str, most: int = 600) -> str:
+    """Cut a text to the length of a line, with "?" in place of control characters."""
+    line = "".join(c if c.isprintable() else "?" for c in text[:most])
+    return line if len(text) <= most else f"{line}..."
+
+
 def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The lines of a table, whose first ``left`` columns are aligned at the left, others right."""
+    """The lines of a table, whose first ``left`` columns are aligned at the left, others right.
+
+    Cells may hold names of files and classes. They are made ``printable``.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

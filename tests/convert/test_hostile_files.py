@@ -24,7 +24,8 @@ from vone_jax import convert
 from vone_jax.convert import torch_file
 from vone_jax.convert.checkpoint import read_checkpoint, read_safetensors
 from vone_jax.convert.folder import is_folder
-from vone_jax.convert.torch_file import CheckpointError, printable
+from vone_jax.convert.torch_file import CheckpointError
+from vone_jax.progress import printable
 
 
 def weights():

@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -225,6 +226,23 @@ class TestFolder:
         (cat / ".linked").symlink_to("../dog")
         save(cat / "._b.png")
         assert len(data.load(f"folder:{folder}", "train")) == before
+
+    def test_only_regular_files_are_images(self, folder):
+        """A pipe never ends, and neither does /dev/zero."""
+        before = len(data.load(f"folder:{folder}", "train"))
+        cat = folder / "train/cat"
+        os.mkfifo(cat / "pipe.png")
+        (cat / "zero.png").symlink_to("/dev/zero")
+        assert len(data.load(f"folder:{folder}", "train")) == before
+        for name in ("pipe", "zero"):
+            with pytest.raises(ValueError, match=f"{name}.png is no regular file"):
+                decode_image(cat / f"{name}.png", 3)
+        # A link that leads nowhere is a loss that is told.
+        (cat / "gone.png").symlink_to("nowhere")
+        source = data.load(f"folder:{folder}", "train")
+        assert len(source) == before + 1
+        with pytest.raises(FileNotFoundError, match="gone.png"):
+            list(source)
 
     def test_a_farm_of_links_into_a_shared_set_is_read(self, folder, tmp_path_factory):
         """Links of files, of classes and of splits; the names are those of the links."""

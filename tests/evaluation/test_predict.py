@@ -63,3 +63,18 @@ def test_the_command_prints_each_file_with_its_class(files, tmp_path, monkeypatc
     quiet = [f"{tmp_path}/none.png"]
     assert program.main([*command[:2], *quiet]) == 2
     assert f"{quiet[0]}: No such file" in capsys.readouterr().err
+
+
+def test_names_of_files_cannot_write_to_the_terminal(files, tmp_path, capsys):
+    """Neither in the table nor in an error."""
+    (tmp_path / "net.py").write_text(
+        "from tests.evaluation.test_predict import NOISY\ndef net():\n    return NOISY\n"
+    )
+    network, name = f"{tmp_path}/net.py:net", "\x1b[2J\nerror: a.png"
+    files[0].rename(tmp_path / name)
+    assert program.main([network, "--predict", f"{tmp_path}/{name}"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 2 and "?[2J?error: a.png" in said
+    (tmp_path / name).write_bytes(b"no image")
+    assert program.main([network, "--predict", f"{tmp_path}/{name}"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

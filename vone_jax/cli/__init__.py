@@ -68,7 +68,9 @@ def fail(error: Exception | str, status: int = WRONG_ARGUMENTS) -> int:
     message = str(error)
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {message}", file=sys.stderr)
+    # Names of files and classes cannot write to the terminal.
+    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    print(f"error: {shown}", file=sys.stderr)
     return status
 
 

@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parsing.parse(Options, words or ["--help"], PROGRAM, __doc__ or "")
     # JAX takes half a second to import, and wrong arguments do not need it.
     from vone_jax import convert, network
-    from vone_jax.convert.torch_file import printable
     from vone_jax.data.transforms import Preprocessing
+    from vone_jax.progress import printable
 
     try:
         if Path(options.network).is_file():

@@ -18,8 +18,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vone_jax import dataclass_json, files, models
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
 from vone_jax.convert.state_dict import checked_variables
-from vone_jax.convert.torch_file import CheckpointError, printable
+from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.data.transforms import Preprocessing
+from vone_jax.progress import printable
 from vone_jax.v1 import GaborParameters, ImportedBank, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 

@@ -25,8 +25,9 @@ from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
 from vone_jax.convert.gabor_fit import read_bank
 from vone_jax.convert.state_dict import fill
 from vone_jax.convert.subcortical import LIGHT_ADAPTATION, PREFIX, read_subcortical, with_flags
-from vone_jax.convert.torch_file import CheckpointError, printable
+from vone_jax.convert.torch_file import CheckpointError
 from vone_jax.models.trunks import default_heads
+from vone_jax.progress import printable
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
 _CELLS = {"simple_channels", "complex_channels"}

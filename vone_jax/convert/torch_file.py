@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from vone_jax.progress import printable
+
 # Tuples in a pickle. Python hashes nested ones by recursion on the stack, without a limit. A state
 # dict has five for each tensor.
 _MOST_TUPLES = 50_000
@@ -54,12 +56,6 @@ class CheckpointError(ValueError):
     def __init__(self, what: str, problems: Sequence[str] = ()):
         self.problems = tuple(map(printable, problems))
         super().__init__("\n  ".join([printable(what), *self.problems]))
-
-
-def printable(text: str, most: int = 600) -> str:
-    """Cut a text to the length of a line, with "?" in place of control characters."""
-    line = "".join(c if c.isprintable() else "?" for c in text[:most])
-    return line if len(text) <= most else f"{line}..."
 
 
 class _Plain:

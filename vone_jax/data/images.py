@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     """
     if not isinstance(encoded, bytes):
         name = name or str(encoded)
-        encoded = Path(encoded).read_bytes()
+        encoded = _read(Path(encoded))
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             image.load()
@@ -60,6 +61,13 @@ def decode_image(encoded: bytes | str | os.PathLike, channels: int, name: str = 
     return np.asarray(image.convert("RGB"))
 
 
+def _read(path: Path) -> bytes:
+    """Read a file. A pipe or a device may never end, and is refused."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"image {path} is no regular file; remove it")
+    return path.read_bytes()
+
+
 # Names of folders that are splits, and those that are probably splits.
 _SPLITS = {"train", "validation", "val", "valid", "test"}
 _LIKE_SPLITS = _SPLITS | {"training", "validate", "eval", "evaluation", "dev", "testing"}
@@ -74,8 +82,8 @@ class FolderSource(Source):
     Classes are numbered in the sorted order of their names. If ``<path>/train`` exists, its
     classes number the other splits too, so a split that lacks a class has the same labels. Images
     may lie deeper inside a class folder. Symbolic links are followed, each real directory once per
-    class. Hidden files and folders, and other types of files, are left out. Neither a rotation in
-    the metadata of a photograph nor transparency is applied, as in torchvision.
+    class. Hidden files and folders, other types of files, pipes and devices are left out. Neither a
+    rotation in the metadata of a photograph nor transparency is applied, as in torchvision.
 
     A directory without splits, ``<path>/<class>/<image>``, is divided by the names of the files:
     about one image of five is in ``"validation"``, the others are in ``"train"``. So an image stays
@@ -147,7 +155,7 @@ class FolderSource(Source):
     def checksums(self, indices: np.ndarray) -> np.ndarray:
         def one(index: int) -> int:
             file = self.files[index]
-            return checksum((self._root / file).read_bytes(), self._labels[index], file)
+            return checksum(_read(self._root / file), self._labels[index], file)
 
         # Threads, because a file system of a cluster answers slowly and many requests at a time.
         with ThreadPoolExecutor(_READERS) as readers:
@@ -182,8 +190,15 @@ def _images(folder: Path) -> list[str]:
         real = os.path.realpath(place)
         # Changed in place, which tells os.walk where to go.
         folders[:] = [] if real in visited else sorted(name for name in folders if name[0] != ".")
+        # Links that lead nowhere stay, and are an error when they are read.
+        special = {
+            entry.name
+            for entry in (os.scandir(place) if real not in visited else ())
+            if not entry.is_file() and os.path.exists(entry.path)
+        }
         for name in names if real not in visited else ():
-            if name[0] != "." and Path(name).suffix.lower() in _EXTENSIONS:
+            image = name[0] != "." and Path(name).suffix.lower() in _EXTENSIONS
+            if image and name not in special:
                 images.append((place, name))
         visited.add(real)
     if not images:
