@@ -300,6 +300,64 @@ def test_conditions_are_stored_as_they_print():
         assert dataclass_json.decode(evaluation.Condition, stored, "condition") == condition
 
 
+STRENGTHS = [(PGD("l2", eps, steps=steps),) for eps, steps in ((0.1, 10), (0.1, 20), (0.2, 20))]
+SETTINGS = [
+    (evaluation.Certified((0.1,)), dict(draws=300)),
+    (evaluation.Certified((0.1,)), dict(steps=20)),
+    (evaluation.Sandwich(STRENGTHS[0]), dict(draws=300)),
+    (evaluation.Sandwich(STRENGTHS[0]), dict(strongest=STRENGTHS[1])),
+    (evaluation.Sandwich((Strongest(STRENGTHS[0]),)), dict(strongest=(Strongest(STRENGTHS[1]),))),
+    (evaluation.FourierMap(4.0), dict(size=15)),
+    (evaluation.Metamers("v1"), dict(steps=3000)),
+    (evaluation.Metamers("v1"), dict(null_images=20)),
+    (evaluation.Geometry("v1"), dict(points=20)),
+    (evaluation.Psychophysics("contrast"), dict(levels=(0.5, 0.25))),
+    (evaluation.Psychophysics("contrast"), dict(levels=tuple(np.linspace(0.1, 1.0, 100).tolist()))),
+    (evaluation.CriticalBands(), dict(deviations=(0.02, 0.5))),
+    (evaluation.Masking("linf", 0.1, True), dict(queries=200)),
+    (evaluation.Physiology("v1"), dict(trials=20)),
+    (
+        evaluation.Discriminable(v1.VOneBlockConfig(noise=v1.GaussianNoise(1.0)), (1.0,)),
+        dict(observer=v1.VOneBlockConfig(noise=v1.GaussianNoise(2.0))),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "changed"), SETTINGS, ids=[f"{type(c).__name__}-{[*f][0]}" for c, f in SETTINGS]
+)
+def test_two_settings_are_two_rows(condition, changed):
+    """They were one line of the page, and one file."""
+    network = {"network": "net", "number": "accuracy", "seed": 0}
+    one, two = (network | c.row for c in (condition, dataclasses.replace(condition, **changed)))
+    assert one != two and not set(two) - set(results.COLUMNS)
+    assert not results.same_condition(one, two)
+    assert results.condition_key(one) != results.condition_key(two)
+    assert results.label(one) != results.label(two)
+    stems = results.stem(one), results.stem(two)
+    # The longest name of a file that file systems take is 255 bytes.
+    assert stems[0] != stems[1] and max(map(len, stems)) < 150
+
+
+def test_usual_settings_are_not_named():
+    for condition in (
+        evaluation.Certified((0.1, 0.2), "linf", contrast=0.5, pixel_noise=0.25),
+        evaluation.FourierMap(2.0),
+        evaluation.Metamers("v1"),
+        evaluation.Geometry("v1", "fgsm", 0.1),
+        evaluation.Psychophysics("contrast"),
+        evaluation.CriticalBands(),
+        evaluation.Masking("linf", 0.1, True),
+        # Layers compare by the published properties, whoever has a table of others.
+        evaluation.Physiology("v1", references=("cells.csv",)),
+    ):
+        assert "settings" not in condition.row
+    assert evaluation.Metamers("v1", steps=3000).label == "metamers, v1, steps 3000"
+    # The radii of a sandwich are those of its numbers.
+    same = [evaluation.Sandwich(each).row for each in (STRENGTHS[1], STRENGTHS[2])]
+    assert same[0] == same[1]
+
+
 def test_attacks_in_words():
     """A composed attack has its norm and radius, and what is beyond the columns a variant."""
     pgd, apgd = PGD("l2", 0.5, steps=7, eot_samples=3), APGD("l2", 0.5, eot_samples=2)

@@ -146,12 +146,12 @@ def test_a_finished_layer_is_not_recorded_again(job, recorded, result, monkeypat
     other = dataclasses.replace(job, examples=4, batch_size=2, protocol=frozen)
     assert evaluation.evaluate(other, recorded).identity == result.identity
     for changed, of, message in (
-        (dataclasses.replace(recorded, trials=2), job, "condition.trials is 2, was 1"),
         (dataclasses.replace(recorded, references=()), job, "cells.csv is absent"),
         (recorded, dataclasses.replace(job, seed=1), "seed is 1, was 0"),
     ):
         with pytest.raises(results.ResultError, match=message):
             evaluation.evaluate(of, changed)
+    assert job.row(dataclasses.replace(recorded, trials=2)) != result.row
     path = recorded.references[0]
     path.write_text(CELLS.replace("0.5,", "0.6,"))
     with pytest.raises(results.ResultError, match=r"cells.csv is .*, was "):

@@ -10,11 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from vone_jax import arguments, certification, names, prng, results
+from vone_jax import arguments, certification, dataclass_json, files, names, prng, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import APGD, Attack
 from vone_jax.attacks.classifier import LogitsFn
-from vone_jax.evaluation.conditions import Condition, Numbers, check_attacks, number
+from vone_jax.evaluation.conditions import (
+    FUNCTIONS,
+    Condition,
+    Numbers,
+    attack_words,
+    check_attacks,
+    number,
+    settings,
+)
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
 from vone_jax.v1 import VOneBlockConfig
@@ -76,7 +84,8 @@ class Certified(Condition):
         shown = [] if self.contrast == 1 else [f"contrast {self.contrast:g}"]
         # The column "noise" is that of the network, which stays or is replaced by itself.
         shown += [] if self.pixel_noise is None else [f"pixel noise {self.pixel_noise:.4g}"]
-        return row | ({"corruption": ", ".join(shown)} if shown else {})
+        row |= {"corruption": ", ".join(shown)} if shown else {}
+        return row | settings(self, "radii", "norm", "contrast", "pixel_noise", "local")
 
     @property
     def attacks(self) -> tuple[APGD, ...]:
@@ -172,7 +181,14 @@ class Sandwich(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "sandwich", "norm": self.norm}
+        # The radii are those of the numbers, so attacks that differ in nothing else are one.
+        attacks = [_without_radius(dataclass_json.encode(each, FUNCTIONS)) for each in self.attacks]
+        digest = files.json_digest(
+            [each for i, each in enumerate(attacks) if each not in attacks[:i]]
+        )
+        words = dict.fromkeys(map(attack_words, self.attacks))
+        told = [f"{', '.join(words)} {digest[:8]}", *settings(self, "strongest").values()]
+        return {"condition": "sandwich", "norm": self.norm, "settings": ", ".join(told)}
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -210,6 +226,13 @@ class Sandwich(Condition):
                 number("distance", distance, eps=eps),
             ]
         return Numbers(measured)
+
+
+def _without_radius(attack: Any) -> Any:
+    """An attack as JSON values, without its radius and those of the attacks within it."""
+    if isinstance(attack, dict):
+        return {name: _without_radius(each) for name, each in attack.items() if name != "eps"}
+    return list(map(_without_radius, attack)) if isinstance(attack, list) else attack
 
 
 def _certificates(

@@ -49,7 +49,11 @@ _LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float}
 # Messages print the largest radius with six digits. A user who types that value is accepted.
 _ROUNDING = 1e-5
 
-_FUNCTIONS = {types.FunctionType: lambda function: {"name": function.__qualname__}}
+# Values of a field that are named one by one, at most.
+_LONG = 4
+
+# The JSON form of a function: its name.
+FUNCTIONS = {types.FunctionType: lambda function: {"name": function.__qualname__}}
 
 # A number with the columns that belong to it, a part of a row of ``vone_jax.results``.
 Number = dict[str, Any]
@@ -70,6 +74,29 @@ def number(name: str, value: float | Interval | None, **columns: Any) -> Number:
         found = dataclasses.replace(found, value=float(value))
     given = {each: float(part) for each, part in dataclasses.asdict(found).items()}
     return {"number": name, **columns, **{k: v for k, v in given.items() if math.isfinite(v)}}
+
+
+def settings(condition: Any, *shown: str) -> dict[str, str]:
+    """The column ``settings`` of a row, which keeps two settings of a condition apart.
+
+    It has the stored fields that differ from their defaults, and those without a default. Values
+    that are long, such as attacks, are told apart by a digest.
+
+    Args:
+      condition: the condition.
+      *shown: fields that the row has in other columns, or in the rows of its numbers.
+    """
+    words = []
+    for field in dataclass_json.stored_fields(type(condition)):
+        value = getattr(condition, field.name)
+        if field.name in shown or value == field.default:
+            continue
+        told = dataclass_json.encode(value, FUNCTIONS)
+        parts = told if isinstance(told, list) else [told]
+        if len(parts) > _LONG or any(isinstance(part, list | dict) for part in parts):
+            parts = [files.json_digest(told)[:8]]
+        words.append(f"{field.name.replace('_', ' ')} {' '.join(map(str, parts))}")
+    return {"settings": ", ".join(words)} if words else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +188,7 @@ class Condition(abc.ABC):
         A function, such as the loss of an attack, has its name there. What it computes is in the
         program of the condition, which an evaluation adds.
         """
-        return dataclass_json.encode(self, _FUNCTIONS)
+        return dataclass_json.encode(self, FUNCTIONS)
 
     @abc.abstractmethod
     def make(self, batch: Batch) -> dict[str, jax.Array]:
@@ -294,7 +321,7 @@ class Attacked(Judged):
         if isinstance(self.attack, Strongest):
             won = Counter(arrays["winner"].tolist())
             # As they stand in the identity: the ``repr`` of a function has its address.
-            told = [dataclass_json.encode(each, _FUNCTIONS) for each in self.attack.attacks]
+            told = [dataclass_json.encode(each, FUNCTIONS) for each in self.attack.attacks]
             told.append("the image itself")
             details["won"] = [{"attack": a, "images": won[i]} for i, a in enumerate(told)]
         return Numbers(accuracy_numbers(arrays), details, tuple(warnings))

@@ -9,7 +9,7 @@ import scipy
 
 from vone_jax import arguments, corruptions, results
 from vone_jax.arguments import Range
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch
 from vone_jax.evaluation.psychophysics import counted, judge_each
 from vone_jax.network import Network
@@ -40,12 +40,14 @@ class CriticalBands(Condition):
 
     deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
 
-    row: ClassVar[dict[str, Any]] = {"condition": "critical bands"}
-
     def __post_init__(self):
         arguments.fields(self)
         if not self.deviations or list(self.deviations) != sorted(set(self.deviations)):
             raise ValueError(f"deviations must rise, got {self.deviations}")
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"condition": "critical bands", **settings(self)}
 
     def check(self, network: Network) -> None:
         super().check(network)

@@ -17,7 +17,7 @@ from vone_jax import arguments, certification, models, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD
 from vone_jax.evaluation.certified import contradictions, judged_under
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
 from vone_jax.v1 import VOneBlockConfig
@@ -61,7 +61,8 @@ class Discriminable(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "discriminability", "attack": "PGD in d'", "steps": self.steps}
+        row = {"condition": "discriminability", "attack": "PGD in d'", "steps": self.steps}
+        return row | settings(self, "radii", "steps")
 
     @property
     def _norm(self) -> certification.Discriminability:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vone_jax import arguments, diagnostics
 from vone_jax.arguments import Range
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 
@@ -33,7 +33,7 @@ class FourierMap(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "fourier map", "norm": "l2", "eps": self.l2}
+        return {"condition": "fourier map", "norm": "l2", "eps": self.l2, **settings(self, "l2")}
 
     def check(self, network: Network) -> None:
         super().check(network)

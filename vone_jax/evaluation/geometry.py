@@ -12,7 +12,7 @@ import scipy
 from vone_jax import arguments, geometry, prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD, Attack, RandomNoise
-from vone_jax.evaluation.conditions import Condition, Corrupted, Number, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Corrupted, Number, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.results import Interval
@@ -95,7 +95,7 @@ class Geometry(Condition):
             row |= {"norm": "linf", "eps": self.eps}
         if self.corruption:
             row |= {"corruption": self.corruption, "severity": self.severity}
-        return row
+        return row | settings(self, "layer", "manifold", "eps", "corruption", "severity")
 
     @property
     def _corrupted(self) -> Corrupted:

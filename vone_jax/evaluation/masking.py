@@ -15,7 +15,7 @@ from vone_jax.arguments import Range
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
 from vone_jax.attacks.strongest import at_once
 from vone_jax.evaluation import masking_checks as checks
-from vone_jax.evaluation.conditions import Condition, Number, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Number, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch, probability_correct
 from vone_jax.evaluation.masking_checks import VERDICTS, Check
 
@@ -146,7 +146,8 @@ class Masking(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "masking", "norm": self.norm, "eps": float(self.eps)}
+        row = {"condition": "masking", "norm": self.norm, "eps": float(self.eps)}
+        return row | settings(self, "norm", "eps", "stochastic")
 
     @property
     def attacks(self) -> tuple[Attack, ...]:

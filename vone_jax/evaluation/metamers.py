@@ -11,7 +11,7 @@ from vone_jax import mesh as meshes
 from vone_jax.arguments import Range
 from vone_jax.attacks import classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.geometry import check_layer, reduced_responses
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
@@ -60,7 +60,7 @@ class Metamers(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "metamers", "layer": self.layer}
+        return {"condition": "metamers", "layer": self.layer, **settings(self, "layer")}
 
     def check(self, network: Network) -> None:
         super().check(network)

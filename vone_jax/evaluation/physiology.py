@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.neurophysiology import (
@@ -85,7 +85,7 @@ class Physiology(_OfLayer):
     @property
     def row(self) -> dict[str, Any]:
         gratings = sum(map(len, stimuli.all_sets()))
-        row = {"condition": "physiology", "layer": self.layer}
+        row = {"condition": "physiology", "layer": self.layer, **settings(self, "layer")}
         return row | {"dataset": "gratings", "examples": gratings}
 
     @property

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from vone_jax import arguments, corruptions, data, prng, results
 from vone_jax.data.sources import class_identifier
-from vone_jax.evaluation.conditions import Condition, Numbers, number
+from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.results import humans
@@ -46,7 +46,8 @@ class Psychophysics(Condition):
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "psychophysics", "corruption": self.distortion}
+        shown = settings(self, "distortion")
+        return {"condition": "psychophysics", "corruption": self.distortion, **shown}
 
     @property
     def _levels(self) -> tuple[float, ...]:

@@ -12,6 +12,8 @@ A row has some of the ``COLUMNS``; a column that says nothing about the number i
   corruptions.
 - ``layer``: the layer that was recorded.
 - ``attack``, ``steps``: the attack in words, such as "PGD" or "strongest of PGD, APGD".
+- ``settings``: fields of the condition that differ from their defaults and are in no other column,
+  in words, such as "steps 3000, null images 200".
 - ``attack_draws``: noise draws in each of its gradients.
 - ``attack_noise``: noise that the attack sees; absent if it is that of the judged network.
 - ``noise``: noise of the judged network; absent if it is the network's own.
@@ -38,14 +40,14 @@ Row = Mapping[str, Any]
 
 COLUMNS = (
     "network", "condition", "norm", "eps", "corruption", "severity", "form", "category", "layer",
-    "attack", "steps", "attack_draws", "attack_noise", "noise", "decision", "draws", "dataset",
-    "split", "examples", "seed", "tag", "number", "value", "low", "high",
+    "attack", "steps", "settings", "attack_draws", "attack_noise", "noise", "decision", "draws",
+    "dataset", "split", "examples", "seed", "tag", "number", "value", "low", "high",
 )  # fmt: skip
 # Two numbers are of the same condition if these agree. Others, such as the number of images, may
 # differ between networks: a comparison names them.
 _CONDITION = (
     "condition", "norm", "eps", "corruption", "severity", "form", "layer", "attack", "steps",
-    "attack_noise", "noise", "decision", "tag",
+    "settings", "attack_noise", "noise", "decision", "tag",
 )  # fmt: skip
 
 
@@ -93,6 +95,7 @@ def _words(row: Row, radius: list[str]) -> list[str]:
         row.get("form"),
         row.get("layer"),
         None if steps is None else f"{steps} steps",
+        row.get("settings"),
         f"attacked {'' if seen == 'none' else 'under '}{_NOISES.get(seen, seen)}" if seen else None,
         _NOISES.get(noise, noise) if noise else None,
         row.get("decision"),
