@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import jax
@@ -459,6 +459,35 @@ def test_where_images_lie_may_change_after_the_training(whole, tmp_path):
     config["experiment"]["data"]["data_dir"] = "elsewhere"
     (copy / "config.json").write_text(json.dumps(config))
     assert runs.load_run(copy).step == 6
+
+
+@dataclass(frozen=True)
+class OwnNoise(training.GaussianImageNoise):
+    """A perturbation of a user; a process that opens the run does not have its class."""
+
+
+@dataclass(frozen=True)
+class OwnSchedule(training.Cosine):
+    """A schedule of a user."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (lambda tiny: {"perturbation": OwnNoise(0.1)}, "perturbation .*OwnNoise"),
+        (
+            lambda tiny: {"optimizer": replace(tiny.optimizer, schedule=OwnSchedule())},
+            "optimizer.schedule .*OwnSchedule",
+        ),
+    ],
+    ids=["perturbation", "schedule"],
+)
+def test_a_run_that_could_not_be_opened_is_refused_before_it_begins(
+    tiny, tmp_path, fields, message
+):
+    with pytest.raises(ValueError, match=message):
+        train(replace(tiny, **fields(tiny)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_without_room_is_an_error_of_one_line(tiny, tmp_path, monkeypatch):

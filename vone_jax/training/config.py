@@ -451,6 +451,27 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return dataclass_json.encode(experiment, _FORMS)
 
 
+def check_classes(value: Any, path: str = "experiment") -> None:
+    """Check that an experiment can be read where it is opened: all but a front end is ours.
+
+    Raises:
+      ValueError: for an object of a class of a user, which JSON does not bring back.
+    """
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            check_classes(item, f"{path}[{i}]")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
+        cls = type(value)
+        if not cls.__module__.startswith("vone_jax."):
+            raise ValueError(
+                f"{path} must be of a class of vone_jax, got a {cls.__name__} of the module "
+                f"{cls.__module__!r}; its run could be trained, but neither resumed nor evaluated. "
+                "Only a front end may be of your own"
+            )
+        for field in dataclasses.fields(value):
+            check_classes(getattr(value, field.name), f"{path}.{field.name}")
+
+
 def _describe_front_end(module: nn.Module) -> dict[str, Any]:
     """A front end of a user in JSON: the module of its class, and its fields."""
     cls = type(module)

@@ -29,7 +29,7 @@ from vone_jax import mesh as meshes
 from vone_jax.attacks import PGD
 from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
-from vone_jax.training.config import Experiment, resumed
+from vone_jax.training.config import Experiment, check_classes, resumed
 from vone_jax.training.initial import check_teacher, resolve, take_weights
 from vone_jax.training.objectives import similarity_targets
 from vone_jax.training.optimizer import after_validation
@@ -321,7 +321,8 @@ def _made_from(
 
 
 def _check(experiment: Experiment, source: data.Source, teacher: Any, mesh: meshes.Mesh) -> None:
-    """Check that the parts of an experiment fit each other and the devices."""
+    """Check that the parts of an experiment fit each other and the devices, and can be stored."""
+    check_classes(experiment)
     part = experiment.data.batch_size // experiment.accumulation_steps
     meshes.check_batch_size(mesh, part, "data.batch_size / accumulation_steps")
     meshes.check_batch_size(mesh, experiment.data.eval_batch_size, "data.eval_batch_size")
