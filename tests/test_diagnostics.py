@@ -1,6 +1,7 @@
 """Calibration, Fourier maps and eigendistortions of classifiers and layers that are known."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +139,46 @@ def test_the_eigendistortions_of_a_linear_layer_are_its_singular_vectors():
     np.testing.assert_allclose(found.least_information, values[:-3:-1] ** 2, rtol=1e-3)
     for ours, theirs in [(found.most[0], vectors[0]), (found.least[0], vectors[-1])]:
         assert abs(float(ours.ravel() @ theirs)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_least_distortions_beside_nearly_silent_cells_have_the_least_information():
+    """By the formula for Fano noise in float64: 60 silent cells have 1e9 times the information."""
+    rng, noise = np.random.default_rng(0), v1.FanoNoise()
+    image = rng.uniform(0.2, 0.8, 144).astype(np.float32)
+    others = np.linalg.qr(np.concatenate([image[:, None], rng.normal(size=(144, 60))], axis=1))[0]
+    weights = np.concatenate([others[:, 1:].T, np.abs(rng.normal(size=(400, 144)))])
+    weights, rest = np.float32(weights), np.float32(1e-5) * (np.arange(460) < 60)
+    layer = lambda keys, images: images.reshape(1, 144) @ weights.T + rest[None]  # noqa: E731
+    rates = weights.astype(np.float64) @ image + rest
+    variance = noise.fano_factor * rates + noise.floor
+    known = 1 / variance + noise.fano_factor**2 / (2 * variance**2)
+    matrix = (weights.T * known) @ weights.astype(np.float64)
+    for seed in range(2):
+        key = jax.random.key(seed)
+        found = diagnostics.eigendistortions(key, layer, image.reshape(12, 12, 1), noise, count=3)
+        least = found.least.reshape(3, 144)
+        np.testing.assert_allclose(
+            np.sum(least @ matrix * least, axis=1), np.linalg.eigvalsh(matrix)[:3], rtol=1e-3
+        )
+        np.testing.assert_allclose(
+            found.least_information, np.linalg.eigvalsh(matrix)[:3], rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize(("lowest", "told"), [(0.1, False), (1e-4, True), (0.0, True)])
+def test_the_distortions_of_a_large_image_say_where_smaller_ones_may_exist(lowest, told):
+    """A layer that scales each value of 72 x 72 pixels; three of them least, by a known number."""
+    gains = np.random.default_rng(0).uniform(0.5, 1.0, 72 * 72)
+    gains[[5, 80, 4000]] = lowest
+    gains[[7, 1000]] = 1.5, 1.3
+    layer = lambda keys, images: images * jnp.float32(gains.reshape(1, 72, 72, 1))  # noqa: E731
+    image = np.full((72, 72, 1), 0.5, np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = diagnostics.eigendistortions(jax.random.key(0), layer, image, count=2)
+    np.testing.assert_allclose(found.most_information, [1.5**2, 1.3**2], rtol=1e-4)
+    np.testing.assert_allclose(found.least_information, lowest**2, rtol=1e-3, atol=1e-4 * 1.5**2)
+    assert bool(caught) == told and all("5184 values" in str(each.message) for each in caught)
 
 
 @pytest.mark.parametrize("count", [3, 5])
