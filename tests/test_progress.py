@@ -76,17 +76,32 @@ def test_off_a_terminal_nothing_is_silent_for_long():
 @pytest.mark.parametrize(
     ("spent", "done", "text"),
     [
-        # While programs are compiled, an estimate would be far too long.
-        (60, 42, "42 of 1000 steps, 60 s so far"),
-        (600, 42, "42 of 1000 steps, 10 min so far, about 4.0 h left"),
+        # While programs are compiled, nothing is known of the rest.
+        (400, 3, "3 of 1000 steps, 7 min so far"),
+        # A few steps tell little.
+        (205, 8, "8 of 1000 steps, 3 min so far"),
+        # 60 steps in 600 s behind the first: 10 s each, and 937 are left.
+        (800, 63, "63 of 1000 steps, 13 min so far, about 2.6 h left"),
         # What is done then has no steps.
-        (60, 1000, "60 s so far"),
+        (260, 1000, "4 min so far"),
     ],
 )
 def test_the_rest_is_estimated_from_what_was_done_here(spent, done, text, monkeypatch):
-    """Two steps were done before."""
+    """Two steps were done before, and the third compiles for 200 s."""
     progress = Progress(1000, 2, shown=False, stream=io.StringIO())
     now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 200)
+    progress.advance()
     monkeypatch.setattr(module.time, "monotonic", lambda: now + spent)
-    progress.advance(done - 2)
+    if done > 3:
+        progress.advance(done - 3)
     assert progress.status() == text
+
+
+def test_a_bar_has_no_rate_of_the_first_unit():
+    """Programs are compiled for it."""
+    text = Terminal()
+    with Progress(1000, stream=text) as progress:
+        time.sleep(0.2)
+        progress.advance(note="loss 0.5")
+        assert "1/1000 [00:00<?, ?steps/s, loss 0.5]" in text.getvalue()

@@ -39,6 +39,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._doing = ""
         # When the work began, and when a unit was done last.
         self._start = self._last = time.monotonic()
+        # When the first units were done, for which programs are compiled. They have no rate.
+        self._compiled: float | None = None
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -60,10 +62,15 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units, with a note such as ``"loss 0.5"``."""
-        self._done += count
         self._last = time.monotonic()
         if note:
             self._bar.set_postfix_str(note, refresh=False)
+        if self._compiled is None:
+            self._compiled = self._last
+            self.found(count)
+            self._bar.unpause()
+            return
+        self._done += count
         self._bar.update(count)
 
     def found(self, count: int) -> None:
@@ -95,14 +102,12 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         spent = time.monotonic() - self._start
         done = self._done - self._first
         rest = ""
-        # The first units take longer than others, since programs are compiled for them.
         enough = done >= _SHARE * (self._total - self._first) or (done > 0 and spent >= _LONG)
-        until_last = self._last - self._start
-        each = until_last / done if enough else None
-        if each is not None and self._done < self._total:
+        if self._compiled is not None and enough and self._done < self._total:
+            each = (self._last - self._compiled) / done
             # The time since the last unit is part of the rest. If the unit has taken longer than
             # the whole estimate, there is none.
-            left = each * (self._total - self._done) - (spent - until_last)
+            left = each * (self._total - self._done) - (time.monotonic() - self._last)
             rest = f", about {_duration(left)} left" if left > 0 else ""
         doing = f"{self._doing}: " if self._doing else ""
         count = f"{self._done} of {self._total} {self._unit}, " if self._done < self._total else ""

@@ -531,6 +531,29 @@ def test_a_nan_in_validation_stops_the_run(tiny, tmp_path, monkeypatch):
         train(tiny, tmp_path)
 
 
+def test_a_training_that_ends_at_chance_after_its_loss_exploded_is_told(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    """At the first validation, and at the end, also of a run that is started again."""
+    monkeypatch.setattr(training.Experiment, "build", lambda self: TinyNet(norm=False))
+
+    def at_rate(rate):
+        return replace(tiny, optimizer=training.OptimizerConfig(learning_rate=rate))
+
+    # Without normalisation, one step of 300 times the gradient gives a loss of hundreds.
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="guessing"):
+            train(at_rate(300.0), tmp_path / "exploded", progress=True)
+    assert max(r["loss"] for r in log(tmp_path / "exploded") if r["kind"] == "train") > 100
+    lines = capsys.readouterr().err.splitlines()
+    told = [line.split(",")[0] for line in lines if line.startswith(("step", "warning"))]
+    assert [line.split(":")[0] for line in told] == ["step 3", "warning", "step 6"]
+    assert len([line for line in lines if line.startswith("finished at step 6, at chance")]) == 2
+    # A network that has not learnt yet is at chance, too, without such a loss.
+    train(at_rate(1e-6), tmp_path / "calm", progress=True)
+    assert "guessing" not in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_plateau_follows_the_validation_loss_also_after_a_stop(tiny, tmp_path, monkeypatch):
     """The losses never fall, so the rate is halved after every second validation."""

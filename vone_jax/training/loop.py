@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ from vone_jax.training.step import (
 )
 
 _CURE = "try a lower optimizer.learning_rate in a new run"
+# A loss so many times that of guessing has exploded.
+_EXPLODED = 10.0
 
 
 class NonFiniteError(FloatingPointError):
@@ -172,7 +175,7 @@ def train(
             state = _random_state(experiment, model, mesh)
             state = state if weights is None else weights.put_into(state)
         step = saved = int(state.step)
-        validated = int(state.validated)
+        validated, collapsed = int(state.validated), ""
 
         curves = directory / "tensorboard" if tensorboard else None
         log = enter(run.RunLog(directory / run.LOG, step, curves, on_log))
@@ -221,6 +224,9 @@ def train(
                     stopping = True
                 else:
                     validated = step
+                    before, collapsed = collapsed, _collapse(directory, len(names))
+                    if collapsed and not before:
+                        report.line(f"warning: {collapsed}")
                     state = _after_validation(experiment, state, means["loss"], mesh)
                     if experiment.keep_best and means["accuracy"] > highest:
                         highest, checkpoints.best, better = means["accuracy"], step, True
@@ -259,8 +265,13 @@ def train(
 
         finished = last and validated == step
         stopped = f"stopped and saved at step {step}" if step else "stopped before the first step"
-        report.line(f"finished at step {step}" if finished else stopped)
-        return Outcome(step, finished)
+        collapsed = _collapse(directory, len(names)) if finished else ""
+        done = f"finished at step {step}{', at chance' if collapsed else ''}"
+        report.line(done if finished else stopped)
+    # Behind the report, and also without one.
+    if collapsed:
+        warnings.warn(collapsed, stacklevel=2)
+    return Outcome(step, finished)
 
 
 def validate(
@@ -447,6 +458,28 @@ def _log_validation(
     report.line(
         f"step {step}, epoch {epoch:.4g}: validation loss {means['loss']:.4f}, "
         f"accuracy {100 * means['accuracy']:.2f} %"
+    )
+
+
+def _collapse(directory: Path, classes: int) -> str:
+    """Say that the last validation is at chance after the loss exploded; empty if it is not so."""
+    if jax.process_index() != 0:
+        return ""
+    records = run.read_log(directory / run.LOG)
+    trained, validations = (
+        [record for record in records if record["kind"] == kind] for kind in ("train", "validation")
+    )
+    if not trained or not validations:
+        return ""
+    worst, last = max(trained, key=lambda record: record["loss"]), validations[-1]
+    chance = 1 / classes
+    # Three standard deviations of the accuracy of guessing.
+    highest = chance + 3 * math.sqrt(chance * (1 - chance) / last["seen"])
+    if worst["loss"] < _EXPLODED * math.log(max(classes, 2)) or last["accuracy"] > highest:
+        return ""
+    return (
+        f"the training loss was {worst['loss']:,.4g} at step {worst['step']}, and the network at "
+        f"step {last['step']} is no better than guessing; {_CURE}"
     )
 
 
