@@ -80,7 +80,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
             "evaluation",
             {"evaluation", "results", "training", "attacks", "corruptions", "neurophysiology"}
             | {"certification", "data", "models", "v1", "fast", "mesh", "prng", "network"}
-            | {"diagnostics", "fingerprint", "geometry", "synthesis"},
+            | {"batches", "diagnostics", "fingerprint", "geometry", "synthesis"},
         ),
         ("sweep.py", {"training"}),
     ],

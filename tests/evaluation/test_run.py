@@ -577,7 +577,7 @@ def halfway(share):
     return evaluation.Attacked(Halfway("linf", 0.05))
 
 
-def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path, monkeypatch):
+def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path):
     plan = tiny.tiny_evaluation(network, tmp_path)
     condition = halfway(4)
     first = evaluation.evaluate(plan, condition)
@@ -587,10 +587,135 @@ def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path, 
     programs = [each.identity(condition)["condition"]["program"] for each in (plan, other)]
     assert programs[0] == programs[1]
     refused(plan, halfway(400), "condition.program is")
-    # A condition whose code JAX cannot trace has the digest of its file.
-    monkeypatch.setattr(Brightness, "make", lambda self, batch: {"mean": np.asarray(batch.images)})
-    assert len(plan.identity(Brightness())["condition"]["program"]) == 8
     assert "program" not in plan.identity(ATTACKED)["condition"]
+
+
+def corruption(change):
+    """A corruption of one's own, by a function of keys and images."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine(evaluation.Judged):
+        row = {"condition": "mine"}
+
+        def perturb(self, batch):
+            return change(batch.keys("corruption"), batch.images), {}
+
+    return Mine()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda keys, images: images + 0.5, "got values from .* to 1.5"),
+    (lambda keys, images: images * 255, "got values from .* to 255"),
+    (lambda keys, images: images - 1e-3, "got values from -0.001 to"),
+    (lambda keys, images: images * jnp.nan, "got NaN"),
+    (lambda keys, images: images.at[0, 0, 0].set(jnp.nan), "got NaN"),
+    (lambda keys, images: images[:, ::2], r"got shape \(4, 6, 12, 1\)"),
+    (lambda keys, images: images[:2], r"got shape \(2, 12, 12, 1\)"),
+    (lambda keys, images: (images * 255).astype(jnp.uint8), "got uint8"),
+    (lambda keys, images: images.astype(jnp.bfloat16), "got bfloat16"),
+])  # fmt: skip
+def test_wrong_images_of_a_corruption_are_refused(network, tmp_path, change, message):
+    """They were judged: NaN gave "16.7 %", and images of 0 to 255 "0.0 %"."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    with pytest.raises(ValueError, match=f"^mine .*{message}"):
+        evaluation.evaluate(plan, corruption(change))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_wrong_images_of_any_judged_condition_are_refused(network, tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Levels(evaluation.Condition):
+        judged = True
+        row = {"condition": "levels"}
+
+        def make(self, batch):
+            judged = [batch.judge(level * batch.images) for level in (0.5, 2.0)]
+            return {f"right {place}": each["right"] for place, each in enumerate(judged)}
+
+        def numbers(self, arrays):
+            return evaluation.Numbers([evaluation.number("first", arrays["right 0"].mean())])
+
+    with pytest.raises(ValueError, match=r"^levels .*in \[0, 1\]"):
+        evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), Levels())
+
+
+def test_a_corruption_that_does_not_draw_from_its_keys_is_told(network, tmp_path):
+    def of_numpy(keys, images):
+        return images * np.random.default_rng().uniform(0.2, 1.0)
+
+    def of_keys(keys, images):
+        return images * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
+
+    for change, told in ((of_numpy, True), (of_keys, False)):
+        plan = tiny.tiny_evaluation(network, tmp_path / str(told))
+        result = evaluation.evaluate(plan, corruption(change))
+        assert any("same keys" in warning for warning in result.warnings) == told
+
+
+def on_host(share):
+    """A corruption of one's own in NumPy, which JAX cannot trace."""
+    return corruption(lambda keys, images: jnp.asarray(np.asarray(images) * share))
+
+
+def in_callback(share):
+    """The same within a program of JAX."""
+
+    def change(keys, images):
+        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        return jax.pure_callback(lambda x: np.asarray(x) * np.float32(share), shape, images)
+
+    return corruption(change)
+
+
+@pytest.mark.parametrize("make", [on_host, in_callback])
+def test_code_on_the_host_is_part_of_the_identity_and_a_caution(network, tmp_path, make):
+    """Another share in a closure was the same identity, and the first number was returned."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, make(0.9))
+    assert evaluation.evaluate(plan, make(0.9)).provenance == first.provenance
+    refused(plan, make(0.1), "condition.program is")
+    assert any("on the host" in warning for warning in first.warnings)
+    assert not any("on the host" in each for each in evaluation.evaluate(plan, CLEAN).warnings)
+    traced = corruption(lambda keys, images: 0.9 * images)
+    alone = dataclasses.replace(plan, directory=tmp_path / "traced")
+    assert not any("on the host" in each for each in evaluation.evaluate(alone, traced).warnings)
+
+
+def test_numbers_of_ones_own_that_have_changed_are_told(network, tmp_path, monkeypatch):
+    """The arrays are the same, but not what was made of them."""
+    plan = tiny.tiny_evaluation(network, tmp_path)
+    first = evaluation.evaluate(plan, Brightness())
+    assert evaluation.evaluate(plan, Brightness()).provenance == first.provenance
+
+    def darkness(self, arrays):
+        return evaluation.Numbers([evaluation.number("brightness", 1 - arrays["mean"].mean())])
+
+    monkeypatch.setattr(Brightness, "numbers", darkness)
+    refused(plan, Brightness(), "brightness is")
+    again = evaluation.evaluate(dataclasses.replace(plan, overwrite=True), Brightness())
+    assert again.value("brightness") == pytest.approx(1 - first.value("brightness"))
+
+
+def test_images_of_another_shape_are_other_images(network, tmp_path):
+    """The bytes of 16 x 4 pixels are those of 8 x 8."""
+    plan = tiny.tiny_evaluation(network, tmp_path, source=reshaped(12, 12))
+    first = evaluation.evaluate(plan, CLEAN)
+    other = dataclasses.replace(plan, images=reshaped(24, 6))
+    refused(other, CLEAN, "dataset.fingerprint is")
+    alone = dataclasses.replace(other, directory=tmp_path / "alone")
+    difference = results.difference(evaluation.evaluate(alone, CLEAN), first)
+    assert difference.value == evaluation.evaluate(alone, CLEAN).value() - first.value()
+    sums = [reshaped(*shape).checksums(np.arange(10)) for shape in ((12, 12), (24, 6))]
+    assert not np.any(sums[0] == sums[1])
+
+
+def reshaped(height, width):
+    """The same bytes as images of a shape."""
+    source = tiny.tiny_source()
+    images = source._images.reshape(10, height, width, 1)
+    return data.ArraySource(
+        images, source._labels, class_names=source.class_names, name="tiny", split="test"
+    )
 
 
 def test_what_the_loss_of_an_attack_computes_is_part_of_the_identity(network, tmp_path):

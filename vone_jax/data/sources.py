@@ -75,8 +75,10 @@ def class_identifier(name: str) -> str:
 
 def checksum(image: Any, label: int, name: str = "") -> int:
     """The CRC-32 of an example: the name of its file, its label, and its pixels or their file."""
-    content = image if isinstance(image, bytes) else np.ascontiguousarray(image).tobytes()
-    return zlib.crc32(content, zlib.crc32(f"{name} {label}\n".encode(errors="surrogateescape")))
+    if not isinstance(image, bytes):
+        # The bytes of 16 x 4 pixels may be those of 8 x 8.
+        name, image = f"{name} {np.shape(image)}", np.ascontiguousarray(image).tobytes()
+    return zlib.crc32(image, zlib.crc32(f"{name} {label}\n".encode(errors="surrogateescape")))
 
 
 def fingerprint(source: Source, checksums: np.ndarray | None = None) -> str:

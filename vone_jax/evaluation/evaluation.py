@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, data, fingerprint, names, prng
+from vone_jax import arguments, data, files, fingerprint, names, prng
 from vone_jax import mesh as meshes
 from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.data.sources import class_identifier
 from vone_jax.dataclass_json import encode, stored_fields
-from vone_jax.evaluation.conditions import Clean, Condition, surrogates
+from vone_jax.evaluation.conditions import Clean, Condition, Judged, surrogates
 from vone_jax.evaluation.examples import NO_IMAGES, match_classes
 from vone_jax.evaluation.judging import AttackNoise, Batch, Protocol, noise_label
 from vone_jax.evaluation.masking import quick_checks
@@ -258,14 +258,15 @@ class Evaluation:
         for attack in condition.attacks:
             if found := surrogates(attack, *self.network.inputs()):
                 described["surrogates"] = found
-        if _is_of_user(condition):
-            described["program"] = self._program(condition)
+        if is_of_user(condition):
+            described |= self._program(condition)
         return described
 
-    def _program(self, condition: Condition) -> str:
+    def _program(self, condition: Condition) -> dict[str, Any]:
         """A digest of what a user's code computes of a batch, without the network's weights.
 
-        Where JAX cannot trace the code, it is a digest of the files of the code.
+        Code that Python computes on the host cannot be traced. Its digest is that of its files, and
+        of what it computes of two images.
         """
         network, shape = self.network, self.network.image_shape
         protocol = self.protocol_of(condition)
@@ -279,10 +280,40 @@ class Evaluation:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
         labels = jax.ShapeDtypeStruct((2,), np.int32)
         images = jax.ShapeDtypeStruct((2, *shape), np.float32)
+        traced = ""
         try:
-            return fingerprint.digest(made, weights, keys, labels, images)
+            function = fingerprint.as_pytree(made, weights, keys, labels, images)
+            traced = function.fingerprint
+            if not function.callbacks:
+                return {"program": traced}
         except Exception:
-            return _files_of_user(condition)
+            pass  # It is not a program of JAX.
+        digest = f"{_files_of_user(condition)}{self._computed(condition)}"
+        return {"program": f"{traced[:16]}{digest}", "on_host": True}
+
+    def _computed(self, condition: Condition) -> str:
+        """A digest of what a condition computes of two images; empty if it does not repeat it."""
+        images = jax.random.uniform(jax.random.key(0), (2, *self.network.image_shape))
+        network, others = self._placed
+        batch = self._batch(
+            self.protocol_of(condition),
+            network,
+            others,
+            jax.random.split(jax.random.key(0), 2),
+            images,
+            jnp.zeros(2, jnp.int32),
+        )
+        if not condition.by_example or condition.long:
+            return ""  # It may take hours.
+        try:
+            first, second = (
+                condition.perturb(batch) if isinstance(condition, Judged) else condition.make(batch)
+                for _ in range(2)
+            )
+        except Exception:
+            return ""  # The evaluation itself reports the error.
+        one, two = (files.array_checksum(jax.tree.leaves(meshes.fetch(x))) for x in (first, second))
+        return f"{one:08x}" if one == two else ""
 
     def _dataset(self, condition: Condition) -> dict[str, Any]:
         if condition.examples == 0:
@@ -417,7 +448,13 @@ class Evaluation:
             batch = self._batch(protocol, network, others, keys, whole["image"], whole["label"])
             # All batches have one shape, so functions are lowered for the first one alone.
             functions = functions or batch.functions()
-            yield dataclasses.replace(batch, index=whole["index"], mask=whole["mask"], **functions)
+            yield dataclasses.replace(
+                batch,
+                index=whole["index"],
+                mask=whole["mask"],
+                label=condition.label,
+                **functions,
+            )
 
     def sample(self, count: int) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
         """The keys, images and mask of every k-th image of the split in batches, ``count`` or all.
@@ -521,7 +558,7 @@ def _place(name: str) -> str:
     return f"{kind}:{Path(path).name}" if colon and kind in ("folder", "npz", "npy") else name
 
 
-def _is_of_user(value: Any) -> bool:
+def is_of_user(value: Any) -> bool:
     """Whether a record is of a class of a user, or a field of it holds one, or a function."""
     return any(not each.__module__.startswith("vone_jax.") for each in _code(value))
 

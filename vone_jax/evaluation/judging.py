@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import arguments, diagnostics, fast, prng
+from vone_jax import arguments, batches, diagnostics, fast, prng
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import LogitsFn, checked
 from vone_jax.v1 import Noise
@@ -166,6 +166,7 @@ class Batch:
       mask: False for examples that only fill the batch up, (N,). Default: none does.
       sample: function of a count that yields keys, images and mask of images of the whole data set.
       kept: what conditions keep from one batch to the next.
+      label: the condition in words, for messages.
     """
 
     protocol: Protocol
@@ -182,6 +183,7 @@ class Batch:
     mask: Any = None
     sample: Callable[[int], Iterator[tuple[jax.Array, ...]]] | None = None
     kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    label: str = "a condition"
 
     def response_fn(self, layer: str) -> Callable[..., jax.Array]:
         """A layer of the network, as an argument of compiled functions."""
@@ -230,8 +232,30 @@ class Batch:
         return prng.stream(self.example_keys, purpose)
 
     def judge(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
-        """The judgement of images with keys for a purpose, see ``judge``."""
+        """The judgement of images with keys for a purpose, see ``judge``.
+
+        Raises:
+          ValueError: unless the images are finite, in [0, 1] and of the batch's shape and dtype.
+        """
+        return self.judge_any(self._checked(images), purpose)
+
+    def judge_any(self, images: jax.Array, purpose: Purpose = "judge") -> dict[str, jax.Array]:
+        """The judgement of images without their check, where faults are the finding."""
         return judge(self.classifier(), self.keys(purpose), images, self.labels, self.protocol)
+
+    def _checked(self, images: Any) -> jax.Array:
+        try:
+            checked = batches.check_images(images)
+            if (checked.shape, checked.dtype) != (self.images.shape, self.images.dtype):
+                raise ValueError(
+                    f"images must have shape {self.images.shape} and dtype {self.images.dtype} as "
+                    f"those of the batch, got shape {checked.shape} and dtype {checked.dtype}"
+                )
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.label} shows the network images that are none: {error}"
+            ) from error
+        return checked
 
     def flat(self, classifier: LogitsFn, draws: int) -> jax.Array:
         """Booleans (N,), true where the margin of a classifier has no gradient in several draws."""

@@ -230,7 +230,7 @@ class Masking(Condition):
                 batch.images,
                 batch.labels,
             ).images
-            arrays |= _named(name, batch.judge(adversarial))
+            arrays |= _named(name, batch.judge_any(adversarial))
         return arrays
 
     def checks(self, arrays: Mapping[str, np.ndarray]) -> list[Check]:

@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import datetime
 import glob
+import itertools
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +21,7 @@ import numpy as np
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, single_draws
-from vone_jax.evaluation.evaluation import Evaluation, decisive
+from vone_jax.evaluation.evaluation import Evaluation, decisive, is_of_user
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology import recording
 from vone_jax.results import Result, ResultError
@@ -28,6 +30,8 @@ from vone_jax.results import Result, ResultError
 # were found.
 Report = Callable[[int, bool], Any]
 Arrays = dict[str, np.ndarray]
+# Images of equal keys differ by less, on devices whose sums depend on their order.
+_ROUNDING = 1e-3
 # Arrays of the examples that a result keeps to show them, and not of all examples.
 _SHOWN = ("kept", "adversarial", "original")
 
@@ -227,7 +231,11 @@ def evaluate(
     store = Store(evaluation.directory, results.stem(row), identity)
 
     def is_finished() -> bool:
-        return not evaluation.overwrite and store.is_finished()
+        if evaluation.overwrite or not store.is_finished():
+            return False
+        if is_of_user(condition):
+            _check_numbers(condition, results.read(store.path), store.path)
+        return True
 
     with contextlib.ExitStack() as stack:
         if not mesh.from_process_0(is_finished):
@@ -244,6 +252,7 @@ def evaluate(
             try:
                 chunks = _measured(evaluation, condition, store, progress)
                 checks = _checks(evaluation, condition)
+                doubts = _doubts(evaluation, condition, identity)
             except FloatingPointError as error:
                 error.args = (f"{evaluation.network.name}, {condition.label}: {error}",)
                 raise
@@ -252,7 +261,7 @@ def evaluate(
             seconds = sum(float(chunk.pop("seconds").sum()) for chunk in chunks)
             arrays = _joined(chunks, evaluation, condition)
             numbers = condition.numbers(arrays)
-            warnings = [*numbers.warnings, *_few_classes(arrays, evaluation)]
+            warnings = [*numbers.warnings, *doubts, *_few_classes(arrays, evaluation)]
             if isinstance(condition, Attacked) and evaluation.attack_noise == "same":
                 warnings += single_draws(condition.attack, arrays["right"])
             warnings += [each["meaning"] for each in checks if each["verdict"] == "fail"]
@@ -367,6 +376,44 @@ def _checks(evaluation: Evaluation, condition: Condition) -> list[dict[str, Any]
     """The checks for masked gradients that cost a few passes, for a condition with an attack."""
     attacks = condition.attacks and condition.by_example and not condition.reports_faults
     return [dataclasses.asdict(check) for check in evaluation.checks] if attacks else []
+
+
+def _doubts(evaluation: Evaluation, condition: Condition, identity: dict[str, Any]) -> list[str]:
+    """Warnings about a user's code, of which the identity or the keys do not say everything."""
+    warnings = []
+    if identity["condition"].get("on_host"):
+        warnings.append(
+            "A part is computed by Python on the host, which JAX cannot see. What it makes of two "
+            "images and its files are in the identity; another change of it is not noticed."
+        )
+    if isinstance(condition, Judged) and not condition.attacks and is_of_user(condition):
+        batch = next(evaluation.batches(condition))
+        first, second = (mesh.fetch(condition.perturb(batch)[0]) for _ in range(2))
+        if not np.allclose(first, second, rtol=0, atol=_ROUNDING):
+            warnings.append(
+                "Two calls with the same keys gave different images, so the numbers cannot be "
+                'repeated: draw from batch.keys("corruption"), not from numpy.random.'
+            )
+    return warnings
+
+
+def _check_numbers(condition: Condition, result: Result, path: Path) -> None:
+    """Raise a ResultError if a condition makes other numbers of the arrays of its result."""
+    try:
+        measured = condition.numbers(result.arrays).measured
+    except KeyError:
+        return  # An array of text, which is not stored.
+    theirs = [row for row in result.rows if "number" in row]
+    for ours, other in itertools.zip_longest(measured, theirs, fillvalue={}):
+        (one, value), (two, known) = (
+            (row.get("number", "absent"), row.get("value", math.nan)) for row in (ours, other)
+        )
+        if one != two or not np.isclose(value, known, rtol=1e-5, equal_nan=True):
+            raise ResultError(
+                f"{path} is of another evaluation ({one} is {value}, was {two} {known}: the "
+                "condition makes other numbers of the same arrays); measure it again "
+                "(--overwrite), or give this one another name (--tag) or directory (--results)"
+            )
 
 
 def _few_classes(arrays: Arrays, evaluation: Evaluation) -> list[str]:
