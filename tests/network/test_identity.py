@@ -8,6 +8,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from tests import networks
 from tests.networks import random_variables, small
@@ -80,6 +81,44 @@ def test_functions_are_identified_by_their_fingerprint():
     features = make(jnp.tanh, features=lambda keys, images: {"image": images})
     assert len({each.checksum for each in (first, other, doubled, features)}) == 4
     assert first.parameters == features.parameters == 7840
+
+
+def own_back_end(activation):
+    """A back end of a user as a file defines it whose code was edited."""
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return {"logits": nn.Dense(3)(activation(x).mean((1, 2)))}
+
+    return Own()
+
+
+def own_noise(factor):
+    class Own(v1.GaussianNoise):
+        def __call__(self, responses, z):
+            return super().__call__(responses, factor * z)
+
+    return Own(0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda code: small("resnet18").clone(back_end=own_back_end((jnp.tanh, nn.relu)[code])),
+        lambda code: small("vone_resnet18").clone(back_end=own_back_end((jnp.tanh, nn.relu)[code])),
+        lambda code: small("resnet18", stem_noise=own_noise((1.0, 2.0)[code])),
+    ],
+    ids=["base", "vone", "noise"],
+)
+def test_code_of_a_user_within_a_module_is_part_of_its_checksum(make):
+    """Of the same name, with the same fields and weights."""
+    variables = random_variables(make(0))
+    first, again, other = (Network.of_model("net", make(code), variables) for code in (0, 0, 1))
+    assert first.description == other.description
+    assert first.checksum == again.checksum != other.checksum
+    # Noise has a place of its own in a result.
+    assert first.with_noise(None).checksum == first.checksum
 
 
 def test_weights_that_are_replaced_in_place_have_another_checksum():

@@ -194,8 +194,9 @@ class Network:
 
     @property
     def checksum(self) -> str:
-        """A checksum of its weights; of functions, and with a front end of a user, the fingerprint.
+        """A checksum of its weights; of functions, and with code of a user, the fingerprint.
 
+        It is that of the network as it was trained, whatever ``with_noise`` has changed.
         The fingerprint is that of what the functions compute with their weights, see
         ``fingerprint.digest``: another version of JAX or kind of device may change it. It does not
         show what Python computes behind ``jax.pure_callback``. It is computed at each call, since
@@ -203,6 +204,8 @@ class Network:
         """
         if self.members:
             return files.json_digest([member.checksum for member in self.members])[:8]
+        if self.trained is not None:
+            return self.with_noise(self.trained_noise).checksum
         if not self._is_foreign:
             return files.weights_checksum(jax.tree.leaves(self.variables))
         functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
@@ -320,9 +323,21 @@ class Network:
 
     @property
     def _is_foreign(self) -> bool:
-        """True if code of a user computes the logits: functions, or a front end."""
-        first = getattr(self.model, "stem", self.model)
-        return not self.members and not type(first).__module__.startswith("vone_jax.")
+        """True if code of a user computes the logits: functions, or a part of the module."""
+        return not self.members and (self.model is None or not _is_ours(self.model))
+
+
+def _is_ours(value: Any) -> bool:
+    """True if a module, with all within its fields, is of classes of the package."""
+    if isinstance(value, tuple):
+        return all(map(_is_ours, value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return True
+    return type(value).__module__.startswith("vone_jax.") and all(
+        _is_ours(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+        if not (isinstance(value, nn.Module) and field.name == "parent")
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
