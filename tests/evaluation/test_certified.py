@@ -88,7 +88,7 @@ def test_a_function_is_certified_by_noise_on_its_pixels_alone():
     # Of two images with the same answer, one has it as its label. A large change takes it away.
     assert at_radii(summary, "certified accuracy") == [0.5, 0.0]
     assert at_radii(summary, "accuracy under APGD") == [0.5, 0.0]
-    assert condition.label == "certified pixel noise 0.5 L2"
+    assert condition.label.startswith("certified pixel noise 0.5 L2, draws ")
 
 
 def test_noise_on_pixels_does_not_hide_the_noise_of_the_network(tmp_path):
@@ -214,7 +214,7 @@ def test_certificates_near_images_are_attacked_where_they_alone_prove(monkeypatc
     lost = np.zeros_like(arrays["right under attack"])
     broken = condition.numbers(arrays | {"right under attack": lost})
     assert len(broken.warnings) == 1 and "1 of 1" in broken.warnings[0]
-    assert condition.label == "certified near images L2"
+    assert condition.label.startswith("certified near images L2, draws ")
     with pytest.raises(ValueError, match="local is of V1's own noise"):
         dataclasses.replace(condition, pixel_noise=0.25)
 
@@ -267,6 +267,6 @@ def test_the_suite_of_the_sandwich_has_the_strongest_attack_at_each_radius(vonen
     given = evaluation.Evaluation(vonenet, norm="l2", eps=(0.1, 0.2))
     (made,) = suites.conditions(["sandwich"], given)
     assert made.strongest == tuple(suites.worst_case("l2", eps, 10) for eps in (0.1, 0.2))
-    assert made.row == {"condition": "sandwich", "norm": "l2"}
+    assert made.label.startswith("sandwich L2, strongest of PGD, APGD ")
     with pytest.raises(ValueError, match="one norm, l2 or linf"):
         suites.conditions(["sandwich"], dataclasses.replace(given, norm="l1"))
