@@ -34,7 +34,8 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"
 # build directory. `-D nb_execution_mode=off` leaves them out.
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+# Seconds of a cell, several times those on a machine that does nothing else.
+nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
