@@ -177,6 +177,42 @@ def test_robust_accuracy_is_the_truth_where_gradients_vanish():
     assert problem.probability(standing).mean() > truth + 0.2
 
 
+@pytest.mark.parametrize("name", ["linear", "linear_classes", "energy", "v1_templates"])
+def test_a_question_on_another_scale_is_refused(name):
+    """A name such as "Linf" got the answer for L2, and a radius of 8 all of the range."""
+    problem = made(name, examples=4)
+    for eps, norm, told in (
+        (8 / 255, "Linf", "norm must be one of .*'linf'"),
+        (8.0, "linf", "did you mean 8/255"),
+        (-1.0, "l2", "eps must be"),
+        (np.nan, "l1", "eps must be"),
+    ):
+        for ask in (problem.bounds, problem.exact):
+            with pytest.raises(ValueError, match=told):
+                ask(eps, norm)
+    with pytest.raises(ValueError, match="images must lie in"):
+        problem.probability(255 * problem.images)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_gain_is_least_right_at_the_turning_point(norm):
+    """The threshold is above the mean: the minimum of (a - t) / sqrt(r^2 + g^2 a^2), by SciPy.
+
+    At a radius that holds the turning point, the least probability of class 1 is there.
+    """
+    threshold, gain, added = 6.0, 0.1, 0.2
+    minimum = scipy.optimize.minimize_scalar(
+        lambda a: (a - threshold) / np.hypot(added, gain * a), bounds=(-50, 5), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
+    problem = made("shared_gain", shape=(4, 4))
+    one = np.asarray(problem.labels) == 1
+    radius = {"linf": 0.45, "l2": 1.8, "l1": 8.0}[norm]
+    found = np.log(problem.exact(radius, norm)[one])
+    # At the ends of what the pixels reach it is 1e-57 or more, and 1e-219 at the turning point.
+    np.testing.assert_allclose(found, scipy.special.log_ndtr(minimum.fun), rtol=1e-6)
+
+
 def test_the_gradient_of_the_mean_misleads_where_the_image_switches_the_noise():
     problem, eps = made("switched_noise"), answer_key.RADIUS
     weights = np.asarray(problem.logits_fn.args[0], np.float64)

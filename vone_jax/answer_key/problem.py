@@ -19,8 +19,9 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from vone_jax import prng, v1
+from vone_jax import arguments, batches, prng, v1
 from vone_jax.attacks.classifier import LogitsFn
+from vone_jax.names import NORMS
 
 Images = Float[Array | np.ndarray, "n h w 1"]
 Shares = Float[np.ndarray, " n"]
@@ -45,6 +46,9 @@ class Problem:
       bounds: function of a radius in pixel units and a norm, "linf", "l2" or "l1". It returns a
         lower and an upper bound of the least such probability within the radius, two arrays (N,).
         They are one and the same array where the answer is exact.
+
+    Both functions raise a TypeError or ValueError for images outside [0, 1], a radius that is
+    negative, not finite or, in "linf", above 1, and another norm.
     """
 
     logits_fn: LogitsFn
@@ -52,6 +56,23 @@ class Problem:
     labels: Int[Array, " n"]
     probability: Callable[[Images], Shares]
     bounds: Callable[[float, str], tuple[Shares, Shares]]
+
+    def __post_init__(self) -> None:
+        probability, bounds = self.probability, self.bounds
+
+        def checked_probability(images: Images) -> Shares:
+            batches.check_images(images)
+            return probability(images)
+
+        def checked_bounds(eps: float, norm: str) -> tuple[Shares, Shares]:
+            arguments.choice("norm", norm, NORMS)
+            arguments.number("eps", eps)
+            if norm == "linf":
+                arguments.within_images("eps", eps, norm)
+            return bounds(eps, norm)
+
+        object.__setattr__(self, "probability", checked_probability)
+        object.__setattr__(self, "bounds", checked_bounds)
 
     def exact(self, eps: float, norm: str) -> Shares:
         """Return the exact least probability of a right answer within the radius, (N,).
