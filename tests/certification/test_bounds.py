@@ -54,6 +54,12 @@ def matrix(config, height, width):
     return np.array(rows)
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (12, 0), (-1, 12)])
+def test_the_bound_of_no_image_is_refused(shape):
+    with pytest.raises(ValueError, match="rows and columns"):
+        certification.sensitivity(CONFIGS[0], shape)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
 def test_the_bound_is_just_above_the_largest_singular_value(config):
     height, width = config.image_size, config.image_size + 3

@@ -35,6 +35,22 @@ def test_the_norm_is_that_of_the_dense_matrix(dense):
     np.testing.assert_allclose(EXACT(normal()), expected, rtol=1e-5)
 
 
+def test_the_gradient_of_the_norm_is_that_of_the_dense_matrix_and_zero_at_zero(dense):
+    delta = normal().at[1].set(0.0)
+    found = flat(jax.grad(lambda delta: jnp.sum(EXACT(delta)))(delta))
+    gram = dense.T @ dense
+    for ours, given in zip(found, flat(delta), strict=True):
+        expected = gram @ given / np.sqrt(given @ gram @ given) if given.any() else 0.0
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * np.abs(found).max())
+    assert np.isnan(EXACT(delta.at[0].set(jnp.nan))[0])
+
+
+def test_a_change_of_whole_levels_is_refused():
+    """The difference of two images of eight bits has no negative values, and N no fraction."""
+    with pytest.raises(TypeError, match="uint8"):
+        EXACT(jnp.ones((1, SIDE, SIDE, 1), jnp.uint8))
+
+
 @pytest.mark.parametrize("noise", [v1.GaussianNoise(0.7), v1.StabilisedNoise(0.35, 0.4)])
 def test_no_observer_has_a_larger_d_prime_than_the_norm(noise):
     norm = certification.Discriminability(block((3, 4), in_channels=1, noise=noise))

@@ -60,6 +60,14 @@ class TestOrientation:
         assert tuning.orthogonal_ratio(flat) == 1.0
         assert np.isnan(tuning.half_bandwidth(flat))
 
+    def test_a_silent_unit_has_no_tuning(self):
+        silent = columns(np.zeros(12), one_point(at=4))
+        for measure in (tuning.circular_variance, tuning.orthogonal_ratio, tuning.half_bandwidth):
+            np.testing.assert_array_equal(np.isnan(measure(silent)), [True, False])
+        rates = np.broadcast_to(silent[None, None, :, None], (1, 1, 12, 8, 2))
+        found = tuning.orientation_properties(rates, np.zeros(2))
+        np.testing.assert_array_equal(found["or_selective"], [0.0, 1.0])
+
     def test_a_single_point(self):
         curve = columns(one_point(at=4))
         assert tuning.circular_variance(curve) == pytest.approx(0.0)

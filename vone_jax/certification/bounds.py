@@ -26,6 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float64
 
+from vone_jax import arguments
 from vone_jax.v1 import GainControl, VOneBlockConfig
 
 Images = Float[Array | np.ndarray, "n h w c"]
@@ -102,7 +103,8 @@ def sensitivity(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -
       shape: rows and columns of the images. Default: ``config.image_size`` squared.
 
     Raises:
-      ValueError: for a block with a normalising surround or with a bank that is trained.
+      ValueError: for a block with a normalising surround or with a bank that is trained, and for a
+        shape without rows or columns.
     """
     control, slope = config.normalization, 1.0
     if isinstance(control, GainControl):
@@ -114,6 +116,8 @@ def sensitivity(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -
 def sensitivities(config: VOneBlockConfig, shape: tuple[int, int] | None = None) -> Sensitivity:
     """Return ``sensitivity`` for each input channel and norm, without gain control. Cached."""
     height, width = shape or (config.image_size, config.image_size)
+    for side in (height, width):
+        arguments.count("rows and columns of shape", side)
     kernels, channel = rows(config)
     bounds = [
         _on_torus(kernels[channel == number], config.stride, height, width)

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from vone_jax import arguments
 from vone_jax.arguments import Positive
@@ -78,10 +78,21 @@ class Discriminability:
                 f"a d', got {self.config.noise}"
             )
 
-    def __call__(self, delta: Images) -> Values:
-        """Return N of each perturbation."""
+    def __call__(self, delta: Num[Array, "n h w c"]) -> Values:
+        """Return N of each perturbation; its gradient at 0 is 0.
+
+        Raises:
+          TypeError: if perturbations are integers: those of eight bits have no negative values.
+        """
+        if not jnp.issubdtype(delta.dtype, jnp.floating):
+            raise TypeError(
+                f"perturbations must be float32 or float64, got {delta.dtype}; subtract images in "
+                "[0, 1]"
+            )
         linear = linear_responses(self.config, delta)
-        length = jnp.sqrt(jnp.sum(jnp.square(linear), axis=(1, 2, 3)))
+        squares = jnp.sum(jnp.square(linear), axis=(1, 2, 3))
+        none = squares == 0
+        length = jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, squares)))
         return (self._factor * length).astype(delta.dtype)
 
     def project(self, delta: Images, eps: Scalar) -> Images:

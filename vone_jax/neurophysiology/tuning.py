@@ -93,11 +93,11 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _crossings(curve: np.ndarray, peak: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest indices below and above the peak where a curve falls to ``HEIGHT``.
 
-    The indices are float64, and NaN where the curve does not fall that far.
+    The indices are float64, and NaN where the curve does not fall that far, or is nowhere above 0.
     """
     samples = np.arange(len(curve))[:, None]
     top = np.take_along_axis(curve, peak[None, :], axis=0)
-    low = curve <= HEIGHT * top
+    low = (curve <= HEIGHT * top) & (top > 0)
     before = np.where(low & (samples < peak), samples, -1).max(axis=0)
     after = np.where(low & (samples > peak), samples, len(curve)).min(axis=0)
     return np.where(before < 0, np.nan, before), np.where(after == len(curve), np.nan, after)
@@ -151,7 +151,7 @@ def circular_variance(curve: OrientationCurve) -> PerUnit:
 
 
 def half_bandwidth(curve: OrientationCurve) -> PerUnit:
-    """Return half the width at ``HEIGHT``, in degrees; NaN for a width above 180."""
+    """Return half the width at ``HEIGHT``, in degrees; NaN above 90, and for a silent unit."""
     fine = _fine_orientation_curve(curve, _BANDWIDTH_NEIGHBOUR)
     below, above = _crossings(fine, _orientation_peak(fine))
     width = above - below
