@@ -73,10 +73,13 @@ def digest(function: Callable[..., Any], *arguments: Any) -> str:
 
 
 def is_pytree(function: Any) -> bool:
-    """Return whether all that a function needs are its leaves: arrays and numbers.
+    """Return whether a function is a pytree that computes the same while its leaves are the same.
 
-    A ``Partial`` of a method or of a function that closes over something needs more. So does a
-    module of Equinox, which has functions among its leaves.
+    The leaves are arrays and numbers. A ``Partial`` of a method or of a function that closes over
+    something is none, and no module of Equinox, which has functions among its leaves. But a
+    ``Partial`` of a function under ``jit`` is one whatever that closes over, since JAX keeps its
+    first program, and so is one of a dataclass, which compares by its fields. What a function reads
+    from its module is taken to stay.
     """
     if jax.tree_util.all_leaves([function]):
         return False

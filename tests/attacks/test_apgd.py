@@ -53,7 +53,7 @@ def test_runs_start_on_the_surface_of_the_ball(norm):
 
 
 def test_a_step_is_not_halved_twice_in_a_row_for_want_of_a_better_loss():
-    """By hand: four stretches of four steps, each with three rises, enough for rho = 0.75.
+    """By hand: four stretches of four steps, each with three rises, enough for rho = 0.7.
 
     The first loss is the best one. So from the second stretch on, the best loss stands still: the
     step is halved there, not in the third stretch, because it was halved last time, and again in
@@ -66,12 +66,22 @@ def test_a_step_is_not_halved_twice_in_a_row_for_want_of_a_better_loss():
     for stretch in range(4):
         for number, loss in enumerate(losses_of_a_stretch, start=1 + 4 * stretch):
             control = control.observe(jnp.asarray(loss, jnp.float32), jnp.int32(number))
-        control, back = control.check(jnp.int32(4), jnp.full(2, 9.0), jnp.float32(0.75))
+        control, back = control.check(jnp.int32(4), jnp.full(2, 9.0), jnp.float32(0.7))
         lengths.append(control.step_size.tolist())
         backs.append(back.tolist())
     np.testing.assert_array_equal(np.transpose(lengths)[0], [1, 1 / 2, 1 / 2, 1 / 4])
     np.testing.assert_array_equal(np.transpose(lengths)[1], [1 / 2, 1 / 4, 1 / 8, 1 / 16])
     np.testing.assert_array_equal(np.transpose(backs)[0], [False, True, False, True])
+
+
+def test_a_step_is_halved_where_just_the_share_rho_of_steps_raised_the_loss():
+    """The authors' code halves where the number of rises is <= rho times that of steps."""
+    losses_seen = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [3.0, 4.0]])
+    control = apgd.Halving.start(jnp.ones(2))
+    for number, loss in enumerate(losses_seen):
+        control = control.observe(jnp.asarray(loss, jnp.float32), jnp.int32(number))
+    control, _ = control.check(jnp.int32(4), jnp.asarray([3.0, 4.0]), jnp.float32(0.75))
+    np.testing.assert_array_equal(control.step_size, [0.5, 1.0])
 
 
 def test_sparsity_restarts_the_step_or_shortens_it():
@@ -85,7 +95,10 @@ def test_sparsity_restarts_the_step_or_shortens_it():
 
 
 def test_a_run_is_the_algorithm_of_the_paper():
-    """Croce and Hein (2020), algorithm 1 in NumPy, on a loss with its peak inside the ball."""
+    """Croce and Hein (2020), algorithm 1 in NumPy, on a loss with its peak inside the ball.
+
+    The condition of too few rises is that of the authors' code, <=; algorithm 1 has <.
+    """
     peak, steps, eps = np.asarray([0.53, 0.42, 0.515]), 20, 0.1
 
     def logits_fn(key, images):
@@ -107,7 +120,7 @@ def test_a_run_is_the_algorithm_of_the_paper():
         if loss > highest:
             best, highest = now, loss
         if number in apgd.checkpoints(steps, "linf"):
-            stuck = rises < 0.75 * (number - since) or (not halved and highest == best_then)
+            stuck = rises <= 0.75 * (number - since) or (not halved and highest == best_then)
             if stuck:
                 length, now, returns = length / 2, best, returns + 1
             since, rises, halved, best_then = number, 0, stuck, highest

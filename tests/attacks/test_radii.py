@@ -94,3 +94,14 @@ def test_a_radius_that_is_exceeded_by_one_image_is_refused():
     made(Far("linf", jnp.asarray([0.05, 0.06, 0.2, 0.05])))
     with pytest.raises(ValueError, match="images of Far must lie in"):
         made(Far("linf", RADII))
+
+
+def test_attacks_with_a_radius_for_each_image_compare_by_their_values():
+    attack = attacks.PGD("linf", RADII)
+    assert attack == attacks.PGD("linf", np.asarray(RADII))
+    for other in (RADII[:3], RADII.at[1].set(0.3), 0.02):
+        assert attack != attacks.PGD("linf", other) != attack
+    assert attack != attacks.APGD("linf", RADII)
+    assert attacks.Strongest((attack,)) == attacks.Strongest((dataclasses.replace(attack),))
+    # Those with numbers alone hash as they compare.
+    assert len({attacks.PGD("linf", 0.1), attacks.PGD("linf", 0.1), FGSM}) == 2

@@ -74,8 +74,11 @@ class Halving(NamedTuple):
         return self._replace(rises=self.rises + rose.astype(loss.dtype), last_loss=loss)
 
     def check(self, gap: Array, best_loss: Values, rho: Scalar) -> tuple["Halving", Mask]:
-        """Return the control after a checkpoint, and which examples go back to their best point."""
-        halve = (self.rises < rho * gap.astype(best_loss.dtype)) | (
+        """Return the control after a checkpoint, and which examples go back to their best point.
+
+        A share of rises of ``rho`` is too little, as in the code of the authors; their paper has <.
+        """
+        halve = (self.rises <= rho * gap.astype(best_loss.dtype)) | (
             ~self.halved & (self.reference >= best_loss)
         )
         step_size = jnp.where(halve, 0.5, 1.0) * self.step_size
@@ -135,7 +138,7 @@ class APGD(GradientAttack, Repeated):
         for each of the likeliest other classes of the clean image, and counts any
         misclassification.
       targets: number of these classes; never more than there are other classes.
-      rho: the step size is halved if less than this share of steps raised the loss (not for L1).
+      rho: the step size is halved if at most this share of steps raised the loss (not for L1).
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
     """

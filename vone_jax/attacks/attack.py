@@ -65,7 +65,13 @@ def _is_leaf(hint: Any) -> bool:
     return any(isinstance(x, type) and issubclass(x, leaves) for x in (*kinds, *inner))
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Array | np.ndarray) or isinstance(other, Array | np.ndarray):
+        return one is other or (jnp.shape(one) == jnp.shape(other) and bool(np.all(one == other)))
+    return bool(one == other)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
 class Attack(abc.ABC):
     """Base of the attacks. A subclass writes one of three methods.
 
@@ -95,7 +101,7 @@ class Attack(abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(frozen=True)(cls)
+        dataclasses.dataclass(frozen=True, eq=False)(cls)
         hints = typing.get_type_hints(cls)
         fields = dataclasses.fields(typing.cast(Any, cls))
         names = [f.name for f in fields if f.metadata.get("leaf", _is_leaf(hints[f.name]))]
@@ -115,6 +121,19 @@ class Attack(abc.ABC):
             return attack
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+
+    def _values(self) -> tuple[Any, ...]:
+        fields = dataclasses.fields(typing.cast(Any, self))
+        return tuple(getattr(self, field.name) for field in fields if field.compare)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether an attack has the same class and fields; arrays have the same values."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(map(_same, self._values(), typing.cast(Attack, other)._values()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._values()))
 
     def __post_init__(self) -> None:
         arguments.fields(self, number=check_radius)
