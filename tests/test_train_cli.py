@@ -67,7 +67,7 @@ def sources(monkeypatch):
         "vone.pth": SimpleNamespace(model=models.create("vone_resnet50", v1=FRONT_END)),
         "base.pth": SimpleNamespace(model=models.create("resnet50", mean=(0.1, 0.2, 0.3))),
     }
-    monkeypatch.setattr(train, "open_network", found.__getitem__)
+    monkeypatch.setattr(train, "open_network", lambda spec, code=(): found[spec])
     return found
 
 
@@ -118,7 +118,7 @@ def test_the_guide_starts_from_weights_in_three_ways(planned, sources, tmp_path,
 def test_weights_that_cannot_be_opened_are_an_error_of_one_line(
     planned, monkeypatch, capsys, tmp_path
 ):
-    def refuse(spec):
+    def refuse(spec, code=()):
         raise ValueError(f"{spec} is damaged")
 
     monkeypatch.setattr(train, "open_network", refuse)
