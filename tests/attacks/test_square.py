@@ -140,6 +140,53 @@ def test_windows_lie_anywhere_and_change_one_square():
     assert len(means) == 4
 
 
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_moved_window_has_in_each_colour_the_budget_of_the_authors(norm):
+    """Their rule: of both windows in this colour, and a share of what the whole lacks to eps."""
+    delta = jax.random.normal(jax.random.key(0), (9, 11, 3))
+    order = {"l2": 2, "l1": 1}[norm]
+    whole = np.linalg.norm(np.asarray(delta).ravel(), order)
+    eps = 1.2 * whole
+    move = jax.jit(jax.vmap(lambda key: square.moved_window(key, delta, 3, eps, norm)))
+    for moved in np.asarray(move(jax.random.split(jax.random.key(1), 20))):
+        changed = np.any(moved != delta, axis=-1)
+        here = changed & np.any(moved != 0, axis=-1)
+        assert here.sum() == 9
+        old, new = (
+            np.linalg.norm(each, order, axis=0)
+            for each in (np.asarray(delta)[changed], moved[here])
+        )
+        if norm == "l2":
+            expected = np.sqrt((eps**2 - whole**2) / 3 + old**2)
+        else:
+            expected = 3 * ((eps - whole) / 3 + old)
+        np.testing.assert_allclose(new, expected, rtol=1e-4)
+        if norm == "l2":
+            assert np.linalg.norm(moved) == pytest.approx(eps, rel=1e-4)
+
+
+@pytest.mark.parametrize(("area", "side"), [(1, 3), (4, 3), (16, 5), (25, 5), (36, 7)])
+def test_windows_of_l2_have_odd_sides_of_three_or_more(area, side):
+    """The authors' rule, of the proposals that a classifier sees: round, then the next odd number.
+
+    A query changes two windows, which overlap in some of the images and not in others. It is the
+    same in L1, where most pixels are 0 before and after.
+    """
+    images = jnp.full((40, 20, 20, 1), 0.5)
+    seen = []
+
+    def logits_fn(key, images):
+        jax.debug.callback(lambda images: seen.append(np.asarray(images)[..., 0]), images)
+        return jnp.tile(jnp.asarray([[1.0, 0.0]]), (len(images), 1))
+
+    attack = Square("l2", 0.5, queries=2, p_init=area / 400, rescale_schedule=False)
+    attack.choose(KEY, logits_fn, images, jnp.zeros(40, jnp.int32), at_once=True)
+    jax.effects_barrier()
+    _, start, proposal = seen
+    changed = np.abs(proposal - start) > 1e-5
+    assert changed.sum(axis=(1, 2)).max() == 2 * side**2
+
+
 # The attack.
 
 

@@ -203,8 +203,9 @@ def signed_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar) ->
 def moved_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar, norm: str) -> Image:
     """Return a proposal for L2 and L1: the perturbation of one random window moves into another.
 
-    The second window is emptied. The first one gets its old perturbation plus a pair of bumps. Its
-    new norm is that of both windows together, plus what the whole perturbation lacks to ``eps``.
+    The second window is emptied. The first one gets its old perturbation plus a pair of bumps. The
+    new norm of each channel is its own of both windows together, plus a part of what the whole
+    perturbation lacks to ``eps``.
     """
     channels = delta.shape[-1]
     drawn = jax.random.uniform(key, (5 + channels,), delta.dtype)
@@ -215,7 +216,7 @@ def moved_window(key: Key[Array, ""], delta: Image, side: Side, eps: Scalar, nor
     pair = pair * _signs(drawn[None, None, 5:])
     old = jnp.where(here, delta, 0.0)
     new = pair + old / (_size(old, norm, (0, 1)) + _TINY)
-    both = _size(jnp.where(here | there, delta, 0.0), norm)
+    both = _size(jnp.where(here | there, delta, 0.0), norm, (0, 1))
     whole = _size(delta, norm)
     if norm == "l2":
         budget = jnp.sqrt(jnp.maximum(eps**2 - whole**2, 0.0) / channels + both**2)
