@@ -73,6 +73,15 @@ def test_bins_are_weighted_by_their_counts():
     assert found == pytest.approx((4 * 0.2 + 0.55) / 5)
 
 
+def test_a_confidence_on_an_edge_is_in_the_lower_bin():
+    """Bins ((m - 1) / M, m / M], as Guo et al. define them: 1/2 of 4 bins is with .4, not .6."""
+    one = np.array([[0.0, 0.0, -200.0], logits([0.4, 0.3, 0.3]), logits([0.6, 0.2, 0.2])])
+    found = diagnostics.measure_calibration(one[:, None], np.array([0, 1, 0]), draws=(1,), bins=4)
+    assert found.calibration_error[0] == pytest.approx((abs(0.5 - 1 + 0.4) + abs(0.6 - 1)) / 3)
+    sure = diagnostics.measure_calibration(200 * np.eye(3)[:, None], np.array([0, 1, 1]), bins=4)
+    assert sure.calibration_error[0] == pytest.approx(1 / 3)
+
+
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite"):
         diagnostics.measure_calibration(np.full((1, 1, 2), np.nan), np.array([0]))

@@ -88,6 +88,19 @@ def test_no_rate_no_photons_and_nothing_hides(tables):
     assert 300 < counts[3] < 700
 
 
+@pytest.mark.parametrize("rate", [0.0, -1e-7, -0.5, -3.0])
+def test_a_rate_that_is_not_above_zero_has_no_photons(draw, rate):
+    np.testing.assert_array_equal(draw(jax.random.key(0), jnp.float32(rate)), 0)
+
+
+@pytest.mark.parametrize("rate", [500.5, 501.0, 1300.0, np.inf])
+def test_larger_rates_count_as_500(draw, rate):
+    """As those of the rate 500, whose mean they have within 4.5 of its standard errors."""
+    counts = np.asarray(draw(jax.random.key(0), jnp.float32(rate)))
+    np.testing.assert_array_equal(counts, draw(jax.random.key(0), jnp.float32(500.0)))
+    assert abs(counts.mean() - 500) < 4.5 * np.sqrt(500 / COUNT)
+
+
 @pytest.mark.slow
 def test_values_are_drawn_independently(tables):
     """Neighbours in both axes and two examples; 4.5 standard errors of a correlation."""
