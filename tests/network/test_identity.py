@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 from tests import networks
+from tests.evaluation.tiny import tiny_trained
 from tests.networks import random_variables, small
 from vone_jax import data, models, v1
 from vone_jax.network import Network, ensemble
@@ -165,3 +166,12 @@ def test_what_follows_from_a_module_cannot_be_replaced(vone):
             dataclasses.replace(network, **{field: None})
     zeros = dataclasses.replace(network, variables=jax.tree.map(jnp.zeros_like, variables))
     assert not any(leaf.any() for leaf in jax.tree.leaves(zeros.logits_fn))
+
+
+def test_the_checksum_of_code_of_a_user_is_that_of_any_precision():
+    """Another process may compute with other products, and knows the network all the same."""
+    network = tiny_trained()
+    with jax.default_matmul_precision("bfloat16"):
+        coarse = network.checksum
+    with jax.default_matmul_precision("highest"):
+        assert network.checksum == coarse

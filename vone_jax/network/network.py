@@ -210,9 +210,12 @@ class Network:
             return files.weights_checksum(jax.tree.leaves(self.variables))
         functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
         # The leaves of a Partial become constants of the program.
-        found = [
-            fingerprint.digest(lambda *inputs, f=f: f(*inputs), *self.inputs()) for f in functions
-        ]
+        # Whatever precision this process computes with.
+        with jax.default_matmul_precision("highest"):
+            found = [
+                fingerprint.digest(lambda *inputs, f=f: f(*inputs), *self.inputs())
+                for f in functions
+            ]
         return files.json_digest(found)[:8]
 
     @property
