@@ -146,7 +146,7 @@ def test_a_moved_window_has_in_each_colour_the_budget_of_the_authors(norm):
     delta = jax.random.normal(jax.random.key(0), (9, 11, 3))
     order = {"l2": 2, "l1": 1}[norm]
     whole = np.linalg.norm(np.asarray(delta).ravel(), order)
-    eps = 1.2 * whole
+    eps = float(1.2 * whole)
     move = jax.jit(jax.vmap(lambda key: square.moved_window(key, delta, 3, eps, norm)))
     for moved in np.asarray(move(jax.random.split(jax.random.key(1), 20))):
         changed = np.any(moved != delta, axis=-1)
