@@ -120,6 +120,23 @@ def test_none_turns_both_noises_off_and_other_noise_is_that_of_v1(model, images)
     assert (other.v1.noise, other.subcortical) == (v1.GaussianNoise(1.0), STAGE)
 
 
+@pytest.mark.parametrize("v1_noise", [v1.FanoNoise(), v1.GaussianNoise(1.0), STAGE.noise, None])
+@pytest.mark.parametrize("stage_noise", [STAGE.noise, None])
+def test_noise_that_was_turned_off_comes_back_in_both_stages(model, v1_noise, stage_noise):
+    made = model.clone(
+        v1=dataclasses.replace(BLOCK, noise=v1_noise),
+        subcortical=dataclasses.replace(STAGE, noise=stage_noise),
+    )
+    quiet = models.without_noise(made)
+    assert not models.is_stochastic(quiet) and models.without_noise(quiet) is quiet
+    assert (quiet.v1.noise, quiet.subcortical.noise) == (None, None)
+    assert models.with_noise(quiet, models.noise_of(made)) == made
+    assert models.with_noise(made, models.noise_of(made)) == made
+    other = models.with_noise(quiet, v1.GaussianNoise(2.0))
+    assert other == models.with_noise(made, v1.GaussianNoise(2.0))
+    assert other.subcortical.noise == stage_noise
+
+
 def test_noise_before_v1_alone_makes_a_network_stochastic(model, images):
     alone = model.clone(v1=dataclasses.replace(BLOCK, noise=None))
     assert models.noise_of(alone) == STAGE.noise and models.is_stochastic(alone)

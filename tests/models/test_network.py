@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.networks import MeanBackEnd, random_variables
-from vone_jax import models, prng, v1
+from vone_jax import models, names, prng, v1
 
 CONFIG = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5, stride=2)
 
@@ -215,6 +215,32 @@ def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
         models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())
     made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
     assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in names.MODELS if not name.startswith(("vone_", "ev_"))),
+        ("vit_ti16", {"attachment": "conv_stem"}),
+    ],
+)
+def test_noise_that_rectifies_is_refused_behind_a_stem_with_negative_responses(name, options):
+    model = models.create(name, 3, image_size=32, **options)
+    variables = jax.tree.map(lambda values: values - 1.0, random_variables(model))
+    variables["batch_stats"] = jax.tree.map(jnp.ones_like, variables.get("batch_stats", {}))
+    images = np.random.default_rng(0).random((1, 32, 32, 3)).astype(np.float32)
+    stem = nn.apply(lambda model, x: list(model.stem(x, False).values())[-1], model)
+    lowest = float(jnp.min(stem(variables, jnp.asarray(images - 0.5))))
+    for noise in (v1.NeuronalNoise(), v1.GaussianNoise(1.0), v1.StabilisedNoise()):
+        if lowest < 0:
+            with pytest.raises(ValueError, match="responses of either sign.*FanoNoise"):
+                models.create(name, 3, image_size=32, stem_noise=noise, **options)
+            with pytest.raises(ValueError, match="responses of either sign"):
+                models.with_noise(model, noise)
+        else:
+            assert models.noise_of(models.with_noise(model, noise)) == noise
+    signed = models.with_noise(model, v1.FanoNoise())
+    assert models.noise_of(signed) == v1.FanoNoise()
 
 
 @pytest.mark.parametrize(

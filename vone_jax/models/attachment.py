@@ -46,6 +46,7 @@ class ConvStem(nn.Module):
       stride: pixels of the image between two positions of the map: 1, 2 or 4.
     """
 
+    signed = True
     features: tuple[int, int]
     stride: int
     dtype: layers.Dtype = jnp.float32

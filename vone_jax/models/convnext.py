@@ -28,6 +28,7 @@ def _conv(
 class ConvNeXtStem(nn.Module):
     """A linear map of patches of ``stride`` pixels, and a layer norm."""
 
+    signed = True
     features: int
     stride: int
     dtype: layers.Dtype = jnp.float32

@@ -71,6 +71,11 @@ class EfficientNetStem(_Part):
     features: int
     stride: int
 
+    @property
+    def signed(self) -> bool:
+        """Whether responses may be negative, as those of SiLU."""
+        return not self.lite
+
     @nn.compact
     def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
         x = self.conv(x, self.features, "conv", kernel=3, stride=self.stride)

@@ -41,13 +41,15 @@ class BaseNetwork(nn.Module):
 
     Attributes:
       stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end. Its
-        names differ from those of the back end.
+        names differ from those of the back end. ``signed = True`` in its class says that this input
+        may be negative.
       back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
       mean: per channel, subtracted from images in [0, 1].
       std: per channel, divides images after the subtraction.
       dtype: type in which the layers compute.
       stem_noise: noise behind the stem, or None. It is the paper's control for stochasticity: the
-        noise of a VOneNet at the same place, but without its V1.
+        noise of a VOneNet at the same place, but without its V1. A signed stem takes ``FanoNoise``,
+        since the others rectify.
       stem_gain: multiplies the stem's output before the noise, like the gain of V1.
       image_size: image size in pixels for which the network was made. Others are accepted, too.
       architecture: the name that ``create`` was given; empty for other networks.
@@ -62,6 +64,16 @@ class BaseNetwork(nn.Module):
     stem_gain: float = 1.0
     image_size: int = 224
     architecture: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        noise = self.stem_noise
+        if noise is not None and not noise.signed and getattr(self.stem, "signed", False):
+            raise ValueError(
+                f"the stem {type(self.stem).__name__} has responses of either sign, of which "
+                f"stem_noise {noise} would set the negative ones to 0; take v1.FanoNoise, whose "
+                "variance follows the magnitude"
+            )
 
     @property
     def in_channels(self) -> int:
@@ -146,6 +158,8 @@ class VOneNet(nn.Module):
       learned_normalization: rule of a normalisation of V1 that is trained with the network, between
         the noise and the bottleneck, or None.
       architecture: the name that ``create`` was given; empty for other networks.
+      silenced: the noises of V1 and of the subcortical stage that ``with_noise`` has turned off,
+        which it gives back; else None.
     """
 
     v1: VOneBlockConfig
@@ -155,6 +169,7 @@ class VOneNet(nn.Module):
     subcortical: SubcorticalConfig | None = None
     learned_normalization: Rule | None = None
     architecture: str = ""
+    silenced: tuple[Noise, Noise] | None = None
 
     @property
     def image_size(self) -> int:
@@ -338,14 +353,25 @@ def with_noise(model: Model, noise: Noise) -> Model:
 
     Use it to evaluate with noise a network that was trained without noise, or the reverse. Other
     noise in the V1 of an EVNet leaves the noise of its subcortical stage as it is. None turns both
-    off, so that the network is deterministic.
+    off, so that the network is deterministic; noise afterwards turns the stage's on again. So
+    ``with_noise(without_noise(model), noise_of(model))`` is the model.
     """
     if not isinstance(model, VOneNet):
         return model.clone(stem_noise=noise)
-    before = model.subcortical
-    if before is not None and noise is None:
-        before = dataclasses.replace(before, noise=None)
-    return model.clone(v1=dataclasses.replace(model.v1, noise=noise), subcortical=before)
+    if model.subcortical is None:
+        return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
+    own = (model.v1.noise, model.subcortical.noise)
+    if own == (None, None):
+        own = model.silenced or own
+    if noise is None:
+        now, silenced = (None, None), own if any(own) else None
+    else:
+        now, silenced = own if noise == (own[0] or own[1]) else (noise, own[1]), None
+    return model.clone(
+        v1=dataclasses.replace(model.v1, noise=now[0]),
+        subcortical=dataclasses.replace(model.subcortical, noise=now[1]),
+        silenced=silenced,
+    )
 
 
 def with_image_size(model: Model, variables: Any, image_size: int) -> tuple[Model, Any]:

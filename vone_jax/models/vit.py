@@ -24,6 +24,7 @@ TOKEN_PARAMETERS = ("class_token", "position")
 class PatchStem(nn.Module):
     """A linear map of patches of ``stride`` pixels."""
 
+    signed = True
     features: int
     stride: int
     dtype: layers.Dtype = jnp.float32

@@ -59,6 +59,8 @@ class NeuronalNoise:
       ValueError: if a field is out of range.
     """
 
+    # Whether responses may be negative. If not, they would be rectified.
+    signed: ClassVar[bool] = False
     scale: Positive = 0.35
     level: float = 0.07
     strength: float = 1.0
@@ -71,9 +73,9 @@ class NeuronalNoise:
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
         mean = self.scale * fast.shared_by_draws(responses, z) + self.level
-        deviation = self.strength * jnp.sqrt(jax.nn.relu(mean) + VARIANCE_FLOOR)
+        deviation = self.strength * jnp.sqrt(fast.relu(mean) + VARIANCE_FLOOR)
         count = mean + z * deviation
-        return jax.nn.relu((count - self.level) / self.scale)
+        return fast.relu((count - self.level) / self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ class GaussianNoise:
     ``scale`` is the standard deviation in units of the response, >= 0.
     """
 
+    signed: ClassVar[bool] = False
     scale: float
 
     def __post_init__(self):
@@ -90,7 +93,7 @@ class GaussianNoise:
 
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses >= 0, from standard normals ``z``."""
-        return jax.nn.relu(fast.shared_by_draws(responses, z) + self.scale * z)
+        return fast.relu(fast.shared_by_draws(responses, z) + self.scale * z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,7 @@ class StabilisedNoise:
       ValueError: if a field is out of range.
     """
 
+    signed: ClassVar[bool] = False
     scale: Positive = 0.35
     level: Positive = 0.07
 
@@ -124,9 +128,9 @@ class StabilisedNoise:
     def __call__(self, responses: Values, z: Values) -> Values:
         """Add noise to responses, from standard normals ``z``."""
         shared = fast.shared_by_draws(responses, z)
-        root = jnp.sqrt(self.scale * jax.nn.relu(shared) + self.level)
+        root = jnp.sqrt(self.scale * fast.relu(shared) + self.level)
         count = jnp.square(root + 0.5 * z) - 0.25
-        return jax.nn.relu((count - self.level) / self.scale)
+        return fast.relu((count - self.level) / self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +148,7 @@ class FanoNoise:
       ValueError: if a field is out of range.
     """
 
+    signed: ClassVar[bool] = True
     fano_factor: float = 0.93
     floor: Positive = 1e-5
 
