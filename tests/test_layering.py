@@ -71,7 +71,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         ("report", {"report", "results"}),
-        ("neurophysiology", {"neurophysiology", "prng"}),
+        ("neurophysiology", {"neurophysiology", "prng", "fast"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},

@@ -242,6 +242,7 @@ ENDS = {
 RELUS = {
     "jax.nn": jax.nn.relu,
     "flax": nn.relu,
+    "ours": fast.relu,
     "maximum": lambda x: jnp.maximum(x, 0),
     "jit": jax.jit(lambda x: jax.nn.relu(x)),
 }
@@ -272,6 +273,8 @@ def test_other_rectifications_keep_their_gradients():
         lambda x: relu(x) + jnp.sin(x),
         lambda x: relu(x) * jnp.cos(x),
         lambda x: jnp.maximum(x, 0.1),
+        jax.jit(lambda x: lax.select(x <= 0, x, jnp.zeros_like(x))),
+        jax.jit(lambda x: lax.select(x <= 0.1, jnp.zeros_like(x), x)),
         jax.nn.relu6,
         jax.nn.leaky_relu,
     ):

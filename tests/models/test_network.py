@@ -67,6 +67,14 @@ def test_logits_are_the_same_on_four_devices(model, variables, images, call):
     )
 
 
+def test_an_empty_batch_has_empty_logits_and_gradients(model, variables):
+    fn, images = models.logits_fn(model, variables), jnp.zeros((0, 16, 16, 3))
+    for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), 3)[:0]):
+        total = lambda images: jnp.sum(fn(keys, images))  # noqa: B023, E731
+        assert fn(keys, images).shape == (0, 10)
+        assert jax.jit(jax.grad(total))(images).shape == images.shape
+
+
 def test_logits_fn_does_not_compile_again_for_other_weights(model, variables, images):
     traces = []
 

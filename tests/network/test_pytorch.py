@@ -89,3 +89,16 @@ def test_the_error_for_a_module_has_three_lines_that_work(tmp_path, monkeypatch)
     assert vone_jax.open_network(f"{tmp_path}/works.py:network").num_classes == 5
     with pytest.raises(NetworkError, match="Write a function that makes a network of the module"):
         vone_jax.open_network(module())
+
+
+def test_the_module_of_the_caller_stays_as_it_is():
+    """It may be in the middle of its training."""
+    mine = module().train()
+    images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
+    network = of_torch("mine", mine, (8, 8, 3))
+    before = network.logits_fn(jax.random.key(0), images)
+    assert all(each.training for each in mine.modules())
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.add_(1.0)
+    np.testing.assert_array_equal(network.logits_fn(jax.random.key(0), images), before)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.arguments import Positive
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values, where
@@ -112,7 +112,7 @@ class CW(MinimalNormAttack):
         """Run Adam from the images; return the closest images, and True where it succeeded."""
 
         def hinge(logits: Array, labels: Labels) -> Array:
-            return jnp.maximum(-self.margin(logits, labels), 0.0)
+            return fast.relu(-self.margin(logits, labels))
 
         def loss(point: Images, keys: Keys) -> tuple[Array, tuple[Values, Draws]]:
             logits = self.logits(keys, logits_fn, point)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.arguments import Range, Share
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Repeated
@@ -161,7 +161,7 @@ class FAB(LinearisedAttack, Repeated):
         # In L2 a step spreads over all values.
         step = rounding * (math.sqrt(values) if self.norm == "l2" else 1.0)
         least = jnp.maximum(
-            rounding * jnp.max(jnp.abs(jnp.mean(logits, axis=0)), axis=-1),
+            rounding * fast.largest(jnp.abs(jnp.mean(logits, axis=0)), axis=-1),
             step * norms.size(boundary.slope, DUAL[self.norm]),
         )
         sign = 1.0 if self.targeted else -1.0
@@ -195,7 +195,7 @@ def project_onto_hyperplane(points: Images, normal: Images, residual: Values, no
     """
     flat = normal.reshape(normal.shape[0], -1)
     # In units of the largest weight, so that tiny gradients count as much as large ones.
-    unit = jnp.max(jnp.abs(flat), axis=-1, keepdims=True)
+    unit = fast.largest(jnp.abs(flat), axis=-1)[:, None]
     unit = jnp.where(unit == 0, jnp.ones_like(unit), unit)
     weights = jnp.abs(flat) / unit
     sign = -jnp.sign(residual)[:, None] * jnp.sign(flat)

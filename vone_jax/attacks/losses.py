@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from vone_jax import fast
 from vone_jax.attacks.classifier import (
     Draws,
     Images,
@@ -32,7 +33,7 @@ def cross_entropy(logits: AnyLogits, labels: Labels) -> AnyValues:
 
 def margin(logits: AnyLogits, labels: Labels) -> AnyValues:
     """Return the largest other logit minus the label's: positive for a misclassified example."""
-    return jnp.max(_others(logits, labels), axis=-1) - _at(logits, labels)
+    return fast.largest(_others(logits, labels), axis=-1) - _at(logits, labels)
 
 
 def dlr(logits: AnyLogits, labels: Labels) -> AnyValues:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from vone_jax import prng
+from vone_jax import fast, prng
 from vone_jax.attacks.classifier import Images, Keys, Scalar, Values
 from vone_jax.names import NORMS as NORMS
 
@@ -64,7 +64,7 @@ def size(delta: Images, norm: AnyNorm) -> Values:
         return own(delta)
     flat = delta.reshape(delta.shape[0], -1)
     if norm == "linf":
-        return jnp.max(jnp.abs(flat), axis=-1)
+        return fast.largest(jnp.abs(flat), axis=-1)
     if norm == "l2":
         return jnp.sqrt(jnp.sum(jnp.square(flat), axis=-1))
     return jnp.sum(jnp.abs(flat), axis=-1)
@@ -224,7 +224,7 @@ def _soft_threshold(delta: Images, room: Images, eps: Scalar) -> Images:
 
     eps = eps if jnp.ndim(eps) == 0 else jnp.reshape(eps, (-1, 1))
     zero = jnp.zeros_like(magnitude[:, :1])
-    highest = jnp.max(magnitude, axis=-1, keepdims=True)
+    highest = fast.largest(magnitude, axis=-1)[:, None]
     _, high = bisect(lambda middle: length(middle) > eps, zero, highest)
     shortened = (magnitude > high) & (magnitude - high < limits)
     count = jnp.sum(shortened, axis=-1, keepdims=True, dtype=delta.dtype)

@@ -35,7 +35,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
-from vone_jax import arguments
+from vone_jax import arguments, fast
 from vone_jax.arguments import Positive
 from vone_jax.certification.bounds import check_config, linear_responses, sensitivities
 from vone_jax.certification.observer import weights
@@ -170,7 +170,7 @@ class Discriminability:
         return lambda delta: scale * transposed(linear(delta))[0]
 
     def _filtered(self, vector: Images, function: Callable[[Array], Array]) -> Images:
-        largest = jnp.max(jnp.abs(vector), axis=(1, 2, 3), keepdims=True)
+        largest = fast.largest(jnp.abs(vector), axis=(1, 2, 3))[:, None, None, None]
         # Squares of tiny gradients would underflow.
         scaled = vector / jnp.where(largest == 0, 1.0, largest)
         space = _Krylov.of(self._normal(vector), scaled, self.iterations)
@@ -232,7 +232,7 @@ class _Krylov:
         projected = jnp.nan_to_num(jnp.tril(projected))  # The basis keeps what is not finite.
         projected += jnp.tril(projected, -1).swapaxes(1, 2)
         values, vectors = jnp.linalg.eigh(projected)
-        return cls(length, basis, jnp.maximum(values, 0.0).T, vectors)
+        return cls(length, basis, fast.relu(values).T, vectors)
 
     def norm(self, function: Callable[[Array], Array]) -> Values:
         """Return the norm of a function of the matrix times the first vector."""

@@ -35,6 +35,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Float
 
+from vone_jax import fast
 from vone_jax.v1 import (
     FanoNoise,
     GaussianNoise,
@@ -79,11 +80,11 @@ def moments(noise: Noise, responses: Array) -> tuple[Array, Array]:
     the root of the count for stabilised noise.
     """
     if isinstance(noise, StabilisedNoise):
-        mean = jnp.sqrt(noise.scale * jax.nn.relu(responses) + noise.level)
+        mean = jnp.sqrt(noise.scale * fast.relu(responses) + noise.level)
         return mean, jnp.full_like(mean, 0.25)
     if isinstance(noise, NeuronalNoise):
         mean = noise.scale * responses + noise.level
-        return mean, noise.strength**2 * (jax.nn.relu(mean) + VARIANCE_FLOOR)
+        return mean, noise.strength**2 * (fast.relu(mean) + VARIANCE_FLOOR)
     if isinstance(noise, FanoNoise):
         return responses, noise.fano_factor * jnp.abs(responses) + noise.floor
     return responses, jnp.full_like(responses, 1.0 if noise is None else noise.scale**2)

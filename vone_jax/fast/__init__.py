@@ -33,8 +33,10 @@ from vone_jax.fast.jaxprs import (
 from vone_jax.fast.operations import (
     by_groups,
     by_rows,
+    largest,
     one_by_one,
     permute,
+    relu,
     repeated,
     shared_by_draws,
     stage,

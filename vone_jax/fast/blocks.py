@@ -96,7 +96,7 @@ def _fold(kernel: jax.Array, side: int) -> jax.Array:
     rows, columns, channels, count = kernel.shape
     rows, columns = rows // side, columns // side
     blocks = kernel.reshape(rows, side, columns, side, channels, count)
-    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, -1, count)
+    return blocks.transpose(0, 2, 1, 3, 4, 5).reshape(rows, columns, side * side * channels, count)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -149,9 +149,11 @@ def _by_groups(
     results = _by_pairs(blocks, tuple(sets), groups_before, precision)
 
     def apart(result: jax.Array) -> jax.Array:
-        number, down, across, _ = result.shape
-        result = result.reshape(number, down, across, group, group, -1).transpose(0, 1, 3, 2, 4, 5)
-        result = result.reshape(number, down * group, across * group, -1)
+        number, down, across, features = result.shape
+        count = features // group**2
+        result = result.reshape(number, down, across, group, group, count)
+        result = result.transpose(0, 1, 3, 2, 4, 5)
+        result = result.reshape(number, down * group, across * group, count)
         return result[:, :height, :width]
 
     return tuple(apart(result) for result in results)

@@ -31,6 +31,7 @@ from jax.extend.core import (
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from vone_jax.fast import switch
+from vone_jax.fast.operations import relu
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -236,7 +237,7 @@ def _with_estimator(
 
 
 def _is_relu(equation: JaxprEqn) -> bool:
-    """Return whether an equation computes max(x, 0) of an array, or is ``jax.nn.relu``."""
+    """Return whether an equation is max(x, 0) of an array, ``jax.nn.relu`` or ``relu`` of ours."""
     name, inputs = equation.primitive.name, _variables(equation.invars)
     if name == "max":
         zeros = [v for v in equation.invars if isinstance(v, Literal) and np.all(v.val == 0)]
@@ -245,12 +246,17 @@ def _is_relu(equation: JaxprEqn) -> bool:
     if parameter is None or name == "cond" or len(inputs) != 1:
         return False
     inner = _inner(equation.params[parameter]).eqns
+    if [each.primitive.name for each in inner] == ["le", "broadcast_in_dim", "select_n"]:
+        test, zeros, choice = inner
+        literals = [v for each in (test, zeros) for v in each.invars if isinstance(v, Literal)]
+        same = choice.invars == [*test.outvars, test.invars[0], *zeros.outvars]
+        return same and len(literals) == 2 and all(v.val == 0 for v in literals)
     return len(inner) == 1 and _is_relu(inner[0])
 
 
 @jax.custom_jvp
 def _straight_through_relu(values: jax.Array) -> jax.Array:
-    return jnp.maximum(values, 0)
+    return relu(values)
 
 
 @_straight_through_relu.defjvp

@@ -70,12 +70,32 @@ def by_rows(function: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
     def mapped(*maps):
         parts = [one.reshape(-1, 1, rows, *one.shape[2:]) for one in maps]
         results = lax.map(lambda parts: jax.checkpoint(function)(*parts), parts)
-        return results.reshape(number, height, width, -1)
+        return results.reshape(number, height, width, results.shape[-1])
 
     def fastest(*maps):
         return switch.by_platform(*maps, cpu=mapped, default=function)
 
     return switch.split_by_examples(fastest, *maps)
+
+
+@jax.jit
+def relu(values: jax.Array) -> jax.Array:
+    """Return max(values, 0), with the gradient 0 at 0. NaN stays NaN, also in what reduces it.
+
+    XLA's CPU compiler ignores NaN in a maximum that it fuses into a reduction: the mean of
+    ``jax.nn.relu`` of a map is finite although a value is NaN. It fuses a comparison as fast.
+    """
+    return lax.select(values <= 0, jnp.zeros_like(values), values)
+
+
+def largest(values: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Return ``jnp.max(values, axis)``; NaN where a value is NaN, which XLA's CPU compiler ignores.
+
+    The smallest value is ``-largest(-values)``.
+    """
+    missing = jnp.any(jnp.isnan(values), axis)
+    # A sum, so that gradients are exactly those of the maximum.
+    return jnp.max(values, axis) + jnp.where(missing, jnp.nan, 0.0)
 
 
 def by_groups(

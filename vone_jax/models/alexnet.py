@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from vone_jax import fast
 from vone_jax.models import layers
 
 
@@ -22,7 +23,7 @@ def _conv(
         kernel_init=layers.torch_uniform,
         bias_init=layers.torch_bias(kernel * kernel * x.shape[-1]),
     )(x)  # fmt: skip
-    return nn.relu(x)
+    return fast.relu(x)
 
 
 class AlexNetStem(nn.Module):
@@ -73,6 +74,6 @@ class AlexNetBackEnd(nn.Module):
         for name in ("fc6", "fc7"):
             x = nn.Dropout(0.5, deterministic=not train)(x)
             x = layers.linear(64 * w, x.shape[-1], name=name, dtype=self.dtype)(x)
-            x = activations[name] = nn.relu(x)
+            x = activations[name] = fast.relu(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)
         return activations | {"logits": last(x)}

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vone_jax.fast import convolve
+from vone_jax import fast
 from vone_jax.models import layers
 
 
@@ -20,10 +20,10 @@ class CORnetSV1(layers.Stem):
     @nn.compact
     def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
         x = layers.conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
-        x = nn.relu(layers.BatchNorm(self.dtype, name="norm1")(x, train))
+        x = fast.relu(layers.BatchNorm(self.dtype, name="norm1")(x, train))
         x = layers.max_pool(x, padding=1) if self.pool else x
         x = layers.conv(self.features, 3, name="conv2", dtype=self.dtype)(x)
-        return {"V1": nn.relu(layers.BatchNorm(self.dtype, name="norm2")(x, train))}
+        return {"V1": fast.relu(layers.BatchNorm(self.dtype, name="norm2")(x, train))}
 
 
 class SteppedConv(nn.Module):
@@ -37,7 +37,7 @@ class SteppedConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", layers.he_normal_fan_out, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return convolve(x, kernel, (stride, stride), [(1, 1), (1, 1)])
+        return fast.convolve(x, kernel, (stride, stride), [(1, 1), (1, 1)])
 
 
 class CORblockS(nn.Module):
@@ -63,11 +63,11 @@ class CORblockS(nn.Module):
             if t == 0:
                 skip = layers.conv(self.features, 1, 2, name="skip", dtype=self.dtype)(x)
                 skip = layers.BatchNorm(self.dtype, name="norm_skip")(skip, train)
-            y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm1_{t}")(conv1(x), train))
+            y = fast.relu(layers.BatchNorm(self.dtype, name=f"norm1_{t}")(conv1(x), train))
             y = conv2(y, stride=2 if t == 0 else 1)
-            y = nn.relu(layers.BatchNorm(self.dtype, name=f"norm2_{t}")(y, train))
+            y = fast.relu(layers.BatchNorm(self.dtype, name=f"norm2_{t}")(y, train))
             y = layers.BatchNorm(self.dtype, name=f"norm3_{t}")(conv3(y), train)
-            x = nn.relu(y + skip)
+            x = fast.relu(y + skip)
             outputs.append(x)
         return outputs
 
@@ -117,7 +117,7 @@ class CORblockZ(nn.Module):
             self.features, self.kernel, self.stride, use_bias=True, dtype=self.dtype, name="conv",
             kernel_init=nn.initializers.xavier_uniform(),
         )(x)  # fmt: skip
-        x = nn.relu(x)
+        x = fast.relu(x)
         return layers.max_pool(x, padding=1) if self.pool else x
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vone_jax.fast import convolve
+from vone_jax import fast
 
 Dtype = Any
 # Images in [0, 1], as a network takes them.
@@ -56,7 +56,7 @@ def conv(
         (kernel, kernel),
         (stride, stride),
         dtype=dtype,
-        conv_general_dilated=convolve,
+        conv_general_dilated=fast.convolve,
         name=name,
         **(usual | fields),
     )
@@ -186,7 +186,7 @@ class BatchNorm(nn.Module):
             gain = scale * jax.lax.rsqrt(running_var.value + self.eps)
             y = _channels(gain) * (x.astype(jnp.float32) - _channels(running_mean.value))
             return (y + _channels(bias)).astype(self.dtype)
-        normalised: Any = batch_norm(x, scale, bias, running_mean.value, self.eps)
+        normalised: Any = batch_norm(x, scale, bias, self.eps)
         y, mean, var = normalised
         if not self.is_initializing():
             count = x.size // x.shape[-1]
@@ -196,52 +196,50 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def batch_norm(
-    x: Maps, scale: jax.Array, bias: jax.Array, shift: jax.Array, eps: float
+    x: Maps, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[Maps, jax.Array, jax.Array]:
     """Normalise by batch statistics; return the float32 result, the mean and the variance.
 
     The forward and the backward pass each read the batch once, for two sums per channel that
-    devices exchange together. The mean first and then the variance would take two exchanges.
+    devices exchange together. The variance is E[(x - s)^2] - E[x - s]^2, which loses digits if the
+    mean is many standard deviations away from s. So s is the mean of the pixels in the middle.
 
     Args:
       x: (N, H, W, C).
-      scale: multiplies the normalised values, float32 (C,), like ``bias`` and ``shift``.
+      scale: multiplies the normalised values, float32 (C,), like ``bias``.
       bias: added to the scaled values.
-      shift: an estimate of the mean. The variance is E[(x - shift)^2] - E[x - shift]^2, which
-        loses digits if the mean is many standard deviations away from ``shift``.
       eps: added to the variance.
-
-    Only the result has a gradient. Gradients of the returned mean and variance are ignored.
     """
-    return _batch_norm_forward(x, scale, bias, shift, eps)[0]
+    away, mean, var, shift = _moments(x)
+    gain = scale * jax.lax.rsqrt(var + eps)
+    return (away - _channels(mean)) * _channels(gain) + _channels(bias), mean + shift, var
 
 
-def _batch_norm_forward(x, scale, bias, shift, eps):
+def _moments(x: Maps) -> tuple[jax.Array, ...]:
+    """Return the values and their mean relative to a shift, the variance, and the shift."""
+    middle = x[:, x.shape[1] // 2, x.shape[2] // 2].astype(jnp.float32)
+    shift = jnp.mean(middle, axis=0)
     away = x.astype(jnp.float32) - _channels(shift)
     mean, square = (jnp.mean(values, axis=(0, 1, 2)) for values in (away, jnp.square(away)))
-    var = jnp.maximum(square - jnp.square(mean), 0.0)
+    return away, mean, fast.relu(square - jnp.square(mean)), shift
+
+
+@batch_norm.defjvp
+def _(eps, primals, tangents):
+    x, scale, bias = primals
+    of_x, of_scale, of_bias = tangents
+    y, mean, var = batch_norm(x, scale, bias, eps)
     inverse = jax.lax.rsqrt(var + eps)
-    y = (away - _channels(mean)) * _channels(scale * inverse) + _channels(bias)
-    mean = mean + shift
-    return (y, mean, var), (x, scale, mean, inverse)
-
-
-def _batch_norm_backward(eps, kept, gradients):
-    x, scale, mean, inverse = kept
-    of_result = gradients[0].astype(jnp.float32)
     normal = (x.astype(jnp.float32) - _channels(mean)) * _channels(inverse)
-    of_bias, of_scale = (
-        jnp.sum(values, axis=(0, 1, 2)) for values in (of_result, of_result * normal)
-    )
-    count = x.size // x.shape[-1]
-    of_x = of_result - _channels(of_bias / count) - normal * _channels(of_scale / count)
-    of_x = of_x * _channels(scale * inverse)
-    return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
-
-
-batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+    of_x = of_x.astype(jnp.float32)
+    of_mean, along = (jnp.mean(values, axis=(0, 1, 2)) for values in (of_x, of_x * normal))
+    # In this order the transpose has two sums over the batch, which serve all three gradients.
+    gain = scale * inverse
+    of_y = of_x * _channels(gain) + normal * _channels(of_scale - gain * along)
+    of_y += _channels(of_bias - gain * of_mean)
+    return (y, mean, var), (of_y, of_mean, 2 * along / inverse)
 
 
 def _channels(values: Float[Array | np.ndarray, " c"]) -> Float[Array, "1 1 1 c"]:

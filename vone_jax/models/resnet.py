@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vone_jax import fast
 from vone_jax.models import layers
 
 
@@ -19,7 +20,7 @@ class ResNetStem(layers.Stem):
     @nn.compact
     def __call__(self, x: layers.Maps, train: bool) -> layers.Activations:
         x = layers.conv(self.features, self.kernel, self.stride, name="conv1", dtype=self.dtype)(x)
-        x = nn.relu(layers.BatchNorm(self.dtype, name="bn1")(x, train))
+        x = fast.relu(layers.BatchNorm(self.dtype, name="bn1")(x, train))
         return {"stem": layers.max_pool(x, padding=1) if self.pool else x}
 
 
@@ -44,14 +45,14 @@ class ResidualBlock(nn.Module):
             convolutions = (strided, (wide, 3, 1))
         y = x
         for n, (features, kernel, stride) in enumerate(convolutions, start=1):
-            y = nn.relu(y) if n > 1 else y
+            y = fast.relu(y) if n > 1 else y
             y = layers.conv(features, kernel, stride, name=f"conv{n}", dtype=self.dtype)(y)
             y = layers.BatchNorm(self.dtype, name=f"bn{n}")(y, train)
         if x.shape != y.shape:
             features = y.shape[-1]
             x = layers.conv(features, 1, self.stride, name="downsample_0", dtype=self.dtype)(x)
             x = layers.BatchNorm(self.dtype, name="downsample_1")(x, train)
-        return nn.relu(y + x)
+        return fast.relu(y + x)
 
 
 class ResNetBackEnd(nn.Module):

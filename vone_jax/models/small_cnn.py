@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vone_jax import fast
 from vone_jax.models import layers
 
 
@@ -21,7 +22,7 @@ def _conv(
         features, 4, 2, padding=1, use_bias=True, dtype=dtype, name=name,
         kernel_init=layers.torch_uniform, bias_init=layers.torch_bias(16 * x.shape[-1]),
     )(x)  # fmt: skip
-    return nn.relu(x)
+    return fast.relu(x)
 
 
 class SmallCNNStem(nn.Module):
@@ -51,6 +52,6 @@ class SmallCNNBackEnd(nn.Module):
         conv2 = _conv(x, 2 * self.width, "conv2", self.dtype)
         # Channels first, so that the linear layer has the order of PyTorch's.
         flat = conv2.transpose(0, 3, 1, 2).reshape(conv2.shape[0], math.prod(conv2.shape[1:]))
-        hidden = nn.relu(layers.linear(100, flat.shape[-1], name="fc1", dtype=self.dtype)(flat))
+        hidden = fast.relu(layers.linear(100, flat.shape[-1], name="fc1", dtype=self.dtype)(flat))
         last = layers.linear(self.num_classes, 100, name="fc2", dtype=self.dtype)
         return {"conv2": conv2, "fc1": hidden, "logits": last(hidden)}

@@ -1,5 +1,6 @@
 """Networks of PyTorch modules that no converter knows: PyTorch computes, JAX calls it."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +24,9 @@ def of_torch(
 ) -> Network:
     """A network of a PyTorch module, which attacks can differentiate.
 
-    PyTorch computes logits and gradients on the CPU, in evaluation mode, one call at a time. It is
-    slower than a converted network, and nothing of it runs on an accelerator of JAX.
+    PyTorch computes logits and gradients on the CPU, with a copy of the module in evaluation mode,
+    one call at a time. It is slower than a converted network, and nothing of it runs on an
+    accelerator of JAX.
 
     Args:
       name: see ``Network``.
@@ -39,7 +41,8 @@ def of_torch(
     Raises:
       ValueError: for a layer that the module does not have.
     """
-    module = module.eval()
+    # A copy, so that the caller's module stays in its mode and may be trained further.
+    module = copy.deepcopy(module).eval()
     for layer in layers:
         arguments.choice("layers", layer, [known for known, _ in module.named_modules() if known])
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Key, Shaped, UInt8
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, fast, prng
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 
@@ -395,9 +395,8 @@ def _responses(function, keys, pixels, *, in_channels, units=None, reduce_last=1
         return responses
     recorded = jnp.take(responses.reshape(responses.shape[0], -1), units, axis=1)
     if rectify:
-        # maximum would replace a NaN on some devices; where keeps it.
-        recorded = jnp.where(recorded < 0, 0.0, recorded)
-    return recorded.reshape(-1, reduce_last, units.shape[0]).max(axis=1)
+        recorded = fast.relu(recorded)
+    return fast.largest(recorded.reshape(-1, reduce_last, units.shape[0]), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

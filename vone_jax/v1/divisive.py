@@ -18,7 +18,7 @@ import scipy
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from vone_jax import arguments
+from vone_jax import arguments, fast
 from vone_jax.arguments import Positive
 from vone_jax.v1.images import HIGHEST
 
@@ -152,7 +152,7 @@ def divide_by_oriented_pools(
     # A transform wraps around, so as many zeros follow the map as a kernel reaches. If a kernel is
     # larger than map and zeros together, it loses only weights that meet no response.
     sides = tuple(int(scipy.fft.next_fast_len(side + reach, real=True)) for side in (height, width))
-    spectra = jnp.fft.rfft2(jax.nn.relu(responses), s=sides, axes=(1, 2))
+    spectra = jnp.fft.rfft2(fast.relu(responses), s=sides, axes=(1, 2))
     offset = jnp.arange(size, dtype=jnp.float32) - reach
 
     @jax.checkpoint

@@ -151,7 +151,7 @@ def _cells(simple: jax.Array, q0: jax.Array, q1: jax.Array) -> jax.Array:
 
 
 def _simple(q0: jax.Array) -> jax.Array:
-    return jax.nn.relu(q0)
+    return fast.relu(q0)
 
 
 def _complex(q0: jax.Array, q1: jax.Array) -> jax.Array:

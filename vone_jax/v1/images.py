@@ -43,11 +43,11 @@ def check_normalisation(
 
 
 def root(values: jax.Array) -> jax.Array:
-    """Return the square root of an array of numbers >= 0. Its gradient at 0 is defined as 0."""
-    positive = values > 0
+    """Return the square root of an array of numbers >= 0, or NaN. Its gradient at 0 is 0."""
+    zero = values <= 0
     # JAX differentiates both branches of ``where``, so the root never gets a zero, even where its
     # result is not used.
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), 0.0)
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, values)))
 
 
 def check_images(images: jax.Array | np.ndarray, in_channels: int) -> None:
