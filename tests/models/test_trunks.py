@@ -15,7 +15,7 @@ from tests.networks import random_variables
 from vone_jax import convert, models, v1
 from vone_jax.convert.state_dict import abstract_variables
 from vone_jax.models import layers
-from vone_jax.models.vit import PatchStem, resize_positions
+from vone_jax.models.vit import PatchStem, TransformerBlock, resize_positions
 
 TINY = {"num_classes": 5, "image_size": 16, "in_channels": 1, "patch_size": 4}
 VIT = {"name": "vit_ti16", **TINY, "width": 12, "depth": 2, "heads": 3}
@@ -327,6 +327,29 @@ def test_the_branches_of_an_example_are_dropped_by_its_key_alone():
     np.testing.assert_array_equal(drawn(slice(7, 9)), scales[7:9])
 
 
+def test_each_branch_of_a_transformer_block_has_its_factor():
+    """x + s1 attention(x) = y, then y + s2 perceptron(y) (Huang et al. 2016), against NumPy."""
+    block, rng = TransformerBlock(heads=2), np.random.default_rng(0)
+    tokens = jnp.asarray(rng.standard_normal((5, 3, 4)), jnp.float32)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), tokens, None)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
+    leaves = flatten_dict(params["params"])
+
+    def perceptron(y):
+        return linear(gelu(linear(normed(y, leaves, "norm2"), leaves, "fc1")), leaves, "fc2")
+
+    first, second = np.array([0, 0, 0, 1, 2.5]), np.array([0, 1, 2.5, 1, 0])
+    whole = jnp.stack([jnp.asarray(first), jnp.asarray(second)], 1).astype(jnp.float32)
+    found = np.asarray(block.apply(params, tokens, whole), np.float64)
+    attended = np.asarray(block.apply(params, tokens, whole.at[:, 1].set(0.0)), np.float64)
+    alone = np.asarray(block.apply(params, tokens, jnp.tile(jnp.array([1.0, 0.0]), (5, 1))))
+    before = np.asarray(tokens, np.float64)
+    factor = first[:, None, None]
+    np.testing.assert_allclose(attended, before + factor * (alone - before), atol=1e-4)
+    expected = attended + second[:, None, None] * perceptron(attended)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "fields", [{**VIT, "name": "vone_vit_ti16"}, CONVNEXT], ids=["vone_vit", "convnext"]
 )
@@ -373,6 +396,22 @@ def test_a_resized_table_keeps_what_it_should():
     # Away from borders, halves of a row apart, between the first positions of both grids.
     np.testing.assert_allclose(double[4:8, 5], 2.0 + 0.5 * np.arange(4) - 0.25, atol=0.02)
     np.testing.assert_allclose(double[:, 0], double[:, 5], atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [4, 6, 9, 18])
+def test_a_smaller_table_is_smoothed_and_a_larger_one_interpolated(side):
+    """Keys' cubic (1981) with a = -1/2, wider by the factor of a reduction, as timm resizes."""
+    table = np.random.default_rng(0).standard_normal((1, 1 + 144, 2)).astype(np.float32)
+    factor = 12 / side
+    centre = (np.arange(side)[:, None] + 0.5) * factor
+    away = np.abs(np.arange(12) + 0.5 - centre) / max(factor, 1.0)
+    near = 1.5 * away**3 - 2.5 * away**2 + 1
+    far = -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
+    weights = np.where(away < 1, near, np.where(away < 2, far, 0.0))
+    weights /= weights.sum(1, keepdims=True)
+    expected = np.einsum("ai,bj,ijc->abc", weights, weights, table[0, 1:].reshape(12, 12, 2))
+    resized = resize_positions(jnp.asarray(table), side, side)
+    np.testing.assert_allclose(resized[0, 1:], expected.reshape(-1, 2), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vit_ti16", "vone_vit_ti16"])
