@@ -82,6 +82,15 @@ def test_targeted_dlr_equals_its_definition(logits):
         losses.targeted_dlr(logits[..., :3], LABELS, targets)
 
 
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_logit_of_nan_makes_each_loss_nan(name):
+    """Also of a class that is neither the label nor the rival, among many."""
+    logits = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
+    logits[1, 700] = np.nan
+    found = jax.jit(losses.LOSSES[name])(logits, jnp.array([3, 3]))
+    np.testing.assert_array_equal(np.isnan(found), [False, True])
+
+
 def test_a_loss_of_nan_stays_the_strongest():
     """Whichever of several runs has it."""
     images = jnp.arange(3.0).reshape(3, 1, 1, 1)

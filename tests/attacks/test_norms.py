@@ -22,6 +22,14 @@ def test_size_equals_numpy(deltas, norm, order):
 
 
 @pytest.mark.parametrize("norm", norms.NORMS)
+def test_the_size_of_a_change_with_nan_is_nan(norm):
+    changes = np.zeros((2, 64, 64, 3), np.float32)
+    changes[1, 40, 2, 1] = np.nan
+    sizes = jax.jit(lambda changes: norms.size(changes, norm))(changes)
+    np.testing.assert_array_equal(np.isnan(sizes), [False, True])
+
+
+@pytest.mark.parametrize("norm", norms.NORMS)
 @pytest.mark.parametrize("project", [norms.project, norms.project_nearest])
 def test_projection_ends_in_the_ball_and_keeps_what_is_inside(deltas, norm, project):
     eps = 0.8

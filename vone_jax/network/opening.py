@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from vone_jax import convert, files, models, prng, runs
+from vone_jax import convert, fast, files, models, prng, runs
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
@@ -300,7 +300,7 @@ def _check(network: Network, source: str, states_noise: bool = True) -> bool:
             raise NetworkError(f"{source}: {reason}")
 
     def close(one: jax.Array, other: jax.Array) -> bool:
-        return bool(jnp.max(jnp.abs(one - other)) <= _SAME * jnp.max(jnp.abs(first)))
+        return bool(fast.largest(jnp.abs(one - other)) <= _SAME * jnp.max(jnp.abs(first)))
 
     logits_fn = network.logits_fn
     images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape), jnp.float32)
