@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.certification.test_bounds import block
-from vone_jax import attacks, certification, corruptions, diagnostics, evaluation, synthesis, v1
+from vone_jax import attacks, certification, corruptions, diagnostics, evaluation, v1
+from vone_jax.perception import synthesis
 
 pytestmark = pytest.mark.untyped
 KEY = jax.random.key(0)

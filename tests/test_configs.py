@@ -143,8 +143,8 @@ def test_suites_of_our_files_make_their_conditions():
                     names |= {each.rpartition(":")[2] for each in chosen}
         assert names
         for each in sorted(names):
-            suite = f"{CONFIGS / file / 'suites.py'}:{each}"
-            assert suites.conditions([suite], evaluation.Evaluation(network)), each
+            suite = suites.find([f"{CONFIGS / file / 'suites.py'}:{each}"], {}, {})
+            assert suites.conditions(suite, evaluation.Evaluation(network)), each
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,10 @@ import pytest
 
 from vone_jax import attacks, corruptions, data, evaluation, training, v1
 from vone_jax.arguments import Range
-from vone_jax.evaluation.certified import Certified, Sandwich
-from vone_jax.evaluation.conditions import Attacked, Corrupted
-from vone_jax.evaluation.critical_bands import CriticalBands
-from vone_jax.evaluation.discriminable import Discriminable
-from vone_jax.evaluation.fourier_map import FourierMap
-from vone_jax.evaluation.geometry import Geometry
-from vone_jax.evaluation.judging import Protocol
-from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.metamers import Metamers
-from vone_jax.evaluation.minimal import Minimal
-from vone_jax.evaluation.physiology import Physiology
-from vone_jax.evaluation.psychophysics import Psychophysics
+from vone_jax.certification.measured import Certified, Discriminable
+from vone_jax.evaluation import Attacked, Corrupted, FourierMap, Masking, Minimal, Protocol
+from vone_jax.neurophysiology.measured import Physiology
+from vone_jax.perception import CriticalBands, Geometry, Metamers, Psychophysics
 from vone_jax.v1.divisive import GDN, OrientedPools
 
 IN_L2 = ("APGD", "CW", "DDN", "DeepFool", "FAB", "FGSM", "FMN", "PGD", "RandomNoise")
@@ -78,7 +70,6 @@ EXAMPLES = [
     Discriminable(v1.VOneBlockConfig(noise=v1.GaussianNoise(1.0)), (1.0,)),
     FourierMap(),
     Geometry("stem"),
-    Sandwich((ATTACKS[0],)),
     Minimal(ATTACKS[IN_L2.index("FMN")], (0.1,)),
     Masking("linf", 0.1, True),
     Metamers("stem"),

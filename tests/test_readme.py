@@ -16,9 +16,10 @@ import pytest
 
 import vone_jax
 from tests.results import built
-from vone_jax import attacks, convert, corruptions, data, evaluation, models, results, v1
+from vone_jax import attacks, convert, corruptions, data, evaluation, models, report, results, v1
 from vone_jax.cli import evaluate, train
-from vone_jax.evaluation import physiology, scoring
+from vone_jax.evaluation import scoring
+from vone_jax.neurophysiology import measured
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +103,7 @@ def test_the_code_of_the_page_on_ones_own_runs(tmp_path, monkeypatch):
     small = ["--model.width", "2", "--steps", "2", "--data.batch-size", "8"]
     assert train.main(["quickstart/vone_resnet18", "--run-dir", "runs/loud", *small]) == 0
     few = ["runs/loud", "--examples", "8", "--draws", "3"]
-    assert evaluate.main([*few, "--suite", "clean", "mine.py:SUITE"]) == 0
+    assert evaluate.main([*few, "--suite", "clean", "mine.py:suite"]) == 0
     source = data.load("fashion_mnist_small", "test")
     made = [source[i] for i in range(len(source))]
     images = np.stack([np.asarray(each["image"], np.float32) / 255 for each in made])
@@ -111,6 +112,9 @@ def test_the_code_of_the_page_on_ones_own_runs(tmp_path, monkeypatch):
     assert {"shadow, severity 5", "confidence", "clean", "one pixel L∞ 16/255"} <= {*labels}
     (mean,) = results.means(results.load("runs/loud").to_frame())["label"]
     assert mean == "mean over light (shadow), severities 1, 3, 5"
+    page = report.write("runs/loud", tmp_path / "page.html").read_text()
+    own = page[page.index("<h2>Confidence</h2>") :]
+    assert "How sure the network is." in own and "The surest images" in own
 
 
 @pytest.mark.slow
@@ -208,7 +212,10 @@ def test_the_code_of_the_protocol_page_runs():
 def test_the_result_on_the_protocol_page_is_of_the_form_that_is_written():
     page = (ROOT / "docs/protocol.md").read_text()
     (text,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    result = results.Result(**json.loads(text))
+    values = json.loads(text)
+    assert values.pop("schema") == 1
+    views = list(map(results.view.decode, values.pop("views")))
+    result = results.Result(**values | {"views": views})
     attack = result.identity["condition"]["attack"]
     protocol = dict(result.identity["protocol"])
     assert attacks.from_json(attack) == evaluation.vonenet_pgd("linf", 4 / 255)
@@ -350,7 +357,7 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     )
 
     # Physiology shows the layer larger images.
-    side = physiology.display(network).image_size
+    side = measured.display(network).image_size
     shown = jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
     responses = jax.eval_shape(network.response_fn("divided"), keys, shown)
     assert responses.shape == (2, side // 2, side // 2, 32)

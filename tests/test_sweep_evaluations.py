@@ -10,7 +10,8 @@ import pytest
 
 from vone_jax import data, models, results, training
 from vone_jax import sweep as sweeps
-from vone_jax.cli import evaluate, parsing
+from vone_jax.cli import evaluate
+from vone_jax.evaluation.identity import identity
 from vone_jax.network import Network, Split
 from vone_jax.training.initial import resolve
 
@@ -20,10 +21,10 @@ GROUPS = sorted({sweeps.load_sweep(name, CONFIGS).group for name in NAMES})
 
 
 def arguments_of(words):
-    """The arguments that the words of an evaluation give."""
-    given = parsing.parse(evaluate.Arguments, ["run", *words], "eval.py", "")
+    """The arguments and the options of suites that the words of an evaluation give."""
+    given, own = evaluate.parse(["run", *words])
     # The other networks of a sweep are not trained here.
-    return dataclasses.replace(given, others=())
+    return dataclasses.replace(given, others=()), own
 
 
 def network_of(network, variables):
@@ -79,12 +80,12 @@ def test_no_two_evaluations_of_a_network_write_the_same_result(group, monkeypatc
         monkeypatch.setattr(data, "load", load)
         identities: dict[str, dict] = {}
         for words in wanted:
-            options = parsed.setdefault(words, None) or arguments_of(words)
-            parsed[words] = options
+            options, own = parsed.get(words) or arguments_of(words)
+            parsed[words] = options, own
             if network.validation is None:
                 options = dataclasses.replace(options, source="folder:images", split=".")
-            for plan, condition in evaluate.tasks(network, options):
-                identity = plan.identity(condition)
-                first = identities.setdefault(results.stem(plan.row(condition)), identity)
-                assert not results.differences(identity, first), (label, words)
-        assert {"clean"} < set(identities), label
+            for plan, condition in evaluate.tasks(network, options, own):
+                what = identity(plan, condition)
+                first = identities.setdefault(results.stem(plan.row(condition)), what)
+                assert not results.differences(what, first), (label, words)
+        assert identities, label

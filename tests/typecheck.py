@@ -17,8 +17,8 @@ PACKAGES = (
     "vone_jax.certification",
     "vone_jax.corruptions",
     "vone_jax.neurophysiology",
-    "vone_jax.geometry",
-    "vone_jax.synthesis",
+    "vone_jax.perception.glue",
+    "vone_jax.perception.synthesis",
 )
 
 # An integer is accepted where a number is expected, as Python's own typing rules say, and so is an

@@ -41,6 +41,16 @@ C_BAR_CORRUPTIONS = (
 PROCEDURAL_FROST = "frost_procedural"
 SEVERITIES = (1, 2, 3, 4, 5)
 
+
+def category(corruption: str) -> str:
+    """The category of a corruption: one of the four of ImageNet-C, or the set of others."""
+    if corruption == PROCEDURAL_FROST:
+        return "weather"
+    sets = {**CORRUPTION_CATEGORIES, "extra corruptions of ImageNet-C": EXTRA_CORRUPTIONS}
+    sets["ImageNet-C-bar"] = C_BAR_CORRUPTIONS
+    return next((name for name, members in sets.items() if corruption in members), "others")
+
+
 # Precisions of float32 matrix products and convolutions: on a TPU 1, 3 and 6 passes of bfloat16, on
 # a GPU TF32, TF32 and float32. A CPU always uses float32.
 MATMUL_PRECISIONS = ("default", "high", "highest")

@@ -9,9 +9,10 @@ changed its L2 and L1 steps.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.attacked import white_box
+from vone_jax.evaluation.condition import Condition
+from vone_jax.evaluation.corrupted import corrupted
 from vone_jax.evaluation.evaluation import Evaluation
-from vone_jax.evaluation.suites import corrupted, white_box
 from vone_jax.names import COMMON_CORRUPTIONS
 
 # L2 and L1 steps of the Adversarial Robustness Toolbox 1.5 to 1.17, as for the paper: steps are

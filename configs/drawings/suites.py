@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from vone_jax import arguments
 from vone_jax.arguments import Range
 from vone_jax.attacks import APGD, Strongest
-from vone_jax.evaluation.certified import Certified
-from vone_jax.evaluation.conditions import Attacked, Condition, Judged
+from vone_jax.certification.measured import Certified
+from vone_jax.evaluation.attacked import Attacked, radii, vonenet_pgd
+from vone_jax.evaluation.condition import Condition, Judged
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
-from vone_jax.evaluation.suites import radii, vonenet_pgd
 
 # Steps of each attack, and noise draws in a gradient of a network with noise.
 _STEPS, _DRAWS = 20, 3
@@ -59,7 +59,6 @@ class Recoloured(Judged):
     def __post_init__(self):
         arguments.fields(self)
 
-    @property
     def row(self) -> dict[str, Any]:
         turned = f" {self.degrees:g}" if self.change == "hue" else ""
         return {"condition": "recoloured", "corruption": f"{self.change}{turned}"}

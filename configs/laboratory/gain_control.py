@@ -43,7 +43,10 @@ _KINDS = {
     },
     "vone-surround-gaussian-2": _network(_surround.normalization),
 }
-_CERTIFICATES = ("--suite", f"{SUITES}:certified_contrasts", "--examples", "50")
+# At other radii than those of the sweep ``certified``.
+_CERTIFICATES = (
+    "--suite", f"{SUITES}:certified_contrasts", "--examples", "50", "--tag", "contrasts"
+)  # fmt: skip
 
 
 def _member(network: Experiment, seed: int) -> Member:

@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from configs.laboratory.discriminability import OBSERVER
 from vone_jax.attacks import APGD, PGD, Strongest
-from vone_jax.evaluation.certified import Certified, Sandwich
-from vone_jax.evaluation.conditions import Attacked, Condition
-from vone_jax.evaluation.discriminable import Discriminable
+from vone_jax.certification.measured import Certified, Discriminable
+from vone_jax.evaluation.attacked import Attacked, white_box
+from vone_jax.evaluation.condition import Condition
 from vone_jax.evaluation.evaluation import Evaluation
-from vone_jax.evaluation.geometry import Geometry
-from vone_jax.evaluation.metamers import Metamers
-from vone_jax.evaluation.suites import white_box
+from vone_jax.perception.geometry import Geometry
+from vone_jax.perception.metamers import Metamers
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
 # L2 radius is above 2.46 deviations of pixel noise. The sensitivity of V1 is that of certified.py.
@@ -64,17 +63,20 @@ def _strongest(norm: str, eps: float, draws: int) -> Strongest:
 
 
 # The attack of the reference numbers of adversarial training.
-reference = [Attacked(PGD("linf", 0.1, steps=50, step_size=0.01, random_start=True, restarts=5))]
+reference = Attacked(PGD("linf", 0.1, steps=50, step_size=0.01, random_start=True, restarts=5))
 
-certified = [_PROOF]
+certified = _PROOF
 
-# The suite sandwich with fewer votes and shorter attacks, those of ``strongest``.
-sandwich = [Sandwich(tuple(_strongest("l2", eps, 5) for eps in (0.05, 0.15, 0.5)), draws=1000)]
+# The suite of this name with fewer votes and shorter attacks, those of ``strongest``.
+_RADII = (0.05, 0.15, 0.5)
+certified_local = Certified(
+    _RADII, draws=1000, local=True, attacks=tuple(_strongest("l2", eps, 5) for eps in _RADII)
+)
 
 
-def _pixels(deviation: float) -> list[Condition]:
+def _pixels(deviation: float) -> Condition:
     """Certificates from noise on the pixels, worth a deviation in V1."""
-    return [replace(_PROOF, pixel_noise=deviation / _SENSITIVITY)]
+    return replace(_PROOF, pixel_noise=deviation / _SENSITIVITY)
 
 
 certified_pixels_1, certified_pixels_2, certified_pixels_4 = map(_pixels, (1.0, 2.0, 4.0))
@@ -94,7 +96,7 @@ certified_contrasts = [
 
 
 # Attacks within radii of d' of one observer, for the networks of discriminability.py.
-in_d_prime = [Discriminable(OBSERVER, (2.0, 8.0), steps=30)]
+in_d_prime = Discriminable(OBSERVER, (2.0, 8.0), steps=30)
 
 
 def metamers(evaluation: Evaluation) -> list[Condition]:

@@ -17,7 +17,7 @@ import numpy as np
 import vone_jax
 from configs.drawings import prepare
 from vone_jax import attacks, data, neurophysiology, v1
-from vone_jax.report import layer_charts
+from vone_jax.neurophysiology import pictures as charts
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -105,9 +105,9 @@ def tuning(path: Path) -> None:
         visual_degrees=8.0,
         image_size=224,
     )
-    curves, fields = layer_charts.of_units(scores.arrays())
-    shown = [curve.properties(width=190) for curve in curves]
-    alt.hconcat(*shown, fields).save(path, scale_factor=1.5)
+    arrays = scores.arrays()
+    shown = [charts.tuning(arrays, curve).properties(width=190) for curve in charts.CURVES]
+    alt.hconcat(*shown, charts.receptive_fields(arrays)).save(path, scale_factor=1.5)
 
 
 def attack(path: Path) -> None:

@@ -4,27 +4,28 @@ import dataclasses
 
 from vone_jax import evaluation
 from vone_jax.attacks import APGD, AutoAttack, Strongest
-from vone_jax.evaluation.suites import SUITES
+from vone_jax.suites import SUITES
 
 
-def linf(given):
-    return evaluation.white_box(given, "linf", steps=2, eot_samples=min(2, given.attack_draws))
+def linf(given, *, eps: tuple[float, ...] = ()):
+    few = min(2, given.attack_draws)
+    return evaluation.white_box(given, "linf", eps=eps, steps=2, eot_samples=few)
 
 
-def attacks(given):
+def attacks(given, *, eps: tuple[float, ...] = ()):
     """All suites of other attacks, with few steps."""
     names = ("apgd", "square", "worst", "minimal", "autoattack")
-    return [_short(each) for name in names for each in SUITES[name].suite(given)]
+    return [_short(each) for name in names for each in SUITES[name](given, eps=eps)]
 
 
-def masking(given):
-    (condition,) = SUITES["masking"].suite(given)
+def masking(given, *, eps: tuple[float, ...] = ()):
+    (condition,) = SUITES["masking"](given, eps=eps)
     few = {"steps": 8, "queries": 20, "restarts": 2, "eot_samples": 2}
-    return [dataclasses.replace(condition, **few)]
+    return dataclasses.replace(condition, **few)
 
 
-def worst(given):
-    return [_short(each) for each in SUITES["worst"].suite(given)]
+def worst(given, *, eps: tuple[float, ...] = ()):
+    return [_short(each) for each in SUITES["worst"](given, eps=eps)]
 
 
 def _short(condition):
@@ -43,4 +44,4 @@ def _fewer(attack):
     return dataclasses.replace(attack, **{n: v for n, v in few.items() if n in names})
 
 
-noise = evaluation.corrupted(["gaussian_noise"], (3,))
+noise = evaluation.Corrupted("gaussian_noise", 3)

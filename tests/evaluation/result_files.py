@@ -23,11 +23,10 @@ def roughly(measured):
     return {name: pytest.approx(entry, rel=1e-4, abs=1e-6) for name, entry in measured.items()}
 
 
-def numbers(rows):
-    """The numbers of rows by their names and radii, each with its interval if it has one."""
+def numbers(measured):
+    """The numbers of a result by what sets them apart, each with its interval if it has one."""
+    shown = ("value", "low", "high")
     return {
-        (row.get("number"), row.get("eps")): [
-            row[name] for name in ("value", "low", "high") if row.get(name) is not None
-        ]
-        for row in rows
+        tuple((n, v) for n, v in row.items() if n not in shown): [row[n] for n in shown if n in row]
+        for row in measured
     }

@@ -10,6 +10,7 @@ from vone_jax import evaluation, results, v1
 from vone_jax.attacks import PGD
 from vone_jax.dataclass_json import encode
 from vone_jax.evaluation.examples import match_classes
+from vone_jax.evaluation.identity import identity
 from vone_jax.evaluation.judging import Batch
 
 ATTACK = PGD("linf", 0.05, steps=2, eot_samples=2)
@@ -29,10 +30,10 @@ def test_a_network_with_other_noise_says_so_in_its_results(tmp_path):
         ),
     ):  # fmt: skip
         job = tiny.tiny_evaluation(each, tmp_path)
-        identity = job.identity(evaluation.Clean())
+        what = identity(job, evaluation.Clean())
         assert results.stem(job.row(evaluation.Clean())) == name
-        assert identity["protocol"]["noise"] == protocol
-        noises = [identity["network"][of] for of in ("trained_noise", "test_noise")]
+        assert what["protocol"]["noise"] == protocol
+        noises = [what["network"][of] for of in ("trained_noise", "test_noise")]
         assert noises == [trained, noise]
 
 
@@ -45,17 +46,16 @@ def test_noise_at_the_attack_only(tmp_path):
     result = evaluation.evaluate(job, condition)
     assert result.row["attack_noise"] == "gaussian 3" and result.row["noise"] == "none"
     assert result.row["attack_draws"] == 2 and result.identity["attack_noise"] == TRAINED
-    images, labels = (jnp.asarray(array) for array in tiny.tiny_images(4))
 
     def perturbed(network, noise="same"):
         job = tiny.tiny_evaluation(network, tmp_path, attack_noise=noise)
-        return condition.perturb(job.batch(np.arange(4, dtype=np.uint32), images, labels))[0]
+        return condition.perturb(tiny.first_batch(job, condition))[0]
 
     adversarial = perturbed(quiet, tiny.CONFIG.noise)
     np.testing.assert_array_equal(adversarial, perturbed(noisy))
     assert np.abs(adversarial - perturbed(quiet)).max() > 0
-    keys = job.example_keys(np.arange(4, dtype=np.uint32))
-    batch = Batch(job.protocol, keys, Partial(jnp.sum), images, labels)
+    first = tiny.first_batch(job, condition)
+    batch = Batch(job.protocol, first.example_keys, Partial(jnp.sum), first.images, first.labels)
     with pytest.raises(ValueError, match="needs the classifier with that noise, got none"):
         batch.classifier(tiny.CONFIG.noise)
 

@@ -66,9 +66,7 @@ def test_the_coin_is_reported_as_it_is(p, protocol, attack):
         spread = expected * (1 - expected) / draws
         assert abs(result.per_example.var() - spread) < 0.2 * spread
         error = math.sqrt(expected * (1 - expected) / 400 / draws)
-        numbers = {
-            x["number"]: x["value"] for x in evaluation.accuracy_numbers({"right": result.right})
-        }
+        numbers = {x.name: x.value for x in evaluation.accuracy_numbers({"right": result.right})}
         assert 0.4 * error < numbers["standard error over draws"] < 1.9 * error
         assert numbers["right in every draw"] == pytest.approx(expected**draws, abs=0.1)
         assert numbers["right in every draw"] < result.accuracy

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from tests.attacks import toy
 from tests.evaluation import tiny
 from vone_jax import answer_key, evaluation
-from vone_jax.evaluation import masking, masking_checks
+from vone_jax.evaluation import masking_checks
 
 KEY = jax.random.key(5)
 EPS = 0.02
@@ -49,9 +49,10 @@ def batch():
 SMALL = dict(steps=8, queries=100, restarts=2, eot_samples=2)
 
 
-def examine(logits_fn, batch, stochastic=False, **given):
+def examine(logits_fn, batch, stochastic=False, draws=1, **given):
     condition = evaluation.Masking("linf", EPS, stochastic, **SMALL)
-    checks = evaluation.examine(KEY, logits_fn, *batch[1:], condition, **given)
+    given |= {"protocol": evaluation.Protocol("fresh", draws)}
+    checks = condition.checks(evaluation.on_arrays(KEY, logits_fn, *batch[1:], condition, **given))
     assert len({check.name for check in checks}) == len(checks)
     for check in checks:
         json.dumps(dataclasses.asdict(check), allow_nan=False)
@@ -134,7 +135,7 @@ def test_noise_that_masks_gradients_fails(batch):
     quiet = Partial(honest, batch[0])
     found = examine(
         Partial(masked, batch[0]), batch, stochastic=True, draws=4, surrogate=quiet,
-        other=quiet,
+        others={"other": quiet},
     )  # fmt: skip
     assert {"noise_off", "transfer", "black_box"} <= verdicts(found, "fail")
 
@@ -220,7 +221,7 @@ def test_gradients_are_of_both_losses_and_at_three_greys():
 
     images = jnp.full((2, 1, 2, 1), 0.25)
     keys = jax.random.split(KEY, 2)
-    found = masking.diagnose(Partial(squares), keys, images, jnp.ones(2, jnp.int32))
+    found = masking_checks.diagnose(Partial(squares), keys, images, jnp.ones(2, jnp.int32))
 
     def of_cross_entropy(grey):
         return 4 * grey / (1 + np.exp(-4 * grey**2))
@@ -242,7 +243,7 @@ def test_the_rounding_of_a_saturated_softmax_is_no_gradient(batch, gap, zero):
         return logits * gap / (rivals[:, -1:] - rivals[:, -2:-1])
 
     keys = jax.random.split(jax.random.key(1), len(labels))
-    found = masking.diagnose(Partial(scaled, images), keys, images, labels)
+    found = masking_checks.diagnose(Partial(scaled, images), keys, images, labels)
     assert np.all((found["gradient cross_entropy"] == 0) == zero)
     assert np.all(found["gradient margin"] > 0)
 
@@ -376,16 +377,22 @@ def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
     network = tiny.tiny_trained()
     condition = evaluation.Masking("linf", 0.05, True, **SMALL)
     result = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), condition)
-    assert result.name == "masking-linf-0.05"
-    checks = result.details["checks"]
-    assert len(checks) == 17
+    assert result.name == "masking-linf-0.05-8-steps-eot-samples-2-queries-100-restarts-2"
     arrays = result.arrays
     assert arrays["right eps"].shape == (10, 3) and arrays["gradient constant"].shape == (10, 3)
-    assert [dataclasses.asdict(check) for check in condition.checks(arrays)] == checks
-    counted = [result.value(f"checks: {verdict}") for verdict in masking_checks.VERDICTS]
-    assert sum(counted) == 17
-    failed = {check["name"] for check in checks if check["verdict"] == "fail"}
+    checks = condition.checks(arrays)
+    assert len(checks) == 17
+
+    def told(result):
+        return [(row["check"], row["verdict"]) for row in result.rows if "verdict" in row]
+
+    assert told(result) == [(check.name, check.verdict) for check in checks]
+    for check in checks:
+        assert result.find(check.question)["meaning"] == check.meaning
+        for name, value in check.numbers.items():
+            row = result.find(name, check=check.name)
+            assert row.get("value") == (None if value is None else pytest.approx(float(value)))
+    failed = [name for name, verdict in told(result) if verdict == "fail"]
     assert bool(failed) == any("fails" in warning for warning in result.warnings)
     again = tiny.tiny_evaluation(network, tmp_path / "other", batch_size=8, devices=4)
-    other = evaluation.evaluate(again, condition).details["checks"]
-    assert [check["verdict"] for check in other] == [check["verdict"] for check in checks]
+    assert told(evaluation.evaluate(again, condition)) == told(result)

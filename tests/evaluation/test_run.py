@@ -19,8 +19,12 @@ from vone_jax import attacks, corruptions, data, evaluation, models, results, v1
 from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
 from vone_jax.attacks.attack import GradientAttack
+from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.dataclass_json import encode
+from vone_jax.evaluation.identity import identity
+from vone_jax.evaluation.masking_checks import quick_checks
 from vone_jax.network import Network
+from vone_jax.perception import CriticalBands, Geometry, Metamers, Psychophysics
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, step_size=0.05, eot_samples=2))
 STRONGEST = evaluation.Attacked(
@@ -62,7 +66,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
         f"{stem}.json", f"{stem}.npz"
     ]  # fmt: skip
     arrays = dict(result.arrays)
-    assert set(arrays) == {
+    assert {name for name in arrays if not name.startswith("check ")} == {
         "index", "label", "key", "right", "probability_correct", "loss", "predicted", "distance",
         "scores", "checksum",
     }  # fmt: skip
@@ -72,7 +76,7 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     right = arrays["right"]
     assert right.shape == (5, 3) and right.dtype == bool
     np.testing.assert_allclose(arrays["probability_correct"], right.mean(1))
-    keys = jax.random.key_data(plan.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
+    keys = jax.random.key_data(plan.data.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
     np.testing.assert_array_equal(arrays["key"], keys)
     whole = result.find("accuracy")
     assert dataclasses.asdict(results.accuracy(right)).items() <= whole.items()
@@ -84,18 +88,18 @@ def test_a_result_says_what_was_measured(network, tmp_path):
         "attack": "PGD", "steps": 2, "attack_draws": 2, "draws": 3, "dataset": "tiny",
         "split": "test", "examples": 5, "seed": 3, "tag": "mine",
     }  # fmt: skip
-    identity = result.identity
-    assert identity["condition"] == encode(ATTACKED)
-    assert identity["protocol"] == encode(evaluation.Protocol("fresh", 3))
-    assert (identity["seed"], identity["tag"]) == (3, "mine")
-    assert identity["matmul_precision"] == "highest"
-    dataset = identity["dataset"]
+    what = result.identity
+    assert what == identity(plan, ATTACKED) and what["condition"] == encode(ATTACKED)
+    assert what["protocol"] == encode(evaluation.Protocol("fresh", 3))
+    assert (what["seed"], what["tag"]) == (3, "mine")
+    assert what["matmul_precision"] == "highest"
+    dataset = what["dataset"]
     assert dataset["fingerprint"] == data.fingerprint(data.Subset(tiny.tiny_source(), 5))
     expected = ("tiny", "test", 5, 10, 3)
     assert expected == tuple(
         dataset[name] for name in ("name", "split", "examples", "total", "classes")
     )
-    of = identity["network"]
+    of = what["network"]
     assert (of["name"], of["label"]) == ("tiny-run", "VOneResNet-18")
     assert of["checksum"] == network.checksum and of["image_size"] == 12
     assert of["trained_noise"] == of["test_noise"] == encode(v1.GaussianNoise(3.0))
@@ -112,12 +116,16 @@ def test_a_seed_gives_the_same_numbers_as_before(network, tmp_path):
         assert result.arrays["key"][3].tolist() == [1905052781, 3706272737]
     losses = [result.arrays["loss"].mean() for result in measured]
     np.testing.assert_allclose(losses, [1.446953, 1.568251, 1.442419], rtol=1e-5)
+
     # The mean over three draws is better than a draw: averaging takes the noise's entropy away.
-    found = {row["number"]: row["value"] for row in measured[0].rows if ", " in row["number"]}
-    assert len(found) == 8 and found["entropy from noise, 1 draw"] < 1e-6
-    assert found["entropy from noise, 3 draws"] > 0.01
+    def calibration(number):
+        return [measured[0].value(number, **{"averaged draws": draws}) for draws in (1, 3)]
+
+    single, averaged = calibration("entropy from noise")
+    assert single < 1e-6 and averaged > 0.01
     for number in ("negative log likelihood", "Brier score"):
-        assert found[f"{number}, 3 draws"] < found[f"{number}, 1 draw"] <= losses[0] + 0.1
+        single, averaged = calibration(number)
+        assert averaged < single <= losses[0] + 0.1
 
 
 def test_numbers_are_those_of_the_arrays(network, tmp_path):
@@ -126,7 +134,7 @@ def test_numbers_are_those_of_the_arrays(network, tmp_path):
     result = evaluation.evaluate(plan, ATTACKED)
     images, labels = tiny.tiny_images()
     again = evaluation.robust_accuracy(
-        plan.example_keys(np.arange(10, dtype=np.uint32)),
+        plan.data.example_keys(np.arange(10, dtype=np.uint32)),
         models.logits_fn(network.model, network.variables),
         images,
         labels,
@@ -175,9 +183,11 @@ def test_a_stopped_evaluation_goes_on(network, tmp_path, condition):
     assert files == {f"{name}.json", f"{name}.npz"}
     # A finished result is used again, and what a killed process has left is removed.
     partial.mkdir()
+    (tmp_path / "half" / f".{name}.lock").write_bytes(b"process 77")
     seen.clear()
     evaluation.evaluate(half, condition, lambda *counted: seen.append(counted))
-    assert seen == [(10, True)] and not list((tmp_path / "half").glob("*.partial"))
+    assert seen == [(10, True)]
+    assert {path.name for path in (tmp_path / "half").iterdir()} == files
 
 
 def test_the_images_that_an_attack_keeps_are_spread_over_the_examples(network, tmp_path):
@@ -195,13 +205,16 @@ def test_clean_images_that_are_confident_mistakes_are_kept(network, tmp_path):
     """Also when the result of fewer images grows."""
     for examples in (5, 10):
         plan = tiny.tiny_evaluation(network, tmp_path, examples=examples)
-        arrays = evaluation.evaluate(plan, evaluation.Clean()).arrays
+        result = evaluation.evaluate(plan, CLEAN)
+    arrays = result.arrays
+    (shown,) = [view for view in result.views if isinstance(view, results.Pictures)]
+    places = results.confident_mistakes(arrays)
     wrong = np.flatnonzero(arrays["predicted"] != arrays["label"])
-    assert len(wrong) and sorted(arrays["kept"]) == wrong.tolist()
-    confidence = arrays["scores"][arrays["kept"], -1, 2]
-    assert np.all(np.diff(confidence) <= 0)
+    assert len(wrong) and sorted(places) == wrong.tolist()
+    assert [int(each.rpartition(" ")[2]) for each in shown.captions] == places.tolist()
+    assert np.all(np.diff(arrays["scores"][places, -1, results.CONFIDENCE]) <= 0)
     images, _ = tiny.tiny_images()
-    np.testing.assert_allclose(arrays["original"], images[arrays["kept"]], atol=1e-7)
+    np.testing.assert_allclose(arrays["mistakes"], images[places], atol=1e-7)
     assert len(arrays["right"]) == 10
 
 
@@ -215,7 +228,7 @@ def test_batch_size_and_devices_change_nothing(network, tmp_path):
             made.append(evaluation.evaluate(plan, condition))
     for result, reference in zip(made[3:], made[:3], strict=True):
         assert result.name == reference.name
-        assert numbers(result.rows) == roughly(numbers(reference.rows))
+        assert numbers(result.numbers) == roughly(numbers(reference.numbers))
         for field, values in reference.arrays.items():
             if np.issubdtype(values.dtype, np.floating):
                 np.testing.assert_allclose(result.arrays[field], values, rtol=1e-5, atol=1e-6)
@@ -291,7 +304,7 @@ def test_a_network_that_was_renamed_and_images_that_were_moved_are_the_same(netw
     ):
         assert evaluation.evaluate(other, CLEAN).provenance == first.provenance
     shown = dataclasses.replace(ATTACKED, kept=3)
-    assert plan.identity(shown) == plan.identity(ATTACKED)
+    assert identity(plan, shown) == identity(plan, ATTACKED)
 
 
 def test_an_image_that_was_replaced_is_measured_again(network, tmp_path):
@@ -410,32 +423,15 @@ def test_the_noise_at_the_attack_is_said_and_reaches_every_attack(network, tmp_p
             seen.append(attacks.classifier.has_noise(logits_fn, key, images))
             return super().minimal(key, logits_fn, images, labels)
 
-    images, labels = map(jnp.asarray, tiny.tiny_images(4))
+    watched = evaluation.Minimal(Watched("linf", 1.0, steps=1, eot_samples=2), (0.05,))
     for noise in ("none", "same"):
-        batch = dataclasses.replace(plan, attack_noise=noise).batch(
-            np.arange(4, dtype=np.uint32), images, labels
-        )
-        evaluation.Minimal(Watched("linf", 1.0, steps=1, eot_samples=2), (0.05,)).make(batch)
+        given = dataclasses.replace(plan, attack_noise=noise)
+        watched.make(tiny.first_batch(given, watched))
     assert seen == [False, True]
     # A clean image is not attacked, and a certificate sees the noise that it certifies.
-    assert "attack_noise" not in plan.identity(CLEAN)
+    assert "attack_noise" not in identity(plan, CLEAN)
     with pytest.raises(ValueError, match="attack_noise is not for certified"):
-        evaluation.evaluate(plan, evaluation.Certified((0.1,)))
-
-
-def test_the_front_end_has_its_kernels_and_responses(network, tmp_path):
-    result = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), evaluation.FrontEnd())
-    arrays = result.arrays
-    assert result.name == "front-end" and "number" not in result.row
-    np.testing.assert_array_equal(arrays["kernels_in_phase"], tiny.CONFIG.gabor_kernels().in_phase)
-    assert arrays["image"].shape == (12, 12, 1) and arrays["sf"].shape == (4,)
-    assert arrays["responses_clean"].shape == arrays["responses_noisy"].shape
-    assert np.any(arrays["responses_clean"] != arrays["responses_noisy"])
-    # It does not depend on how decisions are made.
-    again = tiny.tiny_evaluation(network, tmp_path, protocol=evaluation.Protocol("frozen", 1))
-    assert evaluation.evaluate(again, evaluation.FrontEnd()).provenance == result.provenance
-    with pytest.raises(ValueError, match="suite v1 is for VOneNets"):
-        evaluation.FrontEnd().check(Network("x", network.logits_fn, (12, 12, 1)))
+        evaluation.evaluate(plan, Certified((0.1,)))
 
 
 def test_logits_that_are_not_finite_are_found_again(tmp_path):
@@ -456,8 +452,6 @@ def test_logits_that_are_not_finite_are_found_again(tmp_path):
 class Watched(evaluation.Clean):
     """The images as they are; notes the precision in which they are measured."""
 
-    row = {"condition": "watched"}
-
     def make(self, batch):
         Watched.seen = jax.config.jax_default_matmul_precision
         return super().make(batch)
@@ -477,13 +471,21 @@ class Brightness(evaluation.Condition):
     """A kind of measurement of one's own: the mean of each image."""
 
     channel: int = 0
-    row = {"condition": "brightness"}
 
     def make(self, batch):
         return {"mean": batch.images[..., self.channel].mean(axis=(1, 2))}
 
-    def numbers(self, arrays):
-        return evaluation.Numbers([evaluation.number("brightness", arrays["mean"].mean())])
+    def result(self, arrays, evaluation_):
+        brightness, largest = arrays["mean"], arrays["mean"].argsort()[-3:]
+        return evaluation.Numbers(
+            [
+                evaluation.number("brightness", of=brightness),
+                evaluation.number("squared", of=brightness**2, level=0.5),
+                evaluation.number("range", float(np.ptp(brightness))),
+            ],
+            [results.Pictures(("brightest",))],
+            arrays={"brightest": evaluation_.prepared(self, largest)},
+        )
 
 
 def test_a_kind_of_measurement_is_one_class(network, tmp_path):
@@ -495,23 +497,93 @@ def test_a_kind_of_measurement_is_one_class(network, tmp_path):
     images, _ = tiny.tiny_images()
     assert result.value("brightness") == pytest.approx(images.mean(), rel=1e-5)
     frame = results.load([tmp_path]).to_frame()
-    assert frame["condition.type"].tolist() == ["Brightness"]
-    assert frame["condition"].tolist() == ["brightness"]
-    assert frame["condition.channel"].tolist() == [0]
+    assert set(frame["condition.type"]) == {"Brightness"}
+    assert set(frame["condition"]) == {"brightness"}
+    assert frame["number"].tolist() == ["brightness", "squared", "range"]
+    assert set(frame["condition.channel"]) == {0}
+
+
+def test_what_a_result_has_made_of_few_images_is_made_again_of_more(network, tmp_path):
+    """Its pictures, and values by example that ``make`` did not store; also after a stop."""
+    whole = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), Brightness())
+    for examples in (2, 10):
+        plan = tiny.tiny_evaluation(network, tmp_path, examples=examples)
+        if examples == 10:
+            with pytest.raises(Stop):
+                evaluation.evaluate(plan, Brightness(), stop)
+        grown = evaluation.evaluate(plan, Brightness())
+    assert grown.rows == whole.rows and grown.arrays.keys() == whole.arrays.keys()
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(grown.arrays[name], array)
+    squared = grown.values(grown.find("squared", level=0.5))
+    np.testing.assert_array_equal(squared, grown.arrays["mean"] ** 2)
+    assert grown.arrays["brightest"].shape == (3, 12, 12, 1)
+
+
+def wrong(**methods):
+    """A measurement of one's own with methods that are wrong."""
+    return type("Mine", (Brightness,), methods)()
+
+
+@pytest.mark.parametrize(("condition", "error", "message"), [
+    (wrong(row=lambda self: "mine"), TypeError, "row.. must return a dictionary"),
+    (wrong(row={"condition": "x"}), TypeError, "row.. must return .*got 'an attribute'"),
+    (wrong(row=lambda self: {"condition": "x", "draws": 3}), ValueError, "draws must have another"),
+    (wrong(row=lambda self: {"condition": "x", "by": {}}), ValueError, "by must be text"),
+    (wrong(make=lambda self, batch: [1]), TypeError, "make.. must return a dictionary .*got list"),
+    (wrong(make=lambda self, batch: {"mean": 1.0}), TypeError, r"make.* 'mean' of shape \(\)"),
+    (wrong(result=lambda self, *_: {"x": 1}), TypeError, "result.. must return evaluation.Numbers"),
+    (wrong(result=lambda self, *_: evaluation.Numbers([1.0])), TypeError, "result.. must return"),
+    (wrong(result=lambda self, *_: evaluation.Numbers(arrays={"mean": np.ones(2)})), TypeError,
+     "result.. must give the array 'mean' another name"),
+])  # fmt: skip
+def test_a_mistake_in_ones_own_kind_is_one_sentence(network, tmp_path, condition, error, message):
+    """With the class, and its file and line where it has them."""
+    with pytest.raises(error, match=f"^Mine.*: {message}"):
+        evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), condition)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_the_file_of_a_wrong_kind_is_named(network, tmp_path):
+    class Mine(Brightness):
+        def make(self, batch):
+            return None
+
+    with pytest.raises(TypeError, match=r"^Mine \(.*test_run.py, line \d+\): make.. must return"):
+        evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), Mine())
+
+
+@pytest.mark.parametrize("columns", [{"draws": 3}, {"network": "me"}, {"at": float("nan")}])
+def test_a_column_of_a_number_is_its_own_and_finite(columns):
+    (name,) = columns
+    with pytest.raises(ValueError, match=f"number 'x': {name} must "):
+        evaluation.number("x", 1.0, **columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Brightness):
+    draws: int = 3
+
+
+def test_a_field_of_the_name_of_a_column_of_every_row_sets_results_apart(network, tmp_path):
+    """The draws of the network stood in its place, and two settings were one row."""
+    rows = [
+        tiny.tiny_evaluation(network, tmp_path, draws=2).row(Drawn(draws=draws)) for draws in (3, 5)
+    ]
+    assert [row.get("drawn draws") for row in rows] == [None, 5] and rows[1]["draws"] == 1
+    assert not results.same_condition(*rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class Confidence(evaluation.Condition):
     """A measurement of one's own: the largest probability in one draw of the noise."""
 
-    row = {"condition": "confidence"}
-
     def make(self, batch):
         logits = batch.classifier()(batch.keys("judge"), batch.images)
         return {"largest": jax.nn.softmax(logits).max(axis=1)}
 
-    def numbers(self, arrays):
-        return evaluation.Numbers([evaluation.number("confidence", arrays["largest"].mean())])
+    def result(self, arrays, evaluation_):
+        return evaluation.Numbers([evaluation.number("confidence", of=arrays["largest"])])
 
 
 PROTOCOLS = [
@@ -524,17 +596,17 @@ PROTOCOLS = [
 @pytest.mark.parametrize("condition", [
     evaluation.FourierMap(1.0, 3),
     Confidence(),
-    evaluation.Certified((0.1,), draws=50),
-    evaluation.Sandwich((PGD("l2", 0.1),)),
-    evaluation.Discriminable(tiny.CONFIG, (0.5,)),
-    evaluation.Geometry("v1"),
+    Certified((0.1,), draws=50),
+    Certified((0.1,), local=True, attacks=(PGD("l2", 0.1),)),
+    Discriminable(tiny.CONFIG, (0.5,)),
+    Geometry("v1"),
 ], ids=lambda condition: type(condition).__name__)  # fmt: skip
 def test_what_is_not_judged_has_nothing_of_the_protocol(network, tmp_path, condition):
     """A map had "vote:8" in its row, and was refused with another number of draws."""
     plan = tiny.tiny_evaluation(network, tmp_path)
     others = [dataclasses.replace(plan, protocol=protocol) for protocol in PROTOCOLS]
     assert all(other.row(condition) == plan.row(condition) for other in others)
-    assert all(other.identity(condition) == plan.identity(condition) for other in others)
+    assert all(identity(other, condition) == identity(plan, condition) for other in others)
     assert {"noise", "decision"}.isdisjoint(plan.row(condition))
     # The noise of the network itself is another thing.
     quiet = dataclasses.replace(plan, network=network.with_noise(None))
@@ -553,9 +625,9 @@ def test_what_is_not_judged_has_nothing_of_the_protocol(network, tmp_path, condi
     ATTACKED,
     evaluation.Minimal(attacks.FMN("linf", 1.0, steps=3), (0.05,)),
     evaluation.Masking("linf", 0.05, True),
-    evaluation.Metamers("v1"),
-    evaluation.Psychophysics("contrast"),
-    evaluation.CriticalBands(),
+    Metamers("v1"),
+    Psychophysics("contrast"),
+    CriticalBands(),
 ], ids=lambda condition: type(condition).__name__)  # fmt: skip
 def test_what_is_judged_has_the_protocol_in_its_row(network, tmp_path, condition):
     plan = tiny.tiny_evaluation(network, tmp_path, protocol=PROTOCOLS[1])
@@ -563,7 +635,7 @@ def test_what_is_judged_has_the_protocol_in_its_row(network, tmp_path, condition
     assert (row["draws"], row["decision"]) == (2, "vote:8")
     frozen = dataclasses.replace(plan, protocol=PROTOCOLS[2])
     assert frozen.row(condition)["noise"] == "frozen"
-    assert frozen.identity(condition) != plan.identity(condition)
+    assert identity(frozen, condition) != identity(plan, condition)
 
 
 def halfway(share):
@@ -584,10 +656,10 @@ def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path):
     assert evaluation.evaluate(plan, halfway(4)).provenance == first.provenance
     # Other weights are another network, and not another program.
     other = dataclasses.replace(plan, network=tiny.tiny_trained(seed=5))
-    programs = [each.identity(condition)["condition"]["program"] for each in (plan, other)]
+    programs = [identity(each, condition)["condition"]["program"] for each in (plan, other)]
     assert programs[0] == programs[1]
     refused(plan, halfway(400), "condition.program is")
-    assert "program" not in plan.identity(ATTACKED)["condition"]
+    assert "program" not in identity(plan, ATTACKED)["condition"]
 
 
 def corruption(change):
@@ -595,8 +667,6 @@ def corruption(change):
 
     @dataclasses.dataclass(frozen=True)
     class Mine(evaluation.Judged):
-        row = {"condition": "mine"}
-
         def perturb(self, batch):
             return change(batch.keys("corruption"), batch.images), {}
 
@@ -626,14 +696,13 @@ def test_wrong_images_of_any_judged_condition_are_refused(network, tmp_path):
     @dataclasses.dataclass(frozen=True)
     class Levels(evaluation.Condition):
         judged = True
-        row = {"condition": "levels"}
 
         def make(self, batch):
             judged = [batch.judge(level * batch.images) for level in (0.5, 2.0)]
             return {f"right {place}": each["right"] for place, each in enumerate(judged)}
 
-        def numbers(self, arrays):
-            return evaluation.Numbers([evaluation.number("first", arrays["right 0"].mean())])
+        def result(self, arrays, evaluation_):
+            return evaluation.Numbers([evaluation.number("first", of=arrays["right 0"])])
 
     with pytest.raises(ValueError, match=r"^levels .*in \[0, 1\]"):
         evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path), Levels())
@@ -687,10 +756,10 @@ def test_numbers_of_ones_own_that_have_changed_are_told(network, tmp_path, monke
     first = evaluation.evaluate(plan, Brightness())
     assert evaluation.evaluate(plan, Brightness()).provenance == first.provenance
 
-    def darkness(self, arrays):
-        return evaluation.Numbers([evaluation.number("brightness", 1 - arrays["mean"].mean())])
+    def darkness(self, arrays, evaluation_):
+        return evaluation.Numbers([evaluation.number("brightness", of=1 - arrays["mean"])])
 
-    monkeypatch.setattr(Brightness, "numbers", darkness)
+    monkeypatch.setattr(Brightness, "result", darkness)
     refused(plan, Brightness(), "brightness is")
     again = evaluation.evaluate(dataclasses.replace(plan, overwrite=True), Brightness())
     assert again.value("brightness") == pytest.approx(1 - first.value("brightness"))
@@ -738,15 +807,15 @@ def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
     for grey in (0, 1):
         photographs = corruptions.FrostImages((np.full((300, 300, 3), grey, np.uint8),))
         frost = evaluation.Corrupted("frost", 1, frost_images=photographs)
-        described.append(plan.identity(frost)["condition"])
+        described.append(identity(plan, frost)["condition"])
     masking = evaluation.Masking("linf", 0.05, True)
     quiet = network.with_noise(None)
     for other in (network, quiet, tiny.tiny_trained(seed=5)):
         given = dataclasses.replace(plan, others=(other,))
-        described.append(given.identity(masking)["condition"])
+        described.append(identity(given, masking)["condition"])
     for surrogate in (network, quiet):
         transfer = attacks.Transfer(ATTACKED.attack, surrogate.logits_fn)
-        described.append(plan.identity(evaluation.Attacked(transfer))["condition"])
+        described.append(identity(plan, evaluation.Attacked(transfer))["condition"])
     texts = [json.dumps(each) for each in described]
     assert len(set(texts)) == len(texts)
 
@@ -766,22 +835,12 @@ def test_every_attack_is_checked_for_masked_gradients(tmp_path):
     ):
         plan = tiny.tiny_evaluation(network, tmp_path / network.name)
         result = evaluation.evaluate(plan, ATTACKED)
-        checks = result.details["masking"]
-        assert [each["verdict"] for each in checks] == verdicts
+        checks = quick_checks(result.arrays, network.stochastic)
+        assert [each.verdict for each in checks] == verdicts
+        assert result.find("quick checks")["verdict"] == verdicts[0]
         told = [warning for warning in result.warnings if "probabilities" in warning]
         assert len(told) == (network is masked)
-        assert "masking" not in evaluation.evaluate(plan, CLEAN).details
-
-
-def test_the_checks_beside_an_attack_are_of_ten_images_whatever_the_batch(network, tmp_path):
-    checks = [
-        tiny.tiny_evaluation(network, tmp_path, source=tiny.tiny_source(23), batch_size=size).checks
-        for size in (3, 10, 23)
-    ]
-    for each in checks:
-        (gradients,) = (check for check in each if check.name == "gradients")
-        assert gradients.numbers["images"] == 10
-        assert [check.verdict for check in each] == [check.verdict for check in checks[0]]
+        assert evaluation.evaluate(plan, CLEAN).find("quick checks") is None
 
 
 KILLED = """

@@ -1,6 +1,7 @@
 """Suites of conditions, the radii of their attacks, and the plan of an evaluation."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from tests.evaluation import tiny
 from tests.photographs import write_photographs
 from vone_jax import corruptions, data, evaluation, results, v1
 from vone_jax.attacks import AutoAttack
+from vone_jax.certification.measured import Certified
 from vone_jax.cli import evaluate as program
 from vone_jax.evaluation import suites
 from vone_jax.evaluation.judging import parse_noise, parse_protocol
 from vone_jax.network import Network, Split
+from vone_jax.neurophysiology.measured import ExplainedVariance, Physiology
+from vone_jax.suites import GROUPS, SUITES
 
 FULL = (224, 224, 3)
 
@@ -23,11 +27,11 @@ def uncalled(shape=FULL, stochastic=False):
     return Network("base", lambda keys, images: images[:, :5, 0, 0], shape, stochastic=stochastic)
 
 
-def made(*suite, network=None, **fields):
+def made(*names, network=None, given=None, **fields):
     """The conditions of suites for a network with noise, or another one, by name."""
-    given = evaluation.Evaluation(network or uncalled(stochastic=True), **fields)
-    found = suites.conditions(suite, given)
-    return {results.stem(given.row(each)): each for each in found}
+    whole = evaluation.Evaluation(network or uncalled(stochastic=True), **fields)
+    found = suites.conditions(suites.find(names, SUITES, GROUPS), whole, given)
+    return {results.stem(whole.row(each)): each for each in found}
 
 
 def test_ladders_are_the_authors_at_full_size():
@@ -55,7 +59,7 @@ def test_ladders_of_small_images_change_values_as_much():
 def test_suites_and_groups_have_their_conditions():
     quick, every = made("quick"), made("all")
     assert len(quick) == 1 + 4 + 9 and {"clean", "corruption-pixelate-severity-3"} <= quick.keys()
-    assert quick["attack-pgd-linf-0.003922-64-steps"].attack == evaluation.vonenet_pgd(
+    assert quick["attack-pgd-linf-0.00392157-64-steps"].attack == evaluation.vonenet_pgd(
         "linf", 1 / 255
     )
     assert len(every) == 1 + 3 * 4 + 5 * 19 and "attack-pgd-l2-9.6-64-steps" in every
@@ -63,7 +67,7 @@ def test_suites_and_groups_have_their_conditions():
     assert len(made("quick", "corruptions")) == 1 + 4 + 5 * 19
     # The images of one attack are kept, to be shown.
     assert {name for name, each in quick.items() if getattr(each, "kept", 0)} == {
-        "attack-pgd-linf-0.01569-64-steps"
+        "attack-pgd-linf-0.0156863-64-steps"
     }
     drawn = {*corruptions.SETS["common"], *corruptions.SETS["extra"]} - {"frost"}
     found = made("corruptions").values()
@@ -72,25 +76,27 @@ def test_suites_and_groups_have_their_conditions():
 
 def test_gradients_average_over_draws_that_differ():
     quiet = uncalled()
-    (attacked,) = made("linf", eps=(0.1,), network=quiet).values()
+    one = {"eps": (0.1,)}
+    (attacked,) = made("linf", given=one, network=quiet).values()
     assert attacked.attack.eot_samples == 1
     for noise, samples in (("none", 1), ("frozen", 1), (v1.GaussianNoise(2.0), 10)):
         network = uncalled(stochastic=samples == 1)
         for suite in ("linf", "minimal"):
-            (attacked,) = made(suite, eps=(0.1,), network=network, attack_noise=noise).values()
+            (attacked,) = made(suite, given=one, network=network, attack_noise=noise).values()
             assert attacked.attack.eot_samples == samples
     for suite in ("certified", "masking"):
         with pytest.raises(ValueError, match="attack_noise is not for"):
-            made(suite, norm="linf", eps=(0.1,), attack_noise="none")
+            made(suite, given=one, attack_noise="none")
 
 
 def test_suites_that_are_not_judged_are_the_same_under_any_protocol():
     """Frozen noise made a certificate of V1's noise one of noise on the pixels."""
     of = tiny.tiny_trained()
     frozen = parse_protocol("frozen", "single", None)
-    for suite in ("certified", "sandwich", "geometry"):
-        norm = {} if suite == "geometry" else {"norm": "l2"}
-        assert made(suite, network=of, protocol=frozen, **norm) == made(suite, network=of, **norm)
+    for suite in ("certified", "certified_local", "geometry"):
+        given = {"norm": "l2"}
+        ours = made(suite, network=of, given=given)
+        assert ours and made(suite, network=of, protocol=frozen, given=given) == ours
 
 
 def test_suites_of_other_attacks():
@@ -98,11 +104,11 @@ def test_suites_of_other_attacks():
     other = ("apgd", "autoattack", "square", "worst", "minimal")
     found = made(*other)
     assert list(found) == [
-        "attack-apgd-linf-0.01569-100-steps",
-        "attack-autoattack-rand-linf-0.01569",
-        "attack-square-linf-0.01569",
-        "attack-strongest-of-pgd-apgd-linf-0.01569",
-        "minimal-fmn-linf-100-steps",
+        "attack-apgd-linf-0.0156863-100-steps",
+        "attack-autoattack-rand-linf-0.0156863",
+        "attack-square-linf-0.0156863",
+        "attack-strongest-of-pgd-apgd-linf-0.0156863",
+        "minimal-linf-fmn-100-steps",
     ]
     apgd, auto, square, worst, minimal = found.values()
     assert auto.attack == AutoAttack("linf", 4 / 255, version="rand")
@@ -113,13 +119,13 @@ def test_suites_of_other_attacks():
     assert [each.loss for each in apgd] == ["cross_entropy", "margin"]
     assert minimal.radii == evaluation.ladder("linf", 9, FULL) and minimal.moved
     quiet = made(*other, network=uncalled())
-    assert quiet["attack-autoattack-linf-0.01569"].attack.version == "standard"
-    assert not quiet["minimal-fmn-linf-100-steps"].moved
-    found = made("apgd", "minimal", norm="l1", eps=(3.0, 6.0))
+    assert quiet["attack-autoattack-linf-0.0156863"].attack.version == "standard"
+    assert not quiet["minimal-linf-fmn-100-steps"].moved
+    found = made("apgd", "minimal", given={"norm": "l1", "eps": (3.0, 6.0)})
     assert list(found) == [
-        "attack-apgd-l1-3-100-steps", "attack-apgd-l1-6-100-steps", "minimal-fmn-l1-100-steps"
+        "attack-apgd-l1-3-100-steps", "attack-apgd-l1-6-100-steps", "minimal-l1-fmn-100-steps"
     ]  # fmt: skip
-    assert found["minimal-fmn-l1-100-steps"].radii == (3.0, 6.0)
+    assert found["minimal-l1-fmn-100-steps"].radii == (3.0, 6.0)
 
 
 def test_others_are_for_suites_of_ones_own_too(tmp_path):
@@ -135,9 +141,46 @@ def test_others_are_for_suites_of_ones_own_too(tmp_path):
         made("clean", others=(uncalled(),))
 
 
-def test_a_norm_that_no_suite_takes_is_refused():
-    with pytest.raises(ValueError, match="norm has no effect on the suites linf"):
-        made("linf", norm="l2")
+def mine(evaluation, *, eps: tuple[float, ...] = (), level: int = 3):
+    """what I measure (12)"""
+    return Certified(eps or (0.25,), "l2", draws=100 * level)
+
+
+def test_each_suite_gets_the_options_that_it_has():
+    """One value for all; a suite may be a single condition, and return one."""
+    known = SUITES | {"mine": mine, "one": evaluation.Clean()}
+    found = suites.find(("mine", "one", "linf", "v1"), known, GROUPS)
+    assert {n: each.default for n, each in suites.options(found).items()} == {"eps": (), "level": 3}
+    plan = evaluation.Evaluation(tiny.tiny_trained())
+    own, clean, attacked, _ = suites.conditions(found, plan, {"eps": (0.5,), "level": 4})
+    assert own == Certified((0.5,), "l2", draws=400) and clean == evaluation.Clean()
+    assert attacked.attack.eps == 0.5
+    assert suites.conditions({"mine": mine}, plan) == [Certified((0.25,), "l2", draws=300)]
+    (told,) = [line for line in suites.explained(known, {}).splitlines() if "mine" in line]
+    assert told.split() == ["mine", "what", "I", "measure", "(12)", "[--eps", "--level]"]
+
+
+def test_two_suites_with_one_option_have_one_default():
+    """The default of one suite was the value of another."""
+
+    def other(evaluation, *, eps: tuple[float, ...] = (0.5,)):
+        return evaluation.Clean()
+
+    with pytest.raises(ValueError, match=r"linf has the option eps.*another suite eps.*0\.5"):
+        suites.options({"other": other, "linf": SUITES["linf"]})
+
+
+@pytest.mark.parametrize(("suite", "message"), [
+    (lambda evaluation: None, "must return conditions, got None"),
+    (lambda evaluation: [None], "must return conditions, got None"),
+    (lambda evaluation: "clean", "must return conditions, got 'clean'"),
+    (evaluation.Clean, r"is a class.*Clean\(\)"),
+    (types.SimpleNamespace(), "must return conditions, got namespace"),
+])  # fmt: skip
+def test_what_is_no_suite_is_one_sentence(suite, message):
+    plan = evaluation.Evaluation(uncalled())
+    with pytest.raises(TypeError, match=f"suite mine {message}"):
+        suites.conditions({"mine": suite}, plan)
 
 
 def test_images_of_another_size_than_the_networks_are_said():
@@ -153,7 +196,7 @@ def test_images_of_another_size_than_the_networks_are_said():
 
 def test_the_checks_for_masked_gradients_are_a_suite():
     base = uncalled()
-    (condition,) = made("masking", norm="l2").values()
+    (condition,) = made("masking", given={"norm": "l2"}).values()
     assert condition == evaluation.Masking("l2", 2.4, True)
     # As many images as are asked for, and 50 by default.
     (more,) = made("masking", network=base, examples=200).values()
@@ -168,25 +211,23 @@ def test_a_suite_of_ones_own_is_a_list_or_a_function_in_a_file(tmp_path, monkeyp
     file.write_text(
         "from vone_jax import evaluation\n"
         "listed = [evaluation.Clean(), *evaluation.corrupted(['fog'], (2, 5))]\n"
-        "def longer(given):\n"
-        "    return evaluation.white_box(given, 'linf', 2, 'long', steps=256)\n"
+        "def longer(given, *, eps: tuple[float, ...] = ()):\n"
+        "    return evaluation.white_box(given, 'linf', 2, 'long', eps, steps=256)\n"
         "wrong = ['clean']\n"
-        "two = [evaluation.Corrupted('fog', 1), evaluation.Clean()]\n"
     )
     monkeypatch.chdir(tmp_path)
     found = made("mine.py:listed", f"{file}:longer", "clean")
     assert list(found) == [
         "clean", "corruption-fog-severity-2", "corruption-fog-severity-5",
-        "attack-pgd-long-linf-0.0009804-256-steps", "attack-pgd-long-linf-0.003922-256-steps",
+        "attack-pgd-long-linf-0.000980392-256-steps", "attack-pgd-long-linf-0.00392157-256-steps",
     ]  # fmt: skip
-    assert found["attack-pgd-long-linf-0.003922-256-steps"].attack.steps == 256
-    assert list(made("mine.py:longer", eps=(0.5,))) == ["attack-pgd-long-linf-0.5-256-steps"]
-    for suite, message in (
-        ("mine.py:nothing", "has no 'nothing'"),
-        ("mine.py:wrong", "must be Condition"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            made(suite)
+    assert found["attack-pgd-long-linf-0.00392157-256-steps"].attack.steps == 256
+    longer = made("mine.py:longer", given={"eps": (0.5,)})
+    assert list(longer) == ["attack-pgd-long-linf-0.5-256-steps"]
+    with pytest.raises(ValueError, match="has no 'nothing'"):
+        made("mine.py:nothing")
+    with pytest.raises(TypeError, match="suite mine.py:wrong must return conditions, got 'clean'"):
+        made("mine.py:wrong")
 
 
 @pytest.mark.parametrize(
@@ -217,8 +258,8 @@ def colours(classes="abc", **fields):
     )  # fmt: skip
 
 
-def planned(network, *suite, **fields):
-    return program.tasks(network, program.Arguments("network", suite, **fields))
+def planned(network, *suite, own=None, **fields):
+    return program.tasks(network, program.Arguments("network", suite, **fields), own or {})
 
 
 @pytest.mark.parametrize("suite", ["l2", "masking", "minimal"])
@@ -227,10 +268,11 @@ def test_a_radius_is_at_most_the_largest_change_of_an_image(suite, tmp_path):
     write_photographs(tmp_path, "val/a/a.png", size=(96, 96))
     classes = tuple("abcde")
     network = Network("net", lambda keys, x: x[:, :5, 0, 0], (96, 96, 3), class_names=classes)
-    where = {"source": f"folder:{tmp_path}", "split": "val", "norm": "l2"}
-    assert planned(network, suite, eps=(166.277,), **where)
+    where = {"source": f"folder:{tmp_path}", "split": "val"}
+    own = {"norm": "l2"}
+    assert planned(network, suite, own=own | {"eps": (166.277,)}, **where)
     with pytest.raises(ValueError, match="eps must be at most 166.277 in norm l2, .* got 166.3"):
-        planned(network, suite, eps=(166.3,), **where)
+        planned(network, suite, own=own | {"eps": (166.3,)}, **where)
 
 
 def test_a_network_that_was_not_opened_keeps_the_contract_too():
@@ -247,7 +289,7 @@ def test_the_folder_of_a_run_without_splits_gives_its_validation_images(tmp_path
 
     def examples(**fields):
         ((job, _),) = planned(network, "clean", **fields)
-        return job.images.split, len(job.subset)
+        return job.images.split, len(job.data.subset)
 
     # The numbers 1, 16 and 18, by their names.
     assert examples() == ("validation", 3)
@@ -293,8 +335,8 @@ def test_files_of_neurons_are_told_apart(tmp_path):
     network = Network(
         "base", lambda keys, x: x[:, :5, 0, 0], (32, 32, 3), features=lambda keys, x: {"conv": x}
     )
-    found = made("physiology", network=network, neurons=(table, textures, recordings))
+    found = made("physiology", network=network, given={"neurons": (table, textures, recordings)})
     assert list(found.values()) == [
-        evaluation.Physiology("conv", references=(table,), textures=textures),
-        evaluation.ExplainedVariance("conv", recordings),
+        Physiology("conv", references=(table,), textures=textures),
+        ExplainedVariance("conv", recordings),
     ]

@@ -85,3 +85,9 @@ def tiny_evaluation(
         "trained_on": True,
     }
     return evaluation.Evaluation(network, source, directory, **usual | fields)
+
+
+def first_batch(plan, condition):
+    """The first batch of a condition."""
+    how = plan.protocol_of(condition), plan.attack_noise
+    return next(plan.data.batches(condition, *how))

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 
 from tests.networks import MeanBackEnd
-from vone_jax import attacks, cli, corruptions, data, evaluation, mesh, prng, training, v1
+from vone_jax import attacks, cli, corruptions, data, mesh, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
+from vone_jax.evaluation import examples
 from vone_jax.models.network import VOneNet
 from vone_jax.training import inputs
 
@@ -127,7 +128,7 @@ def train(run_dir, cluster, fault):
 
 
 def evaluate(run_dir, cluster, fault):
-    make, parts = evaluation.Evaluation._batch, []
+    make, parts = examples.Examples.batch, []
 
     def faulty_batch(plan, *batch):
         parts.append(batch)
@@ -135,7 +136,7 @@ def evaluate(run_dir, cluster, fault):
             befall(fault)
         return make(plan, *batch)
 
-    evaluation.Evaluation._batch = faulty_batch
+    examples.Examples.batch = faulty_batch
     return eval_program.main([run_dir, *EVALUATION, "--distributed", cluster])
 
 

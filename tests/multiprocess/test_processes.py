@@ -264,8 +264,8 @@ def test_eight_devices_train_and_evaluate_as_one(tmp_path):
     assert records["clean.json"]["provenance"]["device"] == "1 x cpu (cpu)"
     assert others[1]["clean.json"]["provenance"]["device"] == "8 x cpu (cpu)"
     for name, record in records.items():
-        assert numbers(record["rows"]) == roughly(numbers(others[1][name]["rows"]))
-    assert "adversarial" in arrays["attack-pgd-linf-0.01569-2-steps.npz"]
+        assert numbers(record["numbers"]) == roughly(numbers(others[1][name]["numbers"]))
+    assert "adversarial" in arrays["attack-pgd-linf-0.0156863-2-steps.npz"]
     for name, values in arrays.items():
         for field, value in values.items():
             if np.issubdtype(value.dtype, np.floating):

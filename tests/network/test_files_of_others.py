@@ -115,6 +115,7 @@ def test_the_commands_and_python_take_the_name(mark, tmp_path, capsys):
 
 def test_the_file_of_a_suite_counts_as_named(mark, tmp_path, capsys):
     code = write_code(mark, tmp_path / "lib/payload.py")
+    code.write_text(code.read_text() + "\n\ndef SUITE(evaluation):\n    return []\n")
     directory = write_run(tmp_path / "runs/a", code=code)
     assert evaluate.main([str(directory), "--suite", "lib/payload.py:SUITE"]) == 2
     assert "no checkpoint yet" in capsys.readouterr().err

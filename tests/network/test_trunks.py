@@ -9,13 +9,14 @@ import pytest
 
 import vone_jax
 from tests.networks import random_variables
-from vone_jax import certification, models, prng, synthesis, v1
+from vone_jax import certification, models, prng, v1
 from vone_jax import mesh as meshes
 from vone_jax.certification.bounds import sensitivities
 from vone_jax.cli import convert as command
 from vone_jax.convert.checkpoint import read_safetensors
-from vone_jax.evaluation import physiology
-from vone_jax.evaluation.geometry import check_layer
+from vone_jax.neurophysiology import measured
+from vone_jax.perception import synthesis
+from vone_jax.perception.geometry import check_layer
 from vone_jax.training import DataConfig, Experiment, ModelConfig
 from vone_jax.training.objectives import correlation
 from vone_jax.training.step import initial_state, make_train_step
@@ -62,8 +63,8 @@ def test_a_certificate_counts_the_votes_of_the_network(network, images):
 
 def test_layers_have_the_names_that_tools_take(network, images):
     """Physiology shows a small network larger images, so its table of positions is resized."""
-    assert physiology.layers(network, ("all",)) == ("v1", "bottleneck", *STAGES)
-    shown = physiology.display(network).image_size
+    assert measured.layers_of(network, ("all",)) == ("v1", "bottleneck", *STAGES)
+    shown = measured.display(network).image_size
     assert shown > 16
     keys = jax.random.split(jax.random.key(0), 2)
     larger = jax.eval_shape(network.features, keys, jnp.zeros((2, shown, shown, 1)))
@@ -79,7 +80,7 @@ def test_layers_of_a_convnext_have_the_names_that_tools_take():
     model = models.create("vone_convnext_t", 3, v1=V1, width=4, depth=(1, 1))
     network = vone_jax.Network.of_model("convnext", model, random_variables(model))
     stages = ("patches", "stage1", "stage2")
-    assert physiology.layers(network, ("all",)) == ("v1", "bottleneck", *stages)
+    assert measured.layers_of(network, ("all",)) == ("v1", "bottleneck", *stages)
     for layer in (*stages, "avgpool", "logits"):
         check_layer(network, layer)
 

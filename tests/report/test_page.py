@@ -1,17 +1,20 @@
 """The page: its numbers are those of the files, and it shows what it is given."""
 
-import dataclasses
+import base64
 import html
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.report import built_runs
 from tests.results import built
 from vone_jax import report, results
 from vone_jax.cli import report as program
 from vone_jax.report import tables
+from vone_jax.results import Lines
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +45,20 @@ def values_of(markup):
 
 
 def table(page, name):
-    """Title of a line -> label of a column -> the numbers of the cell, or its text without one."""
+    """Title of a line -> label of a column -> the numbers of the cell, or its text without one.
+
+    The title is within that of the condition above it: "clean: right in every draw".
+    """
     (found,) = re.findall(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
-    lines = {}
-    for line in re.findall(r"<tr>(<th scope.*?)</tr>", found, re.DOTALL):
+    lines, group = {}, ""
+    for kind, line in re.findall(r'<tr( class="group")?>(<th.*?)</tr>', found, re.DOTALL):
         title = text_of(re.findall(r"<th[^>]*>(.*?)(?:<small>|</th>)", line, re.DOTALL)[0])
+        if kind or "data-label" not in line:
+            group = f"{title}: " if kind else ""
+            continue
         cells = re.findall(r'<td[^>]*data-label="([^"]*)"[^>]*>(.*?)</td>', line, re.DOTALL)
-        lines[title] = {html.unescape(n): values_of(each) or text_of(each) for n, each in cells}
+        assert group + title not in lines
+        lines[group + title] = {html.unescape(n): values_of(v) or text_of(v) for n, v in cells}
     return lines
 
 
@@ -60,6 +70,9 @@ def test_all_numbers_are_those_of_the_files(page, paths):
     rows = results.load(paths).to_frame()
     shown = re.findall(r'<section id="numbers">(.*?)</section>', page, re.DOTALL)[0]
     assert values_of(shown) == rows["value"].dropna().tolist() and len(rows) > 30
+
+
+GROUP = "Other noise, other decisions and tags"
 
 
 def six_networks():
@@ -79,7 +92,8 @@ def six_networks():
             condition, built.answers(share, seed=rng.integers(1000)), of=of[label], **fields
         )
 
-    strong = built.attacked("linf", 4 / 255, "strongest of PGD, APGD", None)
+    strong = built.attacked("linf", 4 / 255, "strongest of PGD, APGD")
+    del strong["steps"]
     common = [built.CLEAN, built.attacked("linf", 4 / 255), strong]
     common += [built.corrupted(name, 3) for name in ("fog", "snow")]
     made = {label: [measured(label, each) for each in common] for label in of}
@@ -103,9 +117,11 @@ def test_a_page_of_six_networks_has_the_true_numbers(tmp_path):
     made = six_networks()
     paths = [built.write(tmp_path, each, label) for label, each in made.items()]
     page = report.write(paths, tmp_path / "page.html").read_text()
-    lines = table(page, "accuracies")
+    lines = {
+        title.removeprefix(f"{GROUP}: "): cells for title, cells in table(page, "accuracy").items()
+    }
     words = ("", ", without noise", ", vote:8", ", frozen noise", ", again")
-    conditions = ("clean", "PGD L∞ 4/255", "strongest of PGD, APGD L∞ 4/255")
+    conditions = ("clean", "PGD L∞ 4/255, 64 steps", "strongest of PGD, APGD L∞ 4/255")
     mean = "mean over 2 of 15 corruptions, severity 3"
     assert lines.keys() == {f"{each}{word}" for each in (*conditions, mean) for word in words}
 
@@ -113,7 +129,7 @@ def test_a_page_of_six_networks_has_the_true_numbers(tmp_path):
         """The decisions of a network in a condition; a base network has no noise and decision."""
         if word not in ("", ", again") and made[label][0].row.get("draws") is None:
             word = ""
-        wanted = {"PGD L∞ 4/255": "PGD L∞ 4/255, 64 steps"}.get(condition, condition) + word
+        wanted = condition + word
         found = [each.arrays["right"] for each in made[label] if each.label == wanted]
         return found[0].mean(axis=1) if found else None
 
@@ -136,7 +152,7 @@ def test_a_page_of_six_networks_has_the_true_numbers(tmp_path):
     # Each of five lines for each network, and the controls for the VOneNet and base networks.
     assert count == 4 * (6 + 3 * (1 + 3) + 1)
     head = head_of(page)
-    assert "100 images of shapes test" in head and "masked gradients not checked" in head
+    assert "100 images of shapes test" in head
     notes = text_of(page[page.index("Measured differently:") : page.index("<nav")])
     assert "noise draws per gradient: 1 against 10" not in notes  # The baseline has no noise.
     assert "measured on other images" in notes
@@ -146,79 +162,87 @@ def test_a_page_compares_two_noisy_networks_with_what_differs_beside_the_differe
     made = six_networks()
     paths = [built.write(tmp_path, made[label], label) for label in ("vone", "one draw")]
     page = report.write(paths, tmp_path / "page.html").read_text()
-    lines = table(page, "accuracies")
-    assert len(lines["PGD L∞ 4/255"]["Difference"]) == 1
+    lines = table(page, "accuracy")
+    assert len(lines["PGD L∞ 4/255, 64 steps"]["Difference"]) == 1
     (at,) = re.findall(r'<li id="note-(\d)">noise draws per gradient: 1 against 10', page)
-    cells = re.findall(r'data-label="Difference">(.*?)</td>', page, re.DOTALL)
+    (accuracy,) = re.findall(r'<section id="accuracy">.*?</section>', page, re.DOTALL)
+    cells = re.findall(r'data-label="Difference">(.*?)</td>', accuracy, re.DOTALL)
     marked = [f"#note-{at}" in cell for cell in cells]
     # Only the two attacks, and not clean images or corruptions.
     assert sum(marked) == 2 and marked[1:3] == [True, True]
     assert "The two were measured differently" in head_of(page)
 
 
-def test_each_kind_of_result_has_its_section(page):
-    assert "Do more steps do more? warning More steps leave more accuracy." in section(
-        page, "trust"
-    )
-    assert "4 S steps not finite" in section(page, "trust")
-    assert "not found for half of the images" in section(page, "attacks")
-    assert "VOneResNet-18: 8 cells" in section(page, "v1")
-    physiology = section(page, "physiology")
-    # A layer with few units stands last, whatever its score.
-    assert physiology.index("v1 VOneResNet-18, 120 units") < physiology.index("20 units, few")
-    assert "Study of preferred orientation (1999)" in physiology
-    # Tuning and receptive fields of the best layer of each network.
-    assert physiology.count("Units of VOneResNet-18, v1") == physiology.count("Units of") == 1
+def test_each_result_stands_under_its_own_heading(page):
+    assert re.findall(r"<h2>(.*?)</h2>", re.sub(r"<script>.*", "", page, flags=re.DOTALL)) == [
+        "Accuracy", "Attack", "Corruption", "Dim rooms", "Drawn", "Calibration", "Masked gradients",
+        "Shape", "Training", "All numbers", "Provenance",
+    ]  # fmt: skip
+    answers = section(page, "masked-gradients")
+    assert "Do more steps do more? warning More steps leave more accuracy." in answers
+    assert "Of nine observers." in section(page, "dim-rooms")
+    drawn = table(page, "calibration")["drawn: calibration error, averaged draws 10"]
+    assert drawn["ResNet-18"] == [pytest.approx(0.01)]
+    assert table(page, "attack")["minimal L∞, FMN, 100 steps: median distance"] == {
+        "ResNet-18": "not defined", "VOneResNet-18": "not defined", "Difference": "–",
+    }  # fmt: skip
     assert "python eval.py runs/x" in section(page, "provenance")
     assert section(page, "training")
 
 
-def test_the_gallery_shows_what_the_attack_changed_and_nothing_else(page):
-    """Of the four images that are kept, 3 and 7 are misclassified after the attack."""
-    shown = section(page, "gallery")
-    changed = re.findall(r"(\S+): class (\d) → class (\d)", shown)
-    assert changed == [
-        (network, before, after)
-        for before, after in (("3", "4"), ("7", "8"))
-        for network in ("ResNet-18", "VOneResNet-18")
-    ]
-    # Perturbations of 4/255 fill the grey range if they are 20 times as large.
-    assert "difference × 20" in shown and page.count('alt="adversarial image"') == 4
+def test_pictures_stand_side_by_side_with_their_captions(page, paths):
+    shown = re.findall(r'<section id="drawn">(.*?)</section>', page, re.DOTALL)[0]
+    figures = re.findall(r'<figure class="card">(.*?)</figure>', shown, re.DOTALL)
+    images = [re.findall(r'src="data:image/png;base64,([^"]*)"', each) for each in figures]
+    assert list(map(len, images)) == [2, 2]
+    assert [text_of(each) for each in figures] == ["cat → dog", "dog → cat"]
+    arrays = next(r for r in results.load(paths)[0].results if r.row["condition"] == "drawn").arrays
+    for place, pair in enumerate(images):
+        for name, image in zip(("before", "after"), pair, strict=True):
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image))))
+            expected = np.rint(255 * arrays[name][place, ..., 0])
+            np.testing.assert_array_equal(pixels, expected)
 
 
-def test_physiology_alone_makes_a_page(tmp_path):
-    """Its gratings are no images of a data set, which the first screen would count."""
-    made = [
-        built.result({"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.9}},
-                     details=built_runs.layer(0.9)),
-        built.result({"condition": "explained variance", "layer": "v1"},
-                     {"explained variance": {"value": 0.25, "low": 0.125, "high": 0.5}},
-                     arrays={"correlations": np.array([[0.4, 0.8]]),
-                             "reliabilities": np.array([[0.9, 0.6]])}),
-    ]  # fmt: skip
-    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    assert "images" not in head_of(page)
-    assert "v1 ResNet-18, 120 units 0.90" in section(page, "physiology")
-    assert section(page, "explained").endswith("ResNet-18, v1")
-    assert re.search(r'(?s)<section id="explained">.*"reliability":0.6.*</section>', page)
-    assert table(page, "further") == {
-        "explained variance, v1, explained variance": {"ResNet-18": [0.25]}
-    }
-    alone = report.write([built.write(tmp_path, made[1:], "alone")], tmp_path / "b.html")
-    assert "0.25" in section(alone.read_text(), "further")
-
-
-def test_v1s_with_equal_kernels_and_other_responses_are_shown_apart(tmp_path):
-    """They have other gains, which the kernels do not show. Equal V1s are shown once."""
-    first = built_runs.bank()
-    other = first | {"responses_clean": 2 * first["responses_clean"]}
+def test_what_several_networks_show_alike_is_shown_once_under_their_names(tmp_path):
     paths = []
-    for name, arrays in (("a", first), ("b", other), ("c", first)):
-        of = built.network(label=name)
-        made = [built.result({"condition": "front end"}, arrays=arrays, of=of)]
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        made = [built_runs.drawn(built.network(label=name), seed)]
         paths.append(built.write(tmp_path, made, name))
     page = report.write(paths, tmp_path / "page.html").read_text()
-    assert re.findall(r"(a, c|[abc]): 8 cells", section(page, "v1")) == ["a, c", "b"]
+    shown = section(page, "drawn")
+    assert re.findall(r"<h3>(.*?): Changed</h3>", page) == ["a, c", "b"]
+    assert shown.count("Bars of a user.") == shown.count("a, b, c: Bars of a user.") == 1
+
+
+def test_shares_are_in_percent_and_other_numbers_have_their_unit_and_four_digits(tmp_path):
+    """As they are printed, beside their differences with a sign."""
+    paths = []
+    for name, share, size in (("a", 0.81234, 0.0123456), ("b", 0.7, 0.0234567)):
+        numbers = {
+            "right": {"value": share, "low": 0.6, "high": 0.9, "unit": "share"},
+            "size": {"value": size, "unit": "dB"}, "same": {"value": 12345678.0},
+            "lost": {"unit": "dB"},
+        }  # fmt: skip
+        made = [built.result({"condition": "rooms"}, numbers, of=built.network(label=name))]
+        paths.append(built.write(tmp_path, made, name))
+    page = report.write(paths, tmp_path / "page.html").read_text()
+    shown = section(page, "rooms")
+    for line in (
+        "right 81.2 60.0 to 90.0 70.0 60.0 to 90.0 −11.2 ",
+        "size 0.01235 dB 0.02346 dB +0.0111",
+        "same 1.235e+07 1.235e+07 0",
+        "lost not defined not defined –",
+    ):
+        assert line in shown
+
+
+def test_a_page_without_main_numbers_counts_no_images(tmp_path):
+    """Gratings are no images of a data set, which the first screen would count."""
+    made = [built.result({"condition": "gratings"}, {"score": {"value": 0.25, "low": 0.1}})]
+    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
+    assert "images" not in head_of(page)
+    assert table(page, "gratings") == {"gratings: score": {"ResNet-18": [0.25]}}
 
 
 def test_corruptions_of_ones_own_are_drawn_by_the_category_that_they_say(tmp_path):
@@ -231,57 +255,55 @@ def test_corruptions_of_ones_own_are_drawn_by_the_category_that_they_say(tmp_pat
         for severity in (1, 3)
     ]  # fmt: skip
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    shown = section(page, "corruptions")
-    titles = ("Weather", "Weather, not published", "Light", "Others")
-    assert re.findall(r"<h3>(.*?)</h3>", page) == [*titles]
-    assert "In no mean: dust." in shown and shown.count("In no mean") == 1
-    means = table(page, "corruptions")
+    (found,) = re.findall(r'<section id="corruption">(.*?)</section>', page, re.DOTALL)
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", found)
+    assert sorted(titles) == ["light", "weather"] and found.count('class="chart"') == 3
+    means = table(page, "corruption")
     assert means["mean over light (shadow), severities 1, 3"] == {"ResNet-18": [0.4]}
     assert means["mean over weather (hail), severities 1, 3"] == {"ResNet-18": [0.4]}
 
 
-def test_a_calibration_that_is_not_defined_is_a_dash(tmp_path):
-    numbers = {"Brier score, 1 draw": {"value": 0.5}, "calibration error, 1 draw": {"value": None}}
-    made = [built.result(built.CLEAN, {"accuracy": built.INTERVAL} | numbers)]
-    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    shown = table(page, "calibration")["ResNet-18"]
-    assert (shown["Brier score"], shown["Calibration error"]) == ([0.5], "–")
-
-
-def test_a_new_kind_of_result_shows_its_numbers_without_a_change_of_the_page(tmp_path):
+def test_names_and_warnings_are_text(tmp_path):
     of = built.network(label="</script><script>alert(1)</script>")
+    people = [{"network": "<b>nine</b>", "number": "accuracy", "value": 0.5}]
+    views = [Lines("accuracy", "level", share=True, about="<i>why</i>")]
     made = [
         built.accuracy(built.CLEAN, 0.5, of=of, warnings=["Too few <steps>."]),
-        built.result({"condition": "brightness"}, {"mean": {"value": 0.125}}, of=of),
-        built.result({"condition": "contrast"}, {"accuracy": built.INTERVAL}, of=of),
-    ]
+        built.result({"condition": "<em>"}, built_runs.shares({1: 0.5, 2: 0.4}, "level"), of=of,
+                     views=views, references=people, section="<section>"),
+    ]  # fmt: skip
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    (shown,) = table(page, "further").items()
-    assert shown == ("brightness, mean", {of["label"]: [0.125]})
-    assert table(page, "accuracies")["contrast"] == {of["label"]: [0.5]}
-    # Names and warnings are text.
-    assert "<script>alert(1)" not in page and "clean: Too few &lt;steps&gt;." in page
+    assert "clean: Too few &lt;steps&gt;." in page
+    for each in ("<script>alert(1)", "<b>nine", "<i>why", "<em>", "<section>"):
+        assert each not in page
 
 
 NAMES_OF_A_USER = (
-    "clean rooms", "attack budget", "corruption of faces", "minimal contrast", "certified faces",
-    "sandwich masks", "masking by noise", "physiology of MT", "explained variance of V4",
-    "front end size", "fourier map of V4", "metamers of texture", "psychophysics of crowding",
-    "critical bands of faces", "geometry of faces", "mean over observers",
+    "clean rooms", "attack budget", "corruption of faces", "certified faces", "mean over observers",
+    "accuracy", "numbers", "training", "provenance", "masked gradients",
     # Also the names of kinds of ours, with other numbers than ours have.
     "corruption", "minimal", "physiology", "explained variance", "front end", "fourier map",
-    "metamers", "psychophysics", "critical bands", "geometry of classes", "masking",
+    "metamers", "psychophysics", "critical bands", "geometry", "masking", "attack", "clean",
 )  # fmt: skip
 
 
-def test_a_condition_of_a_user_may_begin_with_the_name_of_a_kind(tmp_path):
-    """Its numbers stand on the page, whatever its name."""
+def test_a_condition_of_a_user_may_have_any_name(tmp_path):
+    """Its numbers stand on the page."""
     numbers = {"strength": {"value": 0.125}, "accuracy": built.INTERVAL}
     made = [built.result({"condition": name}, numbers) for name in NAMES_OF_A_USER]
+    made += [
+        built.result({"condition": f"of {place}"}, numbers, section=name)
+        for place, name in enumerate(("Masked-gradients", "?", "!", "r0-1", "All numbers"))
+    ]
     page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    further, accuracies = table(page, "further"), table(page, "accuracies")
+    places = re.findall(r'<section id="([^"]*)">', page)
+    assert len(set(places)) == len(places)
+    accuracies = table(page, "accuracy")
+    every = {}
+    for place in places:
+        every |= table(page, place) if place not in ("numbers", "provenance") else {}
     for name in NAMES_OF_A_USER:
-        assert further[f"{name}, strength"] == {"ResNet-18": [0.125]}
+        assert every[f"{name}: strength"] == {"ResNet-18": [0.125]}
         assert accuracies[name] == {"ResNet-18": [0.5]}
 
 
@@ -295,89 +317,24 @@ def test_means_at_different_severities_are_not_of_one_line(tmp_path):
         *fog, contrast = [each.value() for each in made]
         means[label] = (np.mean(fog) + contrast) / 2
         paths.append(built.write(tmp_path, made, label))
-    lines = tables.accuracies(results.load(paths))
+    lines = [line for line in tables.lines(results.load(paths)) if line.over]
     shown = [{label: cell.interval.value for label, cell in line.cells.items()} for line in lines]
     assert shown == [pytest.approx({label: mean}) for label, mean in means.items()]
     assert len({line.over for line in lines}) == 2
     report.write(paths, tmp_path / "page.html")
 
 
-def test_corruptions_by_votes_have_their_section_and_the_means_of_categories(tmp_path):
-    made = built.measure("vone_resnet18", corruptions=("fog", "snow"), decision="vote:8")
-    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    ((label, shown),) = table(page, "corruptions").items()
-    assert label == "mean over 2 of 4 weather corruptions, severity 3, vote:8"
-    assert shown == {"VOneResNet-18": [pytest.approx((made[-1].value() + made[-2].value()) / 2)]}
-
-
-def test_what_was_only_judged_by_votes_has_its_images_classes_and_sentence(tmp_path):
+def test_what_was_only_judged_by_votes_has_its_means_and_its_sentence(tmp_path):
     paths = []
     for name in ("one", "two"):
         of = built.network("vone_resnet18", label=name)
-        made = built.measure("vone_resnet18", decision="vote:8", of=of)
-        clean, attacked = built_runs.kept(made[0], made[2])
-        scores = {"scores": np.zeros((100, 2, 7)), "kept": np.array([], int)}
-        shown = {"original": np.zeros((0, 28, 28, 1))}
-        clean = dataclasses.replace(clean, arrays={**clean.arrays, **scores, **shown})
-        paths.append(built.write(tmp_path, [clean, attacked], name))
+        made = built.measure("vone_resnet18", corruptions=("fog", "snow"), decision="vote:8", of=of)
+        paths.append(built.write(tmp_path, made, name))
     page = report.write(paths, tmp_path / "page.html").read_text()
-    assert section(page, "gallery").count("class 3 → class 4") == 2
-    assert "one, clean, vote:8" in section(page, "classes")
+    mean = "mean over 2 of 4 weather corruptions, severity 3, vote:8"
+    (shown,) = [v for title, v in table(page, "corruption").items() if title.endswith(mean)]
+    assert shown["one"] == [pytest.approx((made[-1].value() + made[-2].value()) / 2)]
     assert "no attack on the same images in common judged by single draws" in head_of(page)
-
-
-def test_further_numbers_with_other_settings_have_lines_of_their_own(tmp_path):
-    """The steps of metamers are no column of their row, and decide how well they match."""
-    paths = []
-    for label, steps, share in (("a", 3000, 0.75), ("b", 250, 0.25), ("c", 250, 0.5)):
-        of = built.network(label=label)
-        made = [
-            built.result({"condition": "metamers", "layer": "v1"}, {"matched": {"value": share}},
-                         of=of, settings={"steps": steps, "images": 8})
-        ]  # fmt: skip
-        paths.append(built.write(tmp_path, made, label))
-    page = report.write(paths, tmp_path / "page.html").read_text()
-    (found,) = re.findall(r'<section id="further">(.*?)</section>', page, re.DOTALL)
-    rows = [text_of(row) for row in re.findall(r"<tr>(<th scope.*?)</tr>", found, re.DOTALL)]
-    assert rows == [
-        "metamers, v1, matched steps 3000 0.75 – –", "metamers, v1, matched steps 250 – 0.25 0.5",
-    ]  # fmt: skip
-
-
-def test_metamers_stand_beside_the_null_that_their_match_is_compared_with(tmp_path):
-    """It is taken between images of the data set, and not between the originals."""
-    arrays = {
-        "metamers": np.zeros((2, 8, 8, 1)), "original": np.ones((2, 8, 8, 1)),
-        "decibel": np.array([9.0, 30.0]), "label": np.zeros(2, int),
-        "predicted": np.zeros(2, int),
-    }  # fmt: skip
-    made = [
-        built.result(
-            {"condition": "metamers", "layer": layer, "tag": tag},
-            {"decibel of two images": {"value": null}, "images of the null": {"value": count},
-             "accuracy on metamers": built.INTERVAL, "accuracy on originals": built.INTERVAL},
-            arrays, tag=tag, details={"place": place},
-        )
-        for place, (layer, tag, null, count) in enumerate(
-            (("v1", "", 12.5, 1000), ("v1", "b", 7.25, 40))
-        )
-    ]  # fmt: skip
-    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    shown = section(page, "metamers")
-    assert "12.5 dB between two of 1000 images" in shown
-    assert "7.2 dB between two of 40 images" in shown
-    assert "two of the originals" not in shown
-
-
-def test_the_mean_of_a_layer_says_of_which_properties_it_is(tmp_path):
-    """It is of the seven published ones, whatever the columns beside it."""
-    made = [
-        built.result({"condition": "physiology", "layer": "v1"}, {"mean score": {"value": 0.9}},
-                     details=built_runs.layer(0.9)),
-    ]  # fmt: skip
-    page = report.write([built.write(tmp_path, made)], tmp_path / "page.html").read_text()
-    (line,) = table(page, "physiology").values()
-    assert list(line) == ["Mean of 7", *built_runs.LABELS.values()]
 
 
 def test_the_same_runs_give_the_same_page_which_loads_nothing(page, paths, tmp_path):

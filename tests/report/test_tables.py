@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.report import built_runs
 from tests.results import built
 from vone_jax import results
 from vone_jax.report import comparison, first_screen, provenance, tables
@@ -29,20 +30,22 @@ def compared(lines, run, base):
 
 
 def test_lines_are_conditions_in_order_with_a_number_of_each_network(pair):
-    lines = tables.accuracies(pair)
+    lines = tables.lines(pair)
     assert [line.label for line in lines] == [
         "clean", "PGD L∞ 1/255, 64 steps", "PGD L∞ 4/255, 64 steps", "PGD L∞ 16/255, 64 steps",
-        "PGD L2 0.15, 64 steps", "PGD L2 0.6, 64 steps", MEAN,
+        "PGD L2 0.15, 64 steps", "PGD L2 0.6, 64 steps", MEAN, "fog, severity 3",
+        "contrast, severity 3",
     ]  # fmt: skip
-    for line in lines[:-1]:
+    mean = lines.pop(6)
+    for line in lines:
         for label, cell in line.cells.items():
             (run,) = [run for run in pair if run.label == label]
             assert cell.results[0] in run.results and cell.results[0].label == line.label
             assert cell.interval.value == cell.results[0].value()
     for run in pair:
         corrupted = [result.value() for result in run.of("corruption")]
-        assert lines[-1].cells[run.label].interval.value == pytest.approx(np.mean(corrupted))
-        assert len(lines[-1].cells[run.label].results) == 2
+        assert mean.cells[run.label].interval.value == pytest.approx(np.mean(corrupted))
+        assert len(mean.cells[run.label].results) == 2
 
 
 def test_the_main_number_is_that_of_the_networks_own_noise_and_single_draws():
@@ -55,11 +58,11 @@ def test_the_main_number_is_that_of_the_networks_own_noise_and_single_draws():
     ]
     tagged = built.accuracy(built.CLEAN, 0.4, of=VONE, tag="again")
     runs = built.runs_of(built.measure(), [*more, tagged, *own])
-    lines = {line.label: line for line in tables.accuracies(runs)}
+    lines = {line.label: line for line in tables.lines(runs)}
     assert lines["clean"].cells["VOneResNet-18"].interval.value == own[0].value()
     base = lines["clean"].cells["ResNet-18"].interval
     for label, result in zip(("clean, without noise", "clean, vote:8"), more, strict=True):
-        assert not lines[label].is_main and lines[label].cells["ResNet-18"].interval == base
+        assert not lines[label].is_own and lines[label].cells["ResNet-18"].interval == base
         assert lines[label].cells["VOneResNet-18"].interval.value == result.value()
     assert lines["clean, again"].cells.keys() == {"VOneResNet-18"}
 
@@ -74,14 +77,14 @@ def test_equal_networks_are_never_told_apart_by_how_they_were_judged():
         for each in built.measure("vone_resnet18", better, **fields)
     ]
     runs = built.runs_of(plain, [*more, *plain], labels=["one", "two"])
-    said = comparison.sentence(runs[1], runs[0], tables.accuracies(runs))
+    said = comparison.sentence(runs[1], runs[0], tables.lines(runs))
     assert said.startswith("two and one cannot be told apart at any of 4 attack radii: at most 0.0")
     assert said.endswith("clean 0.0 (−2.7 to +2.7).")
 
 
 def test_differences_are_paired_over_the_images(pair):
     base, vone = pair
-    found = compared(tables.accuracies(pair), vone, base)
+    found = compared(tables.lines(pair), vone, base)
     for result in vone.results[:6]:
         (other,) = [each for each in base.results if each.label == result.label]
         ours, theirs = (each.arrays["right"] for each in (result, other))
@@ -96,7 +99,7 @@ def test_differences_are_paired_over_the_images(pair):
 
 def test_the_sentence_has_the_largest_difference_and_the_one_on_clean_images(pair):
     base, vone = pair
-    lines = tables.accuracies(pair)
+    lines = tables.lines(pair)
     found = compared(lines, vone, base)
     gains = {label: item.difference for label, item in found.items() if "PGD" in label}
     most = max(gains, key=lambda label: gains[label].value)
@@ -114,14 +117,18 @@ def test_the_sentence_has_the_largest_difference_and_the_one_on_clean_images(pai
 def test_the_sentence_is_made_of_the_strongest_attack_of_each_radius():
     """PGD alone says that the VOneNet is better, and a stronger attack that it is worse."""
     base, vone = (built.network(model) for model in ("resnet18", "vone_resnet18"))
-    strong = built.attacked("linf", 4 / 255, "strongest of PGD, APGD", None)
+    strong = {
+        n: v
+        for n, v in built.attacked("linf", 4 / 255, "strongest of PGD, APGD").items()
+        if n != "steps"
+    }
     weak = built.attacked("linf", 4 / 255)
     made = [
         [built.accuracy(weak, a, of=of), built.accuracy(strong, b, of=of)]
         for of, a, b in ((base, 0.5, 0.45), (vone, 0.8, 0.2))
     ]
     runs = built.runs_of(*made)
-    lines = tables.accuracies(runs)
+    lines = tables.lines(runs)
     (radius,) = comparison.radii(lines, runs[1], runs[0])
     assert radius.attacks == ("strongest of PGD, APGD, 10 draws",) * 2
     expected = made[1][1].value() - made[0][1].value()
@@ -132,32 +139,51 @@ def test_the_sentence_is_made_of_the_strongest_attack_of_each_radius():
     assert "strongest attack: strongest of PGD, APGD, 10 draws" in facts
 
 
-def test_a_certificate_at_radius_0_is_no_attack():
-    numbers = {"accuracy of the vote": built.INTERVAL}
-    certified = {"condition": "certified", "norm": "l2"}
-    better = {"accuracy of the vote": {"value": 0.9, "low": 0.85, "high": 0.95}}
-    runs = built.runs_of(
-        [built.result(certified, numbers)],
-        [built.result(certified, better, of=VONE)],
-    )
-    lines = tables.accuracies(runs)
-    assert [line.label for line in lines] == ["accuracy of the vote L2"]
-    assert comparison.radii(lines, runs[1], runs[0]) == []
+@pytest.mark.parametrize("attack", [{}, {"attack": "strongest of PGD, APGD 1234abcd"}])
+def test_a_certificate_is_no_attack(attack):
+    """Also one whose row says by which attacks the vote was attacked."""
+    better = {"value": 0.9, "low": 0.85, "high": 0.95, "unit": "share", "main": True}
+    names = ("accuracy of the vote", "certified accuracy", "accuracy under attack")
+    runs = built.runs_of(*(
+        [built.result({"condition": "certified", "norm": "l2", **attack}, {
+            name: values | ({} if "vote" in name else {"eps": 0.5}) for name in names
+        }, of=of)]
+        for of, values in ((built.network(), built.INTERVAL), (VONE, better))
+    ))  # fmt: skip
+    lines = tables.lines(runs)
+    assert len(lines) == 3 and comparison.radii(lines, runs[1], runs[0]) == []
     said = comparison.sentence(runs[1], runs[0], lines)
     assert said == "VOneResNet-18 and ResNet-18 have no attack on the same images in common."
 
 
-def test_only_decisions_can_be_at_chance():
-    """A certified accuracy of 0 is no guess: it says that nothing was proven."""
-    low = {"value": 0.02, "low": 0.0, "high": 0.05, "eps": 0.5}
-    numbers = {"certified accuracy": low, "accuracy under APGD": low}
-    certified = {"condition": "certified", "norm": "l2"}
-    made = [[built.result(certified, numbers, of=of)] for of in (built.network(), VONE)]
+def test_an_attack_of_a_user_counts_by_its_columns():
+    """Whatever his kind is called: an accuracy of a norm and a radius that is a main number."""
+    condition = {"condition": "one pixel", "norm": "linf", "eps": 4 / 255}
+    made = [
+        [built.accuracy(condition, share, of=of)]
+        for of, share in ((built.network(), 0.4), (VONE, 0.7))
+    ]
     runs = built.runs_of(*made)
-    lines = tables.accuracies(runs)
-    found = compared(lines, runs[1], runs[0])
-    assert {label.split(" L2")[0]: item.at_chance for label, item in found.items()} == {
-        "certified accuracy": False, "accuracy under APGD": True,
+    lines = tables.lines(runs)
+    (radius,) = comparison.radii(lines, runs[1], runs[0])
+    assert radius.label == "L∞ 4/255" and radius.attacks == ("one pixel",) * 2
+    assert "more robust" in comparison.sentence(runs[1], runs[0], lines)
+
+
+def test_only_what_has_a_reference_of_chance_can_be_at_chance():
+    """A certified accuracy of 0 is no guess: it says that nothing was proven."""
+    low = {"value": 0.02, "low": 0.0, "high": 0.05, "eps": 0.5, "unit": "share", "main": True}
+    numbers = {"certified accuracy": low, "accuracy under attack": low}
+    chance = [{"network": "chance", "number": "accuracy under attack", "value": 0.1}]
+    certified = {"condition": "certified", "norm": "l2"}
+    made = [
+        [built.result(certified, numbers, of=of, references=chance)]
+        for of in (built.network(), VONE)
+    ]
+    runs = built.runs_of(*made)
+    found = compared(tables.lines(runs), runs[1], runs[0])
+    assert {label.split(": ")[1]: item.at_chance for label, item in found.items()} == {
+        "certified accuracy": False, "accuracy under attack": True,
     }  # fmt: skip
 
 
@@ -178,7 +204,7 @@ def test_other_settings_are_a_caution_beside_the_difference(fields, caution, of_
         first = built.accuracy(condition, 0.5, of=built.network(model))
         second = built.accuracy(condition, 0.7, of=VONE, **fields)
         runs = built.runs_of([first], [second])
-        lines = tables.accuracies(runs)
+        lines = tables.lines(runs)
         (item,) = compared(lines, runs[1], runs[0]).values()
         assert item.difference.value > 0.1 and (caution in item.cautions) == told
         said = comparison.sentence(runs[1], runs[0], lines)
@@ -194,26 +220,26 @@ def test_a_network_on_other_images_leaves_the_comparison_of_the_others_alone():
         [built.accuracy(built.CLEAN, 0.9, of=elsewhere, dataset=other)],
     ]
     runs, two = built.runs_of(*made), built.runs_of(*made[:2])
-    lines = tables.accuracies(runs)
-    assert compared(lines, runs[1], runs[0]) == compared(tables.accuracies(two), two[1], two[0])
+    lines = tables.lines(runs)
+    assert compared(lines, runs[1], runs[0]) == compared(tables.lines(two), two[1], two[0])
     (item,) = compared(lines, runs[2], runs[0]).values()
     assert item.difference is None and item.cautions == ("measured on other images",)
     # A moved folder has the same images.
     moved = [built.accuracy(built.CLEAN, 0.9, dataset=built.DATASET | {"name": "elsewhere"})]
     runs = built.runs_of(made[0], moved, labels=["a", "b"])
-    (item,) = compared(tables.accuracies(runs), runs[1], runs[0]).values()
+    (item,) = compared(tables.lines(runs), runs[1], runs[0]).values()
     assert item.paired and not item.cautions
 
 
 def test_fewer_images_are_named_and_not_paired_and_few_are_not_put_in_words():
     some = built.accuracy(built.attacked("linf", 4 / 255), np.ones((50, 1)))
     runs = built.runs_of(built.measure(), [some], labels=["a", "b"])
-    lines = tables.accuracies(runs)
+    lines = tables.lines(runs)
     (item,) = compared(lines, runs[1], runs[0]).values()
     assert not item.paired and item.cautions == ("images: 50 against 100",)
     few = [built.accuracy(built.attacked("linf", 4 / 255), np.ones((10, 1)))]
     runs = built.runs_of(few, few, labels=["a", "b"])
-    assert "fewer than 20 images" in comparison.sentence(*runs, tables.accuracies(runs))
+    assert "fewer than 20 images" in comparison.sentence(*runs, tables.lines(runs))
 
 
 @pytest.mark.parametrize(("classes", "doubtful"), [(10, True), (1000, False)])
@@ -224,7 +250,7 @@ def test_chance_is_one_over_the_classes_whose_logits_count(classes, doubtful):
         for condition in (built.CLEAN, built.attacked("linf", 4 / 255))
     ]
     runs = built.runs_of(made, made, labels=["a", "b"])
-    lines = tables.accuracies(runs)
+    lines = tables.lines(runs)
     assert any("at chance" in each for each in first_screen.warnings(runs, lines)) == doubtful
     assert ("at chance" in comparison.sentence(*runs, lines)) == doubtful
 
@@ -250,7 +276,7 @@ def test_training_seeds_are_counted_and_not_networks():
     seeds = [
         dataclasses.replace(r, experiment={"seed": n, "epochs": 8}) for n, r in enumerate(runs)
     ]
-    lines = tables.accuracies(runs)
+    lines = tables.lines(runs)
     assert ("3 training seeds of each network", False) in first_screen.facts(
         Runs(seeds), lines, seeds[0]
     )
@@ -271,25 +297,25 @@ def test_networks_whose_training_is_not_on_record_have_no_training_seeds():
         (trained, "1 training seed of each network"),
         ((runs[0], trained[0]), "1 training seed of each network, not known of a"),
     ):
-        facts = first_screen.facts(Runs(shown), tables.accuracies(Runs(shown)), shown[0])
+        facts = first_screen.facts(Runs(shown), tables.lines(Runs(shown)), shown[0])
         assert (said, True) in facts
 
 
 @pytest.mark.parametrize(
-    ("verdict", "told"), [("pass", "no sign found"), ("warning", "1 warning"), ("fail", "1 fail")]
+    ("verdict", "told"), [("pass", "2 checks passed"), ("warning", "1 warning"), ("fail", "1 fail")]
 )
-def test_the_quick_checks_of_an_attack_stand_on_the_first_screen(verdict, told):
-    attack, details = built.attacked("linf", 4 / 255), {"masking": [{"verdict": verdict}]}
-    runs = built.runs_of([built.accuracy(attack, 0.5, details=details)])
-    shown = [words for words, _ in first_screen.facts(runs, tables.accuracies(runs), runs[0])]
-    (checked,) = [words for words in shown if words.startswith("masked gradients")]
-    assert "checked by the quick checks alone" in checked and checked.endswith(told)
+def test_the_checks_of_each_network_stand_on_the_first_screen(verdict, told):
+    runs = built.runs_of([built_runs.checked(verdict)], [built_runs.checked(of=VONE)])
+    shown = first_screen.facts(runs, tables.lines(runs), runs[0])
+    found = {words: doubtful for words, doubtful in shown if words.startswith("masked gradients")}
+    labels = " (ResNet-18)" if verdict != "warning" else ""
+    assert found[f"masked gradients, masking: {told}{labels}"] == (verdict != "pass")
 
 
 def test_the_warnings_of_two_tags_are_told_apart():
     made = [built.accuracy(built.CLEAN, 0.5, tag=tag, warnings=["Few."]) for tag in "ab"]
     runs = built.runs_of(made)
-    (said,) = first_screen.warnings(runs, tables.accuracies(runs))
+    (said,) = first_screen.warnings(runs, tables.lines(runs))
     assert said == "ResNet-18, clean, a; ResNet-18, clean, b: Few."
 
 
@@ -304,5 +330,64 @@ def test_corruptions_that_differ_between_networks_are_not_one_mean():
         built.measure("resnet18", corruptions=("fog", "contrast")),
         built.measure("vone_resnet18", corruptions=("snow", "contrast")),
     )
-    means = [line for line in tables.accuracies(runs) if line.label == MEAN]
+    means = [line for line in tables.lines(runs) if line.label == MEAN]
     assert [list(line.cells) for line in means] == [["ResNet-18"], ["VOneResNet-18"]]
+
+
+def test_two_settings_of_a_users_kind_stand_apart_with_differences_of_each():
+    """By a column that nobody knows, of the condition or of the number."""
+    rng = np.random.default_rng(0)
+
+    def rooms(of, columns):
+        values = {f"at {k}": rng.normal(k, 1, 9) for k in (1, 2)}
+        numbers = {
+            k: {"number": "sure", "level": k, "of": k, "value": v.mean()} for k, v in values.items()
+        }
+        arrays = {"index": np.arange(9), **values}
+        return built.result({"condition": "rooms", **columns}, numbers, arrays, of=of)
+
+    settings = ({"power": 1}, {"power": 2}, {"walls": ["red"]}, {"grey": True}, {})
+    made = [[rooms(of, each) for each in settings] for of in (built.network(), VONE)]
+    runs = built.runs_of(*made)
+    lines = tables.lines(runs)
+    assert len(lines) == 2 * len(settings) and all(len(line.cells) == 2 for line in lines)
+    found = compared(lines, runs[1], runs[0])
+    for one, other in zip(*made, strict=True):
+        for row in one.rows:
+            item = found[f"{results.label(row)}: sure"]
+            pairs = [each.arrays[row["of"]] for each in (other, one)]
+            assert item.paired and item.difference.value == pytest.approx(
+                np.mean(pairs[0] - pairs[1])
+            )
+
+
+def test_the_note_of_an_attack_takes_the_place_of_its_steps():
+    """What is not told in a note stays in the title."""
+    noted = built.accuracy(built.attacked("linf", 4 / 255), 0.5, of=VONE)
+    noted.numbers[0]["note"] = "64 steps of eps/32"
+    plain = built.accuracy(built.attacked("linf", 8 / 255), 0.5)
+    lines = tables.lines(built.runs_of([noted], [plain]))
+    assert [(line.title, line.note) for line in lines] == [
+        ("PGD L∞ 4/255", "64 steps of eps/32, 10 draws"), ("PGD L∞ 8/255, 64 steps", ""),
+    ]  # fmt: skip
+
+
+def test_a_difference_without_intervals_is_still_a_difference():
+    made = [
+        [built.result({"condition": "rooms"}, {"size": {"value": value}}, of=of)]
+        for of, value in ((built.network(), 2.0), (VONE, 5.0))
+    ]
+    runs = built.runs_of(*made)
+    (item,) = compared(tables.lines(runs), runs[1], runs[0]).values()
+    assert item.difference.value == 3 and np.isnan(item.difference.low) and not item.paired
+
+
+def test_an_image_size_and_classes_that_differ_are_cautions():
+    made = [
+        [built.accuracy(built.CLEAN, 0.5, of=built.network(image_size=size),
+                        provenance={"logits_classes": classes})]
+        for size, classes in ((64, 10), (224, 5))
+    ]  # fmt: skip
+    runs = built.runs_of(*made, labels=["a", "b"])
+    (item,) = compared(tables.lines(runs), runs[1], runs[0]).values()
+    assert set(item.cautions) == {"image size in pixels: 224 against 64", "classes: 5 against 10"}

@@ -15,13 +15,18 @@ DATASET = {
     "fingerprint": "abc",
 }  # fmt: skip
 # An accuracy with its interval.
-INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
+INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6, "unit": "share", "main": True}
 # The accuracies of a base network and of a VOneNet.
 WEAK = {"clean": 0.9, "linf": (0.5, 0.1, 0.0), "l2": (0.4, 0.0)}
 STRONG = {"clean": 0.85, "linf": (0.75, 0.4, 0.05), "l2": (0.7, 0.2)}
 RADII = {"linf": (1 / 255, 4 / 255, 16 / 255), "l2": (0.15, 0.6)}
 
 CLEAN = {"condition": "clean"}
+# How accuracies are drawn.
+VIEWS = {
+    "attack": [results.Lines("accuracy", "eps", "norm", "clean", share=True)],
+    "corruption": [results.Lines("accuracy", "severity", "category", share=True)],
+}
 
 
 def network(model="resnet18", **fields):
@@ -44,7 +49,9 @@ def attacked(norm, eps, attack="PGD", steps=64, **columns):
 
 
 def corrupted(name, severity, **columns):
-    return {"condition": "corruption", "corruption": name, "severity": severity, **columns}
+    row = {"condition": "corruption", "corruption": name, "severity": severity}
+    known = names.category(name)
+    return row | ({} if known == "others" else {"category": known}) | columns
 
 
 def result(condition, numbers=None, arrays=None, of=None, dataset=DATASET, settings=None, **fields):
@@ -57,34 +64,21 @@ def result(condition, numbers=None, arrays=None, of=None, dataset=DATASET, setti
       of: the network, see ``network``.
       dataset: the data set of its identity.
       settings: fields of the attack, or of another condition, in its identity.
-      **fields: parts of the identity, and "details", "warnings" and "provenance".
+      **fields: parts of the identity, further "provenance", and "section", "views", "references",
+        "details" and "warnings" of the result.
     """
     of = of or network()
     noisy = of["stochastic"] and condition.get("noise") != "none"
     given = {"seed": fields.get("seed", 0), "tag": fields.get("tag", "")}
-    shared = {"network": of["label"], **condition}
-    shared |= {name: dataset[name] for name in ("split", "examples")} | {"dataset": dataset["name"]}
-    shared |= {name: value for name, value in given.items() if value != ""}
+    row = {"network": of["label"], **condition}
+    row |= {name: dataset[name] for name in ("split", "examples")} | {"dataset": dataset["name"]}
+    row |= {name: value for name, value in given.items() if value != ""}
     if noisy:
-        shared |= (
-            {"draws": 10} | ({"attack_draws": 10} if "attack" in condition else {}) | condition
-        )
-    rows = [shared | {"number": name} | entry for name, entry in (numbers or {}).items()]
+        row |= {"draws": 10} | ({"attack_draws": 10} if "attack" in condition else {}) | condition
     attack = {"type": condition.get("attack"), "norm": condition.get("norm")}
     attack |= {name: condition.get(name) for name in ("eps", "steps")}
-    attack["eot_samples"] = shared.get("attack_draws", 1)
-    kind = {"attack": "Attacked", "corruption": "Corrupted"}.get(condition["condition"], "Other")
-    identity = {
-        "condition": {"type": kind} | ({"attack": attack} if "attack" in condition else {}),
-        "protocol": FRESH if noisy else QUIET,
-        "dataset": dataset,
-        "network": of,
-        "matmul_precision": "highest",
-        **given,
-    }
-    if settings:
-        where = identity["condition"]
-        where |= {"attack": attack | settings} if "attack" in condition else settings
+    attack["eot_samples"] = row.get("attack_draws", 1)
+    described = {"attack": attack | (settings or {})} if "attack" in condition else settings or {}
     provenance = {
         "versions": {"python": "3.11.2", "jax": "0.10.2", "vone_jax": "0.1"},
         "command": "python eval.py runs/x",
@@ -94,26 +88,45 @@ def result(condition, numbers=None, arrays=None, of=None, dataset=DATASET, setti
         "parameters": 11181642,
         "class_names": [f"class {i}" for i in range(10)],
         "logits_classes": 10,
-    }
-    given = {name: fields.pop(name) for name in ("details", "warnings") if name in fields}
-    provenance |= fields.pop("provenance", {})
-    return results.Result(
-        shared, rows or [shared], identity | fields, provenance=provenance, arrays=arrays or {},
+    } | fields.pop("provenance", {})
+    shown = ("section", "views", "references", "details", "warnings")
+    shown = {name: fields.pop(name) for name in shown if name in fields}
+    identity = {
+        "condition": {"type": "Measured", **described},
+        "protocol": FRESH if noisy else QUIET,
+        "dataset": dataset,
+        "network": of,
+        "matmul_precision": "highest",
         **given,
-    )  # fmt: skip
+    }
+    measured = [{"number": name, **columns} for name, columns in (numbers or {}).items()]
+    shown.setdefault("section", condition["condition"].capitalize())
+    return results.Result(
+        row, measured, identity | fields, provenance=provenance, arrays=arrays or {}, **shown
+    )
 
 
 def accuracy(condition, right, index=None, dataset=DATASET, arrays=None, **fields):
-    """A result with decisions (N, R), or with a number: the share of right ones of 100 images."""
+    """A result with decisions (N, R), or with a number: the share of right ones of 100 images.
+
+    An attack is drawn against its radius from clean images on, and a corruption against its
+    severity. Its accuracy is no main number.
+    """
     if isinstance(right, float):
         right = answers(right)
     right = np.asarray(right)
     right = right[:, None] if right.ndim == 1 else right
     index = np.arange(len(right)) if index is None else np.asarray(index)
     stored = {"index": index, "label": index % 10, "right": right} | (arrays or {})
-    numbers = {"accuracy": dataclasses.asdict(results.accuracy(right))}
+    columns = {"unit": "share", "of": "right", **dataclasses.asdict(results.accuracy(right))}
+    if "corruption" not in condition:
+        columns["main"] = True
+        classes = fields.get("provenance", {}).get("logits_classes", 10)
+        chance = {"network": "chance", "number": "accuracy", "value": 1 / classes}
+        fields = {"references": [chance]} | fields
+    fields = {"views": VIEWS.get(condition["condition"], ())} | fields
     dataset = dataset | {"examples": len(right)}
-    return result(condition, numbers, stored, dataset=dataset, **fields)
+    return result(condition, {"accuracy": columns}, stored, dataset=dataset, **fields)
 
 
 def answers(share, images=100, draws=10, seed=0):

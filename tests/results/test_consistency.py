@@ -1,13 +1,10 @@
-"""Error consistency of observers, from arrays, from trials and from results."""
+"""Error consistency of two observers: against textbooks and in simulations."""
 
-import dataclasses
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from tests.results import built
 from vone_jax import results
 
 
@@ -78,67 +75,3 @@ def test_intervals_cover_the_true_value():
         found = results.error_consistency(one, two)
         covered += found.low <= shared <= found.high
     assert 930 <= covered <= 970
-
-
-HEADER = "subj,Session,trial,rt,object_response,category,condition,imagename\n"
-ROW = "{subj},1,{n},0.5,{answer},{category},{condition},{name}\n"
-
-
-def write_trials(path, subject, short, answers):
-    """A file as the study has it; the order of its trials is that of the subject."""
-    order = np.random.default_rng(len(subject) + ord(subject[-1])).permutation(len(answers))
-    condition = ["c10"] * 4 + ["c100"] * 4
-    lines = [
-        ROW.format(
-            subj=subject, n=n, answer=answers[image], category="bear", condition=condition[image],
-            name=f"{n:04d}_cop_{short}_{condition[image]}_bear_10_n02132136_{image}.png",
-        )
-        for n, image in enumerate(order)
-    ]  # fmt: skip
-    path.write_text(HEADER + "".join(lines))
-
-
-def test_trials_are_read_from_folders_and_compared_by_image(tmp_path):
-    first = ["bear", "dog", "bear", "na", "bear", "bear", "cat", "bear"]
-    second = ["bear", "cat", "cat", "car", "bear", "dog", "cat", "bear"]
-    write_trials(tmp_path / "one.csv", "subject-01", "s01", first)
-    write_trials(tmp_path / "two.csv", "subject-02", "s02", second)
-    trials = results.read_trials(tmp_path)
-    assert len(trials) == 16 and trials["right"].sum() == 8
-    assert trials.groupby("condition")["right"].mean().to_dict() == {"c10": 0.375, "c100": 0.625}
-    table = results.consistencies(trials).set_index("condition")
-    assert table["images"].tolist() == [4, 4] and table["observer"].tolist() == ["subject-01"] * 2
-    for condition, where in (("c10", slice(0, 4)), ("c100", slice(4, 8))):
-        one, two = (np.array(each[where]) == "bear" for each in (first, second))
-        expected = results.error_consistency(one, two)
-        assert table.loc[condition, "value"] == pytest.approx(expected.value)
-        assert table.loc[condition, "low"] == pytest.approx(expected.low)
-    (tmp_path / "bad.csv").write_text("subj,trial\na,1\n")
-    with pytest.raises(
-        results.ResultError, match="bad.csv has no column object_response, category"
-    ):
-        results.read_trials(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(results.ResultError, match="no CSV file"):
-        results.read_trials(tmp_path / "empty")
-
-
-def test_a_network_is_compared_with_observers(tmp_path):
-    """Its result is on a folder with a folder for each category."""
-    person = ["bear", "dog", "bear", "dog", "bear", "dog", "bear", "dog"]
-    write_trials(tmp_path / "one.csv", "subject-01", "s01", person)
-    right = np.array([[1, 1], [0, 0], [1, 0], [0, 0], [1, 1], [0, 1], [1, 1], [1, 1]], bool)
-    condition = ["c10"] * 4 + ["c100"] * 4
-    files = [f"bear/{n:04d}_cop_dnn_{condition[n]}_bear_10_n02132136_{n}.png" for n in range(8)]
-    made = built.accuracy(built.CLEAN, right)
-    arrays = dict(made.arrays) | {"label": np.full(8, 1), "predicted": np.arange(8)}
-    made = dataclasses.replace(made, arrays=arrays)
-    own = results.decisions(made, files)
-    assert own["subj"].unique() == ["run"] and own["category"].unique() == ["class 1"]
-    assert own["object_response"].tolist()[:2] == ["class 0", "class 1"]
-    table = results.consistencies(pd.concat([results.read_trials(tmp_path / "one.csv"), own]))
-    one = np.array(person) == "bear"
-    for row, where in zip(table.itertuples(), (slice(0, 4), slice(4, 8)), strict=True):
-        assert (row.observer, row.other, row.images) == ("run", "subject-01", 4)
-        expected = results.error_consistency(right[where], one[where])
-        assert row.value == pytest.approx(expected.value)

@@ -5,7 +5,6 @@ import pytest
 
 from tests.results import built
 from vone_jax import names, results
-from vone_jax.results import statistics
 
 COMMON = names.COMMON_CORRUPTIONS
 FIVE = names.SEVERITIES
@@ -175,7 +174,31 @@ def test_mce_is_defined_on_imagenet_alone():
 def test_the_interval_of_a_mean_is_that_of_corruptions_that_are_hard_for_the_same_images():
     made = corruptions({"fog": 0.3, "contrast": 0.3})
     found = results.means(built.runs_of(made).to_frame()).iloc[0]
-    exact = results.accuracy(statistics.mean_shares(made, [1 / len(made)] * len(made)))
+    shares = np.mean([each.arrays["right"].mean(axis=1) for each in made], axis=0)
+    exact = results.accuracy(shares)
     assert (found["value"], found["low"], found["high"]) == pytest.approx(
         (exact.value, exact.low, exact.high), abs=0.01
     )
+
+
+@pytest.mark.parametrize("columns", [{"strength": 2.0}, {"levels": [1, 2]}, {"blurred": True}])
+def test_what_differs_in_a_column_that_nobody_knows_is_in_no_common_mean(columns):
+    shares = {"fog": 0.2, "contrast": 0.4}
+    apart = [
+        built.accuracy(built.corrupted(name, 3, **columns), np.arange(100) < 80) for name in shares
+    ]
+    means = means_of([*corruptions(shares), *apart])
+    name = "mean over 2 of 15 corruptions, severity 3"
+    assert means.pop(name) == pytest.approx(0.3) and len(means) == 1
+    assert means.popitem()[1] == pytest.approx(0.8)
+
+
+def test_corruptions_of_another_kind_have_means_that_name_it():
+    """Its rows have the columns corruption, severity and category."""
+    mine = [
+        built.accuracy(built.corrupted(name, 3) | {"condition": "mine"}, np.arange(100) < 80)
+        for name in ("fog", "contrast")
+    ]
+    name = "mean over 2 of 15 corruptions, severity 3"
+    means = means_of([*corruptions({"fog": 0.2, "contrast": 0.4}), *mine])
+    assert means == pytest.approx({name: 0.3, f"{name}, mine": 0.8})

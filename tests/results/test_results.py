@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.results import built
-from vone_jax import results
+from vone_jax import report, results
 
 
 def fails(paths, *parts):
@@ -20,7 +20,7 @@ def fails(paths, *parts):
 def test_a_result_is_read_as_it_was_written(tmp_path):
     made = built.accuracy(built.attacked("linf", 4 / 255), 0.5)
     path = results.write(dataclasses.replace(made, warnings=["weak"]), tmp_path)
-    assert path == tmp_path / "attack-pgd-linf-0.01569-64-steps.json"
+    assert path == tmp_path / "attack-pgd-linf-0.0156863-64-steps.json"
     read = results.read(path)
     assert read.rows == made.rows and read.identity == made.identity
     assert (read.row, read.label, read.name) == (made.row, made.label, made.name)
@@ -38,13 +38,25 @@ def test_arrays_are_read_when_they_are_used(tmp_path):
         _ = read.arrays["right"]
 
 
+def test_views_and_references_are_read_as_they_were_written(tmp_path):
+    views = [
+        results.Lines("accuracy", "layer", "norm", "clean", ("v1", "logits"), True, True, "Why."),
+        results.Chart({"mark": "bar", "data": {"values": [{"x": 1}]}}, "bars", section="Else"),
+        results.Pictures(("shown",), ("one", "two"), "two", 48),
+    ]
+    people = [{"network": "9 observers", "number": "accuracy", "layer": "v1", "value": 0.25}]
+    made = built.accuracy(
+        built.CLEAN, 0.5, views=views, references=people, section="Rooms",
+        arrays={"shown": np.zeros((2, 4, 4, 1))},
+    )  # fmt: skip
+    read = results.read(results.write(made, tmp_path))
+    assert list(read.views) == views and read.references == people and read.section == "Rooms"
+
+
 def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     made = built.result(built.CLEAN, {"x": {"value": np.nan}}, {"a": np.zeros(1)})
-    with pytest.raises(ValueError, match="value of 'x' must be a finite number, got nan"):
+    with pytest.raises(ValueError, match="value of x is nan"):
         results.write(made, tmp_path)
-    misspelt = built.result(built.CLEAN, {"x": {"value": 1.0, "epsilon": 0.5}})
-    with pytest.raises(ValueError, match="columns of results.row, got .'epsilon'"):
-        results.write(misspelt, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -52,14 +64,18 @@ def test_a_damaged_file_is_one_clear_error(tmp_path):
     run = built.write(tmp_path, built.measure())
     file = run / "results" / "clean.json"
     whole = json.loads(file.read_text())
-    file.write_text('{"rows": [], ')
+    file.write_text('{"numbers": [], ')
     fails([run], "clean.json cannot be read")
     for wrong in (
-        {"format": 2},
-        {"rows": []},
-        {"rows": [1]},
-        {"rows": [{"norm": "linf"}]},
+        {"schema": 2},
+        {"numbers": [1]},
+        {"numbers": [{"value": 0.5}]},
         {"row": {}},
+        {"views": [{"view": "hologram"}]},
+        {"views": [{"view": "lines", "number": "x"}]},
+        {"references": [{"value": 0.5}]},
+        {"references": [{"number": "accuracy", "value": 0.5}]},
+        {"references": [{"network": "9 observers", "number": "accuracy"}]},
     ):
         file.write_text(json.dumps(whole | wrong))
         fails([run], "clean.json is no result of this version")
@@ -86,7 +102,7 @@ def test_reading_refuses_a_number_that_writing_refuses(tmp_path, wrong, column):
     run = built.write(tmp_path, [built.accuracy(built.CLEAN, 0.5)])
     file = run / "results" / "clean.json"
     record = json.loads(file.read_text())
-    record["rows"][0][column] = "WRONG"
+    record["numbers"][0][column] = "WRONG"
     file.write_text(json.dumps(record).replace('"WRONG"', wrong))
     fails([run], file)
     value = {"true": True}.get(wrong) or float(wrong)
@@ -101,12 +117,11 @@ def test_a_number_that_is_no_share_may_be_of_any_size(tmp_path):
     assert results.read(results.write(made, tmp_path)).rows == made.rows
 
 
-def test_a_result_with_numbers_of_one_radius_has_the_name_of_its_condition(tmp_path):
-    made = built.result({"condition": "mine"})
-    made = dataclasses.replace(made, rows=[made.row | {"number": "x", "eps": 0.5, "value": 1.0}])
-    read = results.read(results.write(made, tmp_path))
-    assert read.name == made.name == "mine" and read.row == made.row
-    assert read.value("x", 0.5) == 1.0
+def test_pictures_that_a_result_has_not_are_refused_before_it_is_written(tmp_path):
+    made = built.result(built.CLEAN, views=[results.Pictures(("shown",))])
+    with pytest.raises(ValueError, match="pictures must be of arrays of the result, got 'shown'"):
+        results.write(made, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_field_that_an_identity_lacks_is_a_difference():
@@ -130,38 +145,60 @@ def test_a_field_that_an_identity_lacks_is_a_difference():
 
 
 def minimal():
-    """A result with a number at each of two radii, and one at none."""
+    """A result with a number at each of two radii, and one that is not defined."""
+    at = [{"number": "accuracy", "eps": eps / 255} | built.INTERVAL for eps in (1, 4)]
     condition = {"condition": "minimal", "attack": "FMN", "norm": "linf"}
-    made = built.result(condition, {"median distance": {"value": None}})
-    at = [made.row | {"number": "accuracy", "eps": eps / 255} | built.INTERVAL for eps in (1, 4)]
-    return dataclasses.replace(made, rows=[*made.rows, *at])
+    made = built.result(condition, {"median distance": {}})
+    return dataclasses.replace(made, numbers=[*made.numbers, *at])
 
 
-def test_a_number_for_one_radius_of_several_has_it_in_its_row():
-    made = minimal()
-    assert "eps" not in made.row and made.label == "minimal FMN L∞"
+def test_numbers_of_one_name_differ_in_their_columns(tmp_path):
+    made = results.read(results.write(minimal(), tmp_path))
+    assert "eps" not in made.row and (made.label, made.name) == (
+        "minimal L∞, FMN",
+        "minimal-linf-fmn",
+    )
     assert [results.label(row) for row in made.rows][1:] == [
-        "minimal FMN L∞ 1/255", "minimal FMN L∞ 4/255"
+        "minimal L∞ 1/255, FMN", "minimal L∞ 4/255, FMN"
     ]  # fmt: skip
-    assert made.value("accuracy", 4 / 255) == 0.5 and np.isnan(made.value("accuracy", 8 / 255))
+    assert made.value(eps=4 / 255) == 0.5 and np.isnan(made.value(eps=8 / 255))
     assert np.isnan(made.value("median distance"))
 
 
-def test_the_frame_has_a_row_for_each_number(tmp_path):
-    base = built.write(tmp_path, [*built.measure(), minimal()], "base")
+def test_the_frame_has_a_row_for_each_number_and_all_columns_of_kinds(tmp_path):
+    mine = built.result(
+        {"condition": "rooms", "power": 2.0, "walls": ["red", "blue"]},
+        {"sure": {"value": 0.25, "level": 0.3, "section": "Elsewhere"}},
+    )
+    base = built.write(tmp_path, [*built.measure(), minimal(), mine], "base")
     vone = built.write(tmp_path, built.measure("vone_resnet18"), "vone")
     frame = results.load(str(tmp_path / "*")).to_frame()
-    columns = ["run", "label", *results.COLUMNS]
-    assert list(frame.columns[: len(columns)]) == columns
-    assert len(frame) == 2 * 6 + 3 and set(frame["run"]) == {str(base), str(vone)}
+    assert list(frame)[:4] == ["run", "label", "network", "condition"]
+    assert len(frame) == 2 * 6 + 3 + 1 and set(frame["run"]) == {str(base), str(vone)}
     attacks = frame[(frame["condition"] == "attack") & (frame["norm"] == "linf")]
     table = attacks.pivot(index="network", columns="eps", values="value")
     assert table.shape == (2, 3) and table.loc["VOneResNet-18", 4 / 255] > 0.3
-    row = frame[frame["label"] == "minimal FMN L∞ 1/255"].iloc[0]
+    row = frame[frame["label"] == "minimal L∞ 1/255, FMN"].iloc[0]
     assert (row["value"], row["eps"], row["condition"]) == (0.5, 1 / 255, "minimal")
     assert np.isnan(frame[frame["number"] == "median distance"]["value"].iloc[0])
+    own = frame[frame["condition"] == "rooms"].iloc[0]
+    assert (own["power"], own["level"], own["walls"]) == (2.0, 0.3, ["red", "blue"])
+    # How a number is shown is no part of what it is.
+    assert not {"section", "main", "of"} & {*frame}
     assert set(frame["network.description.model.v1.k_exc"].dropna()) == {25.0}
     assert set(frame["draws"].dropna()) == {10} and set(frame["protocol.draws"]) == {1, 10}
+
+
+def test_a_frame_with_a_column_of_lists_has_means_and_a_page(tmp_path):
+    """Such columns are those of fields with several values."""
+    made = [
+        built.accuracy(built.corrupted(name, 3, walls=["red", "blue"]), 0.5)
+        for name in ("fog", "snow")
+    ]
+    run = built.write(tmp_path, made)
+    (*_, mean) = results.means(results.load(run).to_frame()).to_dict("records")
+    assert mean["value"] == pytest.approx(np.mean([each.value() for each in made]))
+    assert report.write([run], tmp_path / "page.html").exists()
 
 
 def test_no_network_has_two_rows_of_one_label_and_number(tmp_path):
@@ -177,7 +214,7 @@ def test_no_network_has_two_rows_of_one_label_and_number(tmp_path):
     own = frame[frame["noise"].isna() & frame["decision"].isna() & frame["tag"].isna()]
     assert sorted(own["value"]) == sorted(each.value() for each in made[:7])
     again = json.loads((run / "results" / "clean.json").read_text())
-    again["arrays"] = []
+    again["arrays"] = again["views"] = []
     (run / "results" / "copy.json").write_text(json.dumps(again))
     fails([run], "has two results 'clean'", "--tag")
 

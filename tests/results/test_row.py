@@ -20,11 +20,16 @@ NOISY = [
     PGD | {"draws": 10, "steps": 256},
     PGD | {"draws": 10, "norm": "l2"},
     PGD | {"draws": 10, "eps": 8 / 255},
-    PGD | {"draws": 10, "attack": "strongest of PGD, APGD", "steps": None},
+    PGD | {"draws": 10, "attack": "strongest of PGD, APGD", "steps": 9},
     {"condition": "minimal", "attack": "FMN", "norm": "linf", "steps": 100, "draws": 10},
     {"condition": "corruption", "corruption": "fog", "severity": 3, "draws": 10},
     {"condition": "corruption", "corruption": "fog", "severity": 3, "form": "uint8", "draws": 10},
     {"condition": "physiology", "layer": "v1", "draws": 10},
+    # Columns of a kind of a user.
+    {"condition": "dark rooms", "power": 2.5, "draws": 10},
+    {"condition": "dark rooms", "power": 2.5, "grey": True, "draws": 10},
+    {"condition": "dark rooms", "power": 2.5, "grey": False, "draws": 10},
+    {"condition": "dark rooms", "walls": ["red", "blue"], "levels": [1, 2.5], "draws": 10},
 ]
 
 
@@ -42,11 +47,15 @@ def test_labels_say_what_a_number_is():
         "PGD L∞ 4/255, 256 steps",
         "PGD L2 0.01569, 64 steps",
         "PGD L∞ 8/255, 64 steps",
-        "strongest of PGD, APGD L∞ 4/255",
-        "minimal FMN L∞, 100 steps",
+        "strongest of PGD, APGD L∞ 4/255, 9 steps",
+        "minimal L∞, FMN, 100 steps",
         "fog, severity 3",
         "fog, severity 3, uint8",
         "physiology, v1",
+        "dark rooms, power 2.5",
+        "dark rooms, power 2.5, grey",
+        "dark rooms, power 2.5, not grey",
+        "dark rooms, walls red blue, levels 1 2.5",
     ]
 
 
@@ -55,7 +64,7 @@ def test_different_labels_have_different_files_and_are_different_conditions():
         assert results.stem(one) != results.stem(other)
         assert results.condition_key(one) != results.condition_key(other)
         assert not results.same_condition(one, other)
-    assert results.stem(NOISY[5]) == "attack-pgd-linf-0.01569-64-steps"
+    assert results.stem(NOISY[5]) == "attack-pgd-linf-0.0156863-64-steps"
     assert results.stem(NOISY[3] | {"tag": "My.tag"}) == "clean-neuronal-0.35-0.07-1-My.tag"
 
 
@@ -89,3 +98,7 @@ def test_what_is_no_condition_is_compared_all_the_same():
     two = PGD | {"draws": 20, "attack_draws": 1, "examples": 50, "seed": 1, "network": "b"}
     assert results.same_condition(one, two)
     assert not results.same_condition(one | {"number": "accuracy"}, two)
+    # How a number is shown sets nothing apart, and what nobody knows does.
+    shown = {"unit": "share", "main": True, "section": "x", "note": "y", "of": "right"}
+    assert results.same_condition(one, two | shown)
+    assert not results.same_condition(one, two | {"strength": 2})

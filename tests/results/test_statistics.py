@@ -127,3 +127,43 @@ def test_images_that_are_some_of_the_others_are_of_one_set():
     assert statistics.comparable(whole, on(40, "b", 0))
     assert not statistics.comparable(whole, on(40, "c", 1000))
     assert not statistics.comparable(whole, accuracy(CLEAN, np.ones(40), dataset=built.DATASET))
+
+
+def test_the_interval_of_a_mean_that_is_no_share_is_students():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 12)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = results.mean(values, share=False)
+    assert found.value == pytest.approx(values.mean()) and ends(found) == pytest.approx(
+        tuple(expected)
+    )
+    # Of several draws of each example, and of pairs.
+    draws = values[:, None] + np.array([-1.0, 1.0])
+    assert ends(results.mean(draws, share=False)) == pytest.approx(ends(found))
+    other = np.random.default_rng(1).normal(2.0, 2.0, 12)
+    expected = stats.ttest_rel(values, other).confidence_interval(0.95)
+    item = results.paired_difference(values, other, share=False)
+    assert ends(item) == pytest.approx(tuple(expected))
+    assert np.isnan(results.mean(np.array([1.0, np.inf]), share=False).value)
+    alone = results.mean(np.array([2.0]), share=False)
+    assert alone.value == 2 and np.isnan(alone.low)
+
+
+def test_a_number_of_a_user_is_paired_where_it_has_values_by_example():
+    """Values that are no shares, of the same images and of others."""
+    values = np.arange(6.0)
+    made = [
+        built.result(
+            {"condition": "rooms"},
+            {"sure": {**vars(results.mean(of, share=False)), "of": "logit"}},
+            {"logit": of, "index": index},
+        )
+        for of, index in (
+            (values, np.arange(6)), (values + [0, 1, 1, 0, 1, 1], np.arange(6)),
+            (values, np.arange(6, 12)),
+        )
+    ]  # fmt: skip
+    item = results.difference(made[1], made[0], "sure")
+    expected = stats.ttest_1samp([0, 1, 1, 0, 1, 1], 0).confidence_interval(0.95)
+    assert item.value == pytest.approx(4 / 6) and ends(item) == pytest.approx(tuple(expected))
+    apart = results.difference(made[2], made[0], "sure")
+    assert apart.value == 0 and apart.high > 2

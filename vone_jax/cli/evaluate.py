@@ -14,8 +14,11 @@ Run the same command again to continue an evaluation that was stopped. Exit stat
 """
 
 import dataclasses
+import datetime
+import inspect
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,12 +29,21 @@ from vone_jax import cli, evaluation, fast, mesh, names, results
 from vone_jax.arguments import Range, Seed
 from vone_jax.cli import parsing
 from vone_jax.data.loading import holds_corruptions
+from vone_jax.evaluation.condition import KindError
+from vone_jax.evaluation.corrupted import published
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import AttackNoise, Protocol, parse_noise, parse_protocol
-from vone_jax.evaluation.published import published
-from vone_jax.evaluation.suites import GROUPS, SUITES, conditions, default_directory, explained
+from vone_jax.evaluation.suites import (
+    Suite,
+    conditions,
+    default_directory,
+    explained,
+    find,
+    options,
+)
 from vone_jax.network import Network, NetworkError, open_network
 from vone_jax.progress import Progress, aligned
+from vone_jax.suites import GROUPS, SUITES
 from vone_jax.training.config import config_names
 from vone_jax.training.run import versions
 
@@ -60,10 +72,6 @@ class Arguments:
     split: Annotated[str | None, _shown("NAME")] = None
     # Number of images, every k-th (default: at most 5000).
     examples: Annotated[int | None, _shown("N")] = None
-    # Radii, such as 4/255 (default: the VOneNet authors').
-    eps: Annotated[tuple[float, ...], _shown("EPS ...")] = ()
-    # linf, l2 or l1, where a suite does not say it.
-    norm: Annotated[str, names.NORMS, _shown("NORM")] = "linf"
     # Decisions about an image, each with fresh noise (default: 10; 1 without noise).
     draws: Annotated[int | None, _shown("N")] = None
     # single (default), or of K draws: vote:K, mean_logits:K or mean_probability:K.
@@ -72,10 +80,6 @@ class Arguments:
     noise: Annotated[str, _shown("NOISE")] = "trained"
     # Seen by attacks: same (default), none (a control), frozen, or a noise as above.
     attack_noise: Annotated[str, _shown("NOISE")] = "same"
-    # Layers that are recorded, or all (default: V1 or all).
-    layers: Annotated[tuple[str, ...], _shown("LAYER ...")] = ()
-    # Tables of neurons, textures, recorded responses.
-    neurons: Annotated[tuple[Path, ...], _shown("FILE ...")] = ()
     # A surrogate for masking, observers of metamers.
     others: Annotated[tuple[str, ...], _shown("NETWORK ...")] = ()
     # Root of all randomness (default: 0).
@@ -105,11 +109,11 @@ def main(argv: Sequence[str]) -> int:
     words = [word for word in argv[1:2] if word in (*SUITES, *GROUPS)]
     if words:
         return cli.fail(f"{argv[1]} is a suite: --suite {' '.join(argv[1:])}")
-    if list(argv[-2:]) == ["--suite", "help"]:
-        print(explained())
+    if "help" in _named(argv):
+        print(explained(SUITES, GROUPS))
         return cli.FINISHED
     try:
-        given = parsing.parse(Arguments, argv or ["--help"], PROGRAM, __doc__ or "")
+        given, own = parse(argv)
         fast.use_all_cores()
         fast.keep_memory()
         if given.distributed is not None:
@@ -119,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     # Comes after join_processes, because JAX sets its own SIGTERM handler there.
     try:
         with cli.interrupted_by_signals(PROGRAM) as interrupted:
-            status = _evaluate(given, argv)
+            status = _evaluate(given, own, argv)
             # JAX can turn the interrupt into an error of its own.
             if status == cli.FAILED and interrupted.is_set():
                 raise KeyboardInterrupt
@@ -128,7 +132,65 @@ def main(argv: Sequence[str]) -> int:
         return cli.stopped(PROGRAM)
 
 
-def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
+def _named(argv: Sequence[str]) -> list[str]:
+    """The suites that a command line names."""
+    found: list[str] = []
+    words = [
+        part for word in argv for part in word.replace("--suite=", "--suite=\n", 1).split("\n")
+    ]
+    for place, word in enumerate(words):
+        if word in ("--suite", "--suite="):
+            # As in the parser, the last counts.
+            after = itertools.takewhile(lambda word: not word.startswith("-"), words[place + 1 :])
+            found = list(after)
+    return found
+
+
+def parse(argv: Sequence[str]) -> tuple[Arguments, dict[str, Any]]:
+    """Read a command line: the arguments, and the options of the suites that it names.
+
+    Raises:
+      SystemExit: for options that do not fit, or after ``--help``.
+      ValueError, TypeError: for a suite that is not known, or values that do not fit.
+    """
+    asked = {**find(_named(argv) or Arguments.suite, SUITES, GROUPS)}
+    known = options(asked)
+    if taken := known.keys() & {field.name for field in dataclasses.fields(Arguments)}:
+        name = min(taken)
+        raise ValueError(
+            f"suite {_with(asked, name)}: the option {name} must have another name, since "
+            f"{PROGRAM} has one of this name"
+        )
+    fields = [
+        (name, Annotated[each.annotation, _of_suites(_with(asked, name), each)], _field(each))
+        for name, each in known.items()
+    ]
+    suites = dataclasses.make_dataclass("Suites", fields, frozen=True, kw_only=True)
+    # Without prefixes, all are options of the command.
+    flat = tyro.conf.arg(name="")
+    parts = [("given", Annotated[Arguments, flat]), ("own", Annotated[suites, flat])]
+    whole: Any = dataclasses.make_dataclass("Whole", parts, frozen=True)
+    found = parsing.parse(whole, argv or ["--help"], PROGRAM, __doc__ or "")
+    return found.given, {name: getattr(found.own, name) for name in known}
+
+
+def _of_suites(names: str, option: inspect.Parameter) -> Any:
+    hint = "" if option.default == () else None
+    return tyro.conf.arg(help=f"Of {names}.", help_behavior_hint=hint)
+
+
+def _field(option: inspect.Parameter) -> Any:
+    """An option without a default must be given."""
+    given = option.default is not inspect.Parameter.empty
+    return dataclasses.field(default=option.default) if given else dataclasses.field()
+
+
+def _with(suites: Mapping[str, Suite], option: str) -> str:
+    """The suites that have an option, in words."""
+    return ", ".join(name for name, suite in suites.items() if option in options({name: suite}))
+
+
+def _evaluate(given: Arguments, own: Mapping[str, Any], argv: Sequence[str]) -> int:
     """Plan and carry out the evaluation; return the exit status."""
     first = jax.process_index() == 0
     try:
@@ -137,7 +199,7 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
         if given.predict:
             print("\n".join(_predicted(network, given)))
             return cli.FINISHED
-        made = tasks(network, given, cli.command(PROGRAM, argv))
+        made = tasks(network, given, own, cli.command(PROGRAM, argv))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if getattr(error, "__notes__", None):
             raise  # It comes from a function of the user, who needs the traceback.
@@ -152,7 +214,7 @@ def _evaluate(given: Arguments, argv: Sequence[str]) -> int:
         finished = _run(made, first)
     except results.ResultError as error:
         return cli.fail(error)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, KindError) as error:
         if getattr(error, "__notes__", None):
             raise
         return cli.fail(error, cli.FAILED)
@@ -211,7 +273,9 @@ def _predicted(network: Network, given: Arguments) -> list[str]:
     return aligned(rows, 2)
 
 
-def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
+def tasks(
+    network: Network, given: Arguments, own: Mapping[str, Any], command: str = ""
+) -> list[Task]:
     """The conditions that are asked for, at least one, each with its evaluation.
 
     Raises:
@@ -230,10 +294,6 @@ def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
         attack_noise=_attack_noise(given, network, trained),
         seed=given.seed,
         tag=given.tag,
-        norm=given.norm,
-        eps=given.eps,
-        layers=given.layers,
-        neurons=given.neurons,
         others=tuple(
             open_network(each, dtype=given.dtype, code=_code(given)) for each in given.others
         ),
@@ -241,9 +301,15 @@ def tasks(network: Network, given: Arguments, command: str = "") -> list[Task]:
         batch_size=given.batch_size,
         provenance={"versions": versions(), "command": command},
     )
-    chosen = conditions(given.suite, plan)
+    chosen = conditions(find(given.suite, SUITES, GROUPS), plan, own)
     if not chosen:
         raise ValueError(f"suite {' '.join(given.suite)} has no conditions")
+    attacked = sorted({attack.norm for each in chosen for attack in each.attacks})
+    if own.get("eps") and len(attacked) > 1:
+        raise ValueError(
+            "eps is for one norm, since each has its own units; the suites attack in "
+            f"{', '.join(attacked)}"
+        )
     if given.source is not None and holds_corruptions(given.source):
         if given.split is not None:
             raise ValueError(f"split is not for published corruptions, got {given.split!r}")
@@ -272,10 +338,9 @@ def _run(made: Sequence[Task], first: bool) -> list[results.Result]:
     """Measure all conditions, with reports on the progress."""
     finished: list[results.Result] = []
     for place, (plan, condition) in enumerate(made, start=1):
-        label = results.label(plan.row(condition))
-        doing = f"{label}, {place} of {len(made)}"
-        measured = False
-        count, unit = plan.work_of(condition)
+        doing = f"{results.label(plan.row(condition))}, {place} of {len(made)}"
+        began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        count, unit = plan.data.work_of(condition)
         with Progress(count, unit=unit, shown=first) as progress:
             # Until then, nobody knows how long the others take.
             progress.doing(f"{doing}, first batch")
@@ -283,106 +348,85 @@ def _run(made: Sequence[Task], first: bool) -> list[results.Result]:
             def report(
                 images: int, found: bool, progress: Progress = progress, doing: str = doing
             ) -> None:
-                nonlocal measured
-                measured |= not found
                 if not found or not images:
                     progress.doing(doing if not found else f"{doing}, first batch")
                 (progress.found if found else progress.advance)(images)
 
             result = evaluation.evaluate(plan, condition, report)
             finished.append(result)
-            progress.line(line(result, kept=not measured))
+            progress.line(line(result, kept=result.provenance["started"] < began))
     return finished
 
 
 def line(result: results.Result, kept: bool = False) -> str:
     """A finished result in one line: its first number, and its time or its date."""
-    numbers = [f"{row['number']} {_number(row)}" for row in result.rows if "number" in row][:1]
+    first = [f"{row['number']} {_number(row)}" for row in result.rows][:1]
     when = f"{result.provenance['wall_seconds']:.1f} s"
     if kept:
         when = f"kept from {result.provenance['started'][:16].replace('T', ' ')}"
-    return ", ".join([f"{result.name}: {''.join(numbers) or 'done'}", when])
+    return ", ".join([f"{result.name}: {''.join(first) or 'done'}", when])
 
 
 def summary(finished: Sequence[results.Result]) -> str:
-    """All results as a table for a terminal, and the network in one line."""
-    rows = [("condition", "number", "value", "95 % interval")]
+    """The main numbers of all results as a table for a terminal, and what they are of.
+
+    Of a result without main numbers, those with intervals and the answers of checks.
+    """
     means = _means(finished)
     averaged = {label for mean in means for label in mean["weights"]}
     shown: list[results.Row] = []
     for result in finished:
+        told = [row for row in result.rows if "low" in row or "verdict" in row]
+        main = [row for row in result.rows if row.get("main")]
         if result.label not in averaged:
-            entries = [row for row in result.rows if "number" in row]
-            shown += [row for row in entries if "low" in row] or entries[:1]
+            shown += main or told or result.rows[:1]
+    rows = [("condition", "number", "value", "95 % interval")]
     rows += [
         (results.label(row), row["number"], _number(row), _ends(row)) for row in (*shown, *means)
     ]
     header, *others = aligned(rows, 2)
-    checks = [
-        f"{check['verdict']:8}{check['question']} {check['meaning']}"
-        for result in finished
-        for check in result.details.get("checks", ())
-    ]
-    return "\n".join([header, "-" * len(header), *others, *checks, "", headline(finished)])
+    return "\n".join([header, "-" * len(header), *others, "", _subject(finished)])
 
 
-def headline(finished: Sequence[results.Result]) -> str:
-    """A network in one line: clean, the strongest radius of each attack, mean over corruptions."""
-    parts: dict[Any, str] = {}
-    radii: dict[Any, float] = {}
-    judged = [each for each in finished if each.row["condition"] in ("clean", "attack")]
-    for result in judged:
-        row = result.row
-        kind = tuple(row.get(name) for name in ("condition", "norm", "attack", "attack_noise"))
-        if row.get("eps", 0.0) >= radii.get(kind, 0.0):
-            radii[kind] = row.get("eps", 0.0)
-            parts[kind] = f"{result.label} {100 * result.value():.1f}"
-    means = [row for row in _means(finished) if row["number"] == "accuracy"]
-    if means:
-        parts["mean"] = f"{results.label(means[0])} {100 * means[0]['value']:.1f}"
+def _subject(finished: Sequence[results.Result]) -> str:
+    """The network and the images in one line."""
     # Of physiology, the images are gratings.
     of_images = [each for each in finished if each.arrays.get("label") is not None]
-    row = (judged or of_images or finished)[0].row
-    few = " (an illustration, not a measurement)" if row["dataset"] == "demo" else ""
-    where = f"{row['examples']} images of {row['dataset']}{few}"
-    name = finished[0].identity["network"]["name"]
-    step = finished[0].provenance.get("checkpoint_step")
-    judged_step = "" if step is None else f", step {step}"
-    told = ", ".join(parts.values()) or "no accuracies"
-    return f"{row['network']} ({name}{judged_step}), {where}: {told}"
+    result = (of_images or finished)[0]
+    row, network = result.row, result.identity["network"]
+    step = result.provenance.get("checkpoint_step")
+    told = f"{row['network']} ({network['name']}{'' if step is None else f', step {step}'})"
+    if "dataset" not in row:
+        return told
+    few = " (an illustration, not a measurement)" if row["dataset"] == names.DEMO else ""
+    return f"{told}, {row['examples']} images of {row['dataset']}{few}"
 
 
 def _means(finished: Sequence[results.Result]) -> list[dict[str, Any]]:
     """The means over corruptions, as rows of ``results.means``."""
-    if not any(result.row["condition"] == "corruption" for result in finished):
-        return []
     run = results.Run(Path(), finished[0].row["network"], finished)
     found = results.means(results.Runs([run]).to_frame())
     return [
         {str(name): value for name, value in row.items() if value == value and value is not None}
-        for row in found.to_dict("records")
+        for row in found.drop(columns="label").to_dict("records")
     ]
 
 
 def _number(row: results.Row) -> str:
-    """A number as text; an accuracy in percent."""
+    """A number as text; a share in percent."""
     if "value" not in row:
-        return "none"
-    return f"{100 * row['value']:.1f} %" if _is_share(row["number"]) else f"{row['value']:.4g}"
+        return row.get("verdict", "none")
+    share, unit = row.get("unit") == "share", row.get("unit", "")
+    return f"{100 * row['value']:.1f} %" if share else f"{row['value']:.4g} {unit}".rstrip()
 
 
 def _ends(row: results.Row) -> str:
     if "low" not in row or "high" not in row:
-        return ""
+        return row.get("meaning", "")
     low, high = row["low"], row["high"]
-    if not _is_share(row["number"]):
+    if row.get("unit") != "share":
         return f"{low:.4g} to {high:.4g}"
     return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _is_share(name: str) -> bool:
-    shares = ("accuracy", "certified accuracy", "mean over", "right", "share", "standard error")
-    return name.startswith(shares)
 
 
 def run() -> None:

@@ -1,17 +1,32 @@
-"""The images of an evaluation: which split they are of, and which class each label is."""
+"""The examples of an evaluation: their images, which class each label is, and their batches."""
 
+import contextlib
+import dataclasses
+import functools
+import math
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data
+from vone_jax import data, prng
+from vone_jax import mesh as meshes
+from vone_jax.attacks.classifier import LogitsFn
 from vone_jax.data.sources import are_numbers, class_identifier
-from vone_jax.evaluation.conditions import Condition
+from vone_jax.evaluation.condition import Condition
+from vone_jax.evaluation.judging import AttackNoise, Batch, Protocol
 from vone_jax.network import Network
+
+# Examples that are used by default, at most.
+_EXAMPLES = 5000
+# Examples at a time. On CPUs, of a long condition as many as have this number of pixels: then the
+# progress moves, and little is lost when the work is stopped.
+_AT_A_TIME, _PIXELS_ON_CPUS = 50, 10_000
 
 # In the place of images, for conditions that show images of their own.
 NO_IMAGES = data.ArraySource(
@@ -108,3 +123,235 @@ def find_images(
         f"source must name the images, since {network.name} is not a run of train.py: for "
         f"instance --source folder:DIR --split val, or --source tfds:imagenet2012"
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """The examples of a network, which are read in batches.
+
+    Attributes:
+      network: the network.
+      others: other networks that conditions ask.
+      images: the split of which the examples are taken.
+      count: number of examples, every k-th of the images. Default: 5000, or all.
+      trained_on: whether the network was trained on the data set of the images.
+      seed: root of the keys of examples.
+      mesh: the devices over which a batch is split.
+      batch_size: examples at a time. Default: a size that fits the condition.
+      keep_images: whether decoded images are kept in memory for the next condition.
+    """
+
+    network: Network
+    others: tuple[Network, ...]
+    images: data.Source
+    count: int | None
+    trained_on: bool
+    seed: int
+    mesh: meshes.Mesh
+    batch_size: int | None
+    keep_images: bool
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray | None:
+        """The network's class for each label, see ``match_classes``."""
+        return match_classes(self.network, self.images, self.trained_on)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the labels in a result: those of the network where they were matched."""
+        return tuple((self.images if self.classes is None else self.network).class_names)
+
+    @functools.cached_property
+    def subset(self) -> data.Subset:
+        """The examples."""
+        count = min(_EXAMPLES, len(self.images))
+        if self.count is not None and self.images.name != NO_IMAGES.name:
+            count = self.count
+        return data.Subset(self.images, count)
+
+    def of(self, condition: Condition) -> data.Subset:
+        """The examples that a condition takes."""
+        if condition.examples is None or condition.examples >= len(self.subset):
+            return self.subset
+        return data.Subset(self.images, max(condition.examples, 1))
+
+    def work_of(self, condition: Condition) -> tuple[int, str]:
+        """The number of examples or stimuli of a condition, and which of them are counted."""
+        if stimuli := condition.stimuli(self.network):
+            return stimuli, "stimuli"
+        return len(self.of(condition)), "images"
+
+    @functools.cached_property
+    def _checksums(self) -> dict[int, int]:
+        return {}
+
+    def checksums(self, indices: np.ndarray) -> np.ndarray:
+        """The checksums of some examples, see ``Source.checksums``. Each is computed once."""
+        known = self._checksums
+        missing = np.array([index for index in indices.tolist() if index not in known], np.int64)
+        known |= zip(missing.tolist(), self.images.checksums(missing).tolist(), strict=True)
+        return np.array([known[index] for index in indices.tolist()], np.uint32)
+
+    def batch_size_of(self, condition: Condition, count: int) -> int:
+        """The number of examples that are measured at a time, of ``count``."""
+        size = self.batch_size
+        if size is None:
+            pixels = math.prod(self.network.image_shape[:2])
+            few = condition.long and self.mesh.devices.flat[0].platform == "cpu"
+            size = max(_PIXELS_ON_CPUS // pixels, 1) if few else _AT_A_TIME
+            size = min(size, _AT_A_TIME)
+        # A batch that is too short is padded, and padding costs as much as images.
+        return -(-min(size, count) // self.mesh.size) * self.mesh.size
+
+    @functools.cached_property
+    def placed(self) -> tuple[Network, dict[str, LogitsFn]]:
+        """The network, and the classifiers of the others by their names, on the devices."""
+        place = functools.partial(meshes.replicate, self.mesh)
+        others = {each.name: each.placed(place).logits_fn for each in self.others}
+        return self.network.placed(place), others
+
+    @functools.cached_property
+    def _kept(self) -> data.Prepared:
+        """The examples, whose decoded images are kept."""
+        return data.Prepared(self.subset, self.network.image_size, self.network.preprocessing)
+
+    def batches(
+        self,
+        condition: Condition,
+        protocol: Protocol,
+        attack_noise: AttackNoise,
+        places: Sequence[int] | None = None,
+    ) -> Iterator[Batch]:
+        """The batches of a condition, split over processes and devices.
+
+        Args:
+          condition: the condition, which decides about the number of examples and the size.
+          protocol, attack_noise: how the network is judged and attacked.
+          places: places of the examples among those of the condition. Default: all.
+        """
+        examples, start = self.of(condition), 0
+        if places is not None:
+            start = places[0]
+            # The end of the examples, as after a stop, or only those that are missing.
+            if list(places) != list(range(start, len(examples))):
+                examples, start = examples.pick(np.asarray(places)), 0
+        network, others = self.placed
+        functions = None
+        size = self.batch_size_of(condition, len(examples))
+        for whole in self._read(examples, size, start):
+            keys = self.example_keys(whole["index"])
+            batch = self.batch(network, others, keys, whole["image"], whole["label"])
+            batch = dataclasses.replace(batch, protocol=protocol, attack_noise=attack_noise)
+            # All batches have one shape, so functions are lowered for the first one alone.
+            functions = functions or batch.functions()
+            yield dataclasses.replace(
+                batch,
+                index=whole["index"],
+                mask=whole["mask"],
+                label=condition.label,
+                **functions,
+            )
+
+    def sample(self, count: int) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        """The keys, images and mask of every k-th image of the split in batches, ``count`` or all.
+
+        Rows that fill the last batch up are not in the mask.
+        """
+        examples = data.Subset(self.images, min(count, len(self.images)))
+        size = -(-min(_AT_A_TIME, len(examples)) // self.mesh.size) * self.mesh.size
+        for whole in self._read(examples, size):
+            yield self.example_keys(whole["index"]), whole["image"], whole["mask"]
+
+    def _read(
+        self, examples: data.Subset, size: int, start: int = 0
+    ) -> Iterator[dict[str, jax.Array]]:
+        """Batches of examples from one on, split over processes and devices."""
+        kept = self.keep_images and examples is self.subset
+        parts = data.eval_batches(
+            self._kept if kept else examples,
+            batch_size=size,
+            image_size=self.network.image_size,
+            preprocessing=None if kept else self.network.preprocessing,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        fill = _fill_padding(self.mesh)
+        with contextlib.closing(parts):
+            for part in _without_notes(parts):
+                # Padding has an index beyond the examples. It gets a valid one, no matter which.
+                numbers = np.where(part["mask"], part["index"], 0)
+                part["index"] = examples.indices[numbers].astype(np.uint32)
+                if self.classes is not None:
+                    part["label"] = self.classes[part["label"]].astype(part["label"].dtype)
+                yield fill(meshes.shard_batch(self.mesh, part))
+
+    def prepared(self, condition: Condition, places: np.ndarray) -> np.ndarray:
+        """Some images of a condition by their places (n, H, W, C), on this process alone."""
+        network, examples = self.network, self.of(condition).pick(places)
+        prepared = data.Prepared(examples, network.image_size, network.preprocessing)
+        images = np.zeros((len(places), *network.image_shape), np.uint8)
+        for number in range(len(places)):
+            images[number] = prepared[number]["image"]
+        return images.astype(np.float32) / 255
+
+    @functools.cached_property
+    def _between_batches(self) -> dict[Condition, Any]:
+        """What conditions compute for their first batch and keep for the others."""
+        return {}
+
+    def batch(
+        self,
+        network: Network,
+        others: dict[str, LogitsFn],
+        keys: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> Batch:
+        return Batch(
+            protocol=Protocol(),
+            example_keys=keys,
+            logits_fn=network.logits_fn,
+            images=images,
+            labels=labels,
+            with_noise=None
+            if network.model is None
+            else lambda noise: network.with_noise(noise).logits_fn,
+            others=others,
+            network=network,
+            root=jax.random.key(self.seed),
+            sample=self.sample,
+            kept=self._between_batches,
+        )
+
+    def example_keys(self, indices: jax.Array) -> jax.Array:
+        """One key for each example by its dataset index, the root of all its random numbers."""
+        root = prng.stream(jax.random.key(self.seed), "evaluation")
+        return prng.index_keys(root, indices)
+
+
+def _without_notes(parts: Iterator[Any]) -> Iterator[dict[str, np.ndarray]]:
+    """Read batches. An error about an image says all that a user needs, without Grain's notes."""
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration:
+            return
+        except Exception as error:
+            getattr(error, "__notes__", []).clear()
+            raise
+        yield part
+
+
+@functools.cache
+def _fill_padding(mesh: meshes.Mesh) -> Callable[..., dict[str, jax.Array]]:
+    """A function that fills masked rows with copies of the first example.
+
+    The first example is a valid image, so padding cannot raise an error.
+    """
+
+    def fill(batch):
+        rows = jnp.where(batch["mask"], jnp.arange(len(batch["mask"])), 0)
+        return {name: x if name == "mask" else x[rows] for name, x in batch.items()}
+
+    return jax.jit(fill, out_shardings=meshes.sharded(mesh))

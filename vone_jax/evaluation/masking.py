@@ -3,48 +3,27 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, fast, mesh, names, prng
+from vone_jax import arguments, names, prng
 from vone_jax.arguments import Range
-from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier, losses
+from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier
 from vone_jax.attacks.strongest import at_once
 from vone_jax.evaluation import masking_checks as checks
-from vone_jax.evaluation.conditions import Condition, Number, Numbers, number, settings
+from vone_jax.evaluation.attacked import usual
+from vone_jax.evaluation.condition import (
+    Condition,
+    Numbers,
+    fields_of_row,
+    number,
+)
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch, probability_correct
-from vone_jax.evaluation.masking_checks import VERDICTS, Check
-
-# The number of passes that are compared to detect randomness, as in AutoAttack.
-_PASSES = 5
-_GREYS = (0.0, 0.5, 1.0)
-
-
-# Checks in their order -> the question that each answers.
-_QUESTIONS = {
-    "logits": "Does the network return logits, not probabilities?",
-    "randomness": "Is the network as random as the evaluation takes it to be?",
-    "gradients": "Are gradients finite and not zero, also for constant images?",
-    "classes": "Are there enough classes for the losses of AutoAttack?",
-    "zero_radius": "Is an attack of radius 0 the same as no attack?",
-    "unbounded": "Does an attack without a bound break every image?",
-    "loss": "Does the loss rise along the run of the attack?",
-    "random_noise": "Does random noise of the same size do less harm?",
-    "radius": "Does a larger radius never leave more accuracy?",
-    "steps": "Do more steps of the same length never leave more accuracy?",
-    "iterative": "Do many steps do at least as well as one?",
-    "other_loss": "Does the cross-entropy do at least as well as the margin loss?",
-    "black_box": "Do gradients do at least as well as scores alone?",
-    "restarts": "Has the attack converged in restarts?",
-    "draws": "Has the attack converged in noise draws per gradient?",
-    "equal_cost": "Do k draws per step do at least as well as k times more steps of one draw?",
-    "noise_off": "Do gradients with noise do at least as well as those without?",
-    "transfer": "Do own gradients do at least as well as those of another network?",
-}
+from vone_jax.evaluation.masking_checks import Check
 
 # Check -> its attacks, each at least as strong as the one before; the message if accuracy never
 # rises from one attack to the next; and the message if it does. A check is made if all its attacks
@@ -117,6 +96,7 @@ class Masking(Condition):
       ValueError: if a field is out of range.
     """
 
+    section = checks.SECTION
     judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     asks_others: ClassVar[bool] = True
@@ -144,10 +124,9 @@ class Masking(Condition):
     def examples(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.images
 
-    @property
     def row(self) -> dict[str, Any]:
-        row = {"condition": "masking", "norm": self.norm, "eps": float(self.eps)}
-        return row | settings(self, "norm", "eps", "stochastic")
+        own = fields_of_row(self, "norm", "eps", "stochastic")
+        return {"condition": "masking", "norm": self.norm, "eps": float(self.eps), **own}
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -218,7 +197,7 @@ class Masking(Condition):
         return found
 
     def make(self, batch: Batch) -> dict[str, jax.Array]:
-        arrays = diagnose(batch.classifier(), batch.example_keys, batch.images, batch.labels)
+        arrays = checks.diagnose(batch.classifier(), batch.example_keys, batch.images, batch.labels)
         arrays |= _named("clean", batch.judge(batch.images))
         for name, (attack, attacked) in self.runs(batch).items():
             # ``at_once`` and not a call: a call raises errors for gradients that are not finite
@@ -248,7 +227,7 @@ class Masking(Condition):
         found = {
             "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
             "randomness": checks.randomness(arrays["spread"], self.stochastic),
-            "gradients": checks.gradients(_gradients(arrays), arrays["gradient constant"]),
+            "gradients": checks.gradients(checks.gradients_of(arrays), arrays["gradient constant"]),
             "classes": checks.enough_classes(classes),
             "zero_radius": checks.zero_radius(zero),
             "unbounded": checks.unbounded(
@@ -265,18 +244,18 @@ class Masking(Condition):
                 found[what] = checks.plateau({each: share[each] for each in compared}, what)
         return [
             dataclasses.replace(found[name], name=name, question=question)
-            for name, question in _QUESTIONS.items()
+            for name, question in checks.QUESTIONS.items()
             if name in found
         ]
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         found = self.checks(arrays)
-        measured: list[Number] = [
-            number(f"checks: {verdict}", sum(check.verdict == verdict for check in found))
-            for verdict in VERDICTS
+        measured = [
+            number(check.question, check=check.name, verdict=check.verdict, meaning=check.meaning)
+            for check in found
         ]
         measured += [
-            number(f"{check.name}: {name}", value)
+            number(name, value, section=f"{checks.SECTION}, numbers", check=check.name)
             for check in found
             for name, value in check.numbers.items()
         ]
@@ -286,48 +265,7 @@ class Masking(Condition):
             if failed
             else []
         )
-        return Numbers(
-            measured, {"checks": [dataclasses.asdict(check) for check in found]}, tuple(warnings)
-        )
-
-
-def quick_checks(batches: Iterable[Batch], stochastic: bool) -> list[Check]:
-    """The checks that cost a few passes, made beside every attack.
-
-    They find probabilities in place of logits, a network without gradients, and noise that the
-    network does not state.
-
-    Args:
-      batches: some examples, in batches of any size.
-      stochastic: whether the network states that it has noise.
-    """
-
-    def of_batch(batch: Batch) -> dict[str, np.ndarray]:
-        logits_fn = prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images)
-        arrays = mesh.fetch(
-            diagnose(logits_fn, batch.example_keys, batch.images, batch.labels, quick=True)
-        )
-        mask = slice(None) if batch.mask is None else mesh.fetch(batch.mask)
-        return {name: np.asarray(value)[mask] for name, value in arrays.items()}
-
-    parts = [of_batch(batch) for batch in batches]
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    found = {
-        "logits": checks.outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
-        "randomness": checks.randomness(arrays["spread"], stochastic),
-        "gradients": checks.gradients(_gradients(arrays)),
-    }
-    return [
-        dataclasses.replace(check, name=name, question=_QUESTIONS[name])
-        for name, check in found.items()
-    ]
-
-
-def _gradients(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        "cross-entropy": arrays["gradient cross_entropy"],
-        "margin loss": arrays["gradient margin"],
-    }
+        return Numbers(measured, warnings=warnings)
 
 
 def _named(name: str, judged: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -340,52 +278,15 @@ def _share(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(usable, probability_correct(arrays[f"right {name}"]), np.nan)
 
 
-@functools.partial(jax.jit, static_argnames="quick")
-def diagnose(
-    logits_fn: classifier.LogitsFn,
-    example_keys: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    quick: bool = False,
-) -> dict[str, jax.Array]:
-    """Numbers about the outputs and gradients of a classifier, arrays (N, ...).
-
-    Returns:
-      The number of classes; over passes, the lowest and the highest output and the distance of
-      their sum from 1; the greatest distance between the outputs of two passes, scaled to unit
-      length; the greatest magnitude of the gradients of two losses, and of one loss on constant
-      images. The magnitude is NaN if any value of a gradient is not finite.
-    """
-    keys = prng.stream(example_keys, "diagnosis")
-    call = classifier.checked(logits_fn, keys, images)
-    passes = classifier.draws(call, keys, images, 2 if quick else _PASSES)
-    size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
-    unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
-    apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
-
-    def gradient(loss, images, name):
-        noise_keys = prng.stream(keys, name)
-
-        def total(images):
-            return jnp.sum(loss(call(noise_keys, images), labels))
-
-        return _largest(jax.grad(total)(images))
-
-    greys = [] if quick else [jnp.full_like(images, grey) for grey in _GREYS]
-    constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
-    found = {
-        "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
-        "lowest": -fast.largest(-passes, axis=(0, 2)),
-        "highest": fast.largest(passes, axis=(0, 2)),
-        "sum error": fast.largest(jnp.abs(jnp.sum(passes, axis=-1) - 1.0), axis=0),
-        "spread": fast.largest(apart, axis=(0, 1)),
-        "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
-        "gradient margin": gradient(losses.margin, images, "margin"),
-    }
-    return found if quick else found | {"gradient constant": jnp.stack(constant, axis=-1)}
+def masking(
+    evaluation: Evaluation,
+    *,
+    eps: tuple[float, ...] = (),
+    norm: Literal["linf", "l2", "l1"] = "linf",
+) -> list[Condition]:
+    """18 checks for masked gradients, 50 images (36,000; 3,000)"""
+    images, chosen = evaluation.examples or 50, usual(evaluation, norm, eps)
+    return [Masking(norm, each, evaluation.noisy, images=images) for each in chosen]
 
 
-def _largest(gradients: jax.Array) -> jax.Array:
-    """Greatest magnitude in each image's gradient, NaN where any of it is not finite: (N,)."""
-    largest = fast.largest(jnp.abs(gradients), axis=(1, 2, 3))
-    return jnp.where(jnp.isfinite(largest), largest, jnp.nan)
+SUITES = {"masking": masking}

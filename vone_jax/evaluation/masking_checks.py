@@ -17,10 +17,14 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from vone_jax import results
+from vone_jax import fast, prng, results
+from vone_jax.attacks import classifier, losses
+from vone_jax.evaluation.condition import Number, number
 
 Verdict = Literal["pass", "warning", "fail"]
 VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
@@ -28,6 +32,15 @@ VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
 # is right in all draws and not moved by an attack.
 BLIND = 0.1
 
+# The heading under which checks stand, and what is said there.
+SECTION = "Masked gradients"
+ABOUT = (
+    "Noise can mask gradients: an attack then fails although adversarial images exist. Each check "
+    "looks for a sign of that. A pass means only that no sign was found."
+)
+# The number of passes that are compared to detect randomness, as in AutoAttack.
+_PASSES = 5
+_GREYS = (0.0, 0.5, 1.0)
 # Standard errors for many images; see ``_quantile`` for few images.
 WARN, FAIL = 2.0, 3.0
 # Differences of accuracy up to this count as zero. An attack that changes no more has converged.
@@ -44,6 +57,27 @@ PROBABILITY_SLACK = 2.0**-7
 TARGETED_CLASSES = 10
 
 
+# Checks in their order -> the question that each answers.
+QUESTIONS = {
+    "logits": "Does the network return logits, not probabilities?",
+    "randomness": "Is the network as random as the evaluation takes it to be?",
+    "gradients": "Are gradients finite and not zero, also for constant images?",
+    "classes": "Are there enough classes for the losses of AutoAttack?",
+    "zero_radius": "Is an attack of radius 0 the same as no attack?",
+    "unbounded": "Does an attack without a bound break every image?",
+    "loss": "Does the loss rise along the run of the attack?",
+    "random_noise": "Does random noise of the same size do less harm?",
+    "radius": "Does a larger radius never leave more accuracy?",
+    "steps": "Do more steps of the same length never leave more accuracy?",
+    "iterative": "Do many steps do at least as well as one?",
+    "other_loss": "Does the cross-entropy do at least as well as the margin loss?",
+    "black_box": "Do gradients do at least as well as scores alone?",
+    "restarts": "Has the attack converged in restarts?",
+    "draws": "Has the attack converged in noise draws per gradient?",
+    "equal_cost": "Do k draws per step do at least as well as k times more steps of one draw?",
+    "noise_off": "Do gradients with noise do at least as well as those without?",
+    "transfer": "Do own gradients do at least as well as those of another network?",
+}
 # Attack -> one number for each image, (N,); the weakest attack comes first. In ``shares`` the
 # number is the probability of being right.
 Measured = Mapping[str, np.ndarray]
@@ -341,3 +375,93 @@ def _mean(values: np.ndarray) -> float:
 def _finite(value: float) -> float | None:
     """The number, or None if it is not finite: JSON has no infinity."""
     return float(value) if np.isfinite(value) else None
+
+
+def quick_check(arrays: Mapping[str, np.ndarray], stochastic: bool) -> tuple[Number, list[str]]:
+    """The checks beside every attack, which cost a few passes, and the warnings of those failed.
+
+    They find probabilities in place of logits, a network without gradients, and noise that the
+    network does not state.
+
+    Args:
+      arrays: those of ``diagnose`` for all images, by names that begin with "check ".
+      stochastic: whether the network states that it has noise.
+    """
+    found = quick_checks(arrays, stochastic)
+    worst = max((check.verdict for check in found), key=VERDICTS.index)
+    told = [check.meaning for check in found if check.verdict != "pass"]
+    meaning = " ".join(told) or f"{len(found)} checks of a few passes found no sign."
+    answer = number("quick checks", section=SECTION, verdict=worst, meaning=meaning)
+    return answer, [check.meaning for check in found if check.verdict == "fail"]
+
+
+def quick_checks(arrays: Mapping[str, np.ndarray], stochastic: bool) -> list[Check]:
+    """The checks behind ``quick_check``."""
+    arrays = {name.removeprefix("check "): each for name, each in arrays.items()}
+    found = {
+        "logits": outputs(arrays["lowest"], arrays["highest"], arrays["sum error"]),
+        "randomness": randomness(arrays["spread"], stochastic),
+        "gradients": gradients(gradients_of(arrays)),
+    }
+    return [
+        dataclasses.replace(check, name=name, question=QUESTIONS[name])
+        for name, check in found.items()
+    ]
+
+
+def gradients_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        "cross-entropy": arrays["gradient cross_entropy"],
+        "margin loss": arrays["gradient margin"],
+    }
+
+
+@functools.partial(jax.jit, static_argnames="quick")
+def diagnose(
+    logits_fn: classifier.LogitsFn,
+    example_keys: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    quick: bool = False,
+) -> dict[str, jax.Array]:
+    """Numbers about the outputs and gradients of a classifier, arrays (N, ...).
+
+    Returns:
+      The number of classes; over passes, the lowest and the highest output and the distance of
+      their sum from 1; the greatest distance between the outputs of two passes, scaled to unit
+      length; the greatest magnitude of the gradients of two losses, and of one loss on constant
+      images. The magnitude is NaN if any value of a gradient is not finite.
+    """
+    keys = prng.stream(example_keys, "diagnosis")
+    call = classifier.checked(logits_fn, keys, images)
+    passes = classifier.draws(call, keys, images, 2 if quick else _PASSES)
+    size = jnp.sqrt(jnp.sum(jnp.square(passes), axis=-1, keepdims=True))
+    unit = passes / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    apart = jnp.sqrt(jnp.sum(jnp.square(unit[:, None] - unit[None]), axis=-1))
+
+    def gradient(loss, images, name):
+        noise_keys = prng.stream(keys, name)
+
+        def total(images):
+            return jnp.sum(loss(call(noise_keys, images), labels))
+
+        return _largest(jax.grad(total)(images))
+
+    greys = [] if quick else [jnp.full_like(images, grey) for grey in _GREYS]
+    constant = [gradient(losses.cross_entropy, grey, f"grey {i}") for i, grey in enumerate(greys)]
+    found = {
+        "classes": jnp.full(labels.shape, passes.shape[-1], jnp.int32),
+        "lowest": -fast.largest(-passes, axis=(0, 2)),
+        "highest": fast.largest(passes, axis=(0, 2)),
+        "sum error": fast.largest(jnp.abs(jnp.sum(passes, axis=-1) - 1.0), axis=0),
+        "spread": fast.largest(apart, axis=(0, 1)),
+        "gradient cross_entropy": gradient(losses.cross_entropy, images, "cross_entropy"),
+        "gradient margin": gradient(losses.margin, images, "margin"),
+    }
+    return found if quick else found | {"gradient constant": jnp.stack(constant, axis=-1)}
+
+
+def _largest(gradients: jax.Array) -> jax.Array:
+    """Greatest magnitude in each image's gradient, NaN where any of it is not finite: (N,)."""
+    largest = fast.largest(jnp.abs(gradients), axis=(1, 2, 3))
+    return jnp.where(jnp.isfinite(largest), largest, jnp.nan)

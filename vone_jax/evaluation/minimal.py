@@ -8,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, results
-from vone_jax.attacks import Attack, MinimalNormAttack
+from vone_jax import arguments
+from vone_jax.attacks import FMN, Attack, MinimalNormAttack
 from vone_jax.attacks.minimal import MinimalPerturbation
-from vone_jax.evaluation.conditions import (
-    Condition,
-    Numbers,
+from vone_jax.evaluation.attacked import (
+    ABOUT,
+    NormName,
     attack_row,
     blind_warning,
     check_attacks,
-    number,
+    guessing,
+    radii,
 )
+from vone_jax.evaluation.condition import Condition, Numbers, number
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
 from vone_jax.evaluation.masking_checks import BLIND
+from vone_jax.results import Lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Minimal(Condition):
       ValueError: for a targeted attack, or one with a radius for each image.
     """
 
+    section = "Under attack"
     judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     under_attack_noise: ClassVar[bool] = True
@@ -61,7 +66,6 @@ class Minimal(Condition):
     def attacks(self) -> tuple[Attack, ...]:
         return (self.attack,)
 
-    @property
     def row(self) -> dict[str, Any]:
         row = {"condition": "minimal", **attack_row(self.attack)}
         del row["eps"]  # Each accuracy has a radius of its own.
@@ -84,12 +88,12 @@ class Minimal(Condition):
                 arrays[f"{name} at radii"] = jnp.stack([each[name] for each in judged], axis=1)
         return arrays
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         distance = arrays["distance"]
         # The distance is infinite where no adversarial image was found. JSON cannot hold that.
         measured = [
             number("median distance", float(np.median(distance))),
-            number("share of broken images", float(np.isfinite(distance).mean())),
+            number("share of broken images", of=np.isfinite(distance)),
         ]
         for place, eps in enumerate(map(float, self.radii)):
             near = distance[:, None] <= eps
@@ -97,10 +101,11 @@ class Minimal(Condition):
                 right = arrays["right at radii"][:, place]
             else:
                 right = np.where(near, arrays["right"], arrays["right clean"])
-            measured.append(number("accuracy", results.accuracy(right), eps=eps))
+            measured.append(number("accuracy", of=right, main=True, eps=eps))
         unbroken = float(np.mean(np.isinf(distance)))
         warnings = blind_warning(unbroken) if unbroken > BLIND else ()
-        return Numbers(measured, warnings=tuple(warnings))
+        lines = Lines("accuracy", "eps", "norm", "clean", share=True, about=ABOUT)
+        return Numbers(measured, [lines], [guessing(evaluation)], tuple(warnings))
 
 
 @jax.jit
@@ -109,3 +114,15 @@ def _at_radius(images: jax.Array, closest: MinimalPerturbation, eps: jax.Array) 
     moves = jnp.isfinite(closest.distance) & (closest.distance > 0)
     scale = jnp.where(moves, eps / closest.distance, 0.0)
     return jnp.clip(images + scale[:, None, None, None] * (closest.images - images), 0.0, 1.0)
+
+
+def minimal(
+    evaluation: Evaluation, *, eps: tuple[float, ...] = (), norm: NormName = "linf"
+) -> list[Condition]:
+    """the smallest adversarial change (FMN): accuracy at nine radii (3,100; 300)"""
+    chosen = radii(evaluation, norm, 9, eps)
+    attack = FMN(norm, max(chosen), eot_samples=evaluation.attack_draws)
+    return [Minimal(attack, chosen, moved=evaluation.noisy)]
+
+
+SUITES = {"minimal": minimal}

@@ -11,7 +11,7 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy as np
 
 from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged, single_draws
-from vone_jax.evaluation.evaluation import Evaluation, decisive, is_of_user
+from vone_jax.evaluation.condition import Condition, Judged, KindError, Number, Numbers, place_of
+from vone_jax.evaluation.evaluation import Evaluation
+from vone_jax.evaluation.identity import decisive, identity, is_of_user
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology import recording
 from vone_jax.results import Result, ResultError
@@ -32,8 +33,6 @@ Report = Callable[[int, bool], Any]
 Arrays = dict[str, np.ndarray]
 # Images of equal keys differ by less, on devices whose sums depend on their order.
 _ROUNDING = 1e-3
-# Arrays of the examples that a result keeps to show them, and not of all examples.
-_SHOWN = ("kept", "adversarial", "original")
 
 
 def measure(condition: Condition, batches: Iterable[Batch]) -> Iterator[Arrays]:
@@ -49,7 +48,7 @@ def measure(condition: Condition, batches: Iterable[Batch]) -> Iterator[Arrays]:
     for batch in batches:
         index = np.arange(len(batch.labels)) if batch.index is None else mesh.fetch(batch.index)
         try:
-            made = mesh.fetch(condition.make(batch))
+            made = mesh.fetch(_made(condition, batch))
         except FloatingPointError as error:
             error.args = (f"{error}; the batch begins at example {int(index[0])}",)
             raise
@@ -65,9 +64,32 @@ def measure(condition: Condition, batches: Iterable[Batch]) -> Iterator[Arrays]:
             for name in (each for each in arrays if each.startswith("loss")):
                 loss = arrays[name].reshape(len(arrays[name]), -1).sum(axis=1)
                 judging.check_finite(loss, arrays["index"])
-        if isinstance(condition, Judged):
+        if "right" in arrays and arrays["right"].ndim == 2:
             arrays["probability_correct"] = judging.probability_correct(arrays["right"])
         yield arrays
+
+
+def _made(condition: Condition, batch: Batch) -> dict[str, Any]:
+    """What a condition makes of a batch.
+
+    Raises:
+      KindError: if a user's ``make`` returns something else than arrays with a row for each
+        example.
+    """
+    made = condition.make(batch)
+    if not isinstance(made, Mapping):
+        raise KindError(
+            f"{place_of(condition)}: make() must return a dictionary of arrays, got "
+            f"{type(made).__name__}"
+        )
+    count = len(batch.labels)
+    for name, each in made.items() if condition.by_example else ():
+        if np.shape(each)[:1] != (count,):
+            raise KindError(
+                f"{place_of(condition)}: make() must return arrays with a row for each of the "
+                f"{count} images, got {name!r} of shape {np.shape(each)}"
+            )
+    return dict(made)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +119,10 @@ class Store:
     def _chunks(self) -> Path:
         return self.directory / f"{self.stem}.{_digest(self.identity)}.partial"
 
+    @property
+    def _lock(self) -> Path:
+        return self.directory / f".{self.stem}.lock"
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of the result.
@@ -105,10 +131,9 @@ class Store:
           ResultError: if another process holds it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        lock = self.directory / f".{self.stem}.lock"
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(files.locked(lock))
+                stack.enter_context(files.locked(self._lock))
             except files.LockedError as error:
                 raise ResultError(
                     f"{self.path} is being measured by {error}; wait for it, or give this one "
@@ -117,7 +142,7 @@ class Store:
             # What processes that were killed while they wrote have left.
             for left in self.directory.glob(f".{glob.escape(self.stem)}.*.tmp"):
                 left.unlink(missing_ok=True)
-            stack.callback(lock.unlink, missing_ok=True)
+            stack.callback(self._lock.unlink, missing_ok=True)
             yield
 
     def is_finished(self) -> bool:
@@ -146,8 +171,12 @@ class Store:
         return found["dataset"]["examples"] < self.identity["dataset"]["examples"]
 
     def discard(self) -> None:
-        """Remove the chunks of this evaluation."""
+        """Remove the chunks of this evaluation, and the lock of a process that was killed."""
         shutil.rmtree(self._chunks, ignore_errors=True)
+        with contextlib.suppress(files.LockedError, OSError):
+            if self._lock.exists():
+                with files.locked(self._lock):
+                    self._lock.unlink()
 
     def found(self, anew: bool = False) -> list[Arrays]:
         """The chunks that were written so far, and a finished result over fewer examples.
@@ -220,21 +249,21 @@ def evaluate(
       FloatingPointError: if gradients or logits are not finite.
     """
     evaluation.check(condition)
-    identity, examples = evaluation.identity(condition), evaluation.examples_of(condition)
-    described = [identity, evaluation.batch_size_of(condition, len(examples))]
+    what, examples = identity(evaluation, condition), evaluation.data.of(condition)
+    described = [what, evaluation.data.batch_size_of(condition, len(examples))]
     if mesh.from_process_0(lambda: described) != described:
         raise ResultError(
             "the processes evaluate different things; start all of them with the same options, on "
             "the same files"
         )
     row = evaluation.row(condition)
-    store = Store(evaluation.directory, results.stem(row), identity)
+    store = Store(evaluation.directory, results.stem(row), what)
 
     def is_finished() -> bool:
         if evaluation.overwrite or not store.is_finished():
             return False
         if is_of_user(condition):
-            _check_numbers(condition, results.read(store.path), store.path)
+            _check_numbers(condition, evaluation, results.read(store.path), store.path)
         return True
 
     with contextlib.ExitStack() as stack:
@@ -243,16 +272,15 @@ def evaluate(
         # Another process may have finished it since.
         if mesh.from_process_0(is_finished):
             mesh.from_process_0(store.discard)
-            progress(evaluation.work_of(condition)[0], True)
+            progress(evaluation.data.work_of(condition)[0], True)
             return results.read(store.path)
         if evaluation.overwrite:
             mesh.from_process_0(store.discard)
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with jax.default_matmul_precision(identity["matmul_precision"]):
+        with jax.default_matmul_precision(what["matmul_precision"]):
             try:
                 chunks = _measured(evaluation, condition, store, progress)
-                checks = _checks(evaluation, condition)
-                doubts = _doubts(evaluation, condition, identity)
+                doubts = _doubts(evaluation, condition, what)
             except FloatingPointError as error:
                 error.args = (f"{evaluation.network.name}, {condition.label}: {error}",)
                 raise
@@ -260,34 +288,66 @@ def evaluate(
         def publish() -> None:
             seconds = sum(float(chunk.pop("seconds").sum()) for chunk in chunks)
             arrays = _joined(chunks, evaluation, condition)
-            numbers = condition.numbers(arrays)
-            warnings = [*numbers.warnings, *doubts, *_few_classes(arrays, evaluation)]
-            if isinstance(condition, Attacked) and evaluation.attack_noise == "same":
-                warnings += single_draws(condition.attack, arrays["right"])
-            warnings += [each["meaning"] for each in checks if each["verdict"] == "fail"]
+            found = _found(condition, arrays, evaluation)
+            arrays |= {name: np.asarray(each) for name, each in found.arrays.items()}
+            numbers = [_stored(each, arrays) for each in found.measured]
+            provenance = evaluation.provenance | {
+                "device": mesh.describe(evaluation.mesh),
+                "started": started,
+                "wall_seconds": round(seconds, 3),
+                "checkpoint_step": evaluation.network.checkpoint_step,
+                "parameters": evaluation.network.parameters,
+                "notes": list(evaluation.notes),
+                "class_names": list(evaluation.class_names),
+                "logits_classes": evaluation.network.num_classes,
+            }
             result = Result(
                 row=row,
-                rows=[row | each for each in numbers.measured] or [row],
-                identity=identity,
-                details=numbers.details | ({"masking": checks} if checks else {}),
-                warnings=warnings,
-                provenance=evaluation.provenance
-                | {
-                    "device": mesh.describe(evaluation.mesh),
-                    "started": started,
-                    "wall_seconds": round(seconds, 3),
-                    "checkpoint_step": evaluation.network.checkpoint_step,
-                    "parameters": evaluation.network.parameters,
-                    "notes": list(evaluation.notes),
-                    "class_names": list(evaluation.class_names),
-                    "logits_classes": evaluation.network.num_classes,
-                },
+                numbers=numbers,
+                identity=what,
+                section=condition.heading,
+                views=found.views,
+                references=found.references,
+                details=dict(found.details),
+                warnings=[*found.warnings, *doubts, *_few_classes(arrays, evaluation)],
+                provenance=provenance,
                 arrays={name: array for name, array in arrays.items() if array.dtype.kind != "U"},
             )
             store.publish(result)
 
         mesh.from_process_0(publish)
         return results.read(store.path)
+
+
+def _found(condition: Condition, arrays: Arrays, evaluation: Evaluation) -> Numbers:
+    """What a condition has found.
+
+    Raises:
+      KindError: if a user's ``result`` returns something else.
+    """
+    found = condition.result(arrays, evaluation)
+    if not isinstance(found, Numbers) or not all(hasattr(x, "columns") for x in found.measured):
+        raise KindError(
+            f"{place_of(condition)}: result() must return evaluation.Numbers of numbers that "
+            f"evaluation.number has made, got {found!r:.80}"
+        )
+    if taken := [name for name, each in found.arrays.items() if each is not arrays.get(name, each)]:
+        raise KindError(
+            f"{place_of(condition)}: result() must give the array {taken[0]!r} another name, since "
+            "make() has made one of this name"
+        )
+    return found
+
+
+def _stored(number: Number, arrays: Arrays) -> dict[str, Any]:
+    """The columns of a number, with the name of the array of its values by example."""
+    if number.of is None:
+        return number.row()
+    name = next((name for name, each in arrays.items() if each is number.of), None)
+    if name is None:
+        name = f"values {sum(each.startswith('values ') for each in arrays)}"
+        arrays[name] = number.of
+    return number.row() | {"of": name}
 
 
 def _measured(
@@ -297,15 +357,16 @@ def _measured(
 
     Process 0 has all chunks, the others those of this call.
     """
-    since = time.perf_counter()
+    since, examples = time.perf_counter(), evaluation.data
+    how = evaluation.protocol_of(condition), evaluation.attack_noise
     if not condition.by_example:
         with recording.reporting(lambda shown: progress(shown, False)):
-            (chunk,) = measure(condition, evaluation.batches(condition))
-        if evaluation.work_of(condition)[1] != "stimuli":
+            (chunk,) = measure(condition, examples.batches(condition, *how))
+        if examples.work_of(condition)[1] != "stimuli":
             progress(1, False)
         return [chunk | {"seconds": np.array([time.perf_counter() - since])}]
-    indices, chunks = evaluation.examples_of(condition).indices, list[Arrays]()
-    checksums = evaluation.checksums(indices)
+    indices, chunks = examples.of(condition).indices, list[Arrays]()
+    checksums = examples.checksums(indices)
 
     def find() -> list[int]:
         chunks.extend(store.found(anew=evaluation.overwrite))
@@ -314,14 +375,15 @@ def _measured(
 
     missing = mesh.from_process_0(find)
     progress(len(indices) - len(missing), True)
-    shown = _shown(condition, indices)
-    batches = evaluation.batches(condition, missing) if missing else ()
+    kept = _kept(condition, indices)
+    batches = examples.batches(condition, *how, missing) if missing else ()
     for chunk in measure(condition, batches):
-        if "adversarial" in chunk:
-            rows = np.isin(chunk["index"], shown)
-            chunk["kept"] = chunk["index"]
-            chunk |= {name: chunk[name][rows] for name in _SHOWN}
-        chunk["checksum"] = evaluation.checksums(chunk["index"])
+        shown = [name for name in condition.shown if name in chunk]
+        if shown:
+            rows = np.isin(chunk["index"], kept)
+            chunk |= {name: chunk[name][rows] for name in shown}
+            chunk["kept"] = chunk["index"][rows]
+        chunk["checksum"] = examples.checksums(chunk["index"])
         now = time.perf_counter()
         chunk["seconds"], since = np.array([now - since]), now
         if jax.process_index() == 0:
@@ -347,8 +409,8 @@ def _joined(chunks: list[Arrays], evaluation: Evaluation, condition: Condition) 
     """The arrays of all chunks in the order of the examples."""
     if not condition.by_example:
         return chunks[0]
-    indices = evaluation.examples_of(condition).indices
-    found = _rows(chunks, indices, evaluation.checksums(indices))
+    indices = evaluation.data.of(condition).indices
+    found = _rows(chunks, indices, evaluation.data.checksums(indices))
     rows = [found[index] for index in indices.tolist()]
     whole = {
         name: np.concatenate([chunk[name] for chunk in chunks if name in chunk])
@@ -356,38 +418,30 @@ def _joined(chunks: list[Arrays], evaluation: Evaluation, condition: Condition) 
     }
     shown: Arrays = {}
     if "kept" in whole:
-        order = np.argsort(whole["kept"], kind="stable")
-        shown = {name: whole[name][order] for name in _SHOWN if name in whole}
-    arrays = {name: each[rows] for name, each in whole.items() if name not in shown}
-    if isinstance(condition, Clean):
-        places = results.confident_mistakes(arrays)
-        original = evaluation.prepared(condition, places)
-        shown = {"kept": arrays["index"][places], "original": original}
-    return arrays | shown
+        # Of an example that was measured again, the later one is shown.
+        _, last = np.unique(whole["kept"][::-1], return_index=True)
+        order = len(whole["kept"]) - 1 - last
+        shown = {n: whole[n][order] for n in ("kept", *condition.shown) if n in whole}
+    return {name: each[rows] for name, each in whole.items() if name not in shown} | shown
 
 
-def _shown(condition: Condition, indices: np.ndarray) -> np.ndarray:
+def _kept(condition: Condition, indices: np.ndarray) -> np.ndarray:
     """The examples that a result keeps to show them, spread over all."""
-    kept = min(getattr(condition, "kept", 0), len(indices))
+    kept = min(condition.kept, len(indices))
     return indices[np.arange(kept) * len(indices) // max(kept, 1)]
 
 
-def _checks(evaluation: Evaluation, condition: Condition) -> list[dict[str, Any]]:
-    """The checks for masked gradients that cost a few passes, for a condition with an attack."""
-    attacks = condition.attacks and condition.by_example and not condition.reports_faults
-    return [dataclasses.asdict(check) for check in evaluation.checks] if attacks else []
-
-
-def _doubts(evaluation: Evaluation, condition: Condition, identity: dict[str, Any]) -> list[str]:
+def _doubts(evaluation: Evaluation, condition: Condition, what: dict[str, Any]) -> list[str]:
     """Warnings about a user's code, of which the identity or the keys do not say everything."""
     warnings = []
-    if identity["condition"].get("on_host"):
+    if what["condition"].get("on_host"):
         warnings.append(
             "A part is computed by Python on the host, which JAX cannot see. What it makes of two "
             "images and its files are in the identity; another change of it is not noticed."
         )
     if isinstance(condition, Judged) and not condition.attacks and is_of_user(condition):
-        batch = next(evaluation.batches(condition))
+        how = evaluation.protocol_of(condition), evaluation.attack_noise
+        batch = next(evaluation.data.batches(condition, *how))
         first, second = (mesh.fetch(condition.perturb(batch)[0]) for _ in range(2))
         if not np.allclose(first, second, rtol=0, atol=_ROUNDING):
             warnings.append(
@@ -397,17 +451,20 @@ def _doubts(evaluation: Evaluation, condition: Condition, identity: dict[str, An
     return warnings
 
 
-def _check_numbers(condition: Condition, result: Result, path: Path) -> None:
+def _check_numbers(
+    condition: Condition, evaluation: Evaluation, result: Result, path: Path
+) -> None:
     """Raise a ResultError if a condition makes other numbers of the arrays of its result."""
     try:
-        measured = condition.numbers(result.arrays).measured
+        measured = condition.result(result.arrays, evaluation).measured
     except KeyError:
         return  # An array of text, which is not stored.
-    theirs = [row for row in result.rows if "number" in row]
-    for ours, other in itertools.zip_longest(measured, theirs, fillvalue={}):
-        (one, value), (two, known) = (
-            (row.get("number", "absent"), row.get("value", math.nan)) for row in (ours, other)
-        )
+    ours, theirs = ([(x["number"], x.get("value", math.nan)) for x in rows] for rows in (
+        [number.row() for number in measured], result.numbers
+    ))  # fmt: skip
+    for (one, value), (two, known) in itertools.zip_longest(
+        ours, theirs, fillvalue=("absent", math.nan)
+    ):
         if one != two or not np.isclose(value, known, rtol=1e-5, equal_nan=True):
             raise ResultError(
                 f"{path} is of another evaluation ({one} is {value}, was {two} {known}: the "

@@ -4,7 +4,7 @@ The conditions are those that ``run`` measures over a data set, and the loop is 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +14,15 @@ import numpy as np
 from vone_jax import arguments, prng, results
 from vone_jax.attacks import Attack, classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Attacked, Clean, Condition, Judged
+from vone_jax.evaluation.attacked import Attacked, worst_case
+from vone_jax.evaluation.clean import Clean
+from vone_jax.evaluation.condition import Condition
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import Batch, Protocol
-from vone_jax.evaluation.masking import Masking
-from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict
+from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict, quick_checks
 from vone_jax.evaluation.run import Report, evaluate, measure
-from vone_jax.evaluation.suites import default_directory, worst_case
+from vone_jax.evaluation.suites import default_directory
 from vone_jax.network import Network, open_network
 from vone_jax.results import Interval
 
@@ -89,7 +90,10 @@ def accuracy(
       FloatingPointError: if logits are not finite.
     """
     protocol = judging.parse_protocol("fresh", decision, draws)
-    return _accuracy(Clean(), Batch(protocol, key, logits_fn, images, labels), batch_size)
+    arrays = on_arrays(
+        key, logits_fn, images, labels, Clean(), protocol=protocol, batch_size=batch_size
+    )
+    return _accuracy(arrays, protocol)
 
 
 def robust_accuracy(
@@ -148,49 +152,52 @@ def robust_accuracy(
     arguments.choice("attack_noise", attack_noise, known)
     protocol = judging.parse_protocol(noise, decision, draws)
     seen_noise = attack_noise if surrogate is None else "none"
-    return _accuracy(
-        Attacked(attack),
-        Batch(protocol, key, logits_fn, images, labels, seen_noise, _given(surrogate)),
-        batch_size,
-    )
+    arrays = on_arrays(
+        key, logits_fn, images, labels, Attacked(attack), protocol=protocol, surrogate=surrogate,
+        attack_noise=seen_noise, batch_size=batch_size,
+    )  # fmt: skip
+    return _accuracy(arrays, protocol, attack)
 
 
-def examine(
+def on_arrays(
     key: jax.Array,
     logits_fn: classifier.LogitsFn,
     images: jax.Array,
     labels: jax.Array,
-    condition: Masking,
+    condition: Condition,
     *,
-    draws: int | None = None,
+    protocol: Protocol | None = None,
     surrogate: classifier.LogitsFn | None = None,
-    other: classifier.LogitsFn | None = None,
+    attack_noise: Literal["same", "none", "frozen"] = "same",
+    others: Mapping[str, classifier.LogitsFn] | None = None,
     batch_size: int | None = None,
-) -> list[Check]:
-    """Make the checks for masked gradients of a classifier.
+) -> dict[str, np.ndarray]:
+    """The arrays that a condition makes of a classifier on images, such as those of ``Masking``.
 
     Args:
       key, logits_fn, images, labels, batch_size: as for ``accuracy``.
-      condition: norm, radius and settings of the attacks.
-      draws: decisions by which an image is judged. Default: 10, and 1 without noise.
-      surrogate: the classifier without its noise, if it is to be attacked, too.
-      other: another classifier, if its adversarial images are to be carried over.
+      condition: what is measured.
+      protocol: how the classifier is judged. Default: ten decisions about an image.
+      surrogate: the classifier without its noise, where the condition attacks it, too.
+      attack_noise: the noise of the classifier at the attack, see ``judging.AttackNoise``.
+      others: other classifiers by name, of which a condition carries images over.
 
     Raises:
       TypeError, ValueError: for input that does not fit.
+      FloatingPointError: if gradients or logits are not finite.
     """
-    if draws is None:
-        draws = _DRAWS if condition.stochastic else 1
     whole = Batch(
-        Protocol("fresh", draws),
+        protocol or Protocol("fresh", _DRAWS),
         key,
         logits_fn,
         images,
         labels,
-        with_noise=_given(surrogate),
-        others={} if other is None else {"other": other},
+        attack_noise,
+        None if surrogate is None else lambda noise: surrogate,
+        others=others or {},
     )
-    return condition.checks(_measured(condition, whole, batch_size))
+    parts = list(measure(condition, _parts(whole, batch_size)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +270,7 @@ def benchmark(
     )
     attacked = Attacked(worst_case(norm, eps, evaluation.attack_draws))
     clean, robust = (evaluate(evaluation, each, progress) for each in (Clean(), attacked))
-    checks = tuple(Check(**each) for each in robust.details["masking"])
+    checks = tuple(quick_checks(robust.arrays, network.stochastic))
     return Benchmark(
         clean=results.accuracy(clean.arrays["right"]),
         robust=results.accuracy(robust.arrays["right"]),
@@ -272,17 +279,6 @@ def benchmark(
         attack=robust.label,
         examples=len(robust.arrays["index"]),
     )
-
-
-def _given(surrogate: classifier.LogitsFn | None) -> Callable[..., classifier.LogitsFn] | None:
-    """The ``with_noise`` of a batch whose classifier without noise is given."""
-    return None if surrogate is None else lambda noise: surrogate
-
-
-def _measured(condition: Condition, whole: Batch, batch_size: int | None) -> dict[str, np.ndarray]:
-    """The arrays of a condition for all images, from a batch with the arguments of a user."""
-    parts = list(measure(condition, _parts(whole, batch_size)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _parts(whole: Batch, batch_size: int | None) -> Iterator[Batch]:
@@ -311,8 +307,9 @@ def _parts(whole: Batch, batch_size: int | None) -> Iterator[Batch]:
         )
 
 
-def _accuracy(condition: Judged, whole: Batch, batch_size: int | None) -> Accuracy:
-    arrays = _measured(condition, whole, batch_size)
+def _accuracy(
+    arrays: Mapping[str, np.ndarray], protocol: Protocol, attack: Attack | None = None
+) -> Accuracy:
     top_5 = arrays.get("right in top 5")
     found = results.accuracy(arrays["right"])
     return Accuracy(
@@ -323,6 +320,6 @@ def _accuracy(condition: Judged, whole: Batch, batch_size: int | None) -> Accura
         loss=arrays["loss"],
         distance=arrays.get("distance"),
         winner=arrays.get("winner"),
-        protocol=whole.protocol,
-        attack=condition.attack if isinstance(condition, Attacked) else None,
+        protocol=protocol,
+        attack=attack,
     )

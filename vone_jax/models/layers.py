@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from vone_jax import fast
@@ -198,7 +199,7 @@ class BatchNorm(nn.Module):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def batch_norm(
-    x: Maps, scale: jax.Array, bias: jax.Array, eps: float
+    x: Maps, scale: ArrayLike, bias: ArrayLike, eps: float
 ) -> tuple[Maps, jax.Array, jax.Array]:
     """Normalise by batch statistics; return the float32 result, the mean and the variance.
 

@@ -114,6 +114,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     for group in dict.fromkeys(p.group for p in PROPERTIES.values())
 }
 
+# The source of neurons that are no published ones.
+USER_TABLE = "user table"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
@@ -199,7 +202,7 @@ def references(
                 f"references[{name!r}] must have more values, or the bootstrap draws populations "
                 f"without any; got {counts.sum()} values and {undefined} NaN"
             )
-        known[name] = Reference(counts, undefined, "user table")
+        known[name] = Reference(counts, undefined, USER_TABLE)
     return known
 
 

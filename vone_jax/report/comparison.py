@@ -3,17 +3,21 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from vone_jax import names, results
-from vone_jax.report.tables import OF_NOISE, WITHOUT_EFFECT, Cell, Line, at_chance
-from vone_jax.results import Interval, Result, Run, statistics
+from vone_jax import names
+from vone_jax.report.tables import MAIN, Cell, Line
+from vone_jax.results import Interval, Result, Row, Run, label, statistics
 from vone_jax.results.result import leaves
 
+MINUS = "\N{MINUS SIGN}"
 # With fewer images, differences are not put in words.
 FEW_IMAGES = 20
 # Columns that may differ within a condition -> in words.
 _COLUMNS = {"draws": "decisions about an image", "examples": "images", "seed": "seed"}
 # The versions that can change a number.
 _VERSIONS = ("vone_jax", "jax", "flax")
+# Settings of a condition that follow from a network's noise, or change no number.
+_OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "draws")
+_WITHOUT_EFFECT = ("kept", "program")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +26,9 @@ class Comparison:
 
     Attributes:
       difference: its number minus that of the baseline; None on other images.
-      paired: whether both are on the same images.
+      paired: whether both are on the same examples.
       cautions: what else differs between the two measurements, in words.
-      at_chance: whether both accuracies are at chance or below it.
+      at_chance: whether both are at chance or below it.
     """
 
     difference: Interval | None
@@ -40,25 +44,20 @@ class Comparison:
 def compare(cell: Cell, base: Cell) -> Comparison:
     """Compare a number with that of the baseline.
 
-    Two accuracies on the same images have a paired difference. Otherwise it is combined from the
-    two intervals.
+    Two numbers with values of the same examples have a paired difference. Otherwise it is combined
+    from the two intervals.
     """
-    pairs = list(zip(cell.results, base.results, strict=True))
+    pairs = list(zip(cell.results, base.results, strict=False))
     told = dict.fromkeys(each for pair in pairs for each in cautions(*pair))
     if not all(statistics.comparable(*pair) for pair in pairs):
         return Comparison(None, False, ("measured on other images", *told))
-    paired = (
-        cell.paired
-        and base.paired
-        and cell.weights == base.weights
-        and statistics.paired(cell.results, base.results)
-    )
-    if paired:
-        shares = (statistics.mean_shares(each.results, each.weights) for each in (cell, base))
-        difference = results.paired_difference(*shares)
-    else:
-        difference = statistics.independent_difference(cell.interval, base.interval)
-    return Comparison(difference, paired, tuple(told), at_chance(cell) and at_chance(base))
+    ours, theirs = cell.values(), base.values()
+    same = cell.weights == base.weights and all(statistics.same_examples(*x) for x in pairs)
+    paired, share = False, cell.row.get("unit") == "share"
+    difference = statistics.independent_difference(cell.interval, base.interval)
+    if same and ours is not None and theirs is not None and len(ours) == len(theirs):
+        paired, difference = True, statistics.paired_difference(ours, theirs, share)
+    return Comparison(difference, paired, tuple(told), cell.at_chance and base.at_chance)
 
 
 def compare_all(lines: Sequence[Line], run: Run, base: Run) -> dict[int, Comparison]:
@@ -85,13 +84,16 @@ def cautions(one: Result, other: Result) -> Iterator[str]:
         if noisy or column != "draws":
             yield from found(words, one.row.get(column), other.row.get(column))
     here, there = (dict(leaves(each.identity["condition"])) for each in (one, other))
-    hidden = WITHOUT_EFFECT if noisy else (*WITHOUT_EFFECT, *OF_NOISE)
+    hidden = _WITHOUT_EFFECT if noisy else (*_WITHOUT_EFFECT, *_OF_NOISE)
     for path in {**here, **there}:
         if not set(path.split(".")) & set(hidden):
-            name = path.removeprefix("attack.").replace("eot_samples", "noise draws per gradient")
+            name = path.rpartition(".")[2].replace("eot_samples", "noise draws per gradient")
             yield from found(name, here.get(path, "absent"), there.get(path, "absent"))
     for name in ("matmul_precision", "dtype"):
         yield from found(name, one.identity.get(name), other.identity.get(name))
+    sizes = (each.identity["network"].get("image_size") for each in (one, other))
+    yield from found("image size in pixels", *sizes)
+    yield from found("classes", *(each.provenance.get("logits_classes") for each in (one, other)))
     for name in _VERSIONS:
         made = (each.provenance.get("versions", {}).get(name) for each in (one, other))
         yield from found(f"version of {name}", *made)
@@ -117,12 +119,13 @@ class Radius:
 def radii(lines: Sequence[Line], run: Run, base: Run) -> list[Radius]:
     """The strongest measured attacks of each radius, among those on both networks.
 
+    An attack is a condition whose accuracy is one of the main numbers and has a norm and a radius.
     Only attacks on the networks' own noise count, judged by the default decision.
     """
     attacked: dict[tuple[str, float], list[Line]] = {}
     for line in lines:
         row = line.row
-        is_attack = row["condition"] in ("attack", "minimal") and "eps" in row and line.is_main
+        is_attack = line.section == MAIN and line.is_own and _is_of_a_radius(row)
         cells = [line.cells.get(each.label) for each in (run, base)]
         if is_attack and all(cell is not None and "value" in cell.row for cell in cells):
             attacked.setdefault((row["norm"], row["eps"]), []).append(line)
@@ -134,9 +137,9 @@ def radii(lines: Sequence[Line], run: Run, base: Run) -> list[Radius]:
         each = {c for line in (ours, theirs) for c in compare(*_pair(line, run, base)).cautions}
         # Two different attacks differ in all of their settings.
         compared = dataclasses.replace(compared, cautions=tuple(sorted(each)))
-        label = f"{names.NORM_LABELS[norm]} {names.eps_label(norm, eps)}"
+        size = f"{names.NORM_LABELS[norm]} {names.eps_label(norm, eps)}"
         images = min(each.row["examples"] for each in cells)
-        found.append(Radius(label, (_attack(ours), _attack(theirs)), images, compared))
+        found.append(Radius(size, (_attack(ours), _attack(theirs)), images, compared))
     return found
 
 
@@ -149,9 +152,14 @@ def _pair(line: Line, run: Run, base: Run) -> tuple[Cell, Cell]:
     return line.cells[run.label], line.cells[base.label]
 
 
+def _is_of_a_radius(row: Row) -> bool:
+    return {"norm", "eps"} <= row.keys() and row["number"] == "accuracy"
+
+
 def _attack(line: Line) -> str:
-    """The attack of a line in words, with its steps."""
-    return ", ".join(filter(None, (line.row["attack"], line.note)))
+    """The attack of a line in words, with its steps and without its radius."""
+    told = "steps" if "note" in line.row else "eps"
+    return ", ".join(filter(None, (label(line.row, ("norm", "eps", told)), line.note)))
 
 
 def points(difference: Interval) -> str:
@@ -166,19 +174,19 @@ def _signed(difference: Interval) -> list[str]:
 def signed(number: float) -> str:
     """A number with its sign and one digit: -0.04 is "0.0"."""
     rounded = round(number, 1)
-    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+    return f"{rounded:+.1f}".replace("-", MINUS) if rounded else "0.0"
 
 
 def sentence(run: Run, base: Run, lines: Sequence[Line]) -> str:
     """The comparison in one sentence, with the largest difference that its interval supports."""
     found = [each for each in radii(lines, run, base) if each.compared.is_comparable]
-    tail = _clean(run, base, lines)
+    tail = _plain(run, base, lines)
     two = f"{run.label} and {base.label}"
     if not found:
         both = {run.label, base.label}
-        others = (line for line in lines if not line.is_main and both <= line.cells.keys())
-        attacked = any("attack" in line.row for line in others)
+        others = (line for line in lines if not line.is_own and both <= line.cells.keys())
         # Other noise and other decisions stand in the table, and are not compared in words.
+        attacked = any(_is_of_a_radius(line.row) for line in others)
         how = " judged by single draws of their own noise" if attacked else ""
         return f"{two} have no attack on the same images in common{how}{tail}."
     if min(each.images for each in found) < FEW_IMAGES:
@@ -216,14 +224,14 @@ def _difference(radius: Radius) -> Interval:
     return radius.compared.difference
 
 
-def _clean(run: Run, base: Run, lines: Sequence[Line]) -> str:
-    """The difference on clean images, as the end of a sentence; empty without one."""
+def _plain(run: Run, base: Run, lines: Sequence[Line]) -> str:
+    """The difference of the first share that is plain, as the end of a sentence, or nothing."""
     for line in lines:
-        clean = line.row["condition"] == "clean" and line.is_main
-        if clean and {run.label, base.label} <= line.cells.keys():
+        plain = line.is_plain and line.scale > 1
+        if plain and {run.label, base.label} <= line.cells.keys():
             difference = compare(*_pair(line, run, base)).difference
             if difference is not None:
-                return "; clean {} ({} to {})".format(*_signed(difference))
+                return "; {} {} ({} to {})".format(line.label, *_signed(difference))
     return ""
 
 

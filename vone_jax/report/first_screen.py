@@ -1,12 +1,11 @@
 """The line below the sentence, and the warnings: what a reader must know about the numbers."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vone_jax.report import comparison
-from vone_jax.report.tables import Line, at_chance, of_kinds
+from vone_jax.report.tables import Line
 from vone_jax.results import Result, Run, Runs
 
 
@@ -16,7 +15,7 @@ def facts(runs: Runs, lines: Sequence[Line], base: Run) -> list[tuple[str, bool]
     Returns:
       Phrases, each with whether it is a reason for doubt.
     """
-    return [*_images(lines), _seeds(runs), *_strongest(runs, lines, base), *_masking(runs)]
+    return [*_images(lines), _seeds(runs), *_strongest(runs, lines, base), *_checks(runs)]
 
 
 def _images(lines: Sequence[Line]) -> Iterator[tuple[str, bool]]:
@@ -68,29 +67,21 @@ def _strongest(runs: Runs, lines: Sequence[Line], base: Run) -> Iterator[tuple[s
         yield f"{noun}: {'; '.join(attacks)}", False
 
 
-def _masking(runs: Runs) -> Iterator[tuple[str, bool]]:
-    """What the checks for masked gradients have found on each network that was attacked."""
-    attacked = [run for run in runs if run.of("attack", "minimal")]
+def _checks(runs: Runs) -> Iterator[tuple[str, bool]]:
+    """What the checks of each network say: those for masked gradients, or a user's own."""
     said: dict[tuple[str, bool], list[str]] = {}
-    for run in attacked:
-        said.setdefault(_checked(run), []).append(run.label)
+    for run in runs:
+        found: dict[str, list[str]] = {}
+        for result in run.results:
+            for row in (row for row in result.rows if "verdict" in row):
+                name = f"{row.get('section', result.section).lower()}, {row['condition']}"
+                found.setdefault(name, []).append(row["verdict"])
+        for name, verdicts in found.items():
+            counts = [f"{verdicts.count(v)} {v}" for v in ("fail", "warning") if v in verdicts]
+            words = ", ".join(counts) or f"{len(verdicts)} checks passed"
+            said.setdefault((f"{name}: {words}", bool(counts)), []).append(run.label)
     for (words, doubtful), labels in said.items():
-        of = "" if len(said) == 1 else f" for {', '.join(labels)}"
-        yield f"masked gradients {words}{of}", doubtful
-
-
-def _checked(run: Run) -> tuple[str, bool]:
-    whole = [c for _, result in of_kinds([run], "masking") for c in result.details["checks"]]
-    quick = [check for result in run.results for check in result.details.get("masking", ())]
-    checks = whole or quick
-    if not checks:
-        return "not checked", True
-    worst = Counter(check["verdict"] for check in checks)
-    kind = "checked" if whole else "checked by the quick checks alone"
-    if not worst["fail"] and not worst["warning"]:
-        return f"{kind}, no sign found", not whole
-    counts = [f"{worst[verdict]} {verdict}" for verdict in ("fail", "warning") if worst[verdict]]
-    return f"{kind}: {', '.join(counts)}", True
+        yield words + ("" if len(labels) == len(runs) else f" ({', '.join(labels)})"), doubtful
 
 
 def warnings(runs: Runs, lines: Sequence[Line]) -> list[str]:
@@ -105,11 +96,12 @@ def warnings(runs: Runs, lines: Sequence[Line]) -> list[str]:
         if run.unfinished:
             found.append(f"{run.label} has unfinished results: {', '.join(run.unfinished)}.")
     for line in lines:
-        if line.row["condition"] == "clean" and line.is_main:
+        if line.is_plain:
             found += [
-                f"{label} is at chance on clean images, so its robustness says little."
+                f"{label} is at chance on the images as they are ({line.label}), so its robustness "
+                "says little."
                 for label, cell in line.cells.items()
-                if line.row["number"] == "accuracy" and at_chance(cell)
+                if cell.at_chance
             ]
     return found
 

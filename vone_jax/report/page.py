@@ -1,38 +1,34 @@
-"""The page: the values of its template, computed from runs."""
+"""The page: sections made of the rows of results, and of the views that they carry.
 
+It knows no kind of measurement.
+"""
+
+import dataclasses
 import functools
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import jinja2
-import numpy as np
 import vl_convert
 from markupsafe import Markup
 
 from vone_jax import files, names
-from vone_jax.report import (
-    charts,
-    classes,
-    comparison,
-    first_screen,
-    gallery,
-    images,
-    layer_charts,
-    observer_charts,
-    provenance,
-    tables,
-)
-from vone_jax.report.tables import of_kinds
-from vone_jax.results import Result, Run, Runs, humans, load
+from vone_jax.report import chart, comparison, first_screen, provenance, tables
+from vone_jax.report.images import photograph
+from vone_jax.report.tables import MAIN, Line
+from vone_jax.results import Lines, Pictures, Result, Run, Runs, load
 
-# Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
-FEW_UNITS = 100
-_VERDICTS = ("pass", "warning", "fail")
+# A table with more lines is closed at first.
+_OPEN_LINES = 12
+# The sections that every page has.
+_ANCHORS = ("training", "numbers", "provenance")
 # The look that all charts share.
 _CONFIG = {
     "font": "system-ui, sans-serif",
@@ -78,89 +74,168 @@ def render(runs: Runs, chosen: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "chart": _chart, "code": tables.code}
+    environment.filters |= {"chart": _chart, "number": _number, "signed": _signed}
     return environment.get_template("page.html").render(_context(runs, chosen))
 
 
-def _percent(share: float) -> str:
-    """0.8123 -> '81.2'. What is not defined is a dash."""
-    return f"{100 * share:.1f}" if share == share else "–"
+def _number(value: float, line: Line) -> str:
+    """A number of a line as it is shown: a share in percent, others with four digits."""
+    return f"{line.scale * value:.1f}" if line.scale > 1 else f"{value:.4g}"
 
 
-def _chart(chart: Any) -> Markup:
+def _signed(value: float, line: Line) -> str:
+    """A difference of numbers of a line as it is shown, with its sign."""
+    if line.scale > 1:
+        return comparison.signed(line.scale * value)
+    return f"{value:+.3g}".replace("-", comparison.MINUS, 1) if value else "0"
+
+
+def _chart(drawn: Any) -> Markup:
     """A chart as the specification that the script of the page draws."""
-    with alt.theme.enable("none"):
-        # Validation takes ten times as long as all the rest.
-        spec = chart.to_dict(validate=False)
+    spec = drawn
+    if not isinstance(drawn, dict):
+        with alt.theme.enable("none"):
+            # Validation takes ten times as long as all the rest.
+            spec = drawn.to_dict(validate=False)
     # The page loads nothing, not even the schema.
-    spec = {name: value for name, value in spec.items() if name != "$schema"}
-    text = json.dumps(spec | {"config": _CONFIG}, separators=(",", ":")).replace("<", "\\u003c")
-    return Markup(f'<script type="application/json" class="chart">{text}</script>')
+    spec = {name: value for name, value in spec.items() if name not in ("$schema", "config")}
+    text = json.dumps(spec | {"config": _CONFIG}, separators=(",", ":"), allow_nan=False)
+    return Markup(
+        f'<script type="application/json" class="chart">{text.replace("<", chr(92) + "u003c")}'
+        "</script>"
+    )
 
 
 @functools.cache
 def _script() -> Markup:
     """Vega, Vega-Lite, Vega-Embed and the few lines that draw the charts of the page."""
-    lines = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
-    return Markup(vl_convert.javascript_bundle(lines).replace("</script", "<\\/script"))
+    text = resources.files("vone_jax.report").joinpath("templates/page.js").read_text("utf-8")
+    return Markup(vl_convert.javascript_bundle(text).replace("</script", "<\\/script"))
 
 
-# Kinds of conditions with a section, or with numbers that stand in the table of all numbers alone.
-_KNOWN = (
-    "clean", "attack", "corruption", "minimal", *tables.VOTES, "masking", "physiology",
-)  # fmt: skip
+@dataclasses.dataclass(eq=False)
+class Section:
+    """A section of the page.
+
+    Attributes:
+      name: its heading.
+      anchor: its place on the page.
+      about: sentences below the heading.
+      lines: the lines of its table, each with its number among all lines.
+      charts: a title and a chart each.
+      pictures: a title and figures each; a figure has images as data URIs, and a caption.
+      views: views of lines with their results and runs, by axis and panel.
+    """
+
+    name: str
+    anchor: str
+    about: list[str] = dataclasses.field(default_factory=list)
+    lines: list[tuple[int, Line]] = dataclasses.field(default_factory=list)
+    charts: list[tuple[str, Any]] = dataclasses.field(default_factory=list)
+    pictures: list[tuple[str, list[dict[str, Any]]]] = dataclasses.field(default_factory=list)
+    views: dict[Any, list[tuple[Run, Result, Lines]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its table is shown at once: short ones, and those with answers of checks."""
+        checks = any("verdict" in line.row for _, line in self.lines)
+        return self.name == MAIN or checks or len(self.lines) <= _OPEN_LINES
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its table has differences. Answers of checks have none."""
+        return any("verdict" not in line.row for _, line in self.lines)
+
+
+def sections(runs: Runs, lines: Sequence[Line]) -> list[Section]:
+    """The sections in the order in which results name them, that of the main numbers first."""
+    found = dict[str, Section]()
+    # What several results show alike is shown once: its content -> the runs, and how it is shown.
+    shown: dict[tuple[str, str, str], tuple[list[str], Any]] = {}
+
+    def section(name: str) -> Section:
+        anchor = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        taken = {*_ANCHORS, *(each.anchor for each in found.values())}
+        distinct = (f"{anchor}-{n}" if n > 1 or not anchor else anchor for n in itertools.count(1))
+        return found.setdefault(name, Section(name, next(a for a in distinct if a not in taken)))
+
+    section(MAIN)
+
+    for run, result in ((each, result) for each in runs for result in each.results):
+        for name in (result.section, *(row.get("section") for row in result.numbers)):
+            section(name or result.section)
+        for view in result.views:
+            here = section(view.section or result.section)
+            if view.about not in (*here.about, ""):
+                here.about.append(view.about)
+            if isinstance(view, Lines):
+                here.views.setdefault((view.x, view.panel), []).append((run, result, view))
+                continue
+            drawn = _figures(result, view) if isinstance(view, Pictures) else view.spec
+            key = here.name, view.title or result.label, json.dumps(drawn, sort_keys=True)
+            labels, _ = shown.setdefault(key, ([], drawn))
+            labels.append(run.label)
+    for (name, title, _), (labels, drawn) in shown.items():
+        here = section(name)
+        titled = f"{', '.join(dict.fromkeys(labels))}: {title}", drawn
+        (here.charts if isinstance(drawn, dict) else here.pictures).append(titled)
+    for at, line in enumerate(lines):
+        section(line.section).lines.append((at, line))
+    for here in found.values():
+        numbered = [each for of in here.views.values() for each in _of_each_number(of)]
+        here.charts = [
+            each for views in numbered for each in chart.lines(views, runs)
+        ] + here.charts
+    return [each for each in found.values() if each.lines or each.charts or each.pictures]
+
+
+def _of_each_number(
+    views: list[tuple[Run, Result, Lines]],
+) -> list[list[tuple[Run, Result, Lines]]]:
+    """Views of shares stand in one chart; other numbers have an axis of their own each."""
+    groups: dict[Any, list[tuple[Run, Result, Lines]]] = {}
+    for each in views:
+        view = each[2]
+        groups.setdefault("share" if view.share else view.number, []).append(each)
+    return list(groups.values())
+
+
+def _figures(result: Result, view: Pictures) -> list[dict[str, Any]]:
+    """The images of a view at each place, with their caption."""
+    arrays = [result.arrays[name] for name in view.arrays]
+    captions = view.captions or ("",) * len(arrays[0])
+    return [
+        {
+            "uris": [photograph(image, view.side) for image in images],
+            "caption": caption,
+            "side": view.side,
+        }
+        for *images, caption in zip(*arrays, captions, strict=True)
+    ]
 
 
 def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
-    lines = tables.accuracies(runs)
+    lines = tables.lines(runs)
     base = tables.baseline(runs, chosen)
     others = [run for run in runs if run is not base]
     compared = {run.label: comparison.compare_all(lines, run, base) for run in others}
     labels = [run.label for run in runs]
-    norms = [norm for norm in names.NORMS if any(line.row.get("norm") == norm for line in lines)]
-    logged = ("loss", "accuracy")
-    ladders = (charts.ladder(lines, labels, norm) for norm in norms)
+    main = [line for line in lines if line.section == MAIN]
+    logged = (chart.training(runs, name) for name in ("loss", "accuracy"))
     return {
         "title": " and ".join(labels) if len(labels) <= 2 else f"{len(labels)} networks",
         "runs": runs,
         "labels": labels,
         "base": base,
+        "other": [run.label for run in others],
         "date": max(str(r.provenance.get("started", "")) for run in runs for r in run.results)[:10],
-        "sentences": [comparison.sentence(run, base, lines) for run in others],
-        "facts_shown": first_screen.facts(runs, lines, base),
-        "lines": lines,
-        "signed": comparison.signed,
+        "sentences": [comparison.sentence(run, base, main) for run in others],
+        "facts_shown": first_screen.facts(runs, main, base),
         "compared": compared,
         "footnotes": comparison.footnotes(compared),
-        "warnings": first_screen.warnings(runs, lines),
-        "ladders": [each for each in ladders if each is not None],
-        "distances": of_kinds(runs, "minimal"),
-        "calibration": _calibration(runs),
-        "classes": classes.classes(runs),
-        "masking": [each for run in runs for each in _masking(run)],
-        "gallery": gallery.attacked(lines, runs),
-        "corruptions": _corruptions(runs),
-        "categories": tables.categories(runs),
-        "fourier": [
-            (f"{run.label}: {result.label}", observer_charts.fourier(result))
-            for run, result in of_kinds(runs, "fourier map")
-        ],
-        "metamers": gallery.metamers(runs),
-        "recognised": observer_charts.metamers(runs),
-        "observers": f"{humans.METAMERS['AlexNet'].source}; chance is {humans.CHANCE:.1%}",
-        "geometry": layer_charts.geometry(runs),
-        "psychophysics": observer_charts.psychophysics(runs),
-        "critical_bands": observer_charts.critical_bands(runs),
-        "humans": humans,
-        "banks": _banks(runs),
-        "physiology": _physiology(runs),
-        "explained": [
-            (run, result, layer_charts.explained(arrays["correlations"], arrays["reliabilities"]))
-            for run, result in of_kinds(runs, "explained variance")
-            for arrays in [result.arrays]
-        ],
-        "training": [c for c in (charts.training(runs, name) for name in logged) if c is not None],
-        "further": tables.further(runs, _KNOWN),
+        "warnings": first_screen.warnings(runs, main),
+        "sections": sections(runs, lines),
+        "training": [each for each in logged if each is not None],
         "numbers": runs.to_frame().to_dict("records"),
         "script": _script(),
         "differing": provenance.differing(runs),
@@ -174,130 +249,4 @@ def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:
         "command": names.command("report.py")
         if names.installed()
         else "python -m vone_jax.cli.report",
-    }
-
-
-def _masking(run: Run) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """The checks for masked gradients: label, what was measured, and the checks.
-
-    The quick checks of all attacks on a network stand together, each with its worst verdict.
-    """
-    for _, result in of_kinds([run], "masking"):
-        yield run.label, result.label, result.details["checks"]
-    worst: dict[str, dict[str, Any]] = {}
-    for check in (c for result in run.results for c in result.details.get("masking", ())):
-        known = worst.setdefault(check["question"], check)
-        if _VERDICTS.index(check["verdict"]) > _VERDICTS.index(known["verdict"]):
-            worst[check["question"]] = check
-    if worst:
-        yield run.label, "quick checks", list(worst.values())
-
-
-def _corruptions(runs: Runs) -> list[tuple[str, str, Any]]:
-    """Name and chart of each group of corruptions, and the members of one that is in no mean."""
-    groups: dict[str, Sequence[str]] = dict(names.CORRUPTION_CATEGORIES)
-    groups["weather"] = [*groups["weather"], names.PROCEDURAL_FROST]
-    in_means = set(groups)
-    groups["extra corruptions of ImageNet-C"] = names.EXTRA_CORRUPTIONS
-    groups["ImageNet-C-bar"] = names.C_BAR_CORRUPTIONS
-    known = {name for members in groups.values() for name in members}
-    measured = {r.row["corruption"]: r.row for _, r in of_kinds(runs, "corruption")}
-    own = {name: row for name, row in measured.items() if name not in known}
-    for category in dict.fromkeys(row["category"] for row in own.values() if "category" in row):
-        group = f"{category}, not published" if category in groups else category
-        groups[group] = [name for name, row in own.items() if row.get("category") == category]
-        in_means.add(group)
-    groups["others"] = [name for name, row in own.items() if "category" not in row]
-    found = []
-    for group, members in groups.items():
-        if (chart := charts.corruptions(runs, members)) is not None:
-            words = ", ".join(name for name in members if name in measured).replace("_", " ")
-            title = group[0].upper() + group[1:]
-            found.append((title, "" if group in in_means else words, chart))
-    return found
-
-
-def _calibration(runs: Runs) -> list[tuple[Run, Result, str, dict[str, Mapping[str, Any]]]]:
-    """The rows of the calibration on clean images, for each number of averaged draws."""
-    found = []
-    for run, result in of_kinds(runs, "clean"):
-        of_draws: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for row in result.rows:
-            number, _, draws = row.get("number", "").partition(", ")
-            if draws.endswith((" draw", " draws")):
-                of_draws.setdefault(draws.split()[0], {})[number] = row
-        found += [(run, result, draws, numbers) for draws, numbers in of_draws.items()]
-    return found
-
-
-def _banks(runs: Runs) -> list[dict[str, Any]]:
-    """The pictures of V1: kernels, parameters, and responses to an image; equal V1s once."""
-    shown: dict[tuple, dict[str, Any]] = {}
-    for run, result in of_kinds(runs, "front end"):
-        arrays = dict(result.arrays)
-        # Two V1s with equal kernels can have other gains or noise, and so other responses.
-        key = tuple((name, arrays[name].tobytes()) for name in sorted(arrays))
-        if key in shown:
-            shown[key]["labels"].append(run.label)
-            continue
-        shown[key] = {
-            "labels": [run.label],
-            "cells": len(arrays["sf"]),
-            "side": arrays["kernels_in_phase"].shape[1],
-            "degrees": arrays["kernels_in_phase"].shape[1] / float(arrays["pixels_per_degree"]),
-            "mosaics": images.mosaics(arrays),
-            "histograms": [
-                layer_charts.bank_histogram(arrays, name) for name in layer_charts.PARAMETERS
-            ],
-            "image": images.photograph(arrays["image"]),
-            "maps": images.response_maps(arrays),
-        }
-    return list(shown.values())
-
-
-def _physiology(runs: Runs) -> dict[str, Any] | None:
-    """The scores of layers, and the distributions of the best layer of each network."""
-    recorded = of_kinds(runs, "physiology")
-    scored = [(run, result) for run, result in recorded if "properties" in result.details]
-    if not recorded:
-        return None
-
-    def of(result: Result) -> dict[str, dict[str, Any]]:
-        properties = result.details["properties"]
-        return {n: each for n, each in properties.items() if each["score"] is not None}
-
-    def few(result: Result) -> bool:
-        return any((each["units"] or 0) < FEW_UNITS for each in of(result).values())
-
-    # Layers with few units stand last: their scores are uncertain.
-    scored.sort(key=lambda pair: (few(pair[1]), -pair[1].details["mean_score"]))
-    # Only properties that all layers have are compared.
-    shared = [n for n in of(scored[0][1]) if all(n in of(r) for _, r in scored)] if scored else []
-    best = {run.label: result for run, result in reversed(scored)}
-    panels = []
-    for name in shared:
-        first = scored[0][1].details["properties"][name]
-        shares = {"neurons of macaque V1": first["reference_distribution"]}
-        for label, result in reversed(best.items()):
-            layer = f"{label}, {result.row['layer']}"
-            shares[layer] = result.details["properties"][name]["distribution"]
-        unit = f", {first['unit']}" if first["unit"] else ""
-        title = f"{first['label']}{unit}"
-        panels.append(layer_charts.histogram(np.asarray(first["edges"]), shares, title))
-    properties = [scored[0][1].details["properties"][name] for name in shared]
-    return {
-        "columns": [each["label"] for each in properties],
-        "layers": [
-            (run, result, [of(result)[name]["score"] for name in shared], few(result))
-            for run, result in scored
-        ],
-        "few": FEW_UNITS,
-        "panels": panels,
-        "units": [
-            (label, result.row["layer"], *layer_charts.of_units(result.arrays))
-            for label, result in reversed(best.items())
-            if "field/map" in result.arrays
-        ],
-        "sources": list(dict.fromkeys(each["source"] for each in properties)),
-        "failed": [(run, r) for run, r in recorded if "properties" not in r.details],
     }

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from vone_jax.report.tables import code
-from vone_jax.results import Result, Run, Runs
+from vone_jax.results import Result, Run, Runs, code
 from vone_jax.results.result import leaves
 
 

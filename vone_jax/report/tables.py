@@ -1,46 +1,30 @@
-"""The lines of the page's tables: a condition each, with a number of each network."""
+"""The lines of the page's tables: a condition and a number each, with a cell for each network."""
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vone_jax import names, results
-from vone_jax.results import Interval, Result, ResultError, Run, Runs
-from vone_jax.results.result import leaves
-from vone_jax.results.row import Row, is_of
+from vone_jax.results import Interval, Result, ResultError, Run, Runs, code, statistics
+from vone_jax.results.row import (
+    FREE,
+    PROTOCOL,
+    SHOWN,
+    Row,
+    columns_of_condition,
+    condition_key,
+    is_own,
+    same_condition,
+    words,
+)
 
-# Numbers of the main table, and the order of the kinds of conditions in it. Other kinds, such as
-# one of the user's own, stand last.
-_ACCURACIES = ("accuracy", "certified accuracy", "mCE", "relative mCE")
-_KINDS = ("clean", "attack", "minimal", "certified", "sandwich", "mean over")
-# Kinds whose accuracies stand in a section of their own.
-_APART = ("corruption", "metamers", "psychophysics", "critical bands", "physiology", "masking")
-# Kinds that certify a vote.
-VOTES = ("certified", "certified near images", "sandwich")
-# Kinds with a section, and what it draws of a result: columns, details, arrays or numbers.
-_DRAWN: dict[str, tuple[set[str], ...]] = {
-    **dict.fromkeys(("clean", "attack", *VOTES), (set(),)),
-    "corruption": ({"corruption", "severity"},),
-    "minimal": ({"median distance", "share of broken images"},),
-    "masking": ({"checks"},),
-    "physiology": ({"layer", "properties", "mean_score"}, {"layer", "reason"}),
-    "explained variance": ({"layer", "correlations", "reliabilities"},),
-    "front end": ({"sf", "kernels_in_phase", "responses_clean"},),
-    "fourier map": ({"errors"},),
-    "metamers": ({"layer", "place", "metamers", "original", "decibel"},),
-    "geometry": ({"layer", "place"},),
-    "psychophysics": ({"corruption"},),
-    "critical bands": ({"centres", "steps", "channel"},),
-}
-# Settings of a condition that follow from a network's noise, or change no number.
-OF_NOISE = ("eot_samples", "attack_noise", "stochastic", "draws")
-WITHOUT_EFFECT = ("kept", "program")
-# What replaces the network's own noise and the default decision.
-_CONTROLS = ("noise", "decision", "attack_noise", "tag", "form")
+# Heading of the table of main numbers, the first of the page.
+MAIN = "Accuracy"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +36,8 @@ class Cell:
       row: its row.
       results: its result, or those that a mean is over.
       weights: the weight of each result; they sum to 1.
-      over: the corruptions and severities of a mean, in words; of another number the settings that
-        its row does not have, if they differ between networks.
+      over: what a mean is over, in words; empty for others.
+      rows: the rows that a mean is over, one for each result.
     """
 
     network: str
@@ -61,21 +45,37 @@ class Cell:
     results: tuple[Result, ...]
     weights: tuple[float, ...] = (1.0,)
     over: str = ""
+    rows: tuple[Row, ...] = ()
 
     @property
     def interval(self) -> Interval:
         """The number with its interval; NaN for what is not defined."""
-        ends = (self.row.get(name) for name in ("value", "low", "high"))
-        return Interval(*(float("nan") if end is None else float(end) for end in ends))
+        return Interval.of(self.row)
 
     @property
-    def paired(self) -> bool:
-        """True if the number is the accuracy of the decisions that its results keep."""
-        return self.row["number"] == "accuracy" and all(
-            sum(row.get("number") == "accuracy" for row in each.rows) == 1
-            and {"index", "right"} <= each.arrays.keys()
-            for each in self.results
-        )
+    def section(self) -> str:
+        """The heading of the page under which it stands."""
+        if self.row.get("main"):
+            return MAIN
+        return self.row.get("section") or self.results[0].section
+
+    def values(self) -> np.ndarray | None:
+        """The values by example behind the number, (N,); None without them."""
+        if self.over and self.row["number"] != "accuracy":
+            return None
+        rows = zip(self.results, self.rows or [self.row], strict=True)
+        found = [each.values(row) for each, row in rows]
+        known = [statistics.by_example(each) for each in found if each is not None]
+        if len(known) < len(found) or len({len(each) for each in known}) > 1:
+            return None
+        return np.array(self.weights) @ np.stack(known)
+
+    @property
+    def at_chance(self) -> bool:
+        """True if the number cannot be told from that of guessing, or is below it."""
+        same = (r for r in self.results[0].references if r["number"] == self.row["number"])
+        shares = [row["value"] for row in same if row["network"] == "chance"]
+        return bool(shares) and self.interval.low <= max(shares)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ class Line:
 
     Attributes:
       row: a row of the condition, that of a network with noise if there is one.
-      over: that of the cells.
       cells: label of a network -> its cell.
+      over: what a mean is over, in words; empty for others.
     """
 
     row: Row
@@ -99,181 +99,118 @@ class Line:
 
     @property
     def title(self) -> str:
-        """The label without the number of steps, which stands in the ``note``."""
-        return _label({name: each for name, each in self.row.items() if name != "steps"})
+        """The label without the number of steps if these stand in the ``note``."""
+        return _label(self.row, ("steps",) if "note" in self.row else ())
 
     @property
-    def series(self) -> str:
-        """The label without a radius: the same for attacks of one ladder."""
-        return _label({name: each for name, each in self.row.items() if name != "eps"})
+    def section(self) -> str:
+        """The heading of the page under which it stands."""
+        return next(iter(self.cells.values())).section
 
     @property
-    def is_main(self) -> bool:
+    def group(self) -> str:
+        """The condition in words, without the columns of the number."""
+        first = next(iter(self.cells.values()))
+        return "" if self.over else results.label(first.results[0].row)
+
+    @property
+    def name(self) -> str:
+        """The number in words, with the columns that are its own."""
+        if self.over:
+            return self.title
+        row = next(iter(self.cells.values())).results[0].row
+        own = {n: v for n, v in self.row.items() if n not in row and n not in (*FREE, *SHOWN)}
+        told = ", ".join(words(n, v, self.row) for n, v in own.items() if n != "number")
+        number = self.row["number"]
+        if told and number.endswith("?"):
+            return f"{number} ({told})"
+        return f"{number}, {told}" if told else number
+
+    @property
+    def is_own(self) -> bool:
         """True for the network's own noise and the default decision, without a tag."""
-        return is_main(self.row)
+        return is_own(self.row)
 
     @property
-    def is_share(self) -> bool:
-        """False for a mean corruption error, which is in percent of AlexNet's."""
-        return "mCE" not in self.row["number"]
+    def scale(self) -> float:
+        """The factor of what is shown: shares are in percent."""
+        return 100.0 if self.row.get("unit") == "share" else 1.0
 
     @property
-    def attack(self) -> dict[str, Any]:
-        """The attack as JSON values; empty without one."""
-        noisy = [cell for cell in self.cells.values() if cell.row.get("draws") is not None]
-        first = next(iter(noisy or self.cells.values()))
-        return first.results[0].identity["condition"].get("attack") or {}
+    def unit(self) -> str:
+        """The unit in words; empty for shares, which are in percent, and without one."""
+        unit = self.row.get("unit", "")
+        return "" if unit == "share" else unit
+
+    @property
+    def is_plain(self) -> bool:
+        """True for a main number of a condition that has no settings, such as clean images."""
+        plain = columns_of_condition(self.row).keys() == {"condition", "number"}
+        return plain and self.section == MAIN and not self.over
 
     @property
     def note(self) -> str:
-        """What is said below the title: the steps of an attack, or what a mean is over."""
-        return _steps({**self.attack, **self.row}) if "attack" in self.row else self.over
+        """What is said below the title, and the noise draws in a gradient; or what is averaged."""
+        draws = self.row.get("attack_draws", 1)
+        told = (self.row.get("note"), f"{draws} draws" if draws > 1 else "")
+        return self.over or ", ".join(filter(None, told))
+
+    @property
+    def hint(self) -> str:
+        """All settings of the condition, as the call that makes it, or what a mean is over."""
+        noisy = [cell for cell in self.cells.values() if cell.row.get("draws") is not None]
+        first = next(iter(noisy or self.cells.values()))
+        return self.over or code(first.results[0].identity["condition"])
 
 
-def kind(result: Result) -> str:
-    """The kind of a result whose section has it; "" without one.
-
-    A user's condition may have any name: it is of a kind only with what the kind's section draws.
-    """
-    condition = result.row["condition"]
-    name = "geometry" if condition.startswith("geometry of ") else condition
-    has = {*result.row, *result.details, *result.arrays, *(r.get("number") for r in result.rows)}
-    return name if any(needed <= has for needed in _DRAWN.get(name, ())) else ""
+def _label(row: Row, without: tuple[str, ...] = ()) -> str:
+    label, number = results.label(row, without), row["number"]
+    return label if number == "accuracy" else f"{label}: {number}"
 
 
-def of_kinds(runs: Iterable[Run], *kinds: str) -> list[tuple[Run, Result]]:
-    """The results of some kinds, each with its run."""
-    return [(run, result) for run in runs for result in run.results if kind(result) in kinds]
-
-
-def is_main(row: Row) -> bool:
-    """True for the network's own noise and the default decision, without a tag."""
-    return all(row.get(name) is None for name in _CONTROLS)
-
-
-def _label(row: Row) -> str:
-    label, number = results.label(row), row["number"]
-    if is_of(row, "certified", "certified near images"):
-        return label.replace("certified", number, 1)
-    return label if number == "accuracy" else f"{label}, {number}"
-
-
-def _is_accuracy(cell: Cell) -> bool:
-    """True for a number of the main table; of a certificate also the accuracies of its vote."""
-    of_vote = is_of(cell.row, *VOTES) and cell.row["number"].startswith("accuracy")
-    return (cell.row["number"] in _ACCURACIES or of_vote) and kind(cell.results[0]) not in _APART
-
-
-def _steps(attack: Mapping[str, Any]) -> str:
-    """The steps and the noise draws of an attack, such as "64 steps of eps/32, 10 draws".
-
-    ``attack`` has the fields of the attack and the columns of its row.
-    """
-    eps, size, rule = (attack.get(name) for name in ("eps", "step_size", "step_rule"))
-    count, draws = attack.get("steps"), attack.get("attack_draws", 1)
-    of = f" of {rule}" if rule else ""
-    if size and eps:
-        parts = eps / size
-        whole = abs(parts - round(parts)) < 1e-6 * parts
-        of = f" of eps/{round(parts)}" if whole else f" of {size / eps:.3g} eps"
-    words = [f"{count} steps{of}"] if count else []
-    return ", ".join([*words, *([f"{draws} draws"] if draws > 1 else [])])
-
-
-def code(value: Any) -> str:
-    """A dataclass in its JSON form as the call that makes it, without what is None."""
-    if isinstance(value, Mapping):
-        given = (f"{n}={code(v)}" for n, v in value.items() if n != "type" and v is not None)
-        return f"{value.get('type', '')}({', '.join(given)})"
-    if isinstance(value, list):
-        return f"[{', '.join(map(code, value))}]"
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def accuracies(runs: Runs) -> list[Line]:
-    """The lines of the main table: accuracies, and the means over corruptions.
+def lines(runs: Runs) -> list[Line]:
+    """The lines of all tables, in the order in which they stand.
 
     The conditions with the networks' own noise come first, then those with other noise or another
-    decision, and those with a tag.
+    decision, and those with a tag. Means come after what they are over.
     """
-    entries = [each for each in _measured(runs) if _is_accuracy(each)]
-    return sorted(_lines([*entries, *_means(runs, of_all=True)]), key=_order)
+    found = _lines([*_measured(runs), *_means(runs)])
+    main = sorted((line for line in found if line.section == MAIN), key=_order)
+    # Elsewhere a condition keeps its numbers together, in the order in which it has them.
+    others = [line for line in found if line.section != MAIN]
+    groups = list(dict.fromkeys(line.group for line in others))
+    return main + sorted(others, key=lambda line: (not line.is_own, groups.index(line.group)))
 
 
-def categories(runs: Runs) -> list[Line]:
-    """The lines of the means over categories of corruptions, and over these means."""
-    return sorted(_lines(_means(runs, of_all=False)), key=_order)
+def _measured(runs: Runs) -> Iterator[Cell]:
+    for run in runs:
+        for result in run.results:
+            for row in result.rows:
+                yield Cell(run.label, row, (result,))
 
 
-def corrupted(runs: Runs) -> list[Line]:
-    """The lines of the accuracies under single corruptions."""
-    entries = [each for each in _measured(runs) if each.row["number"] == "accuracy"]
-    return _lines([each for each in entries if kind(each.results[0]) == "corruption"])
-
-
-def drawn(lines: Iterable[Line]) -> list[Line]:
-    """The lines that a chart draws: the main ones, and others of networks that have no main one."""
-    lines = list(lines)
-    have = {label for line in lines if line.is_main for label in line.cells}
-    found = [line for line in lines if line.is_main or not line.cells.keys() <= have]
-    # A network without noise meets the lines of others, and is drawn once.
-    cells = [set(line.cells.values()) for line in found]
-    return [
-        line
-        for line, own in zip(found, cells, strict=True)
-        if not any(own < other for other in cells)
-    ]
-
-
-def further(runs: Runs, shown: Sequence[str]) -> list[Line]:
-    """The numbers of conditions whose kind is not shown, and which are not in the main table."""
-    found = (each for each in _measured(runs) if kind(each.results[0]) not in shown)
-    return _lines(_by_settings([each for each in found if not _is_accuracy(each)]))
-
-
-def _by_settings(cells: Sequence[Cell]) -> list[Cell]:
-    """Numbers with the settings in which those of one row differ: they are not one measurement."""
-    grouped: dict[Any, list[Cell]] = {}
-    for each in cells:
-        grouped.setdefault(results.condition_key(each.row), []).append(each)
-    found: dict[int, Cell] = {}
-    for group in grouped.values():
-        noisy = all(each.row.get("draws") is not None for each in group)
-        hidden = {*WITHOUT_EFFECT, *(() if noisy else OF_NOISE)}
-        settings = [dict(leaves(each.results[0].identity["condition"])) for each in group]
-        paths = [
-            path
-            for path in dict.fromkeys(path for each in settings for path in each)
-            if len({each.get(path) for each in settings}) > 1 and not hidden & {*path.split(".")}
-        ]
-        for cell, of in zip(group, settings, strict=True):
-            words = ", ".join(f"{path} {of.get(path, 'absent')}" for path in paths)
-            found[id(cell)] = dataclasses.replace(cell, over=words)
-    return [found[id(each)] for each in cells]
-
-
-def _measured(runs: Runs) -> list[Cell]:
-    return [
-        Cell(run.label, row, (result,))
+def _means(runs: Runs) -> Iterator[Cell]:
+    """Means over corruptions, see ``results.means``."""
+    measured = {
+        (run.label, results.label(row)): (each, row)
         for run in runs
-        for result in run.results
-        for row in result.rows
-        if "number" in row
-    ]
-
-
-def _means(runs: Runs, of_all: bool) -> list[Cell]:
-    """Means over the common corruptions, or over categories of corruptions."""
-    by_label = {(run.label, each.label): each for run in runs for each in run.results}
-    found = []
+        for each in run.results
+        for row in each.rows
+        if row["number"] == "accuracy"
+    }
     for mean in results.means(runs.to_frame()).to_dict("records"):
-        if (mean["category"] == "") != of_all:
-            continue
-        network, weights = mean["network"], mean["weights"]
-        row = {name: mean[name] for name in results.COLUMNS if pd.notna(mean[name])}
-        averaged = tuple(by_label[network, label] for label in weights)
-        found.append(Cell(network, row, averaged, tuple(weights.values()), mean["over"]))
-    return found
+        known = {name: each for name, each in mean.items() if pd.notna(mean["network"])}
+        row = {
+            name: known[name]
+            for name in known
+            if name not in ("label", "over", "weights")
+            and (isinstance(known[name], tuple) or pd.notna(known[name]))
+        }
+        parts = [measured[mean["network"], label] for label in mean["weights"]]
+        averaged, of = zip(*parts, strict=True)
+        row["main"] = not row.pop("category", "")
+        weights = tuple(mean["weights"].values())
+        yield Cell(mean["network"], row, averaged, weights, mean["over"], of)
 
 
 def _lines(entries: Sequence[Cell]) -> list[Line]:
@@ -284,9 +221,13 @@ def _lines(entries: Sequence[Cell]) -> list[Line]:
     """
     grouped: dict[Any, list[Cell]] = {}
     for each in entries:
-        grouped.setdefault((results.condition_key(each.row), each.over), []).append(each)
+        grouped.setdefault((condition_key(each.row), each.over), []).append(each)
     networks = dict.fromkeys(each.network for each in entries)
-    quiet = [each for each in entries if each.row.get("draws") is None]
+    # Of conditions that other networks have under several rules.
+    quiet: dict[Any, list[Cell]] = {}
+    for each in entries:
+        if each.row.get("draws") is None:
+            quiet.setdefault(_without_protocol(each.row), []).append(each)
     lines = []
     for (_, over), own in grouped.items():
         noisy = [each.row for each in own if each.row.get("draws") is not None]
@@ -294,43 +235,33 @@ def _lines(entries: Sequence[Cell]) -> list[Line]:
         # Two networks without noise are of one condition only if their rows say so.
         meeting = [
             each
-            for each in quiet
-            if (noisy or "noise" in row)
-            and each.over == over
-            and results.same_condition(each.row, row)
+            for each in quiet.get(_without_protocol(row), ())
+            if (noisy or "noise" in row) and each.over == over and same_condition(each.row, row)
         ]
         cells = {each.network: each for each in (*meeting, *own)}
         lines.append(Line(row, {name: cells[name] for name in networks if name in cells}, over))
     return lines
 
 
+def _without_protocol(row: Row) -> Any:
+    return condition_key({name: each for name, each in row.items() if name not in PROTOCOL})
+
+
 def _order(line: Line) -> tuple:
     row = line.row
-    kind = next((at for at, kind in enumerate(_KINDS) if row["condition"].startswith(kind)), 9)
+    plain = {name: each for name, each in row.items() if name not in PROTOCOL}
     norm = names.NORMS.index(row["norm"]) if row.get("norm") in names.NORMS else -1
-    without_controls = {name: each for name, each in row.items() if name not in _CONTROLS}
+    axes = {
+        n: v for n, v in plain.items() if isinstance(v, int | float) and n not in (*FREE, *SHOWN)
+    }
     return (
-        not line.is_main,
-        kind,
+        not line.is_own,
+        bool(line.over),
         norm,
-        _label({name: each for name, each in without_controls.items() if name != "eps"}),
-        row.get("eps") or 0.0,
+        _label({name: each for name, each in plain.items() if name not in axes}),
+        [(name, value) for name, value in axes.items()],
         line.label,
     )
-
-
-def chance(result: Result) -> float:
-    """The accuracy of guessing among the classes whose logits count."""
-    return 1 / result.provenance["logits_classes"]
-
-
-def at_chance(cell: Cell) -> bool:
-    """True if an accuracy cannot be told from that of guessing, or is below it.
-
-    A certified accuracy is no share of right decisions, but what was proven of it.
-    """
-    decided = cell.row["number"].startswith("accuracy")
-    return decided and cell.interval.low <= chance(cell.results[0])
 
 
 def baseline(runs: Runs, chosen: str | None = None) -> Run:

@@ -5,21 +5,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vone_jax.names import (
+    C_BAR_CORRUPTIONS,
     COMMON_CORRUPTIONS,
     CORRUPTION_CATEGORIES,
+    EXTRA_CORRUPTIONS,
     PROCEDURAL_FROST,
     SEVERITIES,
 )
 from vone_jax.results import mce
-from vone_jax.results.row import COLUMNS, label
+from vone_jax.results.row import SHOWN, label, ordered
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _AVERAGED = (*COMMON_CORRUPTIONS, PROCEDURAL_FROST)
-# Corruptions of one network with the same of these are averaged. Clean images have no form.
+_UNAVERAGED = (*EXTRA_CORRUPTIONS, *C_BAR_CORRUPTIONS)
+# Clean images agree with corruptions in these.
 _OF_CLEAN = ("network", "noise", "decision", "draws", "examples", "seed", "tag", "number")
-_SHARED = (*_OF_CLEAN, "form")
+# Corruptions of one network that differ in these alone, or in numbers, are averaged.
+_VARYING = ("corruption", "severity", "category", "run", "label", "dataset", "split")
+# Columns of a frame that are fields of the identity.
+_OF_IDENTITY = ("matmul_precision", "dtype")
 _NUMBERS = ("value", "low", "high")
 # ImageNet's own classes at 224 pixels, for which AlexNet's errors are known.
 _IMAGENET = {"dataset.classes": 1000, "dataset.wordnet": True, "network.image_size": 224}
@@ -39,7 +45,8 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     categories" gives the three kinds of noise as much weight as the four corruptions of each other
     category. The extra corruptions are in no mean. Where frost was not measured, its drawn texture
     takes its place. Corruptions of one's own whose rows say a category have a mean that names them,
-    such as "mean over light (shadow, glare)", and are in no other.
+    such as "mean over light (shadow, glare)", and are in no other. What differs in any other column
+    is in no common mean.
 
     The ends of an interval are the means of those of the corruptions: it is right if the same
     images are hard in all of them, and too wide otherwise.
@@ -58,21 +65,21 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    used = ["label", *COLUMNS, *(name for name in (*_IMAGENET, *_SET) if name in frame)]
+    used = [name for name in frame if "." not in name or name in (*_IMAGENET, *_SET)]
     records = [
-        {name: row[name] for name in used if pd.notna(row[name])}
+        {name: row[name] for name in used if isinstance(row[name], list) or pd.notna(row[name])}
         for row in frame.to_dict("records")
     ]
     accuracies = [row for row in records if row.get("number") == "accuracy" and "value" in row]
     groups: dict[tuple, _Group] = {}
     own: dict[tuple[tuple, str], _Group] = {}
     for row in accuracies:
-        if row["condition"] != "corruption" or not {"corruption", "severity"} <= row.keys():
+        if not {"corruption", "severity"} <= row.keys():
             continue
-        shared = (*map(row.get, _SHARED), _set_of(row))
+        shared = (frozenset(_shared(row)), _set_of(row))
         if row["corruption"] in _AVERAGED:
             groups.setdefault(shared, {})[row["corruption"], int(row["severity"])] = row
-        elif "category" in row:
+        elif "category" in row and row["corruption"] not in _UNAVERAGED:
             group = own.setdefault((shared, row["category"]), {})
             group[row["corruption"], int(row["severity"])] = row
     rows = []
@@ -90,14 +97,21 @@ def means(frame: "pd.DataFrame") -> "pd.DataFrame":
         for (shared, category), group in own.items()
         if len(group) > 1
     ]
-    columns = ["label", *COLUMNS, "over", "weights"]
+    columns = ["label", *ordered(name for row in rows for name in row if "." not in name)]
+    columns = [*dict.fromkeys([*columns, "category", "over", "weights"])]
     labelled = [row | {"label": label(row)} for row in rows]
     return pd.DataFrame(labelled).reindex(columns=columns)
 
 
-def _common(shared: tuple) -> dict[str, Any]:
+def _shared(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The columns that the corruptions of a mean share."""
-    return {n: each for n, each in zip(_SHARED, shared[:-1], strict=True) if each is not None}
+    for name, each in row.items():
+        if name not in (*_VARYING, *_NUMBERS, *_OF_IDENTITY, *SHOWN) and "." not in name:
+            yield name, tuple(each) if isinstance(each, list) else each
+
+
+def _common(shared: tuple) -> dict[str, Any]:
+    return dict(sorted(shared[0]))
 
 
 def _set_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -128,9 +142,13 @@ def _mean(
     chosen = [at for at in group if at[0] in shares and (at[1] in severities or not severities)]
     counts = Counter(name for name, _ in chosen)
     weights = {at: shares[at[0]] / counts[at[0]] for at in sorted(chosen)}
+    first = next(iter(group.values()))
+    # A condition that is not called by the corruption is named, as in labels.
+    kind = [] if first["condition"] in first else [first["condition"]]
     return {
-        "condition": ", ".join(said),
+        "condition": ", ".join([*said, *kind]),
         "category": category,
+        "unit": "share",
         "over": _over(shares, weights, severities),
         "weights": {group[at]["label"]: weight for at, weight in weights.items()},
         **{n: sum(w * group[at][n] for at, w in weights.items()) for n in _NUMBERS},
@@ -180,7 +198,7 @@ def _of_group(group: _Group, clean: float | None) -> Iterator[dict[str, Any]]:
         numbers["relative mCE"] = mce.mean_corruption_error(errors, 1 - clean)
     equal = mean("mean over corruptions", "", dict.fromkeys(measured, 1 / len(measured)))
     for number, value in numbers.items():
-        yield equal | {"number": number, "value": value, "low": None, "high": None}
+        yield equal | {"number": number, "value": value, "low": None, "high": None, "unit": "%"}
 
 
 def _over(

@@ -19,10 +19,14 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax.results import row as rows_of
-from vone_jax.results.row import COLUMNS
+from vone_jax.results import view as views_of
+from vone_jax.results.row import Row
+from vone_jax.results.view import View
 
-# A number with its 95 % interval.
-_NUMBER = ("value", "low", "high")
+# The form of the files. A later version of the project reads files of this form or refuses them.
+SCHEMA = 1
+# A share may be off its range by the rounding of float32.
+_SLACK = 1e-6
 
 
 class ResultError(ValueError):
@@ -34,25 +38,35 @@ class Result:
     """One measured condition of one network.
 
     Attributes:
-      row: the condition without numbers, see ``results.row``.
-      rows: the row with the columns of each number; at least one, without a number if there is
-        none.
+      row: what its numbers are of, see ``results.row``: the network and the condition.
+      numbers: what each number adds to the row: its name, its value and columns of its own.
       identity: what was measured, as JSON values: "condition", "protocol", "dataset", "network",
         "seed", "tag" and others. Work is continued or used again only if it is equal.
-      details: what is no number, such as the answers of the checks for masked gradients.
+      section: heading of the page under which it stands.
+      views: how its numbers are shown, see ``results.view``.
+      references: numbers of other observers, as rows.
+      details: what is no number, as JSON values.
       warnings: sentences about the numbers, written by the evaluation.
       provenance: "versions", "command", "device", "started", "wall_seconds", "checkpoint_step",
         "class_names" and others.
       arrays: the arrays of the NPZ file by name. Those of a file are read when they are used.
     """
 
-    row: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
+    row: Row
+    numbers: Sequence[Row]
     identity: dict[str, Any]
+    section: str = ""
+    views: Sequence[View] = ()
+    references: Sequence[Row] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each number."""
+        return [{**self.row, **number} for number in self.numbers]
 
     @property
     def label(self) -> str:
@@ -69,15 +83,21 @@ class Result:
         names = self.provenance.get("class_names", ())
         return names[label] if label < len(names) else str(label)
 
-    def find(self, number: str = "accuracy", eps: float | None = None) -> Mapping[str, Any] | None:
-        """The row of a number, and of a radius if it is for one of several; None without one."""
-        found = (each for each in self.rows if each.get("number") == number)
-        return next((each for each in found if eps is None or each.get("eps") == eps), None)
+    def find(self, number: str = "accuracy", **columns: Any) -> dict[str, Any] | None:
+        """The first row of a number with columns of some values; None without one."""
+        for row in self.rows:
+            if row["number"] == number and all(row.get(n) == v for n, v in columns.items()):
+                return row
+        return None
 
-    def value(self, number: str = "accuracy", eps: float | None = None) -> float:
+    def value(self, number: str = "accuracy", **columns: Any) -> float:
         """A measured number; NaN if it is not defined or was not measured."""
-        value = (self.find(number, eps) or {}).get("value")
+        value = (self.find(number, **columns) or {}).get("value")
         return math.nan if value is None else float(value)
+
+    def values(self, row: Row) -> np.ndarray | None:
+        """The values by example behind a number, (N,) or decisions (N, R); None without them."""
+        return self.arrays.get(row["of"]) if "of" in row else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,25 +129,21 @@ def write(result: Result, directory: str | os.PathLike) -> Path:
     """Write a result with its arrays and return the path of its JSON file.
 
     Raises:
-      ValueError: if a number is NaN or infinite, an accuracy is no share, or a row has an unknown
-        column.
+      ValueError: if a number is NaN, infinite, or a share that is none.
       OSError: if a file cannot be written.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{result.name}.json"
-    for each in (result.row, *result.rows):
-        if unknown := sorted(set(each) - set(COLUMNS)):
-            raise ValueError(f"rows must have the columns of results.row, got {unknown}")
-    _check_numbers(result.rows)
-    row, *present = (
-        {name: each[name] for name in COLUMNS if each.get(name) not in (None, "")}
-        for each in (result.row, *result.rows)
-    )
+    _check(result)
     arrays: dict[str, Any] = dict(result.arrays)
     record = {
-        "row": row,
-        "rows": present,
+        "schema": SCHEMA,
+        "row": dict(result.row),
+        "numbers": list(result.numbers),
+        "section": result.section,
+        "views": list(map(views_of.encode, result.views)),
+        "references": list(result.references),
         "identity": result.identity,
         "details": result.details,
         "warnings": list(result.warnings),
@@ -154,18 +170,18 @@ def read(path: str | os.PathLike) -> Result:
     """Read a result.
 
     Raises:
-      ResultError: if the file cannot be read, is no result or has a number that ``write`` refuses,
-        or if its arrays are missing.
+      ResultError: if the file cannot be read, or is no result.
     """
     path = Path(path)
     values = read_json(path)
     try:
+        if (schema := values.pop("schema", None)) != SCHEMA:
+            raise ValueError(f"it has the form {schema}, and this version reads {SCHEMA}")
         arrays = _Stored(path.with_suffix(".npz"), tuple(values.pop("arrays")))
-        result = Result(**values, arrays=arrays)
-        _ = result.name, [rows_of.stem(row) for row in result.rows]  # Its rows are rows.
-        if not result.rows:
-            raise ValueError("it has no rows")
-        _check_numbers(result.rows)
+        views = list(map(views_of.decode, values.pop("views")))
+        result = Result(**values, views=views, arrays=arrays)
+        _check(result)
+        _ = result.name  # Its row is a row.
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ResultError(f"{path} is no result of this version of vone_jax ({error})") from error
     if not is_complete(path):
@@ -176,26 +192,33 @@ def read(path: str | os.PathLike) -> Result:
     return result
 
 
-def _check_numbers(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ValueError for a number that is not finite, or an accuracy that is no share."""
-    for row in rows:
-        name = str(row.get("number"))
-        for column in _NUMBER:
-            value = row.get(column)
-            if value is None:
-                continue
-            is_share = "accuracy" in name.split()
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and math.isfinite(value)) or (is_share and not 0 <= value <= 1):
-                allowed = "a share from 0 to 1" if is_share else "a finite number"
-                raise ValueError(f"{column} of {name!r} must be {allowed}, got {value!r}")
+def _check(result: Result) -> None:
+    """Raise a ValueError for a number that cannot be one, or for pictures that are not there."""
+    for row in (*result.rows, *result.references):
+        number = row["number"]
+        given = {name: row[name] for name in ("value", "low", "high") if name in row}
+        for name, each in given.items():
+            real = type(each) in (int, float) and math.isfinite(each)
+            share = row.get("unit") != "share" or (real and -_SLACK <= each <= 1 + _SLACK)
+            if not (real and share):
+                raise ValueError(f"the {name} of {number} is {each!r}")
+    for row in result.references:
+        if not {"network", "value"} <= row.keys():
+            raise ValueError(f"a reference must have a network and a value, got {row}")
+    for view in result.views:
+        for name in view.arrays if isinstance(view, views_of.Pictures) else ():
+            if name not in result.arrays:
+                raise ValueError(f"pictures must be of arrays of the result, got {name!r}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; a ResultError if it cannot be read, or has NaN or infinity."""
+    """The JSON object in a file; a ResultError if it cannot be read."""
+
+    def refuse(text: str) -> Any:
+        raise ValueError(f"{text} is no number of JSON")
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(value, allow_nan=False)
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
@@ -225,3 +248,13 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from leaves(item, f"{path}.{name}" if path else name)
     else:
         yield path, json.dumps(value)
+
+
+def code(value: Any) -> str:
+    """A dataclass in its JSON form as the call that makes it, without what is None."""
+    if isinstance(value, Mapping):
+        given = (f"{n}={code(v)}" for n, v in value.items() if n != "type" and v is not None)
+        return f"{value.get('type', '')}({', '.join(given)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(code, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vone_jax import names
 from vone_jax.results.result import Result, ResultError, read, read_json
-from vone_jax.results.row import COLUMNS, is_of, label
+from vone_jax.results.row import condition_key, label, ordered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +37,9 @@ class Run:
     log: Sequence[dict[str, Any]] = ()
     unfinished: Sequence[str] = ()
 
-    def of(self, *kinds: str) -> list[Result]:
-        """The results of some kinds of condition, such as "attack"."""
-        return [result for result in self.results if is_of(result.row, *kinds)]
+    def of(self, condition: str) -> list[Result]:
+        """The results of a kind of condition, such as "attack"."""
+        return [result for result in self.results if result.row["condition"] == condition]
 
 
 class Runs(tuple[Run, ...]):
@@ -51,22 +51,23 @@ class Runs(tuple[Run, ...]):
     def to_frame(self) -> "pd.DataFrame":
         """The measured numbers, one row each.
 
-        Columns: ``run`` (path), ``label`` (the condition in words), those of ``results.row``, and
-        the fields of the identity by their paths: "condition.attack.step_size",
-        "network.description.model.v1.k_exc". A column that does not apply to a row is missing
-        there. No network has two rows of one label and number.
+        Columns: ``run`` (path), ``label`` (the condition in words), those of ``results.row``, with
+        all columns of the kinds that were measured, and the fields of the identity by their paths:
+        "condition.attack.step_size", "network.description.model.v1.k_exc". A column that does not
+        apply to a row is missing there.
         """
         import pandas as pd
 
         rows = [
-            {"run": str(run.path), "label": label(row), **row, "network": run.label} | {"at": at}
+            {"run": str(run.path), "label": label(row), **row, "network": run.label, "at": at}
             for at, (run, result) in enumerate((run, r) for run in self for r in run.results)
             for row in result.rows
-            if "number" in row
         ]
-        numbers = pd.DataFrame(rows).reindex(columns=["run", "label", *COLUMNS, "at"])
+        columns = ["run", "label", *ordered(name for row in rows for name in row), "at"]
+        numbers = pd.DataFrame(rows).reindex(columns=list(dict.fromkeys(columns)))
         for column in ("eps", "value", "low", "high"):
-            numbers[column] = numbers[column].astype(float)
+            if column in numbers:
+                numbers[column] = numbers[column].astype(float)
         identities = pd.json_normalize([r.identity for run in self for r in run.results])
         # The seed and the tag are columns of the row.
         paths = identities[[name for name in identities if name not in numbers]]
@@ -144,9 +145,12 @@ def _load(path: Path) -> Run:
             f"{path} has results of different networks: {', '.join(described)}; evaluate each with "
             "a directory of its own (--results)"
         )
-    measured = Counter((label(row), row.get("number")) for each in results for row in each.rows)
-    if twice := next((condition for (condition, _), count in measured.items() if count > 1), None):
-        raise ResultError(f"{path} has two results {twice!r}; give one of them a tag (--tag)")
+    labels = {condition_key(row): label(row) for each in results for row in each.rows}
+    measured = Counter(condition_key(row) for each in results for row in each.rows)
+    if twice := next((key for key, count in measured.items() if count > 1), None):
+        raise ResultError(
+            f"{path} has two results {labels[twice]!r}; give one of them a tag (--tag)"
+        )
     config, log = path / "config.json", path / "log.jsonl"
     return Run(
         path=path,

@@ -1,4 +1,4 @@
-"""95 % intervals of accuracies, of means over conditions, and of differences; mistakes.
+"""95 % intervals of accuracies and other means, and of differences; mistakes.
 
 The intervals cover the choice of images: they show what another sample of images would change, not
 what another training seed would. There is one rule for each number, see ``accuracy``.
@@ -6,9 +6,11 @@ what another training seed would. There is one rule for each number, see ``accur
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from vone_jax.results.result import Result
 
@@ -28,6 +30,11 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Interval":
+        """The number of a row; NaN for what is not defined."""
+        return cls(*(float(row.get(name, math.nan)) for name in ("value", "low", "high")))
+
     @property
     def sign(self) -> int:
         """1 or -1 if the interval excludes zero; else 0: it cannot be told from zero."""
@@ -44,12 +51,32 @@ def accuracy(right: np.ndarray) -> Interval:
     Args:
       right: decisions (N, R), booleans, or the share of right ones for each image (N,).
     """
-    shares = _shares(right)
+    shares = by_example(right)
     if not len(shares):
         raise ValueError("right must have at least one image, got none")
     if np.all((shares == 0) | (shares == 1)):
         return wilson(float(shares.sum()), len(shares))
     return _of_mean(shares, 0.0)
+
+
+def mean(values: np.ndarray, share: bool) -> Interval:
+    """The mean of a number's values by example, with its 95 % interval over examples.
+
+    Args:
+      values: (N,), or decisions (N, R), of which each example has a share.
+      share: whether the values lie between 0 and 1. Their interval is that of ``accuracy``. That of
+        other values is Student's; a value that is not finite leaves the number not defined.
+    """
+    if share:
+        return accuracy(values)
+    each = by_example(values)
+    if not len(each) or not np.isfinite(each).all():
+        return Interval(math.nan, math.nan, math.nan)
+    centre = float(each.mean())
+    if len(each) < 2:
+        return Interval(centre, math.nan, math.nan)
+    half = float(stdtrit(len(each) - 1, 0.975)) * float(each.std(ddof=1)) / math.sqrt(len(each))
+    return Interval(centre, centre - half, centre + half)
 
 
 def confident_mistakes(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -72,30 +99,27 @@ def wilson(correct: float, seen: int) -> Interval:
     return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
 
-def paired_difference(right: np.ndarray, other: np.ndarray) -> Interval:
-    """The accuracy of ``right`` minus that of ``other``, on the same images in the same order.
+def paired_difference(values: np.ndarray, other: np.ndarray, share: bool = True) -> Interval:
+    """The mean of ``values`` minus that of ``other``, on the same examples in the same order.
 
-    It leaves out what makes an image hard in both. The arguments are as for ``accuracy``; the
+    It leaves out what makes an example hard in both. The arguments are as for ``mean``; the
     numbers of decisions may differ.
     """
-    return _of_mean(_shares(right) - _shares(other), -1.0)
+    difference = by_example(values) - by_example(other)
+    return _of_mean(difference, -1.0) if share else mean(difference, share=False)
 
 
-def difference(result: Result, base: Result) -> Interval:
-    """The accuracy of a result minus that of another network in the same condition.
+def difference(result: Result, base: Result, number: str = "accuracy") -> Interval:
+    """A number of a result minus that of another network in the same condition.
 
-    On the same images the difference is paired, see ``paired_difference``. Otherwise it is combined
-    from the two intervals, see ``independent_difference``.
+    With values on the same examples the difference is paired, see ``paired_difference``. Otherwise
+    it is combined from the two intervals, see ``independent_difference``.
     """
-    ours, theirs = (each.arrays["right"] for each in (result, base))
-    if paired([result], [base]):
-        return paired_difference(ours, theirs)
-    return independent_difference(accuracy(ours), accuracy(theirs))
-
-
-def mean_shares(results: Sequence[Result], weights: Sequence[float]) -> np.ndarray:
-    """The mean of results on the same images: the share of right decisions about each, (N,)."""
-    return np.array(weights) @ np.stack([_shares(each.arrays["right"]) for each in results])
+    ours, theirs = ({**(each.find(number) or {})} for each in (result, base))
+    here, there = result.values(ours), base.values(theirs)
+    if here is not None and there is not None and same_examples(result, base):
+        return paired_difference(here, there, ours.get("unit") == "share")
+    return independent_difference(Interval.of(ours), Interval.of(theirs))
 
 
 def independent_difference(ours: Interval, theirs: Interval) -> Interval:
@@ -109,12 +133,11 @@ def independent_difference(ours: Interval, theirs: Interval) -> Interval:
     return Interval(value, value - below, value + above)
 
 
-def paired(results: Sequence[Result], base: Sequence[Result]) -> bool:
-    """True if results of two networks are on the same images, condition by condition."""
-    same_sets = len(results) == len(base) and all(
-        _images(one) == _images(two) for one, two in zip(results, base, strict=True)
-    )
-    return same_sets and _same_index([*results, *base])
+def same_examples(one: Result, other: Result) -> bool:
+    """True if two results are on the same examples in the same order."""
+    if _images(one) != _images(other) or not {"index"} <= one.arrays.keys() & other.arrays.keys():
+        return False
+    return np.array_equal(one.arrays["index"], other.arrays["index"])
 
 
 def comparable(one: Result, other: Result) -> bool:
@@ -134,13 +157,8 @@ def _images(result: Result) -> str | None:
     return result.identity["dataset"].get("fingerprint")
 
 
-def _same_index(results: Sequence[Result]) -> bool:
-    first = results[0].arrays["index"]
-    return all(np.array_equal(first, each.arrays["index"]) for each in results[1:])
-
-
-def _shares(right: np.ndarray) -> np.ndarray:
-    """The share of right decisions for each image, (N,) float64."""
+def by_example(right: np.ndarray) -> np.ndarray:
+    """The value of each example, (N,) float64: that of several decisions is their mean."""
     shares = np.asarray(right, np.float64)
     return shares if shares.ndim == 1 else shares.mean(axis=1)
 

@@ -6,20 +6,32 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from vone_jax import arguments, prng, results, synthesis
+from vone_jax import arguments, prng, results
 from vone_jax import mesh as meshes
 from vone_jax.arguments import Range
 from vone_jax.attacks import classifier
 from vone_jax.evaluation import judging
-from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
-from vone_jax.evaluation.geometry import check_layer, reduced_responses
+from vone_jax.evaluation.attacked import guessing
+from vone_jax.evaluation.condition import Condition, Numbers, fields_of_row, number
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch, Protocol
 from vone_jax.network import Network
+from vone_jax.perception import humans, synthesis
+from vone_jax.perception.geometry import check_layer, reduced_responses
+from vone_jax.results import View
+
+# The page stays small: fewer large metamers than small ones.
+_SMALL_SIDE, _MANY, _FEW = 64, 8, 4
+_ABOUT = (
+    "Each image has almost the same responses of a layer as the original beside it. What it lacks, "
+    "the layer does not represent. A match in decibel counts if it is closer than any two of the "
+    "originals."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metamers(Condition):
-    """Metamers of a layer, see ``synthesis.metamers``, and what networks take them for.
+    """Metamers of a layer, see ``perception.synthesis``, and what networks take them for.
 
     The network's noise is frozen while a metamer is made, and fresh when it is judged. The other
     networks of the evaluation are asked as well, each with the noise that it was trained with. One
@@ -40,6 +52,7 @@ class Metamers(Condition):
       ValueError: if a field is out of range.
     """
 
+    section = "Metamers"
     judged: ClassVar[bool] = True
     long: ClassVar[bool] = True
     asks_others: ClassVar[bool] = True
@@ -58,9 +71,8 @@ class Metamers(Condition):
         """The number of images."""
         return self.images
 
-    @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "metamers", "layer": self.layer, **settings(self, "layer")}
+        return {"condition": "metamers", **fields_of_row(self)}
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -86,7 +98,6 @@ class Metamers(Condition):
         if self not in batch.kept:
             batch.kept[self] = self._null(batch)
         null, count = batch.kept[self]
-        place = batch.network.layers.index(self.layer)
         return {
             "metamers": found.images[0],
             "original": batch.images,
@@ -100,7 +111,6 @@ class Metamers(Condition):
             "loss clean": clean["loss"],
             "predicted": made["predicted"],
             "predicted clean": clean["predicted"],
-            "place": np.full(len(batch.images), place, np.int32),
             **asked,
         }
 
@@ -116,23 +126,79 @@ class Metamers(Condition):
         together = np.concatenate(responses)
         return synthesis.null_decibel(together), len(together)
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         null = float(arrays["null"][0])
         same = arrays["predicted"] == arrays["predicted clean"]
         matched = arrays["decibel"] > null
         measured = [
-            number("matched", float(matched.mean())),
-            number("mean decibel", float(arrays["decibel"].mean())),
-            number("decibel of two images", null),
+            number("matched", of=matched),
+            number("mean decibel", of=arrays["decibel"], unit="dB"),
+            number("decibel of two images", null, unit="dB"),
             number("images of the null", int(arrays["null images"][0])),
-            number("same decision", float(same.mean())),
-            number("matched and same decision", float((matched & same).mean())),
-            number("accuracy on metamers", results.accuracy(arrays["right"])),
-            number("accuracy on originals", results.accuracy(arrays["right clean"])),
+            number("same decision", of=same),
+            number("matched and same decision", of=matched & same),
+            number("accuracy", of=arrays["right"], observer="itself"),
         ]
-        measured += [
-            number(f"accuracy{name.removeprefix('right')}", results.accuracy(arrays[name]))
-            for name in arrays
-            if name.startswith("right on ")
+        others = [
+            n.removeprefix("right on metamers, ") for n in arrays if n.startswith("right on m")
         ]
-        return Numbers(measured, {"place": int(arrays["place"][0])})
+        for name in others:
+            right = arrays[f"right on metamers, {name}"]
+            measured.append(number("accuracy", of=right, observer=name))
+        # The originals are the same for each layer.
+        shown = {"itself": "right clean"} | {name: f"right on originals, {name}" for name in others}
+        for observer, name in shown.items():
+            measured.append(number("accuracy on originals", of=arrays[name], observer=observer))
+        names = evaluation.class_names
+        label = [names[each] if each < len(names) else str(each) for each in arrays["label"]]
+        taken = [names[each] if each < len(names) else str(each) for each in arrays["predicted"]]
+        most = _MANY if arrays["original"].shape[1] <= _SMALL_SIDE else _FEW
+        captions = tuple(
+            f"{true}, taken for {each}, {decibel:.1f} dB"
+            for true, each, decibel in zip(label, taken, arrays["decibel"], strict=True)
+        )
+        pictures = {"shown originals": arrays["original"], "shown metamers": arrays["metamers"]}
+        pictures = {name: each[:most] for name, each in pictures.items()}
+        order = tuple(evaluation.network.layers)
+        views: list[View] = [
+            results.Lines("accuracy", "layer", order=order, share=True, about=_ABOUT),
+            results.Chart(_human_metamers(), "The decisions of humans about metamers of AlexNets "
+                          f"for ImageNet. {humans.METAMERS['AlexNet'].source}."),
+            results.Pictures(tuple(pictures), captions[:most]),
+        ]  # fmt: skip
+        return Numbers(measured, views, [guessing(evaluation)], arrays=pictures)
+
+
+def _human_metamers() -> dict[str, Any]:
+    """The published recognition by humans of the metamers of three networks."""
+    import altair as alt
+
+    rows = [
+        {"metamers of": name, "layer": str(layer), "accuracy": accuracy}
+        for name, curve in humans.METAMERS.items()
+        if len(curve.levels) > 1
+        for layer, accuracy in zip(curve.levels, curve.accuracy, strict=True)
+    ]
+    legend = alt.Legend(title=None, orient="top", columns=2)
+    axis, shares = alt.Axis(labelAngle=-40), alt.Scale(domain=[0, 1])
+    percent = alt.Axis(format="%", tickCount=5)
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            x=alt.X("layer:O", sort=None, title="metamers of a layer", axis=axis),
+            y=alt.Y("accuracy:Q", scale=shares, axis=percent, title="accuracy of humans"),
+            color=alt.Color("metamers of:N", legend=legend),
+            tooltip=["metamers of:N", "layer:N", alt.Tooltip("accuracy:Q", format=".0%")],
+        )
+        .properties(width="container", height=250)
+    )
+    return chart.to_dict(validate=False)
+
+
+def metamers(evaluation: Evaluation, *, layers: tuple[str, ...] = ()) -> list[Condition]:
+    """metamers of each layer, 8 images (6,000 a layer)"""
+    return [Metamers(layer) for layer in layers or evaluation.network.layers]
+
+
+SUITES = {"metamers": metamers}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vone_jax.results import humans
+from vone_jax.perception import humans
 
 
 @pytest.mark.parametrize("curve", [*humans.METAMERS.values(), *humans.DISTORTIONS.values()])

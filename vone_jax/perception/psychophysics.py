@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import arguments, corruptions, data, prng, results
+from vone_jax import arguments, corruptions, data, prng
 from vone_jax.data.sources import class_identifier
-from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
+from vone_jax.evaluation.condition import Condition, Numbers, fields_of_row, number
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
-from vone_jax.results import humans
+from vone_jax.perception import humans
+from vone_jax.results import Lines
 
 # The number of ImageNet's classes.
 _IMAGENET = 1000
@@ -36,6 +38,7 @@ class Psychophysics(Condition):
       ValueError: for another distortion.
     """
 
+    section = "Human observers"
     judged: ClassVar[bool] = True
 
     distortion: Annotated[str, tuple(corruptions.DISTORTIONS)]
@@ -44,10 +47,8 @@ class Psychophysics(Condition):
     def __post_init__(self):
         arguments.fields(self)
 
-    @property
     def row(self) -> dict[str, Any]:
-        shown = settings(self, "distortion")
-        return {"condition": "psychophysics", "corruption": self.distortion, **shown}
+        return {"condition": "psychophysics", **fields_of_row(self)}
 
     @property
     def _levels(self) -> tuple[float, ...]:
@@ -61,16 +62,38 @@ class Psychophysics(Condition):
 
         return judge_each(batch, map(distorted, self._levels))
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         right, warnings = counted(arrays)
         if not len(right):
-            return Numbers([], warnings=warnings)
-        told = [f"{level:g}" for level in self._levels]
+            return Numbers(warnings=warnings)
+        # JSON has no infinity, and the widest filter is none.
+        levels = [_level(each) for each in self._levels]
         measured = [
-            number(f"accuracy at {level}", results.accuracy(right[:, place]))
-            for place, level in enumerate(told)
+            number("accuracy", of=right[:, place], level=level)
+            for place, level in enumerate(levels)
         ]
-        return Numbers(measured, {"levels": told, "images": len(right)}, warnings)
+        curve = humans.DISTORTIONS[self.distortion]
+        people = [
+            {"network": f"{curve.observers} observers", "number": "accuracy", "value": share,
+             "level": _level(float(level)), "distortion": self.distortion}
+            for level, share in zip(curve.levels, curve.accuracy, strict=True)
+        ]  # fmt: skip
+        # From the easiest: full contrast, and the widest filter that is subtracted.
+        order = sorted({*map(float, curve.levels), *self._levels})
+        if self.distortion in ("contrast", "high_pass"):
+            order.reverse()
+        about = (
+            "Accuracy on grey, distorted photographs. Dashed: human observers, who chose among 16 "
+            "categories, so that 1 in 16 is chance, and saw other photographs. Levels: "
+            f"{curve.unit}. Observers: {curve.source}."
+        )
+        ordered = tuple(map(_level, order))
+        lines = Lines("accuracy", "level", "distortion", order=ordered, share=True, about=about)
+        return Numbers(measured, [lines], people, warnings, {"images": len(right)})
+
+
+def _level(value: float) -> float | str:
+    return "none" if np.isinf(value) else float(value)
 
 
 def judge_each(batch: Batch, versions: Any) -> dict[str, Any]:
@@ -165,3 +188,11 @@ def in_categories(network: Network) -> Network:
         preprocessing=network.preprocessing,
         source=network.source,
     )
+
+
+def psychophysics(evaluation: Evaluation) -> list[Condition]:
+    """distortions that human observers have seen (390; 39)"""
+    return [Psychophysics(distortion) for distortion in corruptions.DISTORTIONS]
+
+
+SUITES = {"psychophysics": psychophysics}

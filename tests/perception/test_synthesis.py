@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 import scipy.ndimage
 
-from vone_jax import fast, models, synthesis, v1
+from vone_jax import fast, models, v1
+from vone_jax.perception import synthesis
 
 pytestmark = pytest.mark.usefixtures("optimised")
 

@@ -1,19 +1,21 @@
 """The conditions ``Psychophysics`` and ``CriticalBands``, and decisions among 16 categories."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_source, tiny_trained
 from tests.photographs import write_photographs
-from vone_jax import corruptions, data, evaluation, prng, report, results
-from vone_jax.evaluation import suites
-from vone_jax.evaluation.critical_bands import fit_channel
+from vone_jax import corruptions, data, evaluation, prng, results
 from vone_jax.network import Network
-from vone_jax.results import humans
+from vone_jax.perception import CriticalBands, Psychophysics, humans, in_categories
+from vone_jax.perception.critical_bands import critical_bands, fit_channel
+from vone_jax.perception.psychophysics import psychophysics
 
 # The categories of classes in the file names of trials, "0005_cop_s01_c03_car_10_n02814533_2236".
 IN_TRIALS = {
@@ -62,7 +64,7 @@ def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp
     labels = (294, 0, 404, 555, 251, 766, 8)
     network, source = imagenet(permuted), labelled(*labels)
     job = tiny_evaluation(network, tmp_path, source=source, trained_on=False)
-    condition = evaluation.Psychophysics("contrast", levels=(1.0, 0.2))
+    condition = Psychophysics("contrast", levels=(1.0, 0.2))
     result = evaluation.evaluate(job, condition)
     images = np.stack([source[n]["image"] for n in range(7)]).astype(np.float32) / 255
     at = {name: n for n, name in enumerate(network.class_names)}
@@ -78,14 +80,14 @@ def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp
         ]
         decided = np.argmax(means, axis=0)
         expected = np.mean([decided[n] == names.index(truth[n]) for n in counted])
-        assert result.value(f"accuracy at {level:g}") == pytest.approx(expected)
+        assert result.value("accuracy", level=level) == pytest.approx(expected)
     assert result.arrays["counted"].tolist() == [name is not None for name in truth]
     assert any("5 of 7 images" in warning for warning in result.warnings)
 
 
 def test_a_network_may_be_made_an_observer(tmp_path):
-    """It knows the folders of stimuli, which are named by category, and has trials as humans do."""
-    network = evaluation.in_categories(imagenet(channels=3))
+    """It knows the folders of stimuli, which are named by category."""
+    network = in_categories(imagenet(channels=3))
     assert network.num_classes == 16 and network.class_names[0] == "airplane"
     stimuli = [
         "truck/0001_cop_dnn_c30_truck_10_n03796401_5.png",
@@ -96,27 +98,66 @@ def test_a_network_may_be_made_an_observer(tmp_path):
     source = data.load(f"folder:{tmp_path}/stimuli", ".")
     job = tiny_evaluation(network, tmp_path, source=source, trained_on=False)
     result = evaluation.evaluate(job, evaluation.Clean())
-    trials = results.decisions(result, source.files)
-    assert trials["category"].tolist() == ["bear", "truck", "truck"]
-    assert trials["condition"].tolist() == ["c100", "c30", "c100"]
-    assert trials["image"].tolist()[0] == "n02132136_7.png"
+    # As the recipe of the documentation reads its decisions.
+    truth = np.array(result.provenance["class_names"])[result.arrays["label"]]
+    files = np.array(source.files)[result.arrays["index"]]
+    assert sorted(zip(truth, files, strict=True)) == sorted((f.split("/")[0], f) for f in stimuli)
     # As when the condition decides about photographs of ImageNet's classes.
     images = labelled(152, 294, 499)
     job = tiny_evaluation(imagenet(), tmp_path, source=images, trained_on=False)
-    judged = evaluation.evaluate(job, evaluation.Psychophysics("contrast", levels=(1.0,)))
+    judged = evaluation.evaluate(job, Psychophysics("contrast", levels=(1.0,)))
     pixels = np.stack([images[n]["image"] for n in range(3)]) / np.float32(255)
-    logits = evaluation.in_categories(imagenet()).logits_fn(None, jnp.asarray(pixels))
+    logits = in_categories(imagenet()).logits_fn(None, jnp.asarray(pixels))
     names = [network.class_names[n] for n in np.argmax(logits, axis=1)]
     right = [name == truth for name, truth in zip(names, ("dog", "bear", "knife"), strict=True)]
     assert right == [True, False, True]
     assert judged.arrays["right at levels"][:, 0, 0].tolist() == right
     with pytest.raises(ValueError, match="ImageNet's 1000 classes"):
-        evaluation.in_categories(tiny_trained())
+        in_categories(tiny_trained())
+
+
+def test_the_recipe_compares_a_network_with_published_trials(tmp_path, monkeypatch, capsys):
+    """The block of docs/perception.md, with trials as the study released them."""
+    page = (Path(__file__).parents[2] / "docs" / "perception.md").read_text()
+    (recipe,) = (block for block in page.split("```") if "# compare.py" in block)
+
+    def bright(keys, images):
+        """A bear if the first pixel is bright."""
+        others = jnp.zeros((len(images), len(humans.CATEGORIES) - 2))
+        return jnp.concatenate([jnp.full((len(images), 1), 0.5), images[:, 0, 0, :1], others], 1)
+
+    network = Network("resnet50", bright, (12, 12, 3), tuple(humans.CATEGORIES))
+    shown = [("bear", n, "c10" if n < 4 else "c100") for n in range(8)]
+    names = [f"{n:04d}_cop_dnn_{c}_{kind}_10_n02132136_{n}.png" for kind, n, c in shown]
+    own = np.array([1, 0, 0, 1, 1, 1, 1, 0])
+    (tmp_path / "stimuli" / "bear").mkdir(parents=True)
+    for name, is_bright in zip(names, own.tolist(), strict=True):
+        Image.new("L", (12, 12), 255 * is_bright).save(tmp_path / "stimuli" / "bear" / name)
+    source = data.load(f"folder:{tmp_path}/stimuli", ".")
+    directory = tmp_path / "runs" / "resnet50" / "results"
+    plan = tiny_evaluation(network, directory, source=source, trained_on=False)
+    evaluation.evaluate(plan, evaluation.Clean())
+    # Both observers saw the photographs in an order of their own.
+    answers = ["bear", "dog", "bear", "na", "bear", "bear", "cat", "bear"]
+    lines = ["subj,object_response,category,condition,imagename"]
+    for trial, n in enumerate([5, 2, 7, 1, 0, 3, 6, 4]):
+        name = names[n].replace(f"{n:04d}_cop_dnn", f"{trial:04d}_cop_s01")
+        lines.append(f"subject-01,{answers[n]},bear,{shown[n][2]},{name}")
+    (tmp_path / "raw-data" / "contrast").mkdir(parents=True)
+    (tmp_path / "raw-data" / "contrast" / "s01.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    person = np.array(answers) == "bear"
+    expected = [
+        f"{condition} resnet50 subject-01 {results.error_consistency(own[where], person[where])}"
+        for condition, where in (("c10", slice(0, 4)), ("c100", slice(4, 8)))
+    ]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_other_networks_decide_among_their_own_classes_in_any_batches(tmp_path):
     network, distortion = tiny_trained(), "phase_noise"
-    condition = evaluation.Psychophysics(distortion)
+    condition = Psychophysics(distortion)
     levels = humans.DISTORTIONS[distortion].levels
     images, labels = tiny_images()
     root = prng.stream(jax.random.key(0), "evaluation")
@@ -124,13 +165,17 @@ def test_other_networks_decide_among_their_own_classes_in_any_batches(tmp_path):
     # Judged at once here, and there in batches over two devices.
     job = tiny_evaluation(network, tmp_path, batch_size=4, devices=2)
     result = evaluation.evaluate(job, condition)
-    numbers = [row["number"] for row in result.rows]
-    assert numbers == [f"accuracy at {level:g}" for level in levels]
+    assert [row["level"] for row in result.rows] == list(levels)
     assert "own classes" in result.warnings[0]
+    # The observers stand beside it.
+    people = {row["level"]: row["value"] for row in result.references}
+    assert people == dict(zip(levels, humans.DISTORTIONS[distortion].accuracy, strict=True))
     for place, level in enumerate(levels[:4:3]):
         shown = corruptions.distort(keys, images, distortion, level)
-        batch = job.batch(jnp.arange(10, dtype=jnp.uint32), shown, jnp.asarray(labels))
-        right = batch.judge(shown)["right"]
+        batch = job.data.batch(
+            network, {}, prng.index_keys(root, np.arange(10)), shown, jnp.asarray(labels)
+        )
+        right = dataclasses.replace(batch, protocol=job.protocol).judge(shown)["right"]
         np.testing.assert_array_equal(result.arrays["right at levels"][:, 3 * place], right)
 
 
@@ -157,23 +202,23 @@ def test_the_channel_of_a_network_follows_the_gratings_that_it_sees(tmp_path):
     for cycles in (2, 8):
         network, source = grating_network(cycles)
         path = tmp_path / str(cycles)
-        condition = evaluation.CriticalBands((0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8))
+        condition = CriticalBands((0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8))
         result = evaluation.evaluate(
             tiny_evaluation(network, path, source=source, batch_size=24), condition
         )
         assert result.value("accuracy without noise") == 1.0
         right = result.arrays["right at levels"][:, 1:].mean(axis=(0, 2)).reshape(4, 7)
-        np.testing.assert_allclose(result.details["accuracy"], right)
+        for band, centre in enumerate((2.0, 4.0, 8.0, 16.0)):
+            told = [result.value("accuracy", frequency=centre, deviation=each)
+                    for each in condition.deviations]  # fmt: skip
+            np.testing.assert_allclose(told, right[band])
         number = result.find("centre")
         assert number["low"] <= number["value"] <= number["high"]
         centres[cycles] = number["value"]
         if cycles == 2:
             # Of noise of the same strength, that of the grating's octave hides most.
             assert np.argmin(right[:, 1]) == 1 and np.all(right[3, :3] == 1)
-    assert result.details["centres"] == [2.0, 4.0, 8.0, 16.0]
     assert centres[2] * 1.5 < centres[8]
-    page = report.write([path], tmp_path / "page.html").read_text()
-    assert '<section id="humans">' in page
 
 
 def test_the_fit_is_that_of_the_authors_to_the_pooled_observers():
@@ -202,28 +247,54 @@ def stored(right, **fields):
 
 
 def test_thresholds_are_the_strongest_noise_that_leaves_more_than_half_right():
-    condition = evaluation.CriticalBands((0.02, 0.16))
-    # For each band: right at 0.02, right at 0.16.
-    summary = condition.numbers(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]))
-    assert summary.details["steps"] == [0, 1, 2, 0]
-    assert summary["bandwidth"]["low"] <= summary["bandwidth"]["value"]
-    assert any("stands on 2 of 4 bands" in each for each in summary.warnings)
-    assert any("smaller deviation" in each for each in summary.warnings)
+    condition = CriticalBands((0.02, 0.16))
+    # For each band: right at 0.02, right at 0.16. So 0, 1, 2 and 0 steps of two.
+    found = condition.result(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]), None)
+    drawn = [each.value for each in found.measured if each.name == "sensitivity"]
+    np.testing.assert_allclose(drawn, np.array([0, 1, 2, 0]) / found.details["channel"][2])
+    width = found["bandwidth"].interval
+    assert width.low <= width.value == found.details["channel"][0]
+    assert any("stands on 2 of 4 bands" in each for each in found.warnings)
+    assert any("smaller deviation" in each for each in found.warnings)
     for right, message in (([0] * 9, "without noise"), ([1] * 9, "same threshold")):
-        summary = condition.numbers(stored(right))
-        assert summary["bandwidth"] == {"number": "bandwidth"}
-        assert any(message in each for each in summary.warnings)
-    none = condition.numbers(stored([1] * 9, counted=np.zeros(3, bool)))
-    assert none.measured == [] and "0 of 3 images" in none.warnings[0]
+        found = condition.result(stored(right), None)
+        assert "value" not in found["bandwidth"].row()
+        assert not any(each.name == "sensitivity" for each in found.measured)
+        assert any(message in each for each in found.warnings)
+    none = condition.result(stored([1] * 9, counted=np.zeros(3, bool)), None)
+    assert not none.measured and "0 of 3 images" in none.warnings[0]
+
+
+def test_the_channel_of_the_observers_has_their_centre_and_width():
+    found = CriticalBands((0.02, 0.16)).result(stored([1, 1, 1, 1, 0, 0, 0, 0, 1]), None)
+    drawn = {row["frequency"]: row["value"] for row in found.references}
+    assert max(drawn, key=drawn.get) == pytest.approx(humans.CHANNEL.centre, rel=0.05)
+    # Half of the height at half of the width from the centre.
+    half = humans.CHANNEL.centre * 2 ** (humans.CHANNEL.bandwidth / 2)
+    assert np.interp(half, list(drawn), list(drawn.values())) == pytest.approx(0.5, abs=0.02)
+
+
+def test_levels_stand_from_the_easiest_to_the_hardest():
+    """Those of the observers and those of the network on one axis."""
+    condition = Psychophysics("contrast", levels=(1.0, 0.1, 0.02))
+    right = np.ones((2, 3, 1), bool)
+    arrays = {"right at levels": right, "counted": right[:, 0, 0], "categories": right[:, 0, 0]}
+    (lines,) = condition.result(arrays, None).views
+    assert lines.order == (1.0, 0.5, 0.3, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01)
+    # No filter at all is no number of JSON.
+    wide = Psychophysics("high_pass", levels=(float("inf"), 0.4))
+    found = wide.result(arrays | {"right at levels": right[:, :2]}, None)
+    assert [each.columns["level"] for each in found.measured] == ["none", 0.4]
+    assert found.views[0].order[:2] == ("none", 3.0) and found.references[0]["level"] == "none"
 
 
 def test_suites_and_what_they_refuse():
-    small = Network("small", lambda keys, x: x[:, :2, 0, 0], (32, 32, 3))
-    given = evaluation.Evaluation(small)
-    made = suites.conditions(["psychophysics", "critical_bands"], given)
-    assert [each.row.get("corruption") for each in made] == [*humans.DISTORTIONS, None]
+    small = evaluation.Evaluation(Network("small", lambda keys, x: x[:, :2, 0, 0], (32, 32, 3)))
+    assert [each.distortion for each in psychophysics(small)] == list(humans.DISTORTIONS)
     assert set(humans.DISTORTIONS) == set(corruptions.DISTORTIONS)
+    (bands,) = critical_bands(small)
+    bands.check(small.network)
     with pytest.raises(ValueError, match="at least 4 octaves; those of tiny-run have 3"):
-        made[-1].check(tiny_trained())
+        bands.check(tiny_trained())
     with pytest.raises(ValueError, match="deviations must rise"):
-        dataclasses.replace(made[-1], deviations=(0.1, 0.05))
+        dataclasses.replace(bands, deviations=(0.1, 0.05))

@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from vone_jax import geometry
+from vone_jax.perception import glue
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -30,7 +30,7 @@ def spheres(radius, dimension, manifolds=3, features=40, points=60, seed=0):
 
 
 def test_orthogonal_points_have_the_capacity_of_cover():
-    found = geometry.glue(key(), np.eye(6, dtype=np.float32)[:, None], draws=600)
+    found = glue.glue(key(), np.eye(6, dtype=np.float32)[:, None], draws=600)
     assert found.capacity.low < 2.0 < found.capacity.high
     assert found.capacity.value == pytest.approx(2.0, rel=0.1)
     assert found.active == pytest.approx(0.5, abs=0.02)
@@ -48,7 +48,7 @@ def test_orthogonal_points_have_the_capacity_of_cover():
 )
 def test_spheres_have_their_capacity_radius_and_dimension(radius, dimension, capacity):
     # The hull of fewer points is smaller than the ball.
-    found = geometry.glue(key(), spheres(radius, dimension, points=150), draws=300)
+    found = glue.glue(key(), spheres(radius, dimension, points=150), draws=300)
     assert found.capacity.value == pytest.approx(capacity, rel=0.08)
     assert found.radius.value == pytest.approx(radius, rel=0.06)
     assert found.dimension.value == pytest.approx(dimension, rel=0.12)
@@ -86,7 +86,7 @@ def test_manifolds_with_common_centres_have_the_numbers_of_independent_code():
     points = 0.5 * random.normal(size=(1, 1, 25)) + random.normal(size=(4, 1, 25))
     points = points + 0.8 * random.normal(size=(4, 30, 25))
     capacity, radius, dimension, alignment = reference(points, 400)
-    found = geometry.glue(key(), points.astype(np.float32), draws=400)
+    found = glue.glue(key(), points.astype(np.float32), draws=400)
     assert found.capacity.value == pytest.approx(capacity, rel=0.08)
     assert found.radius.value == pytest.approx(radius, rel=0.05)
     assert found.dimension.value == pytest.approx(dimension, rel=0.05)
@@ -100,7 +100,7 @@ def test_the_nearest_plane_is_that_of_scipy(common):
     points = random.normal(size=(3, 8, 12)) + 2 * random.normal(size=(3, 1, 12)) + common
     directions = random.normal(size=(4, 12))
     signs = random.choice([-1.0, 1.0], size=(4, 3))
-    moved, left, weights = geometry._project_on_cone(
+    moved, left, weights = glue._project_on_cone(
         *(jnp.float32(each) for each in (points, directions, signs))
     )
     for place in range(4):
@@ -116,8 +116,8 @@ def test_the_nearest_plane_is_that_of_scipy(common):
 def test_manifolds_that_no_plane_separates_have_no_capacity():
     random = np.random.default_rng(1)
     points = random.normal(size=(20, 1, 4)) + 0.5 * random.normal(size=(20, 10, 4))
-    with pytest.raises(geometry.NotSeparableError, match="not defined"):
-        geometry.glue(key(), points.astype(np.float32), draws=40)
+    with pytest.raises(glue.NotSeparableError, match="not defined"):
+        glue.glue(key(), points.astype(np.float32), draws=40)
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 3.0])
@@ -128,10 +128,10 @@ def test_a_linear_reader_tells_two_clouds_as_often_as_normal_variables_say(dista
     other[:, :, 0] += distance
     # The reader does not know the covariance, but the quiet direction is told from the loud one.
     rotation = np.linalg.qr(random.normal(size=(4, 4)))[0]
-    told, apart = geometry.separability(one[..., [0, 2, 3]], other[..., [0, 2, 3]])
+    told, apart = glue.separability(one[..., [0, 2, 3]], other[..., [0, 2, 3]])
     assert told.mean() == pytest.approx(scipy.stats.norm.cdf(distance / 2), abs=0.03)
     assert apart.mean() == pytest.approx(distance / 3**0.5, abs=0.12)
-    turned, _ = geometry.separability(one @ rotation, other @ rotation)
+    turned, _ = glue.separability(one @ rotation, other @ rotation)
     assert turned.mean() == pytest.approx(told.mean(), abs=0.05)
 
 
@@ -144,27 +144,27 @@ def test_the_reader_has_the_covariance_of_ledoit_and_wolf():
     share = error / np.sum((sample - round_) ** 2)
     assert 0.1 < share < 0.9
     expected = np.linalg.solve((1 - share) * sample + share * round_, difference)
-    np.testing.assert_allclose(geometry._discriminant(spread, difference), expected)
+    np.testing.assert_allclose(glue._discriminant(spread, difference), expected)
 
 
 def test_single_points_are_told_apart_unless_they_are_the_same():
     point = np.ones((1, 4, 3))
-    (told,), (apart,) = geometry.separability(point, 2 * point)
+    (told,), (apart,) = glue.separability(point, 2 * point)
     assert told == 1.0 and np.isinf(apart)
-    assert geometry.separability(point, point)[0] == [0.5]
+    assert glue.separability(point, point)[0] == [0.5]
 
 
 def test_scale_and_rotation_change_nothing_and_shared_directions_align_the_centres():
     points = spheres(0.5, 4)
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(40, 40)))[0]
-    one = geometry.glue(key(), points, draws=100)
-    scaled = geometry.glue(key(), 7 * points, draws=100)
-    turned = geometry.glue(key(9), (points @ turn).astype(np.float32), draws=100)
+    one = glue.glue(key(), points, draws=100)
+    scaled = glue.glue(key(), 7 * points, draws=100)
+    turned = glue.glue(key(9), (points @ turn).astype(np.float32), draws=100)
     assert scaled.capacity.value == pytest.approx(one.capacity.value, rel=1e-3)
     assert turned.capacity.value == pytest.approx(one.capacity.value, rel=0.2)
-    assert geometry.glue(key(), points, draws=100) == one != turned
+    assert glue.glue(key(), points, draws=100) == one != turned
     shared = points + np.float32(2.0) * np.eye(40, dtype=np.float32)[-1]
-    together = geometry.glue(key(), shared, draws=100)
+    together = glue.glue(key(), shared, draws=100)
     assert abs(one.centre_alignment.value) < 1e-5 < 0.5 < together.centre_alignment.value
 
 
@@ -172,4 +172,4 @@ def test_points_that_are_not_finite_are_an_error():
     points = spheres(0.5, 4)
     points[1, 2, 3] = np.nan
     with pytest.raises(FloatingPointError, match="not finite"):
-        geometry.glue(key(), points, draws=20)
+        glue.glue(key(), points, draws=20)

@@ -7,13 +7,15 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import scipy
 
-from vone_jax import arguments, corruptions, results
+from vone_jax import arguments, corruptions
 from vone_jax.arguments import Range
-from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
+from vone_jax.evaluation.condition import Condition, Numbers, fields_of_row, number
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
-from vone_jax.evaluation.psychophysics import counted, judge_each
 from vone_jax.network import Network
-from vone_jax.results import Interval
+from vone_jax.perception import humans
+from vone_jax.perception.psychophysics import counted, judge_each
+from vone_jax.results import Interval, Lines
 
 _LEAST_BANDS = 4
 # Samples of the images for the intervals.
@@ -36,6 +38,7 @@ class CriticalBands(Condition):
       ValueError: if they do not rise.
     """
 
+    section = "Human observers"
     judged: ClassVar[bool] = True
 
     deviations: tuple[Annotated[float, Range(above=True)], ...] = (0.02, 0.04, 0.08, 0.16)
@@ -45,9 +48,8 @@ class CriticalBands(Condition):
         if not self.deviations or list(self.deviations) != sorted(set(self.deviations)):
             raise ValueError(f"deviations must rise, got {self.deviations}")
 
-    @property
     def row(self) -> dict[str, Any]:
-        return {"condition": "critical bands", **settings(self)}
+        return {"condition": "critical bands", **fields_of_row(self)}
 
     def check(self, network: Network) -> None:
         super().check(network)
@@ -66,10 +68,10 @@ class CriticalBands(Condition):
         shown = np.tile(np.asarray(centres, np.float32), (len(batch.images), 1))
         return judge_each(batch, masked) | {"centres": shown}
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         right, warnings = counted(arrays)
         if not len(right):
-            return Numbers([], warnings=warnings)
+            return Numbers(warnings=warnings)
         centres = arrays["centres"][0].astype(float)
         steps = len(self.deviations)
         accuracies = right.mean(axis=2, dtype=np.float64)
@@ -77,7 +79,7 @@ class CriticalBands(Condition):
         channel = None
         if accuracies[:, 0].mean() > 0.5:
             channel = fit_channel(thresholds, steps, centres[0])
-        measured = [number("accuracy without noise", results.accuracy(right[:, 0]))]
+        measured = [number("accuracy without noise", of=right[:, 0])]
         count = len(accuracies)
         samples = np.random.default_rng(0).integers(count, size=(_SAMPLES, count))
         sampled = [
@@ -91,16 +93,49 @@ class CriticalBands(Condition):
             # Without an interval where a channel cannot be fitted to many of the samples.
             if value is not None and len(found) > 0.95 * _SAMPLES:
                 value = Interval(value, *map(float, np.quantile(found, (0.025, 0.975))))
-            measured.append(number(name, value))
-        details = {
-            "centres": centres.tolist(),
-            "deviations": list(self.deviations),
-            "accuracy": accuracies[:, 1:].mean(axis=0).reshape(-1, steps).tolist(),
-            "steps": thresholds.tolist(),
-            "channel": channel,
-            "images": len(right),
-        }
-        return Numbers(measured, details, (*warnings, *_doubts(accuracies, thresholds, steps)))
+            unit = "octaves" if place == 0 else "cycles per image"
+            measured.append(number(name, value, unit=unit))
+        if channel is not None:
+            measured += [
+                number("sensitivity", steps_to / channel[2], frequency=round(float(centre), 3))
+                for centre, steps_to in zip(centres, thresholds, strict=True)
+            ]
+        measured += [
+            number("accuracy", of=right[:, 1 + band * steps + place],
+                   frequency=round(float(centre), 3), deviation=deviation)
+            for band, centre in enumerate(centres)
+            for place, deviation in enumerate(self.deviations)
+        ]  # fmt: skip
+        people = humans.CHANNEL
+        reference = [
+            {"network": f"{people.observers} observers", "number": "sensitivity", **row}
+            for row in _channel(people.bandwidth, people.centre)
+        ]
+        about = (
+            "Noise of one octave at a time hides what is seen in this octave. The weaker the noise "
+            "that brings the accuracy down to one half, the higher the sensitivity, here relative "
+            f"to the peak. Dashed: the mean of {people.observers} observers, {people.bandwidth} ± "
+            f"{people.bandwidth_deviation} octaves wide around {people.centre} ± "
+            f"{people.centre_deviation} cycles per image. {people.source}."
+        )
+        return Numbers(
+            measured,
+            [Lines("sensitivity", "frequency", log=True, about=about)],
+            reference,
+            (*warnings, *_doubts(accuracies, thresholds, steps)),
+            {"channel": channel, "images": len(right)},
+        )
+
+
+def _channel(width: float, centre: float) -> list[dict[str, float]]:
+    """A Gaussian over octaves with a height of 1, from 1 to 128 cycles per image."""
+    octaves = np.linspace(0.0, 7.0, 57)
+    deviation = width / (2 * np.sqrt(np.log(4)))
+    heights = np.exp(-((octaves - np.log2(centre)) ** 2) / (2 * deviation**2))
+    return [
+        {"frequency": round(float(2**at), 3), "value": round(float(height), 4)}
+        for at, height in zip(octaves, heights, strict=True)
+    ]
 
 
 def _thresholds(accuracy: np.ndarray, steps: int) -> np.ndarray:
@@ -154,3 +189,11 @@ def _doubts(accuracies: np.ndarray, thresholds: np.ndarray, steps: int) -> list[
     if thresholds.max() == steps:
         doubts.append("The weakest noise is too strong in some band: add a smaller deviation.")
     return doubts
+
+
+def critical_bands(evaluation: Evaluation) -> list[Condition]:
+    """the spatial frequencies of recognition (290; 29)"""
+    return [CriticalBands()]
+
+
+SUITES = {"critical_bands": critical_bands}

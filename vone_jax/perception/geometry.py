@@ -7,15 +7,18 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy
 
-from vone_jax import arguments, geometry, prng
+from vone_jax import arguments, corruptions, prng, results
 from vone_jax.arguments import Range
 from vone_jax.attacks import PGD, Attack, RandomNoise
-from vone_jax.evaluation.conditions import Condition, Corrupted, Number, Numbers, number, settings
+from vone_jax.evaluation.attacked import usual
+from vone_jax.evaluation.condition import Condition, Number, Numbers, fields_of_row, number
+from vone_jax.evaluation.corrupted import Corrupted
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
-from vone_jax.results import Interval
+from vone_jax.perception import glue
+from vone_jax.results import Interval, Lines
 
 MANIFOLDS = ("classes", "noise", "corners", "fgsm", "corruption")
 # Responses of more features are projected at random to this number, as the authors of GLUE do.
@@ -32,16 +35,27 @@ _NUMBERS = {
 }
 
 
+_DRAWN = ("capacity", "radius", "dimension", "told from clean", "distance from clean")
+_ABOUT = (
+    "How the responses of each layer lie in space. The capacity is the number of manifolds per "
+    "dimension that a random plane separates; it is 2 for single points. Radius and dimension are "
+    "measured at the anchor points of the manifolds, which define this plane. A manifold has the "
+    "images of a class, or one image under noise or small changes. The accuracy of a linear "
+    "readout of perturbed against clean images is one half where both overlap; the distance of "
+    "their centres is relative to their spread."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Geometry(Condition):
-    """The geometry of manifolds in a layer, see ``vone_jax.geometry``.
+    """The geometry of manifolds in a layer, see ``perception.glue``.
 
     A point of a manifold is the response of the layer to one image, under one draw of the network's
     noise. The result keeps all points, so that other measures can be made of them.
 
     For a manifold of changed images, it is also measured how far it overlaps with that of the
     unchanged image under the network's noise, which has as many points: see
-    ``geometry.separability``. Without noise, the latter is a single point.
+    ``glue.separability``. Without noise, the latter is a single point.
 
     Attributes:
       layer: a name of ``Network.layers``.
@@ -59,6 +73,8 @@ class Geometry(Condition):
     Raises:
       ValueError: if a field is out of range, or a radius is missing or has no use.
     """
+
+    section = "Geometry of layers"
 
     layer: str
     manifold: Annotated[str, MANIFOLDS] = "classes"
@@ -88,14 +104,16 @@ class Geometry(Condition):
         """The number of images: those of a few classes, or those with manifolds of their own."""
         return 500 if self.manifold == "classes" else self.images
 
-    @property
     def row(self) -> dict[str, Any]:
-        row = {"condition": f"geometry of {self.manifold}", "layer": self.layer}
-        if self.eps:
-            row |= {"norm": "linf", "eps": self.eps}
-        if self.corruption:
-            row |= {"corruption": self.corruption, "severity": self.severity}
-        return row | settings(self, "layer", "manifold", "eps", "corruption", "severity")
+        own = fields_of_row(self, "layer", "manifold", "eps")
+        radius = {"norm": "linf", "eps": self.eps} if self.eps else {}
+        return {
+            "condition": "geometry",
+            **radius,
+            "layer": self.layer,
+            "manifold": self.manifold,
+            **own,
+        }
 
     @property
     def _corrupted(self) -> Corrupted:
@@ -137,11 +155,7 @@ class Geometry(Condition):
                 keys = prng.fold(batch.keys("judge"), place)
                 responses = reduced_responses(response_fn, keys, shown, project)
                 found.setdefault(kind, []).append(responses)
-        place = batch.network.layers.index(self.layer)
-        return {
-            **{kind: jnp.stack(responses, axis=1) for kind, responses in found.items()},
-            "place": np.full(len(batch.images), place, np.int32),
-        }
+        return {kind: jnp.stack(responses, axis=1) for kind, responses in found.items()}
 
     def manifolds(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The manifolds (P, M, features) of the arrays of a result.
@@ -158,45 +172,36 @@ class Geometry(Condition):
         size = min(self.points, counts.min())
         return np.stack([points[arrays["label"] == each, 0][:size] for each in classes])
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         manifolds = self.manifolds(arrays)
-        details = {"place": int(arrays["place"][0])}
         if len(manifolds) < 2:
             few = f"{self.layer} has fewer than two manifolds of several images; take more examples"
-            return Numbers([], details, (f"{few}.",))
+            return Numbers(warnings=(f"{few}.",))
         measured: list[Number] = []
         warnings = []
         key = prng.stream(
             jax.random.wrap_key_data(arrays["key"][0], impl="threefry2x32"), "geometry"
         )
         try:
-            found = geometry.glue(key, manifolds, draws=self.draws)
+            found = glue.glue(key, manifolds, draws=self.draws)
             measured = [
                 number(name, Interval(**dataclasses.asdict(getattr(found, field))))
                 for name, field in _NUMBERS.items()
             ]
-            measured.append(number("share of active manifolds", found.active))
-        except geometry.NotSeparableError as error:
+            measured.append(number("share of active manifolds", found.active, unit="share"))
+        except glue.NotSeparableError as error:
             warnings.append(f"{self.layer}: {error}.")
         if "clean" in arrays:
-            accuracy, distance = geometry.separability(arrays["clean"], manifolds)
-            measured.append(number("told from clean", _over_images(accuracy, most=1.0)))
-            measured.append(number("distance from clean", _over_images(distance)))
+            accuracy, distance = glue.separability(arrays["clean"], manifolds)
+            measured.append(number("told from clean", of=accuracy, unit="share"))
+            apart = results.mean(distance, share=False)
+            apart = dataclasses.replace(apart, low=max(apart.low, 0.0))
+            measured.append(number("distance from clean", apart, of=distance))
         measured.append(number("manifolds", manifolds.shape[0]))
         measured.append(number("points", manifolds.shape[1]))
-        return Numbers(measured, details, tuple(warnings))
-
-
-def _over_images(values: np.ndarray, most: float = np.inf) -> Interval | None:
-    """The mean over images with its 95 % interval by Student's t; none if one is infinite.
-
-    Values lie between 0 and ``most``, and so does the interval.
-    """
-    if not np.all(np.isfinite(values)):
-        return None
-    quantile = float(scipy.special.stdtrit(len(values) - 1, 0.975))
-    mean, half = values.mean(), quantile * values.std(ddof=1) / len(values) ** 0.5
-    return Interval(float(mean), max(0.0, float(mean - half)), min(most, float(mean + half)))
+        order = tuple(evaluation.network.layers)
+        views = [Lines(name, "layer", order=order, about=_ABOUT) for name in _DRAWN]
+        return Numbers(measured, views, warnings=warnings)
 
 
 def check_layer(network: Network, layer: str) -> None:
@@ -225,3 +230,24 @@ def reduced_responses(response_fn: Any, keys: jax.Array, images: jax.Array, proj
     start = 0.0 * flat[:, :_FEATURES]
     total, _ = jax.lax.scan(add, start, (jnp.arange(len(blocks)), blocks))
     return total / _FEATURES**0.5
+
+
+def geometry(
+    evaluation: Evaluation, *, eps: tuple[float, ...] = (), layers: tuple[str, ...] = ()
+) -> list[Condition]:
+    """manifolds of classes, noise, a ball and corruptions in each layer (900 a layer)"""
+    made: list[Condition] = []
+    for layer in layers or evaluation.network.layers:
+        made.append(Geometry(layer))
+        if evaluation.network.stochastic:
+            made.append(Geometry(layer, "noise"))
+        kinds = [(k, each) for k in ("corners", "fgsm") for each in usual(evaluation, "linf", eps)]
+        made += [Geometry(layer, kind, each) for kind, each in kinds]
+        made += [
+            Geometry(layer, "corruption", corruption="gaussian_noise", severity=severity)
+            for severity in corruptions.SEVERITIES
+        ]
+    return made
+
+
+SUITES = {"geometry": geometry}

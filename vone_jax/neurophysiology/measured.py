@@ -1,6 +1,7 @@
-"""Conditions of a layer that is recorded as if it were V1.
+"""Conditions of a layer that is recorded as if it were V1, and pictures of V1.
 
-``Physiology`` compares its tuning with that of neurons, ``ExplainedVariance`` predicts recordings.
+``Physiology`` compares its tuning with that of neurons, ``ExplainedVariance`` predicts recordings,
+and ``FrontEnd`` shows the kernels of a VOneNet.
 """
 
 import dataclasses
@@ -13,18 +14,30 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vone_jax import arguments, dataclass_json, models, neurophysiology, prng
-from vone_jax.evaluation.conditions import Condition, Numbers, number, settings
+from vone_jax import arguments, dataclass_json, models, neurophysiology, prng, results, v1
+from vone_jax.evaluation.condition import Condition, Number, Numbers, fields_of_row, number
+from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.neurophysiology import (
     explained_variance,
+    pictures,
     reference_tables,
     stimuli,
     textures,
 )
+from vone_jax.neurophysiology.properties import USER_TABLE
 from vone_jax.neurophysiology.stimuli import MINIMUM_DEGREES
 
+# Scores of fewer units are uncertain. The smallest sample of neurons behind a score has 87.
+FEW_UNITS = 100
+_ABOUT = (
+    "Each layer was shown the drifting gratings of V1 electrophysiology. A score is the similarity "
+    "of two distributions, of the layer's units and of neurons of "
+    "macaque V1, divided by the similarity of the neurons to samples of themselves. A score of 1 "
+    "says that the distributions differ no more than two samples of the neurons. Units that are "
+    "spread evenly over all values score 0.73 on average, and random filters match some properties."
+)
 # The field of view, in degrees, for a network whose own is too small for the stimuli.
 _DEGREES = 8.0
 
@@ -82,10 +95,11 @@ class Physiology(_OfLayer):
     def __post_init__(self):
         arguments.fields(self)
 
-    @property
+    section = "V1 physiology"
+
     def row(self) -> dict[str, Any]:
         gratings = sum(map(len, stimuli.all_sets()))
-        row = {"condition": "physiology", "layer": self.layer, **settings(self, "layer")}
+        row = {"condition": "physiology", **fields_of_row(self)}
         return row | {"dataset": "gratings", "examples": gratings}
 
     @property
@@ -139,14 +153,41 @@ class Physiology(_OfLayer):
         details = scores.summary() | {"simple_channels": simple}
         return scores.arrays() | {"details": np.array(json.dumps(details))}
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         details = json.loads(str(arrays["details"]))
         if "reason" in details:
-            return Numbers([], details, (f"{self.layer} was not scored: {details['reason']}.",))
-        scores = {name: each["score"] for name, each in details["properties"].items()}
-        measured = [number("mean score", details["mean_score"])]
-        measured += [number(f"score: {name}", s) for name, s in scores.items() if s is not None]
-        return Numbers(measured, details)
+            warnings = (f"{self.layer} was not scored: {details['reason']}.",)
+            return Numbers(warnings=warnings, details=details)
+        properties = details["properties"]
+        scored = {n: each for n, each in properties.items() if each["score"] is not None}
+        few = min((each["units"] or 0 for each in scored.values()), default=0)
+        warnings = []
+        if few < FEW_UNITS:
+            warnings.append(f"A score of {self.layer} stands on {few} units: read it with care.")
+        # Layers compare by the published properties, whoever has a table of others.
+        published = [properties[name] for name in neurophysiology.PUBLISHED]
+        mean: dict[str, Any] = {"properties": len(published), **_neurons(*published)}
+        measured: list[Number] = [number("mean score", details["mean_score"], **mean)]
+        for each in scored.values():
+            of: dict[str, Any] = {"property": each["label"], **_neurons(each)}
+            measured.append(number("score", each["score"], **of))
+        views: list[results.View] = [results.Lines("score", "property", about=_ABOUT)]
+        for each in scored.values():
+            shares = {"neurons of macaque V1": each["reference_distribution"]}
+            shares[self.layer] = each["distribution"]
+            unit = f", {each['unit']}" if each["unit"] else ""
+            drawn = pictures.histogram(np.asarray(each["edges"]), shares, f"{each['label']}{unit}")
+            views.append(results.Chart(drawn, f"{self.layer}. Neurons: {each['source']}"))
+        if "field/map" in arrays:
+            views += [results.Chart(each, f"Units of {self.layer}")
+                      for each in pictures.of_units(arrays)]  # fmt: skip
+        return Numbers(measured, views, warnings=warnings, details=details)
+
+
+def _neurons(*scores: Mapping[str, Any]) -> dict[str, str]:
+    """The column that keeps scores by a user's neurons apart from those by published ones."""
+    own = any(each["source"] == USER_TABLE for each in scores)
+    return {"neurons": USER_TABLE} if own else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +204,12 @@ class ExplainedVariance(_OfLayer):
     layer: str
     recordings: Path = dataclasses.field(metadata={"stored": False})
 
-    @property
+    section = "Explained variance"
+
     def row(self) -> dict[str, Any]:
-        row = {"condition": "explained variance", "layer": self.layer}
-        return row | {"dataset": Path(self.recordings).name}
+        name = Path(self.recordings).name
+        row = {"condition": "explained variance", **fields_of_row(self)}
+        return row | {"recordings": name, "dataset": name}
 
     @property
     def files(self) -> dict[str, str]:
@@ -191,22 +234,89 @@ class ExplainedVariance(_OfLayer):
         )
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
-    def numbers(self, arrays: Mapping[str, np.ndarray]) -> Numbers:
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
         found = explained_variance.ExplainedVariance(
             arrays["correlations"], arrays["reliabilities"], float(arrays["chance"])
         )
         measured = [number("raw r", found.raw), number("ceiling", found.ceiling)]
+        about = (
+            "A regression predicts the responses of recorded neurons from those of a layer. Each "
+            "point is a neuron: the correlation of prediction and recording on held-out images, "
+            "against the reliability of the recording. Dashed: the square root of the reliability, "
+            "above which no prediction is expected."
+        )
+        drawn = pictures.explained(found.correlations, found.reliabilities)
+        views = [results.Chart(drawn, about=about)]
         try:
             scores = [
-                number(f"explained variance ({version})", found.score(version))
+                number("explained variance", found.score(version), version=version)
                 for version in reversed(explained_variance.VERSIONS)
             ]
         except ValueError as error:
-            return Numbers(measured, warnings=(f"{self.layer} has no score: {error}.",))
-        return Numbers(scores + measured)
+            return Numbers(measured, views, warnings=(f"{self.layer} has no score: {error}.",))
+        return Numbers(scores + measured, views)
 
 
-def layers(network: Network, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
+@dataclasses.dataclass(frozen=True)
+class FrontEnd(Condition):
+    """The Gabor bank of a VOneNet and its responses to the first example, as arrays."""
+
+    by_example: ClassVar[bool] = False
+    examples: ClassVar[int | None] = 1
+    section = "V1 front end"
+
+    def check(self, network: Network) -> None:
+        if network.v1 is None:
+            raise ValueError(f"suite v1 is for VOneNets, {network.name} has no V1")
+
+    def make(self, batch: Batch) -> dict[str, Any]:
+        config = batch.network.v1
+        bank, kernels = config.gabor_parameters(), config.gabor_kernels()
+        keys = prng.fold(batch.keys("judge"), 0)
+        call = jax.jit(lambda response_fn, *inputs: response_fn(*inputs))
+        quiet, noisy = (
+            call(each.response_fn("v1"), keys, batch.images)[0]
+            for each in (batch.network.quiet(), batch.network)
+        )
+        return {
+            "kernels_in_phase": kernels.in_phase,
+            "kernels_quadrature": kernels.quadrature,
+            **{name: getattr(bank, name) for name in ("sf", "theta", "phase", "nx", "ny")},
+            "channel": bank.channel,
+            "image": batch.images[0],
+            "responses_clean": quiet,
+            "responses_noisy": noisy,
+            "simple_channels": np.int64(config.simple_channels),
+            "pixels_per_degree": np.float64(config.pixels_per_degree),
+            **_published(config),
+        }
+
+    def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
+        stored, views = pictures.bank(arrays)
+        return Numbers([number("cells", len(arrays["sf"]))], views, arrays=stored)
+
+
+def _published(config: v1.VOneBlockConfig) -> dict[str, np.ndarray]:
+    """The published histograms, over the spatial frequencies of the block's configuration."""
+    measured = "physiological" if config.distribution == "uniform" else config.distribution
+    known = v1.distributions
+    nx, ny = known.SIZE_X, known.SIZE_Y
+    if measured.startswith("evnet"):
+        nx, ny = known.EVNET_SIZE_X, known.EVNET_SIZE_Y
+    histograms = {
+        "sf": v1.spatial_frequency_histogram(measured, config.sf_min, config.sf_max),
+        "theta": known.ORIENTATION,
+        "nx": nx,
+        "ny": ny,
+    }
+    arrays = {}
+    for name, histogram in histograms.items():
+        arrays[f"published_{name}_edges"] = np.asarray(histogram.edges)
+        arrays[f"published_{name}_weights"] = np.asarray(histogram.weights)
+    return arrays
+
+
+def layers_of(network: Network, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The layers to record: those that are named, or V1 of a VOneNet, or all stages of another.
 
     "all" stands for the convolutional stages of either.
@@ -287,3 +397,29 @@ def _sha1(paths: list[Path], *names: str) -> str:
     for path in paths:
         digest.update(hashlib.sha1(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def physiology(
+    evaluation: Evaluation, *, layers: tuple[str, ...] = (), neurons: tuple[Path, ...] = ()
+) -> list[Condition]:
+    """layers beside macaque V1: their tuning to gratings, and the variance that they explain
+
+    ``neurons`` are tables of neurons, a folder of textures, and files of recordings (9,096 images a
+    layer).
+    """
+    chosen = layers_of(evaluation.network, layers)
+    shown = [path for path in neurons if path.is_dir()]
+    recorded = [path for path in neurons if explained_variance.holds_recordings(path)]
+    if len(shown) > 1:
+        raise ValueError(f"neurons must have at most one folder of textures, got {shown}")
+    tables = tuple(path for path in neurons if path not in shown + recorded)
+    made: list[Condition] = [Physiology(layer, 1, tables, *shown) for layer in chosen]
+    return made + [ExplainedVariance(layer, path) for layer in chosen for path in recorded]
+
+
+def front_end(evaluation: Evaluation) -> list[Condition]:
+    """the kernels of V1 and its responses, as pictures (2)"""
+    return [] if evaluation.network.v1 is None else [FrontEnd()]
+
+
+SUITES = {"physiology": physiology, "v1": front_end}

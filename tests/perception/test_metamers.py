@@ -1,19 +1,16 @@
 """The condition ``Metamers``: images with the same responses of a layer."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.evaluation.tiny import tiny_evaluation, tiny_images, tiny_network, tiny_trained
-from tests.report.test_charts import rows_of
-from vone_jax import evaluation, prng, report, synthesis
-from vone_jax.evaluation import suites
+from tests.specs import rows_of
+from vone_jax import evaluation, prng
 from vone_jax.network import Network
-from vone_jax.report import observer_charts
-from vone_jax.results import Run, Runs, humans
+from vone_jax.perception import Metamers, humans, synthesis
+from vone_jax.perception.metamers import metamers
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +19,7 @@ def network():
 
 
 def test_the_numbers_are_those_of_synthesis_in_any_batches(network, tmp_path):
-    """And the page has a strip of the originals and one of the layer."""
-    condition = evaluation.Metamers("v1", rounds=3, steps=20, images=4)
+    condition = Metamers("v1", rounds=3, steps=20, images=4)
     # Four of ten images are taken.
     index = np.array([0, 2, 5, 7])
     images = tiny_images()[0][index]
@@ -47,9 +43,15 @@ def test_the_numbers_are_those_of_synthesis_in_any_batches(network, tmp_path):
     assert result.value("matched") == np.mean(arrays["decibel"] > null)
     same = np.mean(arrays["predicted"] == arrays["predicted clean"])
     assert result.value("same decision") == same
-    assert result.value("accuracy on metamers") == arrays["right"].mean()
-    page = report.write([tmp_path / "run"], tmp_path / "page.html").read_text()
-    assert '<section id="metamers">' in page and page.count(" dB</figcaption>") == 4
+    assert result.value("accuracy", observer="itself") == arrays["right"].mean()
+    # They are shown beside the originals, with their match.
+    shown = result.views[-1]
+    assert shown.arrays == ("shown originals", "shown metamers") and len(shown.captions) == 4
+    np.testing.assert_array_equal(arrays["shown metamers"], arrays["metamers"])
+    for caption, decibel, true, taken in zip(
+        shown.captions, arrays["decibel"], arrays["label"], arrays["predicted"], strict=True
+    ):
+        assert caption == f"{'abc'[true]}, taken for {'abc'[taken]}, {decibel:.1f} dB"
 
 
 BRIGHT = """
@@ -64,33 +66,26 @@ def bright():
 """
 
 
-def test_other_networks_are_asked_and_the_page_draws_them_beside_humans(network, tmp_path):
+def test_other_networks_are_asked_beside_humans(network, tmp_path):
     (tmp_path / "bright.py").write_text(BRIGHT)
-    condition = evaluation.Metamers("logits", rounds=1, steps=5, images=4)
+    condition = Metamers("logits", rounds=1, steps=5, images=4)
     others = (f"{tmp_path}/bright.py:bright",)
     given = tiny_evaluation(network, tmp_path / "results", others=others)
     (name,) = (other.name for other in given.others)
     found = evaluation.evaluate(given, condition)
-    for kind, images in (("metamers", "metamers"), ("originals", "original")):
+    for number, images in (("accuracy", "metamers"), ("accuracy on originals", "original")):
         decided = np.where(found.arrays[images].mean(axis=(1, 2, 3)) > 0.5, 0, 1)
         expected = np.mean(decided == found.arrays["label"])
-        assert found.value(f"accuracy on {kind}, {name}") == expected
+        assert found.value(number, observer=name) == expected
+    asked = {row["observer"] for row in found.rows if row["number"] == "accuracy on originals"}
+    assert asked == {"itself", name}
     described = found.identity["condition"]["networks"]
     assert [checksum for _, checksum in described] == [given.others[0].checksum]
-    # The page also has another layer, which comes before it.
-    row, *before = ({**row, "layer": "v1"} for row in (found.row, *found.rows))
-    made = [dataclasses.replace(found, row=row, rows=before, details={"place": 0}), found]
-    ours, published = observer_charts.metamers(Runs([Run(tmp_path, "tiny", made)]))
-    rows = {(row["layer"], row["asked"]): row["value"] for row in rows_of(ours)}
-    assert len(rows) == 6 and rows["originals", "itself"] == made[0].value("accuracy on originals")
-    assert rows["logits", name] == made[1].value(f"accuracy on metamers, {name}")
-    # A network with fewer layers does not change the order.
-    other = dataclasses.replace(made[1], details={"place": 1})
-    two = Runs([Run(tmp_path, "small", [other]), Run(tmp_path, "tiny", made)])
-    first = observer_charts.metamers(two)[0].to_dict()["layer"][0]["encoding"]["x"]
-    assert first["sort"] == ["originals", "v1", "logits"]
-    shown = [row["accuracy"] for row in rows_of(published) if row["metamers of"] == "VOneAlexNet"]
-    assert tuple(shown) == humans.METAMERS["VOneAlexNet"].accuracy
+    lines, published, _ = found.views
+    assert (lines.number, lines.x, lines.order) == ("accuracy", "layer", tuple(network.layers))
+    shown = rows_of(published.spec, "metamers of")
+    shares = tuple(row["accuracy"] for row in shown if row["metamers of"] == "VOneAlexNet")
+    assert shares == humans.METAMERS["VOneAlexNet"].accuracy
     with pytest.raises(ValueError, match="must take images"):
         tiny_evaluation(
             tiny_trained(module=tiny_network(classes=4), class_names=tuple("abcd")), tmp_path,
@@ -105,16 +100,14 @@ def test_logits_that_are_not_finite_are_no_answer(network, tmp_path):
         return jnp.full((len(images), 3), jnp.nan)
 
     other = Network("broken", broken, (12, 12, 1), ("a", "b", "c"), source="a function")
-    condition = evaluation.Metamers("v1", rounds=1, steps=1, images=2)
+    condition = Metamers("v1", rounds=1, steps=1, images=2)
     with pytest.raises(FloatingPointError, match="not finite"):
         evaluation.evaluate(tiny_evaluation(network, tmp_path, others=(other,)), condition)
 
 
 def test_the_suite_has_all_layers_or_those_that_are_named(network):
-    given = evaluation.Evaluation(network, layers=("v1", "logits"))
-    made = suites.conditions(["metamers"], given)
-    assert made == [evaluation.Metamers("v1"), evaluation.Metamers("logits")]
-    every = suites.conditions(["metamers"], evaluation.Evaluation(network))
-    assert [each.layer for each in every] == list(network.layers)
+    given = evaluation.Evaluation(network)
+    assert metamers(given, layers=("v1", "logits")) == [Metamers("v1"), Metamers("logits")]
+    assert [each.layer for each in metamers(given)] == list(network.layers)
     with pytest.raises(ValueError, match="layers"):
-        evaluation.Metamers("v3").check(network)
+        Metamers("v3").check(network)
