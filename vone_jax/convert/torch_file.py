@@ -238,7 +238,8 @@ def _load(file: BinaryIO | io.BytesIO, storages: dict[str, Storage]) -> Any:
     for instruction, argument, place in pickletools.genops(file):
         name = instruction.name
         # Each place of the memo takes an instruction, and Python fills all those below a place.
-        if name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > int(place or 0):
+        memo = argument if name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
+        if (memo or 0) > (place or 0):
             raise CheckpointError(f"the pickle uses place {argument} of a memo that is not so long")
         tuples += name.startswith(("TUPLE", "FROZENSET"))
         if tuples > _MOST_TUPLES:

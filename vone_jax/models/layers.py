@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from vone_jax import fast
@@ -199,7 +198,7 @@ class BatchNorm(nn.Module):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def batch_norm(
-    x: Maps, scale: ArrayLike, bias: ArrayLike, eps: float
+    x: Maps, scale: jax.Array | np.ndarray, bias: jax.Array | np.ndarray, eps: float
 ) -> tuple[Maps, jax.Array, jax.Array]:
     """Normalise by batch statistics; return the float32 result, the mean and the variance.
 
