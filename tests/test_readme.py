@@ -168,7 +168,7 @@ def test_the_code_of_the_page_on_evaluation_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "worst_case", lambda norm, eps, draws: attacks.FGSM(norm, eps))
     names = names_of("docs/evaluation.md")
     assert names["found"].masking == "pass" and names["found"].examples == 500
-    assert [condition.severity for condition in names["frost"]] == [1, 3, 5]
+    assert [condition.severity for condition in names["frost"](None)] == [1, 3, 5]
     # A row for each attack and a column for each network.
     assert names["table"].shape == (5, 1) and len(names["result"].arrays["label"]) == 100
 
