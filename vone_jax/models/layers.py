@@ -186,7 +186,7 @@ class BatchNorm(nn.Module):
             gain = scale * jax.lax.rsqrt(running_var.value + self.eps)
             y = _channels(gain) * (x.astype(jnp.float32) - _channels(running_mean.value))
             return (y + _channels(bias)).astype(self.dtype)
-        normalised: Any = batch_norm(x, scale, bias, self.eps)
+        normalised: Any = batch_norm(x, scale, bias, running_mean.value, self.eps)
         y, mean, var = normalised
         if not self.is_initializing():
             count = x.size // x.shape[-1]
@@ -196,41 +196,46 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def batch_norm(
-    x: Maps, scale: jax.Array | np.ndarray, bias: jax.Array | np.ndarray, eps: float
+    x: Maps,
+    scale: jax.Array | np.ndarray,
+    bias: jax.Array | np.ndarray,
+    estimate: jax.Array | np.ndarray,
+    eps: float,
 ) -> tuple[Maps, jax.Array, jax.Array]:
     """Normalise by batch statistics; return the float32 result, the mean and the variance.
 
     The forward and the backward pass each read the batch once, for two sums per channel that
     devices exchange together. The variance is E[(x - s)^2] - E[x - s]^2, which loses digits if the
-    mean is many standard deviations away from s. So s is the mean of the pixels in the middle.
+    mean is many standard deviations away from s. On CPUs s is the mean of the pixels in the middle.
+    On TPUs and GPUs it is the estimate, so that the sums stay part of the convolution before:
+    waiting for its pixels makes a training step of ResNet-50 a quarter longer on a TPU.
 
     Args:
       x: (N, H, W, C).
-      scale: multiplies the normalised values, float32 (C,), like ``bias``.
+      scale: multiplies the normalised values, float32 (C,), like ``bias`` and ``estimate``.
       bias: added to the scaled values.
+      estimate: of the mean, such as a running mean. No gradient flows to it.
       eps: added to the variance.
     """
-    away, mean, var, shift = _moments(x)
+    shift = fast.by_platform(x, estimate, cpu=_middle, default=lambda _, estimate: estimate)
+    away = x.astype(jnp.float32) - _channels(shift)
+    mean, square = (jnp.mean(values, axis=(0, 1, 2)) for values in (away, jnp.square(away)))
+    var = fast.relu(square - jnp.square(mean))
     gain = scale * jax.lax.rsqrt(var + eps)
     return (away - _channels(mean)) * _channels(gain) + _channels(bias), mean + shift, var
 
 
-def _moments(x: Maps) -> tuple[jax.Array, ...]:
-    """Return the values and their mean relative to a shift, the variance, and the shift."""
-    middle = x[:, x.shape[1] // 2, x.shape[2] // 2].astype(jnp.float32)
-    shift = jnp.mean(middle, axis=0)
-    away = x.astype(jnp.float32) - _channels(shift)
-    mean, square = (jnp.mean(values, axis=(0, 1, 2)) for values in (away, jnp.square(away)))
-    return away, mean, fast.relu(square - jnp.square(mean)), shift
+def _middle(x: Maps, _: jax.Array) -> jax.Array:
+    return jnp.mean(x[:, x.shape[1] // 2, x.shape[2] // 2].astype(jnp.float32), axis=0)
 
 
 @batch_norm.defjvp
 def _(eps, primals, tangents):
-    x, scale, bias = primals
-    of_x, of_scale, of_bias = tangents
-    y, mean, var = batch_norm(x, scale, bias, eps)
+    x, scale, bias, estimate = primals
+    of_x, of_scale, of_bias, _ = tangents
+    y, mean, var = batch_norm(x, scale, bias, estimate, eps)
     inverse = jax.lax.rsqrt(var + eps)
     normal = (x.astype(jnp.float32) - _channels(mean)) * _channels(inverse)
     of_x = of_x.astype(jnp.float32)
