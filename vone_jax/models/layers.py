@@ -227,7 +227,7 @@ def batch_norm(
     return (away - _channels(mean)) * _channels(gain) + _channels(bias), mean + shift, var
 
 
-def _middle(x: Maps, _: jax.Array) -> jax.Array:
+def _middle(x: Maps, _: jax.Array | np.ndarray) -> jax.Array:
     return jnp.mean(x[:, x.shape[1] // 2, x.shape[2] // 2].astype(jnp.float32), axis=0)
 
 
