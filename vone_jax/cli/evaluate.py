@@ -13,10 +13,10 @@ Run the same command again to continue an evaluation that was stopped. Exit stat
 1 failed; 2 wrong arguments; 75 stopped by SIGTERM or Ctrl-C, run it again to continue.
 """
 
+import argparse
 import dataclasses
 import datetime
 import inspect
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,16 +134,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _named(argv: Sequence[str]) -> list[str]:
     """The suites that a command line names."""
-    found: list[str] = []
-    words = [
-        part for word in argv for part in word.replace("--suite=", "--suite=\n", 1).split("\n")
-    ]
-    for place, word in enumerate(words):
-        if word in ("--suite", "--suite="):
-            # As in the parser, the last counts.
-            after = itertools.takewhile(lambda word: not word.startswith("-"), words[place + 1 :])
-            found = list(after)
-    return found
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--suite", nargs="*", default=[])
+    return parser.parse_known_args(argv)[0].suite
 
 
 def parse(argv: Sequence[str]) -> tuple[Arguments, dict[str, Any]]:

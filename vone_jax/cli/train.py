@@ -176,13 +176,9 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    numbers = cli.SIGNALS if jax.process_count() == 1 else ()
-    previous = {number: signal.signal(number, receive) for number in numbers}
-    try:
+    alone = jax.process_count() == 1
+    with cli.handling_signals(receive) if alone else contextlib.nullcontext():
         yield lambda: bool(received)
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
 
 
 def run() -> None:

@@ -31,13 +31,8 @@ VERDICTS: tuple[Verdict, ...] = ("pass", "warning", "fail")
 # Gradients are taken to be missing if more than this share of the images has a gradient of zero, or
 # is right in all draws and not moved by an attack.
 BLIND = 0.1
-
-# The heading under which checks stand, and what is said there.
+# The heading under which checks stand.
 SECTION = "Masked gradients"
-ABOUT = (
-    "Noise can mask gradients: an attack then fails although adversarial images exist. Each check "
-    "looks for a sign of that. A pass means only that no sign was found."
-)
 # The number of passes that are compared to detect randomness, as in AutoAttack.
 _PASSES = 5
 _GREYS = (0.0, 0.5, 1.0)

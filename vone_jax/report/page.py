@@ -3,8 +3,10 @@
 It knows no kind of measurement.
 """
 
+import base64
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import os
@@ -16,12 +18,13 @@ from typing import Any
 
 import altair as alt
 import jinja2
+import numpy as np
 import vl_convert
 from markupsafe import Markup
+from PIL import Image
 
 from vone_jax import files, names
 from vone_jax.report import chart, comparison, first_screen, provenance, tables
-from vone_jax.report.images import photograph
 from vone_jax.report.tables import MAIN, Line
 from vone_jax.results import Lines, Pictures, Result, Run, Runs, load
 
@@ -206,12 +209,22 @@ def _figures(result: Result, view: Pictures) -> list[dict[str, Any]]:
     captions = view.captions or ("",) * len(arrays[0])
     return [
         {
-            "uris": [photograph(image, view.side) for image in images],
+            "uris": [_photograph(image, view.side) for image in images],
             "caption": caption,
             "side": view.side,
         }
         for *images, caption in zip(*arrays, captions, strict=True)
     ]
+
+
+def _photograph(image: np.ndarray, side: int) -> str:
+    """A float image (height, width, 1 or 3) in [0, 1] as a data URI, shrunk if it is large."""
+    pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _context(runs: Runs, chosen: str | None) -> dict[str, Any]:

@@ -78,11 +78,6 @@ class Result:
         """The stem of its files."""
         return rows_of.stem(self.row)
 
-    def class_name(self, label: int) -> str:
-        """The name of a label, or its number where classes have no names."""
-        names = self.provenance.get("class_names", ())
-        return names[label] if label < len(names) else str(label)
-
     def find(self, number: str = "accuracy", **columns: Any) -> dict[str, Any] | None:
         """The first row of a number with columns of some values; None without one."""
         for row in self.rows:
