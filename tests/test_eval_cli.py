@@ -211,6 +211,10 @@ class Wrong(Brightness):
     def make(self, batch):
         return batch.images
 
+class Broken(Brightness):
+    def make(self, batch):
+        raise ValueError("no such thing")
+
 def powers(evaluated, *, power: tuple[float, ...] = (1.0,), twice: bool = False):
     \"\"\"the brightness at some powers\"\"\"
     return [Brightness(each * (2 if twice else 1)) for each in power]
@@ -221,7 +225,7 @@ def must(evaluated, *, power: float):
 def clash(evaluated, *, draws: int = 3):
     return Brightness(draws)
 
-one, wrong = Brightness(), Wrong()
+one, wrong, broken = Brightness(), Wrong(), Broken()
 """
 
 
@@ -284,6 +288,13 @@ def test_a_wrong_kind_of_ones_own_is_one_line(run_dir, own, capsys):
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert re.search(r"^error: Wrong \(.*own.py, line 15\): make\(\) must", said, re.M)
+
+
+def test_an_error_within_ones_own_measurement_shows_where_it_is(run_dir, own):
+    with pytest.raises(ValueError, match="no such thing") as raised:
+        program.main([str(run_dir), "--suite", f"{own}:broken", *FAST])
+    assert any(str(entry.path) == own for entry in raised.traceback)
+    assert any("Broken" in note for note in raised.value.__notes__)
 
 
 def test_a_corrupt_image_is_one_line(tmp_path, monkeypatch, capsys):

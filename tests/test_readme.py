@@ -118,6 +118,7 @@ def test_the_code_of_the_page_on_ones_own_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:All steps of the attack together reach 75%")
 def test_the_code_of_the_attacks_page_runs():
     names = names_of("docs/attacks.md")
     for found in ("adversarial", "transferred"):

@@ -43,6 +43,7 @@ def truth(p: float, protocol: str) -> float:
     return p if protocol in ("fresh", "frozen") else float(stats.binom.sf(1, 3, p))
 
 
+@pytest.mark.filterwarnings("ignore:The network is stochastic")
 @pytest.mark.parametrize(
     ("p", "protocol", "attack"),
     [

@@ -131,6 +131,20 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
     np.testing.assert_array_equal(result.per_example, clean.per_example)
 
 
+def test_an_attack_that_cannot_work_is_warned_of(batch, noisy):
+    """Probabilities in place of logits have flat losses, and one draw is one of many networks."""
+    images, labels = batch
+
+    def probabilities(keys, images):
+        return jax.nn.softmax(toy.linear(jnp.eye(64, 4), keys, images))
+
+    with pytest.warns(UserWarning, match="The outputs are probabilities"):
+        evaluation.robust_accuracy(KEY, probabilities, images, labels, attack=FGSM("linf", 0.1))
+    single = PGD("linf", 0.05, steps=3)
+    with pytest.warns(UserWarning, match="a single noise draw"):
+        evaluation.robust_accuracy(KEY, noisy, images, labels, attack=single)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -185,6 +199,7 @@ def test_the_same_where_64_bits_are_enabled(batch):
     np.testing.assert_allclose(measured.loss, expected.loss, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The network is stochastic")
 def test_the_strongest_attack_that_fits_is_the_default(batch, noisy, monkeypatch):
     """It averages over draws where the classifier that it sees has noise."""
     made = []
@@ -194,7 +209,7 @@ def test_the_strongest_attack_that_fits_is_the_default(batch, noisy, monkeypatch
         return FGSM(norm, eps)
 
     monkeypatch.setattr(scoring, "worst_case", short)
-    quiet = Partial(toy.linear, jnp.ones((64, 4)))
+    quiet = Partial(toy.linear, jax.random.normal(jax.random.key(2), (64, 4)))
     for logits_fn, fields, draws in (
         (noisy, {}, 10),
         (quiet, {}, 1),

@@ -167,6 +167,13 @@ BROKEN = {
         "def result(self, arrays, evaluated):\n        return {}",
         "Numbers",
     ),
+    "view": (
+        "\n\ndef rooms",
+        "def result(self, arrays, evaluated):\n        views = [results.Lines('shure', 'level')]\n"
+        "        measured = [evaluation.number('sure', 1.0, level=2)]\n"
+        "        return evaluation.Numbers(measured, views)",
+        "'shure' against 'level'.*it measured 'sure'",
+    ),
 }
 
 

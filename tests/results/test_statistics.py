@@ -167,3 +167,10 @@ def test_a_number_of_a_user_is_paired_where_it_has_values_by_example():
     assert item.value == pytest.approx(4 / 6) and ends(item) == pytest.approx(tuple(expected))
     apart = results.difference(made[2], made[0], "sure")
     assert apart.value == 0 and apart.high > 2
+
+
+def test_values_of_other_numbers_of_examples_have_no_paired_difference():
+    """One value would be taken from each of the others."""
+    for other in (np.zeros(5), np.zeros(1)):
+        with pytest.raises(ValueError, match=f"of the same examples, got 6 and {len(other)}"):
+            results.paired_difference(np.ones(6), other)

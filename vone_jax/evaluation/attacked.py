@@ -32,7 +32,7 @@ from vone_jax.evaluation.condition import (
     fields_of_row,
 )
 from vone_jax.evaluation.evaluation import Evaluation
-from vone_jax.evaluation.judging import Batch
+from vone_jax.evaluation.judging import AttackNoise, Batch
 from vone_jax.evaluation.masking_checks import BLIND, diagnose, quick_check
 from vone_jax.results import Lines, Row, View
 
@@ -108,9 +108,7 @@ class Attacked(Judged):
         return best.images, stored | {f"check {name}": each for name, each in found.items()}
 
     def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
-        warnings = [*_short(self.attack), *_blind(arrays, self.attack)]
-        if evaluation.attack_noise == "same":
-            warnings += single_draws(self.attack, arrays["right"])
+        warnings = self.doubts(arrays, evaluation.attack_noise)
         checked, failed = quick_check(arrays, evaluation.network.stochastic)
         details: dict[str, Any] = {}
         if isinstance(self.attack, Strongest):
@@ -129,6 +127,11 @@ class Attacked(Judged):
             details,
             shown,
         )
+
+    def doubts(self, arrays: Mapping[str, np.ndarray], attack_noise: AttackNoise) -> list[str]:
+        """Warnings about an attack that was not as strong as it could be."""
+        single = single_draws(self.attack, arrays["right"]) if attack_noise == "same" else []
+        return [*_short(self.attack), *_blind(arrays, self.attack), *single]
 
 
 def _note(attack: Attack) -> dict[str, str]:

@@ -76,7 +76,8 @@ def _made(condition: Condition, batch: Batch) -> dict[str, Any]:
       KindError: if a user's ``make`` returns something else than arrays with a row for each
         example.
     """
-    made = condition.make(batch)
+    with _noting_place(condition):
+        made = condition.make(batch)
     if not isinstance(made, Mapping):
         raise KindError(
             f"{place_of(condition)}: make() must return a dictionary of arrays, got "
@@ -90,6 +91,19 @@ def _made(condition: Condition, batch: Batch) -> dict[str, Any]:
                 f"{count} images, got {name!r} of shape {np.shape(each)}"
             )
     return dict(made)
+
+
+@contextlib.contextmanager
+def _noting_place(condition: Condition) -> Iterator[None]:
+    """Add a note to an error in a user's code; eval.py shows the traceback of an error with one."""
+    try:
+        yield
+    except FloatingPointError:
+        raise  # It names the examples.
+    except Exception as error:
+        if is_of_user(condition):
+            error.add_note(f"The error is from {place_of(condition)}.")
+        raise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -325,7 +339,8 @@ def _found(condition: Condition, arrays: Arrays, evaluation: Evaluation) -> Numb
     Raises:
       KindError: if a user's ``result`` returns something else.
     """
-    found = condition.result(arrays, evaluation)
+    with _noting_place(condition):
+        found = condition.result(arrays, evaluation)
     if not isinstance(found, Numbers) or not all(hasattr(x, "columns") for x in found.measured):
         raise KindError(
             f"{place_of(condition)}: result() must return evaluation.Numbers of numbers that "
@@ -336,6 +351,16 @@ def _found(condition: Condition, arrays: Arrays, evaluation: Evaluation) -> Numb
             f"{place_of(condition)}: result() must give the array {taken[0]!r} another name, since "
             "make() has made one of this name"
         )
+    row = condition.row()
+    for view in (view for view in found.views if isinstance(view, results.Lines)):
+        if not any(
+            x.name == view.number and view.x in {**row, **x.columns} for x in found.measured
+        ):
+            raise KindError(
+                f"{place_of(condition)}: a view draws {view.number!r} against {view.x!r}, and "
+                f"result() measured no such number with this column; it measured "
+                f"{', '.join(dict.fromkeys(repr(x.name) for x in found.measured)) or 'nothing'}"
+            )
     return found
 
 

@@ -4,6 +4,7 @@ The conditions are those that ``run`` measures over a data set, and the loop is 
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from vone_jax.evaluation.condition import Condition
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import Batch, Protocol
-from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict, quick_checks
+from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict, quick_check, quick_checks
 from vone_jax.evaluation.run import Report, evaluate, measure
 from vone_jax.evaluation.suites import default_directory
 from vone_jax.network import Network, open_network
@@ -134,6 +135,9 @@ def robust_accuracy(
       TypeError, ValueError: for input that does not fit, or both or neither of an attack and a
         norm with a radius.
       FloatingPointError: if gradients or logits are not finite.
+
+    Warns:
+      UserWarning: if the attack may have failed, so that the accuracy is only an upper bound.
     """
     if attack is None:
         if norm is None or eps is None:
@@ -152,10 +156,15 @@ def robust_accuracy(
     arguments.choice("attack_noise", attack_noise, known)
     protocol = judging.parse_protocol(noise, decision, draws)
     seen_noise = attack_noise if surrogate is None else "none"
+    attacked = Attacked(attack)
     arrays = on_arrays(
-        key, logits_fn, images, labels, Attacked(attack), protocol=protocol, surrogate=surrogate,
+        key, logits_fn, images, labels, attacked, protocol=protocol, surrogate=surrogate,
         attack_noise=seen_noise, batch_size=batch_size,
     )  # fmt: skip
+    # A function does not state whether it has noise. Gradients of a surrogate are not checked.
+    failed = [] if surrogate is not None else quick_check(arrays, stochastic=True)[1]
+    for doubt in (*attacked.doubts(arrays, seen_noise), *failed):
+        warnings.warn(doubt, stacklevel=2)
     return _accuracy(arrays, protocol, attack)
 
 

@@ -200,7 +200,8 @@ class Geometry(Condition):
         measured.append(number("manifolds", manifolds.shape[0]))
         measured.append(number("points", manifolds.shape[1]))
         order = tuple(evaluation.network.layers)
-        views = [Lines(name, "layer", order=order, about=_ABOUT) for name in _DRAWN]
+        names = [each.name for each in measured if each.name in _DRAWN]
+        views = [Lines(name, "layer", order=order, about=_ABOUT) for name in names]
         return Numbers(measured, views, warnings=warnings)
 
 

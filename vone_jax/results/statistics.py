@@ -104,7 +104,14 @@ def paired_difference(values: np.ndarray, other: np.ndarray, share: bool = True)
 
     It leaves out what makes an example hard in both. The arguments are as for ``mean``; the
     numbers of decisions may differ.
+
+    Raises:
+      ValueError: if the numbers of examples differ.
     """
+    if len(values) != len(other):
+        raise ValueError(
+            f"values and other must be of the same examples, got {len(values)} and {len(other)}"
+        )
     difference = by_example(values) - by_example(other)
     return _of_mean(difference, -1.0) if share else mean(difference, share=False)
 

@@ -17,7 +17,7 @@ class Lines:
     panel are one chart. Where the axis has one value, the chart has a row of points for each line.
 
     Attributes:
-      number: name of the number.
+      number: name of the number, which the result must have with the column of the axis.
       x: the column of the axis, such as "eps" or "layer".
       panel: the column with a chart for each of its values.
       origin: a condition whose first main number stands at 0, such as "clean" for attacks.
