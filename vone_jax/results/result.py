@@ -6,6 +6,7 @@ set, ``label``, and ``right`` (N, draws).
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -77,6 +78,11 @@ class Result:
     def name(self) -> str:
         """The stem of its files."""
         return rows_of.stem(self.row)
+
+    @functools.cached_property
+    def index(self) -> np.ndarray | None:
+        """The places of its examples in the data set (N,), read once; None without examples."""
+        return self.arrays.get("index")
 
     def find(self, number: str = "accuracy", **columns: Any) -> dict[str, Any] | None:
         """The first row of a number with columns of some values; None without one."""

@@ -142,9 +142,9 @@ def independent_difference(ours: Interval, theirs: Interval) -> Interval:
 
 def same_examples(one: Result, other: Result) -> bool:
     """True if two results are on the same examples in the same order."""
-    if _images(one) != _images(other) or not {"index"} <= one.arrays.keys() & other.arrays.keys():
+    if _images(one) != _images(other) or one.index is None or other.index is None:
         return False
-    return np.array_equal(one.arrays["index"], other.arrays["index"])
+    return np.array_equal(one.index, other.index)
 
 
 def comparable(one: Result, other: Result) -> bool:
