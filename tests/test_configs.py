@@ -88,8 +88,8 @@ def test_fine_tuning_changes_the_recipe_alone():
         for suffix in ("_prime", "")
     )
     assert tuned["epochs"] == 50 and tuned.pop("name") != base.pop("name")
-    assert tuned.pop("perturbation") == training.to_json(training.PRIME())
-    assert base.pop("perturbation") is None
+    assert tuned.pop("objectives") == [training.to_json(training.PRIME())]
+    assert base.pop("objectives") == []
     for recipe, rate, rise in ((tuned["optimizer"], 0.01, 0.1), (base["optimizer"], 0.1, 0.3)):
         assert recipe.pop("learning_rate") == rate and recipe["schedule"].pop("rise") == rise
     assert tuned == base
@@ -111,12 +111,13 @@ def test_sweeps_ask_the_networks_of_their_own_directory(name):
         if "--others" in command.words:
             asked += command.words[command.words.index("--others") + 1 :]
         network = command.label and sweep.members[command.label].network
-        if command.step == "train" and network.distillation is not None:
+        if command.step == "train" and network.objectives:
             # As train.py reads them.
             words = command.words[command.words.index("--run-dir") :]
             markers, default = (tyro.conf.AvoidSubcommands,), Arguments(network)
             given = parsing.parse(Arguments, words, "train.py", "", default, markers)
-            asked += given.experiment.distillation.teacher.split("+")
+            texts = (vars(each).get("teacher", "") for each in given.experiment.objectives)
+            asked += [word for text in texts for word in text.split("+")]
     asked = [word for word in asked if "/" in word]
     assert asked and all(word.startswith(f"{directory}/") for word in asked)
 
@@ -179,16 +180,16 @@ def check_shapes_of_a_step(experiment, label=""):
     experiment = dataclasses.replace(experiment, model=config)
     model = experiment.build()
     state = jax.eval_shape(lambda: initial_state(experiment, model))
-    targets = None
-    if experiment.similarity is not None:
-        count = experiment.similarity.batch
-        images = np.zeros((count, size, size, channels), np.float32)
-        targets = {"images": images, "similarity": np.eye(count, dtype=np.float32)}
-    classes = experiment.model.num_classes
-    teacher = None
-    if experiment.distillation is not None:
-        teacher = Partial(lambda keys, images: jnp.zeros((len(images), classes)))
-    step = make_train_step(model, experiment, 100, meshes.data_mesh(), targets, teacher=teacher)
+    classes, resources = experiment.model.num_classes, {}
+    for each in experiment.objectives:
+        if isinstance(each, training.Similarity):
+            images = np.zeros((each.batch_size, size, size, channels), np.float32)
+            similarity = np.eye(each.batch_size, dtype=np.float32)
+            resources["Similarity"] = {"images": images, "similarity": similarity}
+        if isinstance(each, training.Distillation):
+            teacher = Partial(lambda keys, images: jnp.zeros((len(images), classes)))
+            resources["Distillation"] = teacher
+    step = make_train_step(model, experiment, 100, meshes.data_mesh(), resources)
     batch = {
         "image": jax.ShapeDtypeStruct((4, size, size, channels), jnp.float32),
         "label": jax.ShapeDtypeStruct((4,), jnp.int32),

@@ -35,6 +35,7 @@ EXAMPLES = [
     EXPERIMENT.model,
     EXPERIMENT.data,
     EXPERIMENT.optimizer,
+    training.Corruptions(("fog",)),
     training.Similarity("v1"),
     training.Distillation("runs/a"),
     training.Step(epochs=(2,)),

@@ -10,7 +10,8 @@ from jax.tree_util import Partial
 from vone_jax import prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
-from vone_jax.training import perturbations, prime
+from vone_jax.training import GaussianImageNoise
+from vone_jax.training.objectives import prime
 
 
 def bits(key):
@@ -109,8 +110,8 @@ DRAWS = {
     "noise of signs": lambda key: norms.surface(key[None], SHAPE, "l2", jnp.float32, "signs"),
     "L1 ball": lambda key: norms.sample(key[None], SHAPE, "l1", 1.0, jnp.float32),
     "frost": lambda key: frost.draw(key[None], SHAPE, (None, None, np.array([[40, 50]] * 5))),
-    "share of noisy images": lambda key: perturbations.GaussianImageNoise(1.0, 0.5).perturb(
-        jax.random.split(key, 20), None, jnp.full((20, 1, 1, 1), 0.5, jnp.float32), None
+    "share of noisy images": lambda key: GaussianImageNoise(1.0, 0.5).perturb(
+        jax.random.split(key, 20), jnp.full((20, 1, 1, 1), 0.5, jnp.float32)
     ),
     "displacements": lambda key: prime.draw_temperature(key, SHAPE, 9)[0],
     "colours": lambda key: prime.draw_colours(key, (3, 2), 9, 0.1),

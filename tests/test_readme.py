@@ -16,7 +16,18 @@ import pytest
 
 import vone_jax
 from tests.results import built
-from vone_jax import attacks, convert, corruptions, data, evaluation, models, report, results, v1
+from vone_jax import (
+    attacks,
+    convert,
+    corruptions,
+    data,
+    evaluation,
+    models,
+    report,
+    results,
+    training,
+    v1,
+)
 from vone_jax.cli import evaluate, train
 from vone_jax.evaluation import scoring
 from vone_jax.neurophysiology import measured
@@ -118,6 +129,28 @@ def test_the_code_of_the_page_on_ones_own_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_code_of_the_page_on_ones_own_training_runs(tmp_path, monkeypatch):
+    """The loss and the optimiser are trained and opened by the commands, the loop is run."""
+    monkeypatch.chdir(tmp_path)
+    files_of("docs/your_training.md", tmp_path)
+    small = ["--model.width", "2", "--steps", "2", "--log-every", "1", "--data.batch-size", "8"]
+    for config, code in (("mine", "sure"), ("with_lion", "lion")):
+        assert train.main([f"{config}.py", *small]) == 0
+        sys.modules.pop(code)
+        command = [f"runs/{config}", "--suite", "clean", "--examples", "8", "--code", f"{code}.py"]
+        assert evaluate.main(command) == 0
+    lines = (tmp_path / "runs/mine/log.jsonl").read_text().splitlines()
+    assert 0 < json.loads(lines[0])["Sure.apart"] < 2
+    assert training.read_run("runs/with_lion", ("lion.py",)).experiment.optimizer.momentum == 0.9
+    loop = (tmp_path / "loop.py").read_text()
+    assert len([line for line in loop.splitlines() if line]) <= 31
+    names = {}
+    exec(compile(loop.replace("STEPS = 300", "STEPS = 10"), "loop.py", "exec"), names)
+    assert int(names["state"].step) == 10 and 0 < names["losses"][0] < 10
+    assert vone_jax.open_network("trained").num_classes == 10
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:All steps of the attack together reach 75%")
 def test_the_code_of_the_attacks_page_runs():
     names = names_of("docs/attacks.md")
@@ -177,8 +210,8 @@ def test_the_code_of_the_page_on_evaluation_runs(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_code_of_the_guide_runs():
     names = names_of("docs/guide.md")
-    assert names["madry"].perturbation.steps == 7 and names["like_v1"].similarity.alpha == 20
-    assert names["awp"].perturbation == names["trades"].perturbation
+    assert names["madry"].objectives[0].steps == 7 and names["like_v1"].objectives[0].alpha == 20
+    assert names["awp"].objectives[0] == names["trades"].objectives[0]
     change = abs(names["adversarial"] - names["images"]).max()
     assert 0 < float(change) <= 1 / 255 + 1e-6 and names["layers"]["v1"].shape == (2, 56, 56, 512)
 

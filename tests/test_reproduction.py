@@ -44,7 +44,7 @@ def attacked(attack):
 
 
 def perturbed(perturbation):
-    return perturbation.perturb(jax.random.split(jax.random.key(7), 2), None, images(8), LABELS)
+    return perturbation.perturb(jax.random.split(jax.random.key(7), 2), images(8))
 
 
 def first_batch(field):

@@ -80,12 +80,13 @@ def test_the_command_opens_the_initial_weights_and_the_teacher(planned, sources,
     config.write_text(
         "from dataclasses import replace\nfrom vone_jax.training import Distillation\n"
         "from configs.imagenet.vone_resnet50 import experiment as e\n"
-        "experiment = replace(e, distillation=Distillation('base.pth'))\n"
+        "experiment = replace(e, objectives=(Distillation('base.pth'),))\n"
     )
     command = [str(config), *VONE[1:], "--run-dir", str(tmp_path / "run")]
     assert train.main(command) == 0
     options = planned[0][2]
-    assert options["initial"] is sources["vone.pth"] and options["teacher"] is sources["base.pth"]
+    assert options["initial"] is sources["vone.pth"]
+    assert options["open_network"]("base.pth") is sources["base.pth"]
     # A run with a checkpoint does not need the weights any more.
     (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True)
     del sources["vone.pth"]

@@ -68,12 +68,15 @@ def decode(
       content: JSON values. A dataclass in it is returned unchanged.
       path: place of the content for messages, such as "experiment.optimizer".
       running: name -> value of the fields that are not stored.
-      make: False only looks at names and types, and makes None of each dataclass.
+      make: False only looks at names and types, and makes None of each dataclass. An object of a
+        user's class is not looked at, see ``is_of_user``.
 
     Raises:
       ValueError: for an unknown, missing or mistyped field or class, with its path and the most
         similar name.
     """
+    if not make and is_of_user(content):
+        return None
     bases = tuple(option for option in union_members(hint) if _has_dataclasses(option))
     if bases and isinstance(content, bases):
         return content
@@ -106,6 +109,11 @@ def decode(
             return content
     expected = hint.__name__ if isinstance(hint, type) else str(hint)
     raise ValueError(f"{path} must be of type {expected}, got {content!r:.80}")
+
+
+def is_of_user(content: Any) -> bool:
+    """Return True for the JSON form of an object that names the module of its class."""
+    return isinstance(content, Mapping) and {TYPE, "module"} <= content.keys()
 
 
 def stored_fields(cls: type) -> list[dataclasses.Field]:
@@ -153,6 +161,8 @@ def _named(name: Any, known: list[Any], bases: tuple[type, ...], path: str) -> A
     places = {(cls.__module__, cls.__qualname__): cls for cls in known if cls.__name__ == name}
     if name is None and len(bases) == 1 and bases[0] in known:
         return bases[0]
+    # A class of a user that has the name of one of ours is told apart, see ``is_of_user``.
+    places = {at: cls for at, cls in places.items() if at[0].startswith("vone_jax.")} or places
     if not places:
         raise ValueError(not_among(f"{path}.{TYPE}", name, {cls.__name__: None for cls in known}))
     if len(places) > 1:

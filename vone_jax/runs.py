@@ -13,7 +13,7 @@ from vone_jax import files
 from vone_jax import mesh as meshes
 from vone_jax.training import run
 from vone_jax.training.config import Experiment
-from vone_jax.training.step import initial_state
+from vone_jax.training.objective import Setup
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def load_run(
     if description.made_from.get(run.FRONT_END) != run.front_end_digest(experiment):
         run.warn_of_front_end(directory)
     model = dataclasses.replace(experiment, precision=precision).build()
-    like = jax.eval_shape(lambda: initial_state(experiment, model)).variables
+    like = dict(jax.eval_shape(Setup(experiment, model).variables))
     directory = files.as_path(directory)
     checkpoints = directory / run.CHECKPOINTS
     if not checkpoints.is_dir():

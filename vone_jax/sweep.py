@@ -188,23 +188,17 @@ def commands(
         network, run_dir = member.network, str(group / label)
         results, needs = ["--results", f"{run_dir}/results"], ()
         if isinstance(network, Experiment):
-            results, needs, evaluated = [*network.model.code], (label,), run_dir
+            results, needs, evaluated = [*network.code], (label,), run_dir
             words = (*programs["train"], f"{name}:{label}", "--run-dir", run_dir)
-            taught = network.distillation
-            for option, opened in (
-                ("--initial-weights", network.initial_weights),
-                ("--distillation.teacher", taught and taught.teacher),
-            ):
-                if opened is not None and placed(opened) != opened:
+            for option, opened in _texts(network):
+                if placed(opened) != opened:
                     words += (option, placed(opened))
             yield Command(label, "train", words)
         elif isinstance(network, Ensemble):
             evaluated = "+".join(str(group / other) for other in network.labels)
             needs = network.labels
             trained = (sweep.members[other].network for other in needs)
-            results += [
-                w for each in trained if isinstance(each, Experiment) for w in each.model.code
-            ]
+            results += [w for each in trained if isinstance(each, Experiment) for w in each.code]
         elif (path := _file_of(network, label, weights)) is not None:
             evaluated = str(path)
             results += ["--class-names", network.class_names] if network.class_names else []
@@ -218,6 +212,16 @@ def commands(
         raise ValueError(f"weights must hold a file of the sweep, {weights} has none")
     out = ("--out", str(group / f"{sweep.name}.html"))
     yield Command("", "report", ("-m", "vone_jax.cli.report", *shown, *out))
+
+
+def _texts(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Yield the option and the text of each field that may name a network to open."""
+    if experiment.initial_weights is not None:
+        yield "--initial-weights", experiment.initial_weights
+    for place, objective in enumerate(experiment.objectives):
+        for name, value in vars(objective).items():
+            if isinstance(value, str):
+                yield f"--objectives.{place}.{name.replace('_', '-')}", value
 
 
 def _file_of(network: Weights, label: str, weights: Path | None) -> Path | None:

@@ -37,10 +37,10 @@ sweep = Sweep(
         "adversarial": Member(
             replace(
                 base,
-                perturbation=PGD("linf", _EPS, steps=3, step_size=2 * _EPS / 3, random_start=True),
+                objectives=(PGD("linf", _EPS, steps=3, step_size=2 * _EPS / 3, random_start=True),),
             )
         ),
-        "gaussian": Member(replace(base, perturbation=GaussianImageNoise(0.5))),
+        "gaussian": Member(replace(base, objectives=(GaussianImageNoise(0.5),))),
         # Before training, the gain makes the mean response of the stem to photographs about 1, that
         # of V1.
         "stem-noise": Member(

@@ -39,7 +39,7 @@ experiment = replace(
         decayed="kernels",
         label_smoothing=0.1,
     ),
-    mixing=Mixing(mixup=0.8, cutmix=1.0),
+    objectives=(Mixing(mixup=0.8, cutmix=1.0),),
     ema_decay=0.9999,
     epochs=300,
 )

@@ -26,5 +26,5 @@ experiment = replace(
         learning_rate=0.01,
         schedule=OneCycle(rise=0.1, div_factor=25.0, final_div_factor=1e4),
     ),
-    perturbation=PRIME(),
+    objectives=(PRIME(),),
 )

@@ -45,6 +45,6 @@ experiment = replace(
         decayed="kernels",
         gradient_clip=1.0,
     ),
-    mixing=Mixing(mixup=0.2),
+    objectives=(Mixing(mixup=0.2),),
     epochs=90,
 )

@@ -51,21 +51,18 @@ _NETWORKS = {"base": BASE, "vone": _vone(), "vone-quiet": _vone(noise=None)}
 _RADII = {"8of255": 8 / 255, "0.1": 0.1}
 
 
-def _trainings() -> dict[str, dict]:
-    """The fields of the experiment for each way of training, at the larger radius first."""
-    found = {"clean": {}, "noise": {"perturbation": GaussianImageNoise(0.2)}}
+def _trainings() -> dict[str, tuple]:
+    """The objectives of each way of training, at the larger radius first."""
+    found = {"clean": (), "noise": (GaussianImageNoise(0.2),)}
     for label, eps in reversed(_RADII.items()):
         pgd = PGD("linf", eps, steps=5, step_size=eps / 4, random_start=True)
         trades = TRADES(eps, step_size=eps / 4, steps=5)
         found |= {
-            f"pgd-{label}": {"perturbation": pgd},
-            f"trades-{label}": {"perturbation": trades},
-            f"trades-awp-{label}": {
-                "perturbation": trades,
-                "weight_perturbation": AWP(0.005),
-            },
+            f"pgd-{label}": (pgd,),
+            f"trades-{label}": (trades,),
+            f"trades-awp-{label}": (trades, AWP(0.005)),
             # As the authors' code for MNIST.
-            f"fast-{label}": {"perturbation": Fast(eps, clipped_start=False)},
+            f"fast-{label}": (Fast(eps, clipped_start=False),),
         }
     return found
 
@@ -87,9 +84,9 @@ sweep = Sweep(
     name="adversarial",
     group="adversarial",
     members={
-        f"{label}-{training}-{seed}": _member(label, replace(network, **fields), seed)
+        f"{label}-{training}-{seed}": _member(label, replace(network, objectives=objectives), seed)
         for seed in SEEDS
-        for training, fields in _trainings().items()
+        for training, objectives in _trainings().items()
         for label, network in _NETWORKS.items()
     },
     evaluations=[

@@ -41,7 +41,7 @@ _KINDS = {
     # A base network learns and votes with noise on its pixels.
     **{
         f"base-pixels-{scale:g}": replace(
-            _BASE, perturbation=GaussianImageNoise(scale / _SENSITIVITY, share=1.0)
+            _BASE, objectives=(GaussianImageNoise(scale / _SENSITIVITY, share=1.0),)
         )
         for scale in (1.0, 2.0, 4.0)
     },

@@ -62,7 +62,7 @@ def _fast(eps: float) -> PGD:
 
 
 def _similar(**fields) -> Experiment:
-    return replace(_base, similarity=Similarity(**fields))
+    return replace(_base, objectives=(Similarity(**fields),))
 
 
 def _seeds(label: str, network: Experiment) -> dict[str, Experiment]:
@@ -122,14 +122,14 @@ NETWORKS: dict[str, Experiment] = {
     # A network without noise that learns from the eight variants, which must be in runs/laboratory.
     "vone-distilled": replace(
         _v1(noise=None),
-        distillation=Distillation("+".join(f"runs/laboratory/{label}" for label in VARIANTS)),
+        objectives=(Distillation("+".join(f"runs/laboratory/{label}" for label in VARIANTS)),),
     ),
     # Training on other images.
-    "base-adversarial-2": replace(_base, perturbation=_fast(2 / 255)),
-    "base-adversarial-8": replace(_base, perturbation=_fast(8 / 255)),
-    "base-pgd-8": replace(_base, perturbation=PGD("linf", 8 / 255, steps=5, random_start=True)),
-    "vone-adversarial-8": replace(_vone, perturbation=_fast(8 / 255)),
-    "base-gaussian": replace(_base, perturbation=GaussianImageNoise(0.2)),
+    "base-adversarial-2": replace(_base, objectives=(_fast(2 / 255),)),
+    "base-adversarial-8": replace(_base, objectives=(_fast(8 / 255),)),
+    "base-pgd-8": replace(_base, objectives=(PGD("linf", 8 / 255, steps=5, random_start=True),)),
+    "vone-adversarial-8": replace(_vone, objectives=(_fast(8 / 255),)),
+    "base-gaussian": replace(_base, objectives=(GaussianImageNoise(0.2),)),
     # Similarity regularisation (Li et al. 2019; Attias et al. 2024 for pixels).
     "base-similar-v1": _similar(target="v1"),
     "base-similar-pixels": _similar(target="pixels", alpha=10.0, threshold=0.8),

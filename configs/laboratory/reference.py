@@ -26,9 +26,9 @@ sweep = Sweep(
     group="reference",
     members={
         "clean": Member(replace(_base, epochs=5)),
-        "fast": Member(replace(_base, epochs=5, perturbation=_fast)),
-        "pgd": Member(replace(_base, epochs=3, perturbation=_pgd)),
-        "trades": Member(replace(_base, epochs=3, perturbation=TRADES(0.1, step_size=0.025))),
+        "fast": Member(replace(_base, epochs=5, objectives=(_fast,))),
+        "pgd": Member(replace(_base, epochs=3, objectives=(_pgd,))),
+        "trades": Member(replace(_base, epochs=3, objectives=(TRADES(0.1, step_size=0.025),))),
     },
     evaluations=[("--suite", f"{SUITES}:reference", "--examples", "500")],
 )

@@ -152,7 +152,7 @@ def test_a_class_is_one_that_its_module_has_defined(mark, tmp_path):
     )
     __import__("lib")
     directory = write_run(tmp_path / "runs/a", {"type": "Payload", "module": "lib"})
-    with pytest.raises(ValueError, match="lib has no Flax module 'Payload'"):
+    with pytest.raises(ValueError, match="lib has no class 'Payload'"):
         run.read_run(directory)
     assert not mark.exists()
 

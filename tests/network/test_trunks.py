@@ -18,7 +18,7 @@ from vone_jax.neurophysiology import measured
 from vone_jax.perception import synthesis
 from vone_jax.perception.geometry import check_layer
 from vone_jax.training import DataConfig, Experiment, ModelConfig
-from vone_jax.training.objectives import correlation
+from vone_jax.training.objectives.similarity import correlation
 from vone_jax.training.step import initial_state, make_train_step
 
 V1 = v1.VOneBlockConfig(

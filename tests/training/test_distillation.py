@@ -3,25 +3,24 @@
 import dataclasses
 import json
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
+from test_perturbation import context
 from tiny import tiny_source
 
 from vone_jax import convert, models, network, training
 from vone_jax.cli import train
-from vone_jax.training import initial
-from vone_jax.training.objectives import cross_entropy, divergence
-from vone_jax.training.step import make_loss
+from vone_jax.training.objective import cross_entropy, divergence
 
 CONFIG = """
 from dataclasses import replace
 from configs.quickstart.resnet18 import experiment as base
 from vone_jax.training import Distillation
-experiment = replace(base, distillation=Distillation({teacher!r}, temperature=2.0, weight={weight}))
+teacher = Distillation({teacher!r}, temperature=2.0, weight={weight})
+experiment = replace(base, objectives=(teacher,))
 """
 
 
@@ -44,22 +43,14 @@ def test_the_divergence_is_that_of_scipy(logits, temperature):
     )
 
 
-def test_the_loss_weighs_labels_and_teacher(logits, tiny):
-    """A network that is its logits."""
-
-    class Constant(nn.Module):
-        @nn.compact
-        def __call__(self, images, train=False, noise_key=None):
-            return self.param("logits", lambda _: logits[1])
-
-    labels = jnp.arange(5) % 4
-    batch = {"image": jnp.zeros((5, 2, 2, 1)), "label": labels, "index": jnp.arange(5)}
-    keys = jax.random.key(1), jax.random.key(2)
+def test_the_loss_weighs_labels_and_teacher(logits):
+    of_labels = cross_entropy(logits[1], jnp.arange(5) % 4)
     config = training.Distillation("unused", temperature=3.0, weight=0.3)
-    loss = make_loss(Constant(), dataclasses.replace(tiny, distillation=config))
-    found, _ = loss({"logits": logits[1]}, {}, {}, batch | {"teacher": logits[0]}, *keys)
-    expected = 0.7 * cross_entropy(logits[1], labels) + 0.3 * divergence(*logits, 3.0)
-    np.testing.assert_allclose(found, jnp.mean(expected), rtol=1e-6)
+    seen = context(name="own", resources=lambda keys, images: logits[0])
+    batch = config.batch(seen, {"image": jnp.zeros((5, 2, 2, 1))})
+    found = config.losses(seen, batch, logits[1], of_labels)
+    expected = 0.7 * of_labels + 0.3 * divergence(*logits, 3.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def run(directory, teacher, weight):
@@ -90,10 +81,16 @@ def test_a_run_learns_from_an_ensemble(tmp_path):
     assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-5)
     assert measured[0.0] != pytest.approx(measured[1.0], rel=0.1)
     experiment = training.read_run(tmp_path / "0.5" / "run").experiment
-    assert experiment.distillation == training.Distillation(teacher, 2.0, 0.5)
+    assert experiment.objectives == (training.Distillation(teacher, 2.0, 0.5),)
     assert run(tmp_path / "0.5", teacher, 0.5) == 0
     convert.save_folder(tmp_path / "b", model, models.init(model, jax.random.key(3)))
     assert run(tmp_path / "0.5", teacher, 0.5) == 2
+
+
+def setup(tiny, class_names):
+    """The set-up of a run on the tiny data set, with some names of its classes."""
+    experiment = training.resolve(tiny, tiny_source("train"))
+    return training.Setup(experiment, experiment.build(), class_names=class_names)
 
 
 @pytest.mark.parametrize(
@@ -110,22 +107,21 @@ def test_a_teacher_has_the_classes_in_their_order(tiny, ours, theirs, fits):
     teacher = network.Network(
         "teacher", lambda _, x: jnp.zeros((len(x), 3)), (8, 8, 1), tuple(theirs)
     )
-    experiment = training.resolve(tiny, tiny_source("train"))
+    run = setup(tiny, tuple(ours))
     if fits:
-        initial.check_teacher(experiment, tuple(ours), teacher)
+        training.Distillation("x").check(run, teacher)
     else:
         with pytest.raises(ValueError, match="must have the classes of the data in their order"):
-            initial.check_teacher(experiment, tuple(ours), teacher)
+            training.Distillation("x").check(run, teacher)
 
 
 def test_a_teacher_of_images_of_another_size_is_refused(tiny):
     teacher = network.Network("teacher", lambda _, x: jnp.zeros((len(x), 3)), (9, 9, 1))
     with pytest.raises(ValueError, match="images of shape"):
-        initial.check_teacher(training.resolve(tiny, tiny_source("train")), "abc", teacher)
+        training.Distillation("x").check(setup(tiny, "abc"), teacher)
 
 
-def test_a_teacher_is_given_for_a_distillation_and_only_then(tiny, tmp_path):
-    learning = dataclasses.replace(tiny, distillation=training.Distillation("teacher"))
-    for experiment, teacher in ((learning, None), (tiny, object())):
-        with pytest.raises(ValueError, match="teacher: the network must be given for a distill"):
-            training.train(experiment, tmp_path, teacher=teacher)
+def test_a_teacher_needs_a_function_that_opens_it(tiny, tmp_path):
+    learning = dataclasses.replace(tiny, objectives=(training.Distillation("teacher"),))
+    with pytest.raises(ValueError, match="'teacher'; give open_network=vone_jax.open_network"):
+        training.train(learning, tmp_path)

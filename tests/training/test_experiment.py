@@ -49,11 +49,12 @@ def through_json(experiment):
 def test_json_gives_an_equal_experiment(experiment, schedule, noise):
     surround = v1.SurroundNormalization(frequency_tuning=1.0, largest_extent=0.2)
     front_end = replace(experiment.model.v1, noise=noise, normalization=surround)
-    corrupted = ("gaussian_noise", "contrast")
+    corrupted = training.Corruptions(("gaussian_noise", "contrast"), (2, 4))
+    pgd = attacks.PGD("linf", 8 / 255, steps=3, random_start=True)
     changed = replace(
         experiment,
         model=replace(experiment.model, v1=front_end),
-        data=replace(experiment.data, corruptions=corrupted, corruption_severity=(2, 4)),
+        objectives=(corrupted, pgd, training.AWP()),
         optimizer=replace(experiment.optimizer, schedule=schedule, rates=(("conv*", 0.1),)),
         freeze=("norm", "conv/bias"),
         non_finite_limit=3,
@@ -98,14 +99,14 @@ def test_differing_fields_are_named(experiment):
         (lambda: ModelConfig(name="resnet18", subcortical=v1.SubcorticalConfig()), "subcortical"),
         (lambda: run(""), "name"),
         (lambda: run(freeze="conv"), "freeze"),
-        (lambda: run(perturbation=attacks.PGD("linf", 0.1, targeted=True)), "perturbation"),
-        # A run with another attack could be trained, and then neither evaluated nor continued.
-        (lambda: run(perturbation=attacks.FGSM("linf", 0.1)), "perturbation"),
+        (lambda: run(objectives=(attacks.PGD("linf", 0.1, targeted=True),)), "untargeted"),
+        (lambda: run(objectives=[training.AWP()]), "objectives must be a tuple"),
+        (lambda: run(objectives=(training.Cosine(),)), r"objectives\[0\] must be Objective"),
         (lambda: run(accumulation_steps=3), "accumulation_steps"),
         (lambda: training.Similarity("neural"), "path"),
-        (lambda: training.Similarity("v1", images=8, batch=9), "batch"),
-        (lambda: DataConfig(source="x", corruptions=("frost",)), "corruptions"),
-        (lambda: DataConfig(source="x", corruption_severity=(1,)), "corruption_severity"),
+        (lambda: training.Similarity("v1", images=8, batch_size=9), "batch_size"),
+        (lambda: training.Corruptions(("frost",)), "names"),
+        (lambda: training.Corruptions(("fog",), (1,)), "severity"),
         (lambda: OptimizerConfig(rates=(("a", 0.0),)), "rates"),
         (lambda: OptimizerConfig(rates=("a", 1.0)), "rates"),
         (lambda: OptimizerConfig(schedule=training.OneCycle(), warmup_epochs=1), "warmup_epochs"),

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -15,7 +15,7 @@ from tiny import final_state, log, tiny_source
 from tests.networks import TinyNet
 from vone_jax import data, models, runs, training
 from vone_jax.network import Network
-from vone_jax.training import inputs, loop, objectives, run
+from vone_jax.training import inputs, loop, objective, run
 from vone_jax.training.run import Checkpoints, RunLog, read_log
 from vone_jax.training.step import Sums
 
@@ -336,8 +336,9 @@ def test_targets_are_computed_in_the_precision_of_the_run(tiny, tmp_path, monkey
     def targets(*args):
         raise InterruptedError(jax.config.jax_default_matmul_precision)
 
-    monkeypatch.setattr(loop, "similarity_targets", targets)
-    similar = replace(tiny, similarity=training.Similarity("pixels"), matmul_precision="high")
+    monkeypatch.setattr(training.Similarity, "resources", targets)
+    pixels = training.Similarity("pixels")
+    similar = replace(tiny, objectives=(pixels,), matmul_precision="high")
     with pytest.raises(InterruptedError, match="^high$"):
         train(similar, tmp_path)
 
@@ -345,13 +346,13 @@ def test_targets_are_computed_in_the_precision_of_the_run(tiny, tmp_path, monkey
 def test_steps_and_validations_are_computed_in_the_precision_of_the_run(
     tiny, tmp_path, monkeypatch
 ):
-    seen, cross_entropy = [], objectives.cross_entropy
+    seen, cross_entropy = [], objective.cross_entropy
 
     def watched(*args):
         seen.append((len(args), jax.config.jax_default_matmul_precision))
         return cross_entropy(*args)
 
-    monkeypatch.setattr(objectives, "cross_entropy", watched)
+    monkeypatch.setattr(objective, "cross_entropy", watched)
     train(replace(tiny, matmul_precision="high", steps=1), tmp_path)
     # The loss of a step has a label smoothing.
     assert set(seen) == {(3, "high"), (2, "high")}
@@ -364,7 +365,11 @@ def test_means_mixing_and_adam_resume_bit_for_bit(tiny, tmp_path):
         method="adamw", learning_rate=0.01, schedule=training.OneCycle(), gradient_clip=1.0
     )
     experiment = replace(
-        tiny, optimizer=optimizer, ema_decay=0.9, mixing=training.Mixing(0.4, 1.0), keep_best=True
+        tiny,
+        optimizer=optimizer,
+        ema_decay=0.9,
+        objectives=(training.Mixing(0.4, 1.0),),
+        keep_best=True,
     )
     assert train(experiment, tmp_path / "whole").finished
     for stop in (3, 7):
@@ -461,32 +466,12 @@ def test_where_images_lie_may_change_after_the_training(whole, tmp_path):
     assert runs.load_run(copy).step == 6
 
 
-@dataclass(frozen=True)
-class OwnNoise(training.GaussianImageNoise):
-    """A perturbation of a user; a process that opens the run does not have its class."""
-
-
-@dataclass(frozen=True)
-class OwnSchedule(training.Cosine):
-    """A schedule of a user."""
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        (lambda tiny: {"perturbation": OwnNoise(0.1)}, "perturbation .*OwnNoise"),
-        (
-            lambda tiny: {"optimizer": replace(tiny.optimizer, schedule=OwnSchedule())},
-            "optimizer.schedule .*OwnSchedule",
-        ),
-    ],
-    ids=["perturbation", "schedule"],
-)
-def test_a_run_that_could_not_be_opened_is_refused_before_it_begins(
-    tiny, tmp_path, fields, message
-):
-    with pytest.raises(ValueError, match=message):
-        train(replace(tiny, **fields(tiny)), tmp_path / "run")
+def test_a_run_that_could_not_be_opened_is_refused_before_it_begins(tiny, tmp_path):
+    """A config is no module, so nothing could import a class that it defines itself."""
+    lost = type("Lost", (training.Cosine,), {"__module__": "<run_path>"})()
+    optimizer = replace(tiny.optimizer, schedule=lost)
+    with pytest.raises(ValueError, match="Lost: .*a file of its own, which lies beside the config"):
+        train(replace(tiny, optimizer=optimizer), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,20 +1,15 @@
 """The loss against its definition; sums do not depend on batches and padding."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_perturbation import context
 
 from vone_jax import prng
-from vone_jax.training import (
-    DataConfig,
-    Experiment,
-    Mixing,
-    ModelConfig,
-    OptimizerConfig,
-    objectives,
-    step,
-)
+from vone_jax.training import Mixing, objective, step
 
 LABELS = np.array([0, 3, 4, 1, 1, 2, 0], np.int32)
 
@@ -29,18 +24,18 @@ def test_cross_entropy_with_the_smoothed_target(logits, smoothing):
     x = np.asarray(logits, np.float64)
     log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
     target = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
-    losses = objectives.cross_entropy(logits, jnp.asarray(LABELS), smoothing)
+    losses = objective.cross_entropy(logits, jnp.asarray(LABELS), smoothing)
     np.testing.assert_allclose(losses, -(target * log_p).sum(1), rtol=1e-5)
 
 
 def test_the_loss_is_float32_for_bfloat16_logits(logits):
-    low = objectives.cross_entropy(logits.astype(jnp.bfloat16), jnp.asarray(LABELS))
+    low = objective.cross_entropy(logits.astype(jnp.bfloat16), jnp.asarray(LABELS))
     assert low.dtype == jnp.float32
 
 
 def test_sums_over_any_partition_are_equal_and_padding_may_hold_nan(logits):
     labels = jnp.asarray(LABELS)
-    losses = objectives.cross_entropy(logits, labels)
+    losses = objective.cross_entropy(logits, labels)
     whole = step.batch_sums(losses, logits, labels)
     pad = jnp.full((1, 5), jnp.nan)
     first = step.batch_sums(losses[:3], logits[:3], labels[:3])
@@ -78,7 +73,8 @@ def mixed(config, order=None, key=None, shape=(16, 16)):
         "label": jnp.asarray(order, jnp.int32),
         "index": jnp.asarray(order, jnp.uint32),
     }
-    found = objectives.mix(config, jax.random.key(2) if key is None else key, batch)
+    key = jax.random.key(2) if key is None else key
+    found = config.batch(context(keys=prng.index_keys(key, batch["index"])), batch)
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -150,12 +146,10 @@ def test_the_box_of_cutmix_has_the_place_and_the_sides_of_the_authors():
 def test_the_loss_of_mixed_labels_is_that_of_the_mixed_target(logits):
     share = np.linspace(0.5, 1.0, 7)
     others = np.array([1, 1, 0, 4, 2, 2, 3], np.int32)
-    experiment = Experiment(
-        "mixed", ModelConfig("resnet18"), DataConfig("x"), OptimizerConfig(label_smoothing=0.1)
-    )
     batch = {"label": jnp.asarray(LABELS), "other_label": jnp.asarray(others)}
     batch["share"] = jnp.asarray(share, jnp.float32)
-    found = objectives.losses(experiment, logits, batch)
+    seen = context(cross_entropy=partial(objective.cross_entropy, label_smoothing=0.1))
+    found = Mixing().losses(seen, batch, logits, None)
     x = np.asarray(logits, np.float64)
     log_p = x - np.log(np.exp(x).sum(1, keepdims=True))
     target = share[:, None] * np.eye(5)[LABELS] + (1 - share)[:, None] * np.eye(5)[others]

@@ -12,10 +12,8 @@ from vone_jax import models
 from vone_jax.training import Cosine, Cyclic, OneCycle, OptimizerConfig, Plateau, Step
 from vone_jax.training.optimizer import (
     PlateauState,
-    after_validation,
     euclidean_norm,
     learning_rate,
-    make_optimizer,
 )
 
 SHAPES = {"conv": {"kernel": (3, 2)}, "norm": {"scale": (2,), "bias": (2,)}}
@@ -61,9 +59,9 @@ def test_updates_are_those_of_pytorch(config):
     start, gradients = random_tree(0), [random_tree(seed) for seed in range(1, 5)]
     to_jax = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)  # noqa: E731
     params = to_jax(start)
-    state = make_optimizer(config).init(params)
+    state = config.transformation().init(params)
     for gradient, rate in zip(gradients, rates, strict=True):
-        optimizer = make_optimizer(config, jnp.float32(rate))
+        optimizer = config.transformation(jnp.float32(rate))
         updates, state = optimizer.update(to_jax(gradient), state, params)
         params = jax.tree.map(jnp.add, params, updates)
     expected = reference(config, start, gradients, rates)
@@ -76,10 +74,10 @@ def test_lamb_scales_updates_by_the_norms_of_parameters():
     config = OptimizerConfig(method="lamb", weight_decay=0.1, beta2=0.99, epsilon=1e-6)
     start, gradients = random_tree(0), [random_tree(seed) for seed in range(1, 4)]
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start)
-    state = make_optimizer(config).init(params)
+    state = config.transformation().init(params)
     for gradient in gradients:
         gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
-        updates, state = make_optimizer(config, jnp.float32(0.05)).update(gradient, state, params)
+        updates, state = config.transformation(jnp.float32(0.05)).update(gradient, state, params)
         params = jax.tree.map(jnp.add, params, updates)
 
     def expected(p, *gradients):
@@ -96,7 +94,7 @@ def test_lamb_scales_updates_by_the_norms_of_parameters():
 
 def test_what_is_learned_within_v1_does_not_decay():
     params = {name: {"x": jnp.ones((2, 2))} for name in ("block", "normalization", "bottleneck")}
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5))
+    optimizer = OptimizerConfig(weight_decay=0.5).transformation()
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     largest = {name: float(jnp.max(-each["x"])) for name, each in updates.items()}
@@ -109,7 +107,7 @@ def test_of_kernels_alone_no_token_and_no_position_decays(name):
     model = models.create(name, 3, 16, width=8, depth=1 if name == "vit_ti16" else (1, 1))
     shapes = jax.eval_shape(lambda key: models.init(model, key)["params"], jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5, decayed="kernels"))
+    optimizer = OptimizerConfig(weight_decay=0.5, decayed="kernels").transformation()
     updates, _ = optimizer.update(
         jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
     )
@@ -214,7 +212,7 @@ def test_plateau_is_that_of_pytorch(threshold):
     state = jax.tree.map(np.asarray, PlateauState())
     factors = []
     for loss in losses:
-        state = after_validation(schedule, state, loss)
+        state = schedule.after_validation(state, loss)
         factors.append(float(state.factor))
     assert factors == torch_plateau(losses, 0.5, 1, threshold)
     assert factors[-1] < 1

@@ -9,7 +9,7 @@ import pytest
 from test_optimizer import random_tree
 
 from vone_jax.training import OneCycle, OptimizerConfig
-from vone_jax.training.optimizer import learning_rate, make_optimizer
+from vone_jax.training.optimizer import learning_rate
 
 pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("standard_promotion")]
 STEPS = 12
@@ -50,7 +50,7 @@ def test_parameters_are_those_of_pytorch(name, options, cycle):
     )
     rate = learning_rate(config, 1, STEPS)
     ours = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), start)
-    state = make_optimizer(config).init(ours)
+    state = config.transformation().init(ours)
     for number, gradient in enumerate(gradients):
         for weight, leaf in zip(weights, jax.tree.leaves(gradient), strict=True):
             weight.grad = torch.tensor(leaf, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_parameters_are_those_of_pytorch(name, options, cycle):
         if scheduler is not None and number < STEPS - 1:
             scheduler.step()
         step = jnp.int32(number)
-        optimizer = make_optimizer(config, rate(step), config.schedule.momentum(step, STEPS))
+        optimizer = config.transformation(rate(step), config.schedule.momentum(step, STEPS))
         gradient = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), gradient)
         updates, state = optimizer.update(gradient, state, ours)
         ours = jax.tree.map(jnp.add, ours, updates)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_step import EXPERIMENT, MODEL, assert_close, steps
+from test_train_step import EXPERIMENT, MODEL, assert_close, loss_of, steps
 from tiny import log
 
 from tests.fast.test_jaxprs import FAST, layouts
@@ -26,23 +26,22 @@ from vone_jax.training import (
     OptimizerConfig,
     Similarity,
     inputs,
-    objectives,
 )
-from vone_jax.training.objectives import WEIGHTS
-from vone_jax.training.step import initial_state, make_eval_step, make_loss, make_train_step
+from vone_jax.training.objective import Context, cross_entropy, divergence
+from vone_jax.training.step import initial_state, make_eval_step, make_train_step
 
 
 class Halving(GaussianImageNoise):
     """A perturbation that halves the images, so that its effect on the step can be computed."""
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys, images):
         return 0.5 * images
 
 
 class Drawing(GaussianImageNoise):
     """A perturbation that shows its keys: each image becomes what its key draws."""
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def perturb(self, keys, images):
         return drawn(keys)
 
 
@@ -73,7 +72,7 @@ def logits_of(model, variables, keys, images):
 
 
 def test_the_step_learns_from_the_perturbed_images():
-    _, after, metrics = step(perturbation=Halving(1.0))
+    _, after, metrics = step(objectives=(Halving(1.0),))
     _, expected, other = step(batch=BATCH | {"image": 0.5 * BATCH["image"]})
     jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss)
@@ -81,7 +80,7 @@ def test_the_step_learns_from_the_perturbed_images():
 
 def test_a_perturbation_has_keys_of_its_own():
     """With those of the noise, it would know the draws that the network is trained with."""
-    _, after, _ = step(perturbation=Drawing(1.0))
+    _, after, _ = step(objectives=(Drawing(1.0),))
     root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), 0)
     images = drawn(prng.index_keys(root, BATCH["index"]))
     _, expected, _ = step(batch=BATCH | {"image": images})
@@ -93,19 +92,19 @@ def test_the_loop_of_an_attack_is_in_the_fast_layout():
     mesh = meshes.data_mesh(jax.devices()[:1])
     state = initial_state(EXPERIMENT, MODEL)
 
-    def others(perturbation):
-        experiment = dataclasses.replace(EXPERIMENT, perturbation=perturbation)
+    def others(*objectives):
+        experiment = dataclasses.replace(EXPERIMENT, objectives=objectives)
         step = make_train_step(MODEL, experiment, 3, mesh)
         return set(layouts(step, state, BATCH)) - {FAST}
 
-    assert others(PGD("linf", 0.1, steps=2)) == others(None)
+    assert others(PGD("linf", 0.1, steps=2)) == others()
 
 
 @pytest.mark.slow
 def test_an_attack_sees_the_network_as_it_is():
     """The step of adversarial training is compared with a direct call of the attack."""
     attack = PGD("linf", 0.1, steps=2, random_start=True)
-    before, after, _ = step(perturbation=attack)
+    before, after, _ = step(objectives=(attack,))
     root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), before.step)
     keys = prng.index_keys(root, BATCH["index"])
     logits_fn = partial(logits_of, TinyNet(), before.variables)
@@ -119,7 +118,7 @@ def test_an_attack_sees_the_network_as_it_is():
 def test_fast_attacks_the_network_in_training_mode():
     """Batch norm has the statistics of the images at the start, as in the authors' code."""
     attack, net = Fast(0.1), TinyNet(dropout=0.0)
-    before, after, _ = step(net, perturbation=attack)
+    before, after, _ = step(net, objectives=(attack,))
     root = prng.fold(prng.stream(jax.random.key(0), "perturbation"), before.step)
     keys = prng.index_keys(root, BATCH["index"])
 
@@ -143,15 +142,13 @@ def test_fast_attacks_the_network_in_training_mode():
 def test_gaussian_image_noise_has_its_scale_and_share():
     images = jnp.full((400, 8, 8, 1), 0.5)
     keys = prng.index_keys(jax.random.key(0), jnp.arange(400))
-    found = GaussianImageNoise(0.05, share=0.75).perturb(keys, None, images, None)
+    found = GaussianImageNoise(0.05, share=0.75).perturb(keys, images)
     changed = np.asarray(jnp.any(found != images, axis=(1, 2, 3)))
     # Four standard deviations of a binomial share.
     assert abs(changed.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 400)
     deviations = np.asarray(found - images)[changed]
     assert abs(deviations.std() - 0.05) < 0.001 and abs(deviations.mean()) < 0.002
-    clipped = GaussianImageNoise(1.0, share=1.0).perturb(
-        prng.index_keys(jax.random.key(0), jnp.arange(400)), None, images, None
-    )
+    clipped = GaussianImageNoise(1.0, share=1.0).perturb(keys, images)
     assert clipped.min() == 0 and clipped.max() == 1
     # Rusak et al., 2020: half of the images stay clean.
     assert GaussianImageNoise(0.1).share == 0.5
@@ -165,37 +162,39 @@ TARGETS = {
 
 @pytest.mark.slow
 def test_the_similarity_term_adds_its_gradient():
-    config = Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch=8)
-    before, after, metrics = step(FeaturesNet(), targets=TARGETS, similarity=config)
+    config = Similarity("v1", alpha=3.0, layers=("pixels", "logits"), images=8, batch_size=8)
+    before, after, metrics = step(
+        FeaturesNet(), objectives=(config,), resources={"Similarity": TARGETS}
+    )
     _, expected, other = step(FeaturesNet())
     # The loss that is reported is the classifier's.
     np.testing.assert_allclose(metrics.sums.loss, other.sums.loss, rtol=1e-6)
-    np.testing.assert_array_equal(before.params[WEIGHTS], [0, 0])
-    assert np.all(np.abs(after.params[WEIGHTS]) > 1e-4)
-    np.testing.assert_allclose(np.sum(after.params[WEIGHTS]), 0, atol=1e-6)
+    np.testing.assert_array_equal(before.own["Similarity"], [0, 0])
+    assert np.all(np.abs(after.own["Similarity"]) > 1e-4)
+    np.testing.assert_allclose(np.sum(after.own["Similarity"]), 0, atol=1e-6)
     assert not np.allclose(after.params["conv"]["kernel"], expected.params["conv"]["kernel"])
 
 
 def test_pixels_alone_give_the_network_no_gradient_and_the_weights_the_known_one():
     """The compared layer is the input, so the term does not depend on the network."""
-    config = Similarity("v1", layers=("pixels",), images=8, batch=8)
-    _, after, metrics = step(FeaturesNet(), targets=TARGETS, similarity=config)
-    after = after.params
-    np.testing.assert_allclose(after.pop(WEIGHTS), [0], atol=1e-6)
+    config = Similarity("v1", layers=("pixels",), images=8, batch_size=8)
+    _, after, metrics = step(FeaturesNet(), objectives=(config,), resources={"Similarity": TARGETS})
+    np.testing.assert_allclose(after.own["Similarity"], [0], atol=1e-6)
     _, without, plain = step(FeaturesNet())
-    assert_close(after, without.params, rtol=1e-7, atol=1e-6)
+    assert_close(after.params, without.params, rtol=1e-7, atol=1e-6)
     # The term is alpha times the mean over all pairs of the batch.
     ours = np.corrcoef(np.asarray(BATCH["image"], np.float64).reshape(8, -1))
     pairs = np.triu_indices(8, k=1)
     apart = np.arctanh(ours[pairs]) - np.arctanh(TARGETS["similarity"][pairs])
-    np.testing.assert_allclose(metrics.similarity, config.alpha * np.mean(apart**2), rtol=1e-4)
-    assert plain.similarity is None
+    term = config.alpha * np.mean(apart**2)
+    np.testing.assert_allclose(metrics.numbers["Similarity.term"], term, rtol=1e-4)
+    assert plain.numbers == {}
 
 
 def test_layer_weights_are_no_part_of_the_network():
-    config = Similarity("v1", layers=("pixels", "logits"), images=8, batch=8)
-    state = initial_state(dataclasses.replace(EXPERIMENT, similarity=config), FeaturesNet())
-    assert WEIGHTS in state.params and WEIGHTS not in state.variables["params"]
+    config = Similarity("v1", layers=("pixels", "logits"), images=8, batch_size=8)
+    state = initial_state(dataclasses.replace(EXPERIMENT, objectives=(config,)), FeaturesNet())
+    assert set(state.own) == {"Similarity"} and "Similarity" not in state.variables["params"]
     assert set(dataclasses.replace(state, batch_stats={}).variables) == {"params"}
 
 
@@ -214,13 +213,19 @@ def test_trades_stays_in_the_ball_and_raises_the_divergence(attack):
     assert (sizes <= attack.eps + 1e-6).all() and (images >= 0).all() and (images <= 1).all()
     clean = logits_fn(keys, BATCH["image"])
     start = BATCH["image"] + 0.001
-    further = objectives.divergence(clean, logits_fn(keys, images), 1.0)
-    assert (further > 5 * objectives.divergence(clean, logits_fn(keys, start), 1.0)).all()
+    further = divergence(clean, logits_fn(keys, images))
+    assert (further > 5 * divergence(clean, logits_fn(keys, start))).all()
+
+
+def context(**fields):
+    """A context of nothing but some fields."""
+    names = [field.name for field in dataclasses.fields(Context)]
+    fields = {"name": "pair", "log": lambda *_: None, "cross_entropy": cross_entropy} | fields
+    return Context(**dict.fromkeys(names) | fields)
 
 
 QUIET = TinyNet(norm=False, dropout=0.0, noise=0.0)
 NORMED = TinyNet(dropout=0.0, noise=0.0)
-KEYS = jax.random.key(0), jax.random.key(1)
 
 
 def log_softmax(logits):
@@ -250,18 +255,23 @@ def mart_in_numpy(clean, perturbed, labels, beta):
     [(TRADES(0.1, 0.03, beta=3.0), trades_in_numpy), (MART(0.1, 0.03, beta=5.0), mart_in_numpy)],
 )
 def test_the_losses_of_pairs_are_those_of_the_authors(perturbation, in_numpy):
-    experiment = dataclasses.replace(EXPERIMENT, optimizer=GRADIENT, perturbation=perturbation)
     params = QUIET.init(jax.random.key(3), BATCH["image"])["params"]
     # The probabilities are neither alike nor 0 and 1, so that the divergence is a part of the loss.
     params["logits"]["kernel"] *= 4.0
-    moved = 0.2 * BATCH["image"]
-    found, _ = make_loss(QUIET, experiment)(params, {}, {}, BATCH | {"perturbed": moved}, *KEYS)
+    labels, moved = BATCH["label"], 0.2 * BATCH["image"]
+
+    def loss(params):
+        logits, other = (QUIET.apply({"params": params}, x) for x in (BATCH["image"], moved))
+        plain = cross_entropy(logits, labels)
+        seen = context(forward=lambda images: other)
+        return jnp.mean(perturbation.losses(seen, BATCH | {"pair": moved}, logits, plain))
+
     clean, other = (QUIET.apply({"params": params}, x) for x in (BATCH["image"], moved))
-    expected = in_numpy(clean, other, np.asarray(BATCH["label"]), perturbation.beta)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    without = in_numpy(clean, other, np.asarray(BATCH["label"]), 0.0)
+    expected = in_numpy(clean, other, np.asarray(labels), perturbation.beta)
+    np.testing.assert_allclose(loss(params), expected, rtol=1e-5)
+    without = in_numpy(clean, other, np.asarray(labels), 0.0)
     assert expected - without > 0.1 * expected
-    swapped = in_numpy(other, clean, np.asarray(BATCH["label"]), perturbation.beta)
+    swapped = in_numpy(other, clean, np.asarray(labels), perturbation.beta)
     assert abs(swapped - expected) > 0.1
     # The authors' gradient passes through both images: it is that of the whole loss.
     rng = np.random.default_rng(2)
@@ -270,11 +280,9 @@ def test_the_losses_of_pairs_are_those_of_the_authors(perturbation, in_numpy):
     def value(step):
         moved_to = jax.tree.map(lambda x, d: x + step * d, params, direction)
         logits = (QUIET.apply({"params": moved_to}, x) for x in (BATCH["image"], moved))
-        return in_numpy(*logits, np.asarray(BATCH["label"]), perturbation.beta)
+        return in_numpy(*logits, np.asarray(labels), perturbation.beta)
 
-    loss = make_loss(QUIET, experiment)
-    batch = BATCH | {"perturbed": moved}
-    gradient = jax.grad(lambda params: loss(params, {}, {}, batch, *KEYS)[0])(params)
+    gradient = jax.grad(loss)(params)
     slope = sum(map(np.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
     np.testing.assert_allclose(slope, (value(1e-3) - value(-1e-3)) / 2e-3, rtol=1e-2)
 
@@ -283,12 +291,9 @@ def test_both_images_of_a_pair_have_the_same_noise():
     """Else the divergence of images that are not perturbed would not be 0."""
     noisy = TinyNet(norm=False, dropout=0.0, noise=1.0)
     params = noisy.init(jax.random.key(3), BATCH["image"])["params"]
-    batch = BATCH | {"perturbed": BATCH["image"]}
+    batch = BATCH | {"TRADES": BATCH["image"]}
     found, plain = (
-        make_loss(noisy, dataclasses.replace(EXPERIMENT, perturbation=each))(
-            params, {}, {}, batch, *KEYS
-        )[0]
-        for each in (TRADES_LINF, None)
+        loss_of(noisy, params, {}, batch, objectives=each)[0] for each in ((TRADES_LINF,), ())
     )
     np.testing.assert_allclose(found, plain, rtol=1e-6)
 
@@ -407,18 +412,13 @@ def gradient_at(params, images=BATCH["image"]):
 
 def of_loss(net, params, batch_stats, batch, **fields):
     """The loss, with the batch statistics behind it, and the gradient."""
-    experiment = dataclasses.replace(EXPERIMENT, optimizer=GRADIENT, seed=0, **fields)
-    loss = make_loss(net, experiment)
-
-    def value(params):
-        mean, (_, updated) = loss(params, {}, batch_stats, batch, *KEYS)
-        return mean, updated
-
-    return jax.value_and_grad(value, has_aux=True)(params)
+    value = partial(loss_of, net, batch_stats=batch_stats, batch=batch)
+    fields = {"optimizer": GRADIENT, "seed": 0} | fields
+    return jax.value_and_grad(lambda params: value(params, **fields), has_aux=True)(params)
 
 
 def test_awp_has_the_gradient_at_worse_kernels_and_restores_them():
-    before, after, _ = step(NORMED, weight_perturbation=AWP(0.1))
+    before, after, _ = step(NORMED, objectives=(AWP(0.1),))
     (first, _), gradients = of_loss(NORMED, before.params, before.batch_stats, BATCH)
 
     def ascended(path, weight, gradient):
@@ -454,31 +454,33 @@ def test_awp_moves_kernels_by_a_share_of_their_norm_and_nothing_else():
 
 def test_awp_waits_for_its_warm_up():
     waiting, plain, active = (
-        step(QUIET, number=2, weight_perturbation=each)[1].params["conv"]["kernel"]
-        for each in (AWP(0.1, warmup_epochs=2 / 3), None, AWP(0.1, warmup_epochs=1 / 3))
+        step(QUIET, number=2, objectives=each)[1].params["conv"]["kernel"]
+        for each in ((AWP(0.1, warmup_epochs=2 / 3),), (), (AWP(0.1, warmup_epochs=1 / 3),))
     )
     np.testing.assert_allclose(waiting, plain, rtol=1e-6)
     assert np.abs(active - plain).max() > 1e-5
 
 
 def test_free_steps_along_one_gradient_and_keeps_the_perturbation():
-    before, first, _ = step(QUIET, perturbation=Free(0.1, step_size=0.04, replays=2))
-    _, second, _ = step(QUIET, number=2, perturbation=Free(0.1, step_size=0.04, replays=2))
-    np.testing.assert_array_equal(before.delta, 0)
+    before, first, _ = step(QUIET, objectives=(Free(0.1, step_size=0.04, replays=2),))
+    _, second, _ = step(QUIET, number=2, objectives=(Free(0.1, step_size=0.04, replays=2),))
+    np.testing.assert_array_equal(before.objectives["Free"], 0)
     ascent = jax.grad(lambda images: gradient_at(before.params, images)[0])(BATCH["image"])
     images = np.asarray(BATCH["image"])
     moved = np.clip(images + 0.04 * np.sign(ascent), 0, 1) - images
-    np.testing.assert_allclose(first.delta, moved, atol=1e-6)
+    np.testing.assert_allclose(first.objectives["Free"], moved, atol=1e-6)
     # The first step is at the clean images, the second at those that the first has perturbed.
-    for start, end, delta in ((before, first, 0.0), (first, second, first.delta)):
+    for start, end, delta in ((before, first, 0.0), (first, second, first.objectives["Free"])):
         gradients = gradient_at(start.params, BATCH["image"] + delta)[1]
         expected = jax.tree.map(jnp.subtract, start.params, gradients)
         assert_close(end.params, expected, rtol=1e-5, atol=1e-6)
-    again = jax.grad(lambda images: gradient_at(first.params, images)[0])(images + first.delta)
-    moved = np.clip(first.delta + 0.04 * np.sign(again), -0.1, 0.1)
+    again = jax.grad(lambda images: gradient_at(first.params, images)[0])(
+        images + first.objectives["Free"]
+    )
+    moved = np.clip(first.objectives["Free"] + 0.04 * np.sign(again), -0.1, 0.1)
     moved = np.clip(images + moved, 0, 1) - images
     # A sign of a gradient near 0 may be rounded.
-    assert np.mean(np.abs(second.delta - moved) < 1e-5) > 0.98
+    assert np.mean(np.abs(second.objectives["Free"] - moved) < 1e-5) > 0.98
 
 
 def test_free_stays_in_the_ball_and_the_box():
@@ -497,16 +499,16 @@ def test_free_replays_each_batch_also_behind_a_resumption(tiny):
             return [next(batches)["index"] for _ in range(number)]
 
     plain = first(3, 0)
-    replayed = first(8, 0, perturbation=Free(0.1, replays=3))
+    replayed = first(8, 0, objectives=(Free(0.1, replays=3),))
     np.testing.assert_array_equal(replayed, np.repeat(plain, 3, axis=0)[:8])
-    resumed = first(4, 4, perturbation=Free(0.1, replays=3))
+    resumed = first(4, 4, objectives=(Free(0.1, replays=3),))
     np.testing.assert_array_equal(resumed, replayed[4:])
 
 
 @pytest.mark.slow
 def test_a_run_of_free_has_more_steps_and_watches_its_robustness(tiny, tmp_path):
     free = dataclasses.replace(
-        tiny, steps=None, epochs=1, perturbation=Free(0.1, replays=2), log_every=1
+        tiny, steps=None, epochs=1, objectives=(Free(0.1, replays=2),), log_every=1
     )
     outcome = training.train(free, tmp_path / "free")
     assert outcome.step == 2 * 3 and outcome.finished
@@ -554,32 +556,18 @@ def test_a_step_of_length_zero_is_refused():
         Free(0.1, step_size=0.0)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"perturbation": MART(0.1, 0.02), "mixing": training.Mixing()},
-        {"perturbation": MART(0.1, 0.02)},  # The optimiser of these tests smooths labels.
-        {"perturbation": Free(0.1), "weight_perturbation": AWP()},
-        {"perturbation": Free(0.1), "accumulation_steps": 2},
-    ],
-)
-def test_options_that_an_objective_would_leave_out_are_refused(fields):
-    with pytest.raises(ValueError, match="must be .* with"):
-        dataclasses.replace(EXPERIMENT, **fields)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", [TRADES_LINF, MART(0.1, 0.03, steps=4)])
 def test_trades_and_mart_attack_in_evaluation_mode_and_learn_in_training_mode(attack):
-    before, after, _ = step(NORMED, perturbation=attack)
+    before, after, _ = step(NORMED, objectives=(attack,))
     keys = prng.index_keys(
         prng.fold(prng.stream(jax.random.key(0), "perturbation"), 0), BATCH["index"]
     )
     logits_fn = partial(logits_of, NORMED, before.variables)
     images = attack.perturb(keys, logits_fn, BATCH["image"], BATCH["label"])
     (_, stats), gradients = of_loss(
-        NORMED, before.params, before.batch_stats, BATCH | {"perturbed": images},
-        perturbation=attack,
+        NORMED, before.params, before.batch_stats, BATCH | {type(attack).__name__: images},
+        objectives=(attack,),
     )  # fmt: skip
     expected = jax.tree.map(jnp.subtract, before.params, gradients)
     assert_close(after.params, expected, rtol=1e-4, atol=1e-5)

@@ -9,7 +9,8 @@ import pytest
 
 from vone_jax import fast, prng
 from vone_jax import mesh as meshes
-from vone_jax.training import PRIME, prime
+from vone_jax.training import PRIME
+from vone_jax.training.objectives import prime
 
 SHAPES = [(9, 9, 1), (7, 12, 3)]
 # Frequencies that do not magnify rounding errors.
@@ -226,7 +227,7 @@ def test_a_chain_has_one_to_depth_primitives_of_equal_probability():
 
 
 def perturb(config):
-    return jax.jit(lambda keys, images: config.perturb(keys, None, images, None))
+    return jax.jit(lambda keys, images: config.perturb(keys, images))
 
 
 @pytest.fixture(scope="module")

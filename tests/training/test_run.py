@@ -88,10 +88,10 @@ def test_a_front_end_whose_code_changed_is_told(tmp_path, monkeypatch):
 
 def test_what_a_run_was_made_from_is_compared_by_name(tmp_path):
     """Initial weights are not opened again when a run has a checkpoint."""
-    before = {"initial weights": "a", "weights of the teacher": "b"}
-    run.check_made_from(tmp_path, {"weights of the teacher": "b"}, before)
-    with pytest.raises(RunDirectoryError, match="its weights of the teacher are b, now they are c"):
-        run.check_made_from(tmp_path, {"weights of the teacher": "c"}, before)
+    before = {"initial weights": "a", "weights of runs/a": "b"}
+    run.check_made_from(tmp_path, {"weights of runs/a": "b"}, before)
+    with pytest.raises(RunDirectoryError, match="its weights of runs/a are b, now they are c"):
+        run.check_made_from(tmp_path, {"weights of runs/a": "c"}, before)
 
 
 def test_imported_banks_are_stored_as_arrays(tmp_path):

@@ -14,7 +14,7 @@ from vone_jax import mesh as meshes
 from vone_jax import training
 from vone_jax.attacks import PGD
 from vone_jax.training import OptimizerConfig, Similarity
-from vone_jax.training.objectives import cross_entropy, variables_of
+from vone_jax.training.objective import cross_entropy, variables_of
 from vone_jax.training.parts import matches
 from vone_jax.training.step import initial_state, make_train_step
 
@@ -63,7 +63,7 @@ def test_frozen_variables_keep_their_bits_and_all_others_change(freeze, kept):
     "fields",
     [
         {"accumulation_steps": 2, "remat": True, "devices": jax.devices()},
-        {"perturbation": PGD("linf", eps=0.1, steps=2)},
+        {"objectives": (PGD("linf", eps=0.1, steps=2),)},
     ],
 )
 def test_other_options_of_a_step_do_not_touch_frozen_parts(fields):
@@ -76,13 +76,14 @@ def test_the_similarity_term_does_not_touch_frozen_parts():
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.random((4, 8, 8, 1)), jnp.float32)
     targets = {"images": images, "similarity": jnp.eye(4)}
-    term = Similarity(target="pixels", layers=("pixels", "logits"), images=4, batch=4)
-    fields = {"model": FeaturesNet(), "targets": targets, "similarity": term}
+    term = Similarity(target="pixels", layers=("pixels", "logits"), images=4, batch_size=4)
+    resources = {"Similarity": targets}
+    fields = {"model": FeaturesNet(), "resources": resources, "objectives": (term,)}
     before, after = run(freeze=("conv", "norm"), **fields)
-    assert changed(before, after) == {"logits/kernel", "logits/bias", "similarity_weights"}
-    before, after = run(freeze=("logits", "similarity_weights"), **fields)
-    frozen = {"logits/kernel", "logits/bias", "similarity_weights"}
-    assert changed(before, after) == EVERYTHING - frozen
+    assert changed(before, after) == {"logits/kernel", "logits/bias"}
+    assert np.any(after.own["Similarity"] != before.own["Similarity"])
+    before, after = run(freeze=("logits",), **fields)
+    assert changed(before, after) == EVERYTHING - {"logits/kernel", "logits/bias"}
 
 
 def test_gradients_of_frozen_parameters_are_not_computed():

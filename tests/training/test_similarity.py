@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vone_jax import training
-from vone_jax.training import Similarity, objectives
+from vone_jax.training import Similarity
+from vone_jax.training.objectives import similarity
 
 
 def features(seed, shape=(5, 4, 4, 3)):
@@ -17,7 +18,7 @@ def features(seed, shape=(5, 4, 4, 3)):
 
 
 def test_similarity_is_the_correlation_coefficient():
-    found = objectives.correlation(features(0))
+    found = similarity.correlation(features(0))
     flat = np.asarray(features(0)).reshape(5, -1)
     np.testing.assert_allclose(found, np.corrcoef(flat), atol=1e-6)
 
@@ -25,8 +26,8 @@ def test_similarity_is_the_correlation_coefficient():
 @pytest.mark.slow
 def test_constant_features_have_no_similarity_and_a_finite_gradient():
     constant = features(1).at[2].set(3.0)
-    assert np.all(np.asarray(objectives.correlation(constant))[2] == 0)
-    gradient = jax.grad(lambda x: jnp.sum(objectives.correlation(x)))(constant)
+    assert np.all(np.asarray(similarity.correlation(constant))[2] == 0)
+    gradient = jax.grad(lambda x: jnp.sum(similarity.correlation(x)))(constant)
     assert np.isfinite(gradient).all()
 
 
@@ -44,7 +45,7 @@ def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
     )
     pairs = np.triu_indices(5, k=1)
     expected = np.mean((np.arctanh(ours[pairs]) - np.arctanh(clipped[pairs])) ** 2)
-    found = objectives.similarity_loss(layers, ("a", "b"), weights, jnp.asarray(target))
+    found = similarity.similarity_loss(layers, ("a", "b"), weights, jnp.asarray(target))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -53,12 +54,17 @@ def experiment(image_size=28, **fields):
         name="x",
         model=training.ModelConfig(name="resnet18", image_size=image_size, in_channels=1, width=2),
         data=training.DataConfig(source="fashion_mnist_small", batch_size=8),
-        similarity=Similarity(**fields),
+        objectives=(Similarity(**fields),),
     )
 
 
+def made(run):
+    (config,) = run.objectives
+    return similarity.make_targets(config, run)
+
+
 def targets(**fields):
-    return objectives.make_targets(experiment(images=20, batch=8, **fields))
+    return made(experiment(images=20, batch_size=8, **fields))
 
 
 def test_pixel_similarities_below_the_threshold_are_zero():
@@ -88,14 +94,14 @@ def test_images_are_cropped_as_those_of_the_run(tmp_path):
     for place in ("train/a/1.png", "train/b/2.png"):
         (tmp_path / place).parent.mkdir(parents=True)
         Image.fromarray(image).save(tmp_path / place)
-    whole = experiment(images=2, batch=2, target="pixels")
+    whole = experiment(images=2, batch_size=2, target="pixels")
     run = replace(
         whole,
         model=replace(whole.model, in_channels=3, image_size=32),
         data=replace(whole.data, source=f"folder:{tmp_path}", center_crop=0.5),
     )
     expected = np.stack([image[16:48, 16:48]] * 2) / 255
-    np.testing.assert_allclose(objectives.make_targets(run)["images"], expected, atol=1e-6)
+    np.testing.assert_allclose(made(run)["images"], expected, atol=1e-6)
 
 
 def test_shuffling_keeps_the_values_and_moves_them():
@@ -120,19 +126,19 @@ def matrix(tmp_path, **changes):
 
 
 def test_a_measured_matrix_is_read(tmp_path):
-    fields = {"target": "neural", "path": str(matrix(tmp_path)), "images": 6, "batch": 4}
-    found = objectives.make_targets(experiment(**fields))
+    fields = {"target": "neural", "path": str(matrix(tmp_path)), "images": 6, "batch_size": 4}
+    found = made(experiment(**fields))
     assert found["images"].shape == (6, 28, 28, 1) and found["images"].dtype == np.float32
     assert found["images"].max() <= 1
     np.testing.assert_allclose(np.diag(found["similarity"]), 1.0)
     with pytest.raises(ValueError, match=r"must have shape \(32, 32, 1\) for this network"):
-        objectives.make_targets(experiment(image_size=32, **fields))
+        made(experiment(image_size=32, **fields))
 
 
 def test_pixels_that_are_opposite_are_not_taken_for_unlike():
     image = np.random.default_rng(0).random((8, 8, 1), np.float32)
-    config = Similarity("pixels", images=2, batch=2, threshold=0.5)
-    found = objectives._similarity(config, np.stack([image, 1 - image]))
+    config = Similarity("pixels", images=2, batch_size=2, threshold=0.5)
+    found = similarity._similarity(config, np.stack([image, 1 - image]))
     np.testing.assert_allclose(found, [[1, -1], [-1, 1]], atol=1e-5)
 
 
@@ -152,7 +158,7 @@ _ASYMMETRIC = np.eye(6) + np.triu(np.full((6, 6), 0.5), 1)
 )
 def test_a_wrong_matrix_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        objectives.load_matrix(matrix(tmp_path, **changes))
+        similarity.load_matrix(matrix(tmp_path, **changes))
 
 
 def test_an_unknown_layer_is_named_before_any_training(tmp_path):

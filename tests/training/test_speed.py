@@ -8,7 +8,7 @@ import pytest
 
 from vone_jax import training
 from vone_jax.attacks import PGD
-from vone_jax.training import loop, speed
+from vone_jax.training import speed
 from vone_jax.training.run import read_log
 
 
@@ -62,10 +62,11 @@ def test_operations_are_counted_where_no_loop_hides_them(tiny):
 
     step = make_train_step(MODEL, EXPERIMENT, 3, mesh.data_mesh(jax.devices()[:1]))
     state = initial_state(EXPERIMENT, MODEL)
-    counted = loop._operations(EXPERIMENT, step, state, host_batch())
+    counted = speed.operations(step, state, host_batch())
     assert counted > 2 * 2 * 8 * (8 * 8 * 9 * 4)
-    attacked = replace(EXPERIMENT, perturbation=PGD("linf", 0.1))
-    assert loop._operations(attacked, step, state, host_batch()) is None
+    attacked = replace(EXPERIMENT, objectives=(PGD("linf", 0.1),))
+    step = make_train_step(MODEL, attacked, 3, mesh.data_mesh(jax.devices()[:1]))
+    assert speed.operations(step, state, host_batch()) is None
 
 
 @pytest.mark.slow

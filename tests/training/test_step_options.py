@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_perturbation import context
 from test_train_step import EXPERIMENT, MODEL, assert_close, host_batch, steps
 
 from tests.networks import TinyNet
 from vone_jax import corruptions, models, prng, v1
 from vone_jax import mesh as meshes
-from vone_jax.training import objectives
+from vone_jax.training import Corruptions
 from vone_jax.training.step import initial_state, make_train_step
 
 ONE, FOUR = jax.devices()[:1], jax.devices()
@@ -135,6 +136,11 @@ def images():
     return jax.random.uniform(jax.random.key(1), (64, 8, 8, 1))
 
 
+def applied(config, key, batch):
+    """The batch as an objective changes it that needs keys alone."""
+    return config.batch(context(key=key, keys=prng.index_keys(key, batch["index"])), batch)
+
+
 def batch_of(images, order):
     return {"image": images[order], "index": jnp.asarray(order, jnp.uint32)}
 
@@ -142,7 +148,7 @@ def batch_of(images, order):
 @pytest.fixture(scope="module")
 def corrupted(images):
     """Return 64 images, each corrupted with probability 1/2, for several keys."""
-    corrupt = jax.jit(objectives.corruption(NAMES, (1, 2), 0.5))
+    corrupt = jax.jit(partial(applied, Corruptions(NAMES, (1, 2), 0.5)))
     return lambda key, order: corrupt(key, batch_of(images, order))["image"]
 
 
@@ -151,7 +157,7 @@ def changed(before, after):
 
 
 def test_one_corruption_at_probability_1_is_that_corruption(images):
-    corrupt = objectives.corruption(("gaussian_noise",), (2, 2), 1.0)
+    corrupt = partial(applied, Corruptions(("gaussian_noise",), (2, 2), 1.0))
     indices = jnp.arange(64, dtype=jnp.uint32)
     keys = prng.stream(prng.index_keys(KEY, indices), "draws")
     expected = corruptions.corrupt(keys, images, "gaussian_noise", 2)
@@ -187,15 +193,8 @@ def test_steps_draw_all_corruptions(images, corrupted):
 @pytest.mark.parametrize(("severity", "probability"), [(1, 1.0), (4, 1.0), (4, 0.25), (4, 0.0)])
 def test_an_experiment_says_severity_and_probability(images, severity, probability):
     """Brightness draws nothing, so the images are those of ``corrupt``."""
-    config = replace(
-        EXPERIMENT.data, corruptions=("brightness",), corruption_severity=(severity, severity),
-        corruption_probability=probability,
-    )  # fmt: skip
-    chosen = objectives.changes(replace(EXPERIMENT, data=config))
-    if probability == 0:
-        assert not chosen
-        return
-    found = np.asarray(chosen["augmentation"](KEY, batch_of(images, np.arange(64)))["image"])
+    config = Corruptions(("brightness",), (severity, severity), probability)
+    found = np.asarray(applied(config, KEY, batch_of(images, np.arange(64)))["image"])
     keys = prng.index_keys(KEY, jnp.arange(64, dtype=jnp.uint32))
     expected = np.asarray(corruptions.corrupt(keys, images, "brightness", severity))
     moved = changed(images, found)
@@ -207,8 +206,8 @@ def test_an_experiment_says_severity_and_probability(images, severity, probabili
 
 @pytest.mark.slow
 def test_a_step_learns_from_corrupted_images_on_any_mesh():
-    corrupted = replace(EXPERIMENT.data, corruptions=NAMES)
-    one, four = (run(PLAIN, devices, data=corrupted) for devices in (ONE, FOUR))
+    corrupted = (Corruptions(NAMES),)
+    one, four = (run(PLAIN, devices, objectives=corrupted) for devices in (ONE, FOUR))
     assert_close(one, four, 1e-5)
     clean = run(PLAIN)
     assert one[1].sums.loss != pytest.approx(clean[1].sums.loss, rel=1e-4)

@@ -19,8 +19,8 @@ from vone_jax.training import (
     ModelConfig,
     OptimizerConfig,
 )
-from vone_jax.training.objectives import cross_entropy
-from vone_jax.training.step import initial_state, make_eval_step, make_train_step
+from vone_jax.training.objective import cross_entropy
+from vone_jax.training.step import Passes, Scene, initial_state, make_eval_step, make_train_step
 
 EXPERIMENT = Experiment(
     name="step",
@@ -44,20 +44,29 @@ def host_batch(order=slice(None)):
     }
 
 
-def steps(model=MODEL, devices=None, number=1, batch=None, targets=None, **fields):
+def steps(model=MODEL, devices=None, number=1, batch=None, resources=None, **fields):
     """Return the states before and after steps on the same batch, and the metrics of the last.
 
     ``fields`` replace those of ``EXPERIMENT``. The default is one device.
     """
     experiment = replace(EXPERIMENT, **fields)
     mesh = meshes.data_mesh(devices or jax.devices()[:1])
-    step = make_train_step(model, experiment, 3, mesh, targets)
+    step = make_train_step(model, experiment, 3, mesh, resources)
     before = meshes.fetch(initial_state(experiment, model))
     state, metrics = meshes.replicate(mesh, before), None
     for _ in range(number):
         placed = meshes.shard_batch(mesh, host_batch() if batch is None else batch)
         state, metrics = step(state, placed)
     return before, meshes.fetch(state), meshes.fetch(metrics)
+
+
+def loss_of(model, params, batch_stats, batch, number=0, **fields):
+    """The mean loss of a batch in training mode, and the statistics of batch norm after it."""
+    experiment = replace(EXPERIMENT, **fields)
+    passes = Passes(model, experiment, 3, meshes.data_mesh(jax.devices()[:1]))
+    scene = Scene(jnp.int32(number), {}, batch_stats, {}, {})
+    mean, (_, updated, _) = passes.loss({"network": params}, batch["image"], scene, batch)
+    return mean, updated
 
 
 class OnMesh:

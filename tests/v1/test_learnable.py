@@ -9,7 +9,6 @@ import pytest
 
 from vone_jax import convert, models, v1
 from vone_jax.training import OptimizerConfig
-from vone_jax.training.optimizer import make_optimizer
 from vone_jax.v1.gabor import gabor_functions
 
 PPD = 28.0
@@ -152,7 +151,7 @@ def test_a_fixed_bank_gives_the_same_logits(network, images, tmp_path):
 def test_what_is_learned_in_v1_does_not_decay(network):
     _, variables = network
     params = variables["params"]
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1))
+    optimizer = OptimizerConfig(weight_decay=0.1).transformation()
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
     moved = {part: max(float(jnp.abs(u).max()) for u in jax.tree.leaves(updates[part]))

@@ -12,6 +12,7 @@ at once.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import shlex
 import signal
@@ -57,8 +58,10 @@ class Arguments:
     tensorboard: bool = False
     # Call this function, FILE.py:FUNCTION, with each record of the log.
     on_log: str | None = None
-    # Code that the networks of initial_weights and of a teacher may ask for.
+    # Code that the networks of initial_weights and of objectives may ask for, such as a teacher.
     code: parsing.Code = ()
+    # Resume a run also if the code of its objectives has changed.
+    changed_code: bool = False
     # Write a trace of ten steps from this one on to RUN_DIR/profile, for XProf or Perfetto.
     profile: int | None = None
     # Train together with other processes that run the same command: "auto" under Slurm, Open MPI
@@ -105,23 +108,21 @@ def main(argv: Sequence[str]) -> int:
         run_dir = arguments.run_dir or f"runs/{experiment.name}"
         on_log = None if arguments.on_log is None else files.imported(arguments.on_log)
         # A run that resumes has its weights in a checkpoint.
-        spec, distillation = experiment.initial_weights, experiment.distillation
-        initial = teacher = None
-        if spec is not None and not training.saved_steps(run_dir):
-            initial = open_network(spec, code=arguments.code)
-        if distillation is not None:
-            teacher = open_network(distillation.teacher, code=arguments.code)
+        opener, initial = functools.partial(open_network, code=arguments.code), None
+        if experiment.initial_weights is not None and not training.saved_steps(run_dir):
+            initial = opener(experiment.initial_weights)
         with _stop_on_signals() as stop:
             outcome = training.train(
                 experiment,
                 run_dir,
                 initial=initial,
-                teacher=teacher,
+                open_network=opener,
                 stop=stop,
                 command=cli.command(PROGRAM, argv),
                 tensorboard=arguments.tensorboard,
                 on_log=on_log,
                 profile=arguments.profile,
+                changed_code=arguments.changed_code,
                 progress=True,
             )
     except (ValueError, TypeError, *_WRONG_PATHS, training.RunDirectoryError) as error:
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     if not outcome.finished:
         return cli.STOPPED
     if jax.process_index() == 0:
-        words = shlex.join([run_dir, *experiment.model.code])
+        words = shlex.join([run_dir, *experiment.code])
         print(f"evaluate it: {names.command('eval.py')} {words}")
     return cli.FINISHED
 

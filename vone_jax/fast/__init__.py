@@ -27,6 +27,7 @@ from vone_jax.fast.jaxprs import (
     callbacks,
     closes_over_tracers,
     constants,
+    has_products_in_loops,
     in_fast_layout,
     with_straight_through_relus,
 )

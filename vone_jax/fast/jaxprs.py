@@ -288,6 +288,17 @@ def closes_over_tracers(traced: jax.stages.Traced) -> bool:
     return len(traced.jaxpr.in_avals) > traced.in_tree.num_leaves
 
 
+def has_products_in_loops(traced: jax.stages.Traced) -> bool:
+    """Return whether a loop of a traced function has convolutions or matrix products in it."""
+    return any(
+        inner.primitive.name in ("conv_general_dilated", "dot_general")
+        for loop in _equations(traced.jaxpr.jaxpr)
+        if loop.primitive.name in ("scan", "while")
+        for body in jaxprs_in_params(loop.params)
+        for inner in _equations(body)
+    )
+
+
 def constants(traced: jax.stages.Traced) -> list[Any]:
     """Return the arrays that a traced function closes over, each once."""
     found = {id(array): array for array in traced.jaxpr.consts}

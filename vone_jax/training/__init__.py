@@ -4,11 +4,8 @@
 
 from vone_jax.training.config import (
     DataConfig,
-    Distillation,
     Experiment,
-    Mixing,
     ModelConfig,
-    Similarity,
     config_names,
     from_json,
     load_config,
@@ -16,6 +13,28 @@ from vone_jax.training.config import (
 )
 from vone_jax.training.initial import resolve
 from vone_jax.training.loop import NonFiniteError, Outcome, train
+from vone_jax.training.objective import (
+    Attacked,
+    Context,
+    Gradient,
+    Objective,
+    Setup,
+    cross_entropy,
+    divergence,
+)
+from vone_jax.training.objectives import (
+    AWP,
+    MART,
+    PRIME,
+    TRADES,
+    Corruptions,
+    Distillation,
+    Fast,
+    Free,
+    GaussianImageNoise,
+    Mixing,
+    Similarity,
+)
 from vone_jax.training.optimizer import (
     Constant,
     Cosine,
@@ -23,16 +42,8 @@ from vone_jax.training.optimizer import (
     OneCycle,
     OptimizerConfig,
     Plateau,
+    Schedule,
     Step,
-)
-from vone_jax.training.perturbations import (
-    AWP,
-    MART,
-    PRIME,
-    TRADES,
-    Fast,
-    Free,
-    GaussianImageNoise,
 )
 from vone_jax.training.run import (
     RunDescription,
@@ -41,3 +52,4 @@ from vone_jax.training.run import (
     saved_steps,
     versions,
 )
+from vone_jax.training.step import TrainState, initial_state, make_eval_step, make_train_step

@@ -3,27 +3,27 @@
 An experiment prints as code, survives JSON unchanged and is checked when it is made, before
 anything is computed. A field that follows from others is None until ``resolve`` fills it in.
 Durations are in epochs unless a name says otherwise. One epoch has ``steps_per_epoch`` steps, see
-``data.train_batches``, times the replays of ``Free``.
+``data.train_batches``, times the replays of a batch.
 
 A config is a Python module that defines ``experiment`` or ``sweep``. A sweep names several
 experiments; ``"sweep:label"`` is one of them.
 
 In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its digest, because it has a
-million numbers. A run directory stores these numbers as arrays, see ``run.py``. A front end of a
-user has the name of the module that defines it, which is imported only with permission, see
-``modules.of_file``.
+million numbers. A run directory stores these numbers as arrays, see ``run.py``. A front end, an
+objective, an attack, a schedule or an optimiser of a user has the name of the module that defines
+it, which is imported only with permission, see ``modules.of_file``.
 """
 
 import dataclasses
+import inspect
 import json
-import operator
 import os
 import re
 import runpy
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,12 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vone_jax import arguments, corruptions, data, dataclass_json, files, models, modules
+from vone_jax import arguments, data, dataclass_json, files, models, modules
 from vone_jax.arguments import FromZero, Positive, Range, Seed, Share, nearest
+from vone_jax.attacks import Attack
 from vone_jax.models.attachment import Form
 from vone_jax.names import command
-from vone_jax.training.optimizer import OptimizerConfig
-from vone_jax.training.perturbations import AWP, MART, Free, Perturbation
+from vone_jax.training import objective
+from vone_jax.training.objective import Objective
+from vone_jax.training.optimizer import OptimizerConfig, Schedule
 from vone_jax.v1 import ImportedBank, Noise, SubcorticalConfig, VOneBlockConfig
 from vone_jax.v1.divisive import Rule
 
@@ -137,112 +139,6 @@ class DataConfig:
     center_crop: Annotated[float | None, Range(most=1.0, above=True)] = None
     # Worker processes that decode and augment; 0 uses threads of this process.
     workers: FromZero = 0
-    # Common corruptions of training images, applied after the augmentation, such as fog; all but
-    # frost. Each step draws one corruption and one severity for the whole batch.
-    corruptions: tuple[str, ...] = ()
-    # Lowest and highest severity of these corruptions, 1 to 5.
-    corruption_severity: tuple[int, int] = (1, 3)
-    # Probability that an image is corrupted. The others stay unchanged.
-    corruption_probability: Share = 0.5
-
-    def __post_init__(self):
-        arguments.fields(self)
-        # Frost needs photographs that the project cannot distribute.
-        available = [name for name in corruptions.NAMES if name != "frost"]
-        for name in self.corruptions:
-            arguments.choice("corruptions", name, available)
-        span, levels = self.corruption_severity, corruptions.SEVERITIES
-        valid = isinstance(span, tuple) and len(span) == 2 and all(s in levels for s in span)
-        if not valid or span[0] > span[1]:
-            raise ValueError(
-                f"corruption_severity must be a pair (low, high) with {levels[0]} <= low <= high "
-                f"<= {levels[-1]}, got {span!r}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixing:
-    """Mixup and CutMix: each training image is mixed with another one of its batch."""
-
-    # Both numbers of the Beta distribution of the shares in mixup; 0 is no mixup.
-    mixup: Annotated[float, Range()] = 0.2
-    # The same in CutMix; 0 is no CutMix.
-    cutmix: Annotated[float, Range()] = 0.0
-    # Probability of CutMix where both are on.
-    switch: Share = 0.5
-    # Probability that an image is mixed.
-    probability: Share = 1.0
-
-    def __post_init__(self):
-        arguments.fields(self)
-        if not self.mixup and not self.cutmix:
-            raise ValueError("mixup and cutmix must not both be 0, leave mixing out")
-
-    @property
-    def cutmix_share(self) -> float:
-        """The probability of CutMix for an image that is mixed."""
-        return self.switch if self.mixup and self.cutmix else float(self.cutmix > 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Similarity:
-    """Neural-similarity regularisation (Li et al. 2019, arXiv:1911.05072): target and weight."""
-
-    # "neural" reads a measured matrix from path; "v1" compares noise-free responses of a
-    # VOneBlock, "pixels" the images themselves.
-    target: Literal["neural", "v1", "pixels"]
-    # NPZ file for "neural": its array images is (n, H, W) or (n, H, W, C), and its array
-    # similarity is (n, n).
-    path: str | None = None
-    # Weight of the term in the loss; Li et al. use 20.
-    alpha: float = 20.0
-    # Layers of the network to compare, by their names in features. Li et al. use five convolutions
-    # spread over the depth of ResNet-18.
-    layers: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    # Number of training images, evenly spread over the split. The matrix is images x images. The
-    # file of "neural" has its own images, all of which are used.
-    images: Annotated[int, Range(2)] = 1000
-    # Images in a training step; all their pairs are compared.
-    batch: Annotated[int, Range(2)] = 32
-    # For "pixels": similarities with a smaller absolute value are set to 0.
-    threshold: Share = 0.8
-    # Permute the images of the target: a control that keeps only its distribution.
-    shuffled: bool = False
-
-    def __post_init__(self):
-        arguments.fields(self)
-        if (self.target == "neural") != (self.path is not None):
-            raise ValueError(
-                f"path must be given for target 'neural' and for no other; got target "
-                f"{self.target!r} and path {self.path!r}"
-            )
-        if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"layers must be different names, at least one, got {self.layers!r}")
-        if self.batch > self.images and self.target != "neural":
-            raise ValueError(f"batch must be <= images, {self.images}, got {self.batch}")
-        if self.target == "v1" and self.images < 3:
-            # Units are centred over the images. Two images then always have similarity -1.
-            raise ValueError(f"images must be at least 3 for target 'v1', got {self.images}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Distillation:
-    """Learning from the logits of a teacher, a trained network.
-
-    The loss is (1 - weight) times the cross-entropy of the labels plus weight times the divergence
-    KL(teacher || network) of the softmax of logits / temperature. The defaults are those of Baidya
-    et al. (2021), who distil an ensemble of V1 variants into one VOneNet without noise. But their
-    ensemble is the sum of the logits of K members, and ours the mean. So the same temperature gives
-    a flatter softmax here: that of their teacher at K times the temperature.
-    """
-
-    # Anything that vone_jax.open_network accepts, also an ensemble: "runs/a+runs/b". A run needs
-    # its teacher again when it resumes.
-    teacher: str
-    # Divides the logits of both networks, > 0.
-    temperature: Positive = 5.0
-    # Weight of the teacher in the loss, in [0, 1].
-    weight: Share = 0.5
 
     def __post_init__(self):
         arguments.fields(self)
@@ -271,23 +167,13 @@ class Experiment:
     # back_end/layer1*; the star also stands for "/". Their parameters and batch statistics keep
     # their values, and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
-    # Perturbation of the training images: PGD, Fast, TRADES, MART or Free on the current network
-    # (adversarial training), Gaussian noise or PRIME. During the attack, batch norm uses its
-    # running values, but in Fast and Free.
-    perturbation: Perturbation = None
-    # Adversarial perturbation of the weights, beside that of the images.
-    weight_perturbation: AWP | None = None
-    # Mixup and CutMix, after the corruptions and before the perturbation.
-    mixing: Mixing | None = None
+    # Changes of the batch, the loss or the gradient, applied in their order: objectives, ours or a
+    # user's, and attacks, on whose images the network then learns. See ``training.Objective``.
+    objectives: tuple[Objective | Attack, ...] = ()
     # Share of the moving means of the parameters and batch statistics that a step keeps, such as
     # 0.9999, in (0, 1). The means are validated and evaluated in place of the last values. None
     # keeps no means.
     ema_decay: Annotated[float | None, Range(most=1.0, above=True, below=True)] = None
-    # Regularisation that pulls similarities of images in the network towards those in neurons,
-    # V1 or pixels.
-    similarity: Similarity | None = None
-    # A trained network from whose logits the network learns beside the labels.
-    distillation: Distillation | None = None
     # Seed of all randomness: initialisation, order, augmentation, noise, dropout.
     seed: Seed = 0
     # Precision in which the layers after V1 compute. Parameters, batch statistics, V1 and the
@@ -324,34 +210,28 @@ class Experiment:
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
         arguments.fields(self)
-        if getattr(self.perturbation, "targeted", False):
-            raise ValueError(
-                f"perturbation must be untargeted, since the labels are the true classes, got "
-                f"{self.perturbation!r}"
-            )
-        if isinstance(self.perturbation, MART | Free):
-            self._check_perturbation()
         if self.data.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must divide data.batch_size, {self.data.batch_size}, got "
                 f"{self.accumulation_steps}"
             )
+        objective.check(self.objectives, self.accumulation_steps)
 
-    def _check_perturbation(self) -> None:
-        """Check that nothing is set that MART's own loss or Free's own steps would leave out."""
-        kind = type(self.perturbation).__name__
-        unset = {"weight_perturbation": None, "accumulation_steps": 1}
-        if kind == "MART":
-            unset = {"mixing": None, "distillation": None, "optimizer.label_smoothing": 0.0}
-        for field, value in unset.items():
-            given = operator.attrgetter(field)(self)
-            if given != value:
-                raise ValueError(f"{field} must be {value!r} with {kind}, got {given!r}")
+    @property
+    def applied(self) -> tuple[objective.Applied, ...]:
+        """The objectives with their names; attacks are ``Attacked``."""
+        return objective.applied(self.objectives)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The words by which a command may import the classes of a user: --code MODULE ..."""
+        own = {_code_of(cls): None for cls in classes_of_users(self)}
+        return (*self.model.code, *(word for code in own for word in ("--code", code)))
 
     @property
     def replays(self) -> int:
-        """The number of steps that use the same batch: more than one in Free."""
-        return self.perturbation.replays if isinstance(self.perturbation, Free) else 1
+        """The number of steps that use the same batch."""
+        return max((each.objective.replays for each in self.applied), default=1)
 
     def build(self) -> models.Model:
         """Build the network, with the precision of the experiment.
@@ -426,6 +306,9 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
             "Give the path of a .py file or one of:\n  " + "\n  ".join(names)
         )
     files.provide_configs(configs)
+    before = list(sys.path)
+    # Modules beside the config are found, but do not take the place of others.
+    sys.path.append(str(path.parent.absolute()))
     try:
         defined = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
@@ -433,6 +316,8 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
         lines = [f":{frame.lineno}" for frame in frames if frame.filename == str(path)]
         where = f"{path}{lines[-1] if lines else ''}"
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path[:] = before
     value = defined.get(variable)
     if value is None and hasattr(defined.get("sweep"), "members"):
         raise ValueError(
@@ -448,84 +333,97 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as a tree of JSON values, which ``from_json`` turns back."""
-    return dataclass_json.encode(experiment, _FORMS)
+    return dataclass_json.encode(experiment, _forms(experiment))
 
 
-def check_classes(value: Any, path: str = "experiment") -> None:
-    """Check that an experiment can be read where it is opened: all but a front end is ours.
+def _code_of(cls: type) -> str:
+    """The file of a class, or the name of its module if that is a part of a package."""
+    file = inspect.getsourcefile(cls)
+    if "." in cls.__module__ or file is None:
+        return cls.__module__
+    return os.path.relpath(file) if Path(file).is_relative_to(Path().absolute()) else file
 
-    Raises:
-      ValueError: for an object of a class of a user, which JSON does not bring back.
-    """
+
+def classes_of_users(value: Any) -> Iterator[type]:
+    """Yield the classes of a user in an experiment, other than Flax modules."""
     if isinstance(value, tuple):
-        for i, item in enumerate(value):
-            check_classes(item, f"{path}[{i}]")
+        for item in value:
+            yield from classes_of_users(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
-        cls = type(value)
-        if not cls.__module__.startswith("vone_jax."):
-            raise ValueError(
-                f"{path} must be of a class of vone_jax, got a {cls.__name__} of the module "
-                f"{cls.__module__!r}; its run could be trained, but neither resumed nor evaluated. "
-                "Only a front end may be of your own"
-            )
+        if not type(value).__module__.startswith("vone_jax."):
+            yield type(value)
         for field in dataclasses.fields(value):
-            check_classes(getattr(value, field.name), f"{path}.{field.name}")
+            yield from classes_of_users(getattr(value, field.name))
 
 
-def _describe_front_end(module: nn.Module) -> dict[str, Any]:
-    """A front end of a user in JSON: the module of its class, and its fields."""
-    cls = type(module)
+def _describe_object(value: Any) -> dict[str, Any]:
+    """An object of a user in JSON: the module of its class, and its fields."""
+    cls = type(value)
     if cls.__module__ not in sys.modules:
         raise ValueError(
-            f"front_end {cls.__name__}: there is no module {cls.__module__!r}; define the class in "
-            "a file of its own, which the config imports, and name the directory of this file in "
-            "PYTHONPATH"
+            f"{cls.__name__}: there is no module {cls.__module__!r}; define the class in a file of "
+            "its own, which lies beside the config and which the config imports"
         )
     _class_of(sys.modules[cls.__module__], cls.__name__)
     # Flax adds two fields.
-    names = [
-        field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")
-    ]
-    fields = {name: _describe_field(getattr(module, name), name) for name in names}
-    return {"module": cls.__module__, **fields}
+    added = ("parent", "name") if isinstance(value, nn.Module) else ()
+    names = [f.name for f in dataclass_json.stored_fields(cls) if f.name not in added]
+    fields = {name: _describe_field(getattr(value, name), name) for name in names}
+    # A file that was loaded by its path stands for the module of its name.
+    return {"module": cls.__module__.removeprefix("file_"), **fields}
 
 
 def _describe_field(value: Any, name: str) -> Any:
-    """A field of a front end in JSON. Most modules of Flax have one that is a type of numbers."""
+    """A field of an object in JSON. Most modules of Flax have one that is a type of numbers."""
     if isinstance(value, np.dtype | type) and hasattr(value, "dtype"):
         return {"dtype": jnp.dtype(value).name}
-    return dataclass_json.encode(value, path=name)
+    return dataclass_json.encode(value, _forms(value), path=name)
 
 
-_FORMS: dataclass_json.Forms = {
-    ImportedBank: lambda bank: {"sha256": bank.digest},
-    nn.Module: _describe_front_end,
-}
+def _forms(value: Any) -> dataclass_json.Forms:
+    forms: dict[type, Callable[[Any], dict[str, Any]]] = {
+        ImportedBank: lambda bank: {"sha256": bank.digest},
+        nn.Module: _describe_object,
+    }
+    return forms | dict.fromkeys(classes_of_users(value), _describe_object)
 
 
-def _class_of(module: types.ModuleType, name: str) -> Any:
-    """The Flax module of a name that a module of Python has itself defined or imported."""
+# What a user may write, and a file may ask for.
+_OF_USERS = (nn.Module, Objective, Attack, Schedule, OptimizerConfig)
+
+
+def _class_of(module: types.ModuleType, name: Any) -> Any:
+    """The class of a name that a module of Python has itself defined or imported."""
     # Not getattr, by which a package may import its parts.
     cls = vars(module).get(name)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise ValueError(f"front_end: {module.__name__} has no Flax module {name!r}")
+    if not (isinstance(cls, type) and issubclass(cls, _OF_USERS)):
+        kinds = ", ".join(each.__name__ for each in _OF_USERS)
+        raise ValueError(f"{module.__name__} has no class {name!r:.80} that is one of {kinds}")
     return cls
 
 
-def _read_front_end(content: dict[str, Any], code: Sequence[str], opened: Path | None) -> Any:
-    fields = dict(content)
+def _with_objects(content: Any, code: Sequence[str], opened: Path | None) -> Any:
+    """Replace objects of users in a tree of JSON values by what they describe."""
+    if isinstance(content, list):
+        return [_with_objects(item, code, opened) for item in content]
+    if not isinstance(content, dict):
+        return content
+    fields = {name: _with_objects(item, code, opened) for name, item in content.items()}
+    if not dataclass_json.is_of_user(content):
+        return fields
+    name = fields[dataclass_json.TYPE]
     try:
-        module = modules.of_file(fields.pop("module"), code, opened)
+        cls = _class_of(modules.of_file(fields.pop("module"), code, opened), name)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"front_end {fields[dataclass_json.TYPE]!r:.80}: {error}") from error
-    cls = _class_of(module, fields[dataclass_json.TYPE])
+        raise ValueError(f"{name!r:.80}: {error}") from error
     dtypes = {
         name: getattr(jnp, value["dtype"])
         for name, value in fields.items()
         if isinstance(value, dict) and value.keys() == {"dtype"}
     }
     others = {name: value for name, value in fields.items() if name not in dtypes}
-    return dataclass_json.decode(cls, others, "front_end").clone(**dtypes)
+    made = dataclass_json.decode(cls, others, str(name))
+    return made.clone(**dtypes) if dtypes else made
 
 
 def from_json(
@@ -537,7 +435,7 @@ def from_json(
     """Return the experiment that ``to_json`` turned into ``content``.
 
     The function ``read_bank`` returns the imported bank with a given digest. ``code`` are the
-    modules that may be imported for a front end, see ``modules.of_file``; ``opened`` is the
+    modules that may be imported for classes of a user, see ``modules.of_file``; ``opened`` is the
     directory of the content, in which none may lie.
 
     Raises:
@@ -547,15 +445,9 @@ def from_json(
     if not isinstance(content, dict):
         raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
     content = _with_banks(content, read_bank)
-    model = content.get("model")
-    front_end = model.get("front_end") if isinstance(model, dict) else None
-    if isinstance(front_end, dict) and "module" in front_end:
-        # All other fields are looked at before a module is imported.
-        others = {**content, "model": {**model, "front_end": None}}
-        dataclass_json.decode(Experiment, others, "experiment", make=False)
-        made = _read_front_end(front_end, code, opened)
-        content = {**content, "model": {**model, "front_end": made}}
-    return dataclass_json.decode(Experiment, content, "experiment")
+    # All other fields are looked at before a module is imported.
+    dataclass_json.decode(Experiment, content, "experiment", make=False)
+    return dataclass_json.decode(Experiment, _with_objects(content, code, opened), "experiment")
 
 
 def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:

@@ -1,4 +1,4 @@
-"""What a run takes from its data and from other networks: fields, weights, a teacher.
+"""What a run takes from its data and from another network: fields and weights.
 
 ``resolve`` fills in the fields of an experiment that are None, in this one place.
 
@@ -23,8 +23,9 @@ from vone_jax import data, files, models, names
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.progress import aligned
 from vone_jax.training.config import DataConfig, Experiment, ModelConfig
+from vone_jax.training.objective import Setup
 from vone_jax.training.parts import matches
-from vone_jax.training.step import TrainState, initial_state
+from vone_jax.training.step import TrainState
 
 # Names of a variable, from its collection down.
 _Path = tuple[str, ...]
@@ -131,29 +132,6 @@ def _inherited_front_end(fields: dict[str, Any], initial: Any) -> dict[str, Any]
         return dataclasses.replace(stage, image_size=size, visual_degrees=degrees)
 
     return {"v1": at_size(source.v1), "subcortical": at_size(source.subcortical)}
-
-
-def check_teacher(experiment: Experiment, class_names: Sequence[str], teacher: Any) -> None:
-    """Raise a ``ValueError`` unless the teacher of the distillation fits the network and the data.
-
-    ``teacher`` is a network as ``vone_jax.open_network`` returns it.
-    """
-    model = experiment.model
-    shape = (model.image_size, model.image_size, model.in_channels)
-    if teacher.image_shape != shape:
-        raise ValueError(
-            f"distillation.teacher must take images of shape {shape}, {teacher.name} takes "
-            f"{teacher.image_shape}"
-        )
-    ours, theirs = (list(map(class_identifier, x)) for x in (class_names, teacher.class_names))
-    unnamed = are_numbers(ours) or are_numbers(theirs)
-    different = ours != theirs and (not unnamed or sorted(ours) == sorted(theirs))
-    if teacher.num_classes != len(class_names) or different:
-        raise ValueError(
-            f"distillation.teacher must have the classes of the data in their order; "
-            f"{teacher.name} has {teacher.num_classes}, {', '.join(theirs[:3])}, ..., the images "
-            f"{len(class_names)}, {', '.join(ours[:3])}, ..."
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -296,8 +274,7 @@ def _front_end(model: Any) -> dict[str, Any]:
 
 def _shapes(experiment: Experiment, model: Any) -> dict[_Path, Any]:
     """Return the shape and type of every variable of a network by its path."""
-    state = jax.eval_shape(lambda: initial_state(experiment, model))
-    return flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+    return flatten_dict(jax.eval_shape(Setup(experiment, model).variables))
 
 
 def _head(experiment: Experiment, model: nn.Module) -> set[_Path]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vone_jax import data
 from vone_jax import mesh as meshes
 from vone_jax.training.config import DataConfig, Experiment
-from vone_jax.training.objectives import Batch
+from vone_jax.training.objective import Batch
 
 
 def open_train_split(config: DataConfig) -> data.Source:

@@ -25,18 +25,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import arguments, data, files, prng
+from vone_jax import arguments, data, files
 from vone_jax import mesh as meshes
-from vone_jax.attacks import PGD
+from vone_jax.attacks import Attack
 from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
-from vone_jax.training.config import Experiment, check_classes, resumed
-from vone_jax.training.initial import check_teacher, resolve, take_weights
-from vone_jax.training.objectives import similarity_targets
-from vone_jax.training.optimizer import after_validation
+from vone_jax.training.config import Experiment, resumed, to_json
+from vone_jax.training.initial import resolve, take_weights
+from vone_jax.training.objective import Setup
 from vone_jax.training.parts import check_patterns, split
-from vone_jax.training.perturbations import Fast, Free, PairedPerturbation
-from vone_jax.training.speed import Profile, Speed
+from vone_jax.training.speed import Profile, Speed, operations
 from vone_jax.training.step import (
     Sums,
     TrainState,
@@ -69,7 +67,7 @@ def train(
     directory: Path | str,
     *,
     initial: Any = None,
-    teacher: Any = None,
+    open_network: Callable[[str], Any] | None = None,
     devices: Sequence[Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
@@ -77,6 +75,7 @@ def train(
     progress: bool = False,
     on_log: Callable[[dict[str, Any]], Any] | None = None,
     profile: int | None = None,
+    changed_code: bool = False,
 ) -> Outcome:
     """Train, from the last checkpoint in the directory of the run if there is one.
 
@@ -89,7 +88,8 @@ def train(
         does not exist.
       initial: network with the weights to start from, as ``vone_jax.open_network`` returns it. A
         run with a checkpoint does not need it any more.
-      teacher: network of the distillation, needed whenever the run continues.
+      open_network: opens the networks that objectives name, such as ``vone_jax.open_network``. A
+        run needs them again when it resumes.
       devices: the ``jax.Device``s to train on; default: all.
       stop: polled at every step of a program of one process. Once it returns True, the run saves
         and the call returns. Several processes stop after a SIGTERM to one of them.
@@ -99,6 +99,7 @@ def train(
       on_log: called with each record of the log, in process 0.
       profile: write a trace of ten steps from this one on, to ``profile`` in the directory; from a
         bucket, to ``profile`` in the working directory.
+      changed_code: resume a run also if the code of its objectives has changed since it started.
 
     Raises:
       ValueError: if parts of the experiment do not fit each other or the data, if nothing in the
@@ -115,7 +116,7 @@ def train(
     source = inputs.open_train_split(unresolved.data)
     experiment = _resolved(unresolved, directory, source, initial)
     eval_source = inputs.open_eval_split(experiment, source)
-    _check(experiment, source, teacher, mesh)
+    _check(experiment, mesh)
     steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
     steps_per_epoch *= experiment.replays
     total = experiment.total_steps(steps_per_epoch)
@@ -126,36 +127,33 @@ def train(
         enter(jax.default_matmul_precision(experiment.matmul_precision))
 
         # 2. Build the network and the compiled functions.
-        model = experiment.build()
-        shapes = jax.eval_shape(lambda: initial_state(experiment, model))
+        model, names = experiment.build(), tuple(source.class_names)
+        opened = _Opened(open_network)
+        setup = Setup(experiment, model, mesh, names, *([opened] if open_network else []))
+        shapes = jax.eval_shape(lambda: initial_state(experiment, model, setup))
         check_patterns(
             experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats
         )
-        targets = experiment.similarity and similarity_targets(
-            experiment, model, mesh, shapes.variables
-        )
-        teacher_fn = teacher and meshes.replicate(
-            mesh, prng.as_pytree(teacher.logits_fn, *teacher.inputs())
-        )
-        train_step = make_train_step(model, experiment, steps_per_epoch, mesh, targets, teacher_fn)
+        made = {each.name: each.objective.resources(setup) for each in experiment.applied}
+        made = {name: resources for name, resources in made.items() if resources is not None}
+        resources = meshes.replicate(mesh, made)
+        train_step = make_train_step(model, experiment, steps_per_epoch, mesh, resources)
         eval_step = make_eval_step(model, experiment.seed, mesh)
         attack = _watched(experiment)
         robust_step = attack and make_eval_step(model, experiment.seed, mesh, attack)
-        parameters = sum(
-            x.size for x in jax.tree.leaves(split(shapes.params, experiment.freeze)[0])
-        )
-
-        names, device = tuple(source.class_names), meshes.describe(mesh)
+        trained, _ = split(shapes.params, experiment.freeze)
+        parameters = sum(x.size for x in jax.tree.leaves((trained, shapes.own)))
+        device = meshes.describe(mesh)
         # A run that resumes has its weights in a checkpoint.
         weights = None
         if not run.saved_steps(directory):
             if unresolved.initial_weights is not None and initial is None:
                 raise ValueError("initial_weights: the network must be opened and given as initial")
             weights = initial and take_weights(experiment, model, names, initial)
-        made_from = _made_from(experiment, source, eval_source, weights, teacher)
+        made_from = _made_from(experiment, source, eval_source, weights, opened.checksums)
         if meshes.from_process_0(lambda: (directory / run.CONFIG).exists()):
             before = run.read_run(directory).made_from
-            run.check_made_from(directory, made_from, before)
+            run.check_made_from(directory, made_from, before, changed_code)
             made_from = before | made_from
 
         described = run.RunDescription(
@@ -172,7 +170,7 @@ def train(
         if steps := checkpoints.steps():
             state = meshes.replicate(mesh, checkpoints.restore(steps[-1], shapes))
         else:
-            state = _random_state(experiment, model, mesh)
+            state = _random_state(experiment, model, setup)
             state = state if weights is None else weights.put_into(state)
         step = saved = int(state.step)
         validated, collapsed = int(state.validated), ""
@@ -195,8 +193,8 @@ def train(
         if weights is not None:
             report.line(weights.table())
         batches = enter(contextlib.closing(inputs.train_batches(experiment, source, step)))
-        operations = functools.cache(lambda: _operations(experiment, train_step, state, batch))
-        speed, running, note = Speed(list(mesh.devices.flat), operations), None, ""
+        counted = functools.cache(lambda: operations(train_step, state, batch))
+        speed, running, note = Speed(list(mesh.devices.flat), counted), None, ""
 
         while True:
             stopping = stop() if jax.process_count() == 1 else meshes.stop_requested(step)
@@ -313,8 +311,26 @@ def _resolved(
     return resumed(before.experiment, unresolved)
 
 
+class _Opened:
+    """Opens networks for objectives, and keeps their checksums, by what a run is made from."""
+
+    def __init__(self, open_network: Callable[[str], Any] | None):
+        self._open_network = open_network
+        self.checksums: dict[str, str] = {}
+
+    def __call__(self, spec: str) -> Any:
+        assert self._open_network is not None
+        network = self._open_network(spec)
+        self.checksums[f"weights of {spec}"] = network.checksum
+        return network
+
+
 def _made_from(
-    experiment: Experiment, source: data.Source, eval_source: Any, weights: Any, teacher: Any
+    experiment: Experiment,
+    source: data.Source,
+    eval_source: Any,
+    weights: Any,
+    opened: dict[str, str],
 ) -> dict[str, str]:
     """Return what the run is made from, see ``run.RunDescription``."""
 
@@ -323,24 +339,21 @@ def _made_from(
             run.TRAIN_IMAGES: data.describe(source),
             run.VALIDATION_IMAGES: data.describe(eval_source.source),
             run.WEIGHTS: weights and weights.checksum,
-            run.TEACHER: teacher and teacher.checksum,
             run.FRONT_END: run.front_end_digest(experiment),
+            **opened,
+            **run.code_digests(experiment),
         }
 
     found: dict[str, str | None] = meshes.from_process_0(describe)
     return {name: digest for name, digest in found.items() if digest is not None}
 
 
-def _check(experiment: Experiment, source: data.Source, teacher: Any, mesh: meshes.Mesh) -> None:
-    """Check that the parts of an experiment fit each other and the devices, and can be stored."""
-    check_classes(experiment)
+def _check(experiment: Experiment, mesh: meshes.Mesh) -> None:
+    """Check that an experiment fits the devices, and that it can be stored."""
+    to_json(experiment)
     part = experiment.data.batch_size // experiment.accumulation_steps
     meshes.check_batch_size(mesh, part, "data.batch_size / accumulation_steps")
     meshes.check_batch_size(mesh, experiment.data.eval_batch_size, "data.eval_batch_size")
-    if (experiment.distillation is None) != (teacher is None):
-        raise ValueError("teacher: the network must be given for a distillation, and only then")
-    if teacher is not None:
-        check_teacher(experiment, source.class_names, teacher)
 
 
 def _begin(directory: Path, described: run.RunDescription, enter: Callable[[Any], Any]) -> None:
@@ -357,11 +370,11 @@ def _begin(directory: Path, described: run.RunDescription, enter: Callable[[Any]
     run.write_run(directory, described)
 
 
-def _random_state(experiment: Experiment, model: Any, mesh: meshes.Mesh) -> TrainState:
+def _random_state(experiment: Experiment, model: Any, setup: Setup) -> TrainState:
     """Return the state at step 0, on every device."""
     return jax.jit(
-        lambda: initial_state(experiment, model),
-        out_shardings=meshes.replicated(mesh),
+        lambda: initial_state(experiment, model, setup),
+        out_shardings=meshes.replicated(setup.mesh),
         # It runs once, and XLA would take long to optimise its many random draws.
         compiler_options={"xla_backend_optimization_level": 0},
     )()
@@ -385,20 +398,6 @@ def _check_finite(experiment: Experiment, state: TrainState, saved: int) -> None
         )
 
 
-def _operations(experiment: Experiment, train_step: Any, state: Any, batch: Any) -> float | None:
-    """Return the floating-point operations of a step, where XLA counts them.
-
-    It counts the body of a loop once: that of an attack, and of the parts of a batch.
-    """
-    if experiment.accumulation_steps > 1 or isinstance(
-        experiment.perturbation, PGD | PairedPerturbation
-    ):
-        return None
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch))
-    step, options = getattr(train_step, "func", train_step), getattr(train_step, "keywords", {})
-    return (step.lower(*shapes, **options).cost_analysis() or {}).get("flops")
-
-
 def _train_record(
     experiment: Experiment, step: int, epoch: float, state: TrainState, metrics: Any
 ) -> dict[str, Any]:
@@ -410,8 +409,7 @@ def _train_record(
     record["learning_rate"] = float(host.learning_rate)
     if host.finite:
         record["gradient_norm"] = float(host.gradient_norm)
-        if host.similarity is not None:
-            record["similarity"] = float(host.similarity)
+        record |= {name: float(number) for name, number in host.numbers.items()}
     return record | ({"skipped": int(skipped)} if skipped else {})
 
 
@@ -423,20 +421,10 @@ def _means(experiment: Experiment, sums: Sums) -> dict[str, float]:
     return means
 
 
-def _watched(experiment: Experiment) -> PGD | None:
-    """Return the attack that shows catastrophic overfitting, for training with single steps.
-
-    Wong et al. (2020) watch the accuracy of one batch under PGD: the training attack goes on to
-    fail, but several steps succeed.
-    """
-    perturbation = experiment.perturbation
-    if isinstance(perturbation, PGD) and perturbation.steps == 1:
-        norm = perturbation.norm
-    elif isinstance(perturbation, Fast | Free):
-        norm = "linf"
-    else:
-        return None
-    return PGD(norm, perturbation.eps, steps=10, random_start=True)
+def _watched(experiment: Experiment) -> Attack | None:
+    """Return the first attack under which an objective has validations watched, if any."""
+    attacks = (each.objective.watched for each in experiment.applied)
+    return next((attack for attack in attacks if attack is not None), None)
 
 
 def _robust(
@@ -488,6 +476,6 @@ def _after_validation(
 ) -> TrainState:
     """Return the state after a validation: the schedule may follow its loss."""
     before = meshes.fetch(state.plateau)
-    plateau = after_validation(experiment.optimizer.schedule, before, loss)
+    plateau = experiment.optimizer.schedule.after_validation(before, loss)
     plateau, validated = meshes.replicate(mesh, (plateau, np.int32(state.step)))
     return dataclasses.replace(state, plateau=plateau, validated=validated)

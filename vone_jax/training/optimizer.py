@@ -23,7 +23,10 @@ from vone_jax.training.parts import Rates, rate_factors
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 
-class _Schedule:
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Base of the schedules, which multiply the base rate; also of a user's."""
+
     def __post_init__(self) -> None:
         arguments.fields(self)
 
@@ -35,14 +38,18 @@ class _Schedule:
         """Return the momentum of that step; None for that of ``OptimizerConfig``."""
         return None
 
+    def after_validation(self, state: "PlateauState", loss: float) -> "PlateauState":
+        """Return the state, as NumPy scalars, after a validation with a finite mean loss."""
+        return state
+
 
 @dataclasses.dataclass(frozen=True)
-class Constant(_Schedule):
+class Constant(Schedule):
     """The base rate throughout the run."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Step(_Schedule):
+class Step(Schedule):
     """The rate is multiplied by ``decay`` at the start of each of ``epochs``, counted from 0."""
 
     # Increasing, for instance (20, 40, 60).
@@ -68,7 +75,7 @@ class Step(_Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine(_Schedule):
+class Cosine(Schedule):
     """Half a cosine from the base rate at step 0 to ``final`` times it at the end of the run."""
 
     # In [0, 1].
@@ -79,7 +86,7 @@ class Cosine(_Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneCycle(_Schedule):
+class OneCycle(Schedule):
     """Half a cosine up to the base rate, then half a cosine down, as in PyTorch's OneCycleLR.
 
     The rate starts at 1 / div_factor of the base rate. It ends, at the last step, at
@@ -127,7 +134,7 @@ class OneCycle(_Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cyclic(_Schedule):
+class Cyclic(Schedule):
     """A straight line up from 0 to the base rate, and one down to 0, which the last step has.
 
     Reference: Wong, Rice and Kolter (2020), arXiv:2001.03994, whose rate rises in half of the run
@@ -144,7 +151,7 @@ class Cyclic(_Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plateau(_Schedule):
+class Plateau(Schedule):
     """The rate is multiplied by ``decay`` when the validation loss stops falling.
 
     This is PyTorch's ReduceLROnPlateau in its relative mode. A validation is an improvement if its
@@ -158,6 +165,15 @@ class Plateau(_Schedule):
     patience: FromZero = 10
     # The smallest improvement that counts, as a share of the best loss, in [0, 1).
     threshold: _BelowOne = 1e-4
+
+    def after_validation(self, state: "PlateauState", loss: float) -> "PlateauState":
+        loss32 = np.float32(loss)
+        if loss32 < state.best * np.float32(1.0 - self.threshold):
+            return PlateauState(state.factor, loss32, np.int32(0))
+        waited = np.int32(state.waited + 1)
+        if waited > self.patience:
+            return PlateauState(state.factor * np.float32(self.decay), state.best, np.int32(0))
+        return PlateauState(state.factor, state.best, waited)
 
 
 class PlateauState(NamedTuple):
@@ -174,22 +190,9 @@ class PlateauState(NamedTuple):
     waited: Any = np.int32(0)
 
 
-def after_validation(schedule: object, state: PlateauState, loss: float) -> PlateauState:
-    """Return the state, as NumPy scalars, after a validation with a finite mean loss."""
-    if not isinstance(schedule, Plateau):
-        return state
-    loss32 = np.float32(loss)
-    if loss32 < state.best * np.float32(1.0 - schedule.threshold):
-        return PlateauState(state.factor, loss32, np.int32(0))
-    waited = np.int32(state.waited + 1)
-    if waited > schedule.patience:
-        return PlateauState(state.factor * np.float32(schedule.decay), state.best, np.int32(0))
-    return PlateauState(state.factor, state.best, waited)
-
-
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser, in PyTorch's form, see ``make_optimizer``."""
+    """The optimiser, in PyTorch's form, see ``transformation``."""
 
     # Stochastic gradient descent, Adam, AdamW (weight decay apart from the gradient), or LAMB
     # (AdamW with updates in proportion to the norm of each parameter, for large batches).
@@ -200,7 +203,7 @@ class OptimizerConfig:
     # freeze, factors > 0. The last pattern that matches a parameter counts.
     rates: Rates = ()
     # Learning-rate schedule over the run.
-    schedule: Constant | Step | Cosine | OneCycle | Cyclic | Plateau = Constant()
+    schedule: Schedule = Constant()
     # Epochs of warm-up: a linear rise from 0 to 1 that multiplies the rate of the schedule.
     warmup_epochs: float = 0.0
     # Share of the last update that is kept, in [0, 1): momentum of SGD, beta 1 of the others.
@@ -233,53 +236,60 @@ class OptimizerConfig:
         if self.warmup_epochs and isinstance(self.schedule, OneCycle):
             raise ValueError("warmup_epochs must be 0 with OneCycle, which has its own warm-up")
 
+    @property
+    def largest_change(self) -> float:
+        """A larger gradient or change of the parameters counts as not finite.
 
-def make_optimizer(
-    config: OptimizerConfig,
-    rate: float | jax.Array = 1.0,
-    momentum: jax.Array | None = None,
-) -> optax.GradientTransformation:
-    """Return the optimiser at a learning rate, whose updates are added to the parameters.
+        Smaller ones cannot take a finite parameter or momentum to infinity, which in float32 begins
+        at 3.4e38. All methods but SGD keep the squares of gradients, and those of a user may.
+        """
+        ours = type(self).transformation is OptimizerConfig.transformation
+        return 1e30 if ours and self.method == "sgd" else 1e15
 
-    Let g be the gradient of the loss, clipped first, and p a parameter. SGD is that of PyTorch
-    with dampening 0: v = momentum v + g + weight_decay p from v = 0 on, and p = p - rate v. So a
-    change of the rate acts at once on the accumulated momentum. Adam and AdamW (Loshchilov and
-    Hutter, arXiv:1711.05101) are those of PyTorch, LAMB is that of You et al. (arXiv:1904.00962).
-    What is learned within V1 does not decay: 0 is not a neutral value there.
+    def transformation(
+        self, rate: float | jax.Array = 1.0, momentum: jax.Array | None = None
+    ) -> optax.GradientTransformation:
+        """Return the optimiser at a learning rate, whose updates are added to the parameters.
 
-    Rate and momentum may be traced values, since the state does not depend on them.
+        Let g be the gradient of the loss, clipped first, and p a parameter. SGD is that of PyTorch
+        with dampening 0: v = momentum v + g + weight_decay p from v = 0 on, and p = p - rate v. So
+        a change of the rate acts at once on the accumulated momentum. Adam and AdamW (Loshchilov
+        and Hutter, arXiv:1711.05101) are those of PyTorch, LAMB is that of You et al.
+        (arXiv:1904.00962). What is learned within V1 does not decay: 0 is not a neutral value
+        there. A subclass may return any other optimiser of Optax.
 
-    Args:
-      config: the settings.
-      rate: the learning rate, without the factors of ``config.rates``.
-      momentum: default: that of ``config``.
-    """
-    beta1: Any = config.momentum if momentum is None else momentum
+        Args:
+          rate: the learning rate, without the factors of ``rates``. It may be a traced value, since
+            the state does not depend on it.
+          momentum: as for ``rate``. Default: that of the settings.
+        """
+        beta1: Any = self.momentum if momentum is None else momentum
 
-    def is_decayed(path: Any, parameter: jax.Array) -> bool:
-        # Biases and the scales of normalisations are the parameters with one axis.
-        is_kernel = parameter.ndim > 1 and path[-1].key not in TOKEN_PARAMETERS
-        return (config.decayed == "all" or is_kernel) and path[0].key not in V1_MODULES
+        def is_decayed(path: Any, parameter: jax.Array) -> bool:
+            # Biases and the scales of normalisations are the parameters with one axis.
+            first, last = (getattr(path[place], "key", None) for place in (0, -1))
+            is_kernel = parameter.ndim > 1 and last not in TOKEN_PARAMETERS
+            return (self.decayed == "all" or is_kernel) and first not in V1_MODULES
 
-    mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
-    decay = [optax.add_decayed_weights(config.weight_decay, mask)] if config.weight_decay else []
-    adam = partial(optax.scale_by_adam, beta1, config.beta2, config.epsilon)
-    limit = config.gradient_clip
-    parts = [] if limit is None else [optax.clip_by_global_norm(limit)]
-    if config.method == "sgd":
-        parts += [*decay, optax.trace(beta1, config.nesterov)]
-    elif config.method == "adam":
-        parts += [*decay, adam()]
-    else:
-        parts += [adam(), *decay]
-        if config.method == "lamb":
-            parts.append(optax.scale_by_trust_ratio())
-    if config.rates:
-        factors: Any = {
-            factor: optax.scale(factor) for factor in (1.0, *dict(config.rates).values())
-        }
-        parts.append(optax.partition(factors, partial(rate_factors, rates=config.rates)))
-    return optax.chain(*parts, optax.scale(-rate))
+        mask = partial(jax.tree_util.tree_map_with_path, is_decayed)
+        decay = [optax.add_decayed_weights(self.weight_decay, mask)] if self.weight_decay else []
+        adam = partial(optax.scale_by_adam, beta1, self.beta2, self.epsilon)
+        limit = self.gradient_clip
+        parts = [] if limit is None else [optax.clip_by_global_norm(limit)]
+        if self.method == "sgd":
+            parts += [*decay, optax.trace(beta1, self.nesterov)]
+        elif self.method == "adam":
+            parts += [*decay, adam()]
+        else:
+            parts += [adam(), *decay]
+            if self.method == "lamb":
+                parts.append(optax.scale_by_trust_ratio())
+        if self.rates:
+            factors: Any = {
+                factor: optax.scale(factor) for factor in (1.0, *dict(self.rates).values())
+            }
+            parts.append(optax.partition(factors, partial(rate_factors, rates=self.rates)))
+        return optax.chain(*parts, optax.scale(-rate))
 
 
 def learning_rate(

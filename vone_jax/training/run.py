@@ -32,8 +32,14 @@ import numpy as np
 
 from vone_jax import files
 from vone_jax import mesh as meshes
-from vone_jax.training.config import Experiment, differences, from_json, to_json
-from vone_jax.training.objectives import variables_of
+from vone_jax.training.config import (
+    Experiment,
+    classes_of_users,
+    differences,
+    from_json,
+    to_json,
+)
+from vone_jax.training.objective import variables_of
 from vone_jax.v1 import GaborParameters, ImportedBank
 
 CONFIG = "config.json"
@@ -41,7 +47,8 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 # Names in ``RunDescription.made_from``.
 TRAIN_IMAGES, VALIDATION_IMAGES = "training images", "validation images"
-WEIGHTS, TEACHER, FRONT_END = "initial weights", "weights of the teacher", "front end"
+WEIGHTS, FRONT_END = "initial weights", "front end"
+_CODE = "code of "
 # Orbax looks for its files with patterns that begin with the directory.
 PATTERN_CHARACTERS = "*?[\\"
 _VARIABLES = ("params", "batch_stats")
@@ -82,8 +89,8 @@ class RunDescription:
     # Versions of Python and of packages, by name.
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
     # What the run is made from besides the experiment, by name: counts and checksums of the
-    # training and validation images, of initial weights, of the teacher, and of the code of a front
-    # end of a user.
+    # training and validation images, of initial weights, of the networks that objectives open, and
+    # of the code of a user's classes.
     made_from: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -152,20 +159,33 @@ def _spec(description: RunDescription) -> dict[str, Any]:
     return to_json(description.experiment) | {"class_names": list(description.class_names)}
 
 
-def check_made_from(directory: Path, ours: dict[str, str], theirs: dict[str, str]) -> None:
+def check_made_from(
+    directory: Path, ours: dict[str, str], theirs: dict[str, str], changed_code: bool = False
+) -> None:
     """Raise a ``RunDirectoryError`` if a run that resumes is made from something else.
 
-    A front end whose code has changed may still compute the same, so this is a warning.
+    A front end whose code has changed may still compute the same, so this is a warning. With
+    ``changed_code``, so is other code.
     """
     changes = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
     if FRONT_END in changes:
         changes.remove(FRONT_END)
         warn_of_front_end(directory)
+    code = {name for name in changes if name.startswith(_CODE)}
+    if code and changed_code:
+        changes -= code
+        edited = ", ".join(sorted(name.removeprefix(_CODE) for name in code))
+        warnings.warn(
+            f"{edited} has changed since the run in {directory} was started; its steps from here "
+            "on are those of the code of now",
+            stacklevel=3,
+        )
     if changes:
         raise RunDirectoryError(
             f"{directory} holds a run that is made from something else: "
             + "; ".join(f"its {n} are {theirs[n]}, now they are {ours[n]}" for n in sorted(changes))
             + "; choose another --run-dir, or delete that run"
+            + ("; --changed-code goes on with the code of now" if code else "")
         )
 
 
@@ -184,6 +204,16 @@ def front_end_digest(experiment: Experiment) -> str | None:
         return None
     file = inspect.getsourcefile(type(experiment.model.front_end))
     return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def code_digests(experiment: Experiment) -> dict[str, str]:
+    """Return a digest of each file that defines a class of a user, but a front end, by its name."""
+    found = {}
+    for cls in classes_of_users(experiment):
+        if file := inspect.getsourcefile(cls):
+            digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+            found[f"{_CODE}{cls.__module__.removeprefix('file_')}"] = digest
+    return found
 
 
 def saved_steps(directory: Path | str) -> list[int]:

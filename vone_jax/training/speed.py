@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from vone_jax import fast
+
 # ``jax.Device.device_kind`` -> floating-point operations per second. The first that is part of the
 # name counts.
 PEAKS = {
@@ -42,6 +44,19 @@ PROFILED = 10
 def peak(kind: str) -> float | None:
     """Return the operations per second of a device of a kind; None for an unknown one."""
     return next((rate for name, rate in PEAKS.items() if name in kind), None)
+
+
+def operations(train_step: Any, *arguments: Any) -> float | None:
+    """Return the floating-point operations of a step, where XLA counts them.
+
+    It counts the body of a loop once, such as that of an attack or of the parts of a batch.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    step, options = getattr(train_step, "func", train_step), getattr(train_step, "keywords", {})
+    traced = step.trace(*shapes, **options)
+    if fast.has_products_in_loops(traced):
+        return None
+    return (traced.lower().cost_analysis() or {}).get("flops")
 
 
 class Speed:

@@ -19,26 +19,12 @@ import optax
 
 from vone_jax import mesh as meshes
 from vone_jax import prng
-from vone_jax.attacks import PGD
-from vone_jax.training import objectives
+from vone_jax.attacks import Attack
+from vone_jax.training import objective
 from vone_jax.training.config import Experiment
-from vone_jax.training.objectives import WEIGHTS, Batch, variables_of
-from vone_jax.training.optimizer import (
-    PlateauState,
-    euclidean_norm,
-    learning_rate,
-    make_optimizer,
-)
+from vone_jax.training.objective import Applied, Batch, Context, Gradient, Setup, variables_of
+from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate
 from vone_jax.training.parts import merge, rate_factors, split, training_apply
-from vone_jax.training.perturbations import Fast, Free, PairedPerturbation
-
-# The streams of keys of a step, beside those of the changes of a batch.
-_STREAMS = ("train noise", "dropout", "perturbation", "similarity")
-# A larger gradient or change of the parameters counts as not finite. Smaller ones cannot take a
-# finite parameter or momentum to infinity, which in float32 begins at 3.4e38. All methods but SGD
-# keep the squares of gradients.
-_LARGEST_CHANGE = {"sgd": 1e30}
-_LARGEST_SQUARED = 1e15
 
 
 @flax.struct.dataclass
@@ -71,11 +57,11 @@ class TrainState:
 
     # Number of optimiser steps done, scalar int32.
     step: jax.Array
-    # Parameters of the network and, with similarity regularisation, weights of the compared layers.
+    # Parameters of the network.
     params: Any
     # Running values of batch norm; empty for networks without it.
     batch_stats: Any
-    # State of the optimiser for the parameters that are not frozen.
+    # State of the optimiser for all that is trained.
     opt_state: optax.OptState
     plateau: PlateauState
     # Metrics since the last line of the log, over the steps that were not skipped.
@@ -87,8 +73,9 @@ class TrainState:
     validated: Any = np.int32(0)
     # Moving means of ``params`` and ``batch_stats``, by these names; None without ``ema_decay``.
     ema: Any = None
-    # Perturbation of the images of ``Free`` (N, H, W, C), by place in the batch; else None.
-    delta: Any = None
+    # Trained parameters and states of the objectives that have any, by their names.
+    own: Any = dataclasses.field(default_factory=dict)
+    objectives: Any = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -101,31 +88,33 @@ class TrainState:
         return dataclasses.replace(self, params=params, batch_stats=batch_stats, ema=ema)
 
 
-def initial_state(experiment: Experiment, model: nn.Module) -> TrainState:
+def initial_state(experiment: Experiment, model: nn.Module, run: Setup | None = None) -> TrainState:
     """Return the state before the first step, a pure function to be jitted.
 
-    The stream ``"init"`` of the experiment's seed draws the parameters. The layers that similarity
-    regularisation compares have equal weights.
+    The stream ``"init"`` of the experiment's seed draws the parameters. ``run`` is given to the
+    objectives.
     """
-    config, root = experiment.model, jax.random.key(experiment.seed)
-    keys = {"params": prng.stream(root, "init"), "noise": prng.stream(root, "init noise")}
-    image = jnp.zeros((1, config.image_size, config.image_size, config.in_channels or 3))
-    variables = model.init(keys, image)
-    params = dict(variables["params"])
-    if experiment.similarity is not None:
-        params[WEIGHTS] = jnp.zeros(len(experiment.similarity.layers), jnp.float32)
+    run = run or Setup(experiment, model)
+    variables, root = run.variables(), jax.random.key(experiment.seed)
+    own, states = {}, {}
+    for each in experiment.applied:
+        trained, state = each.objective.init(prng.stream(root, f"init {each.name}"), run)
+        own |= {} if trained is None else {each.name: trained}
+        states |= {} if state is None else {each.name: state}
+    params, batch_stats = dict(variables["params"]), variables.get("batch_stats", {})
+    if both := {"network", *params} & own.keys():
+        raise ValueError(f"objectives: a part of the network has the name {', '.join(both)}, too")
     trained, _ = split(params, experiment.freeze)
-    batch_stats = variables.get("batch_stats", {})
     averaged = experiment.ema_decay is not None
-    free = isinstance(experiment.perturbation, Free)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=make_optimizer(experiment.optimizer).init(trained),
+        opt_state=experiment.optimizer.transformation().init(trained | own),
         plateau=PlateauState(),
         ema={"params": params, "batch_stats": batch_stats} if averaged else None,
-        delta=jnp.zeros((experiment.data.batch_size, *image.shape[1:])) if free else None,
+        own=own,
+        objectives=states,
     )
 
 
@@ -159,52 +148,214 @@ class StepMetrics:
     gradient_norm: jax.Array
     # Learning rate of the step, without the factors of OptimizerConfig.rates.
     learning_rate: jax.Array
-    # True if the update was applied. It is not applied if the loss, the gradient or the statistics
-    # of batch norm have a NaN or an infinity, or if the gradient or the change of the parameters is
-    # 1e30 or larger.
+    # True if the update was applied. It is not applied if the loss, the numbers, the gradient or
+    # the statistics of batch norm have a NaN or an infinity, or if the gradient or the change of
+    # the parameters is as large as ``OptimizerConfig.largest_change``.
     finite: jax.Array
-    # The term of the similarity regularisation, which ``sums.loss`` does not include; else None.
-    similarity: jax.Array | None = None
+    # What objectives put into the log, as "OBJECTIVE.NAME", float32.
+    numbers: dict[str, jax.Array]
 
 
-def make_loss(model: nn.Module, experiment: Experiment) -> Callable[..., Any]:
-    """Return the training loss of a batch as a function.
+@flax.struct.dataclass
+class Scene:
+    """What a step, or a part of it, computes with beside the trained parameters and the batch."""
 
-    It is ``(trained, frozen, batch_stats, batch, noise_key, dropout_key) -> (mean, (sums,
-    batch_stats))``, with the parameters as ``split`` divides them. With ``remat``, only the results
-    of convolutions and matrix products are stored for the backward pass.
-    """
-    apply = training_apply(model, experiment.freeze)
+    # Steps done before this one.
+    step: jax.Array
+    # Frozen parameters of the network, and its statistics of batch norm before the pass.
+    frozen: Any
+    batch_stats: Any
+    # Resources and states of the objectives, by name.
+    resources: Any
+    states: Any
+    # The number of the part, int32; None for a whole batch.
+    part: Any = None
 
-    def loss_fn(
-        trained: Any, frozen: Any, batch_stats: Any, batch: Batch, noise_key: Any, dropout_key: Any
+
+class Passes:
+    """The passes of a step through the network, and the objectives around them."""
+
+    def __init__(
+        self, model: nn.Module, experiment: Experiment, steps_per_epoch: int, mesh: meshes.Mesh
     ):
-        params = merge(trained, frozen)
+        self._model, self._experiment, self._mesh = model, experiment, mesh
+        self._steps_per_epoch = steps_per_epoch
+        self._apply = training_apply(model, experiment.freeze)
+        self._smoothing = experiment.optimizer.label_smoothing
+        # Only then, since not all networks have a gradient of the images.
+        self._of_images = any(each.overrides("gradient") for each in experiment.applied)
+        self._loss = self.loss
+        if experiment.remat:
+            policy = jax.checkpoint_policies.dots_saveable
+            self._loss = jax.checkpoint(self.loss, policy=policy)
 
-        def forward(images: jax.Array, batch_stats: Any, noise_key: Any, dropout_key: Any) -> Any:
-            logits, updated = apply(
-                variables_of(params, batch_stats),
-                images,
-                train=True,
-                noise_key=prng.index_keys(noise_key, batch["index"]),
-                rngs={"dropout": dropout_key},
-                mutable=["batch_stats"],
-            )
-            return logits, updated.get("batch_stats", {})
+    def loss(self, params: Any, images: jax.Array, scene: Scene, batch: Batch) -> Any:
+        """Return ``(mean, (sums, batch_stats, numbers))`` of a batch with other images."""
+        batch, moved, numbers = batch | {"image": images}, [scene.batch_stats], {}
 
-        logits, batch_stats = forward(batch["image"], batch_stats, noise_key, dropout_key)
-        if isinstance(experiment.perturbation, PairedPerturbation):
-            # Both images have the same noise of V1, so that only the perturbation is between them.
-            key = prng.stream(dropout_key, "perturbed")
-            moved, batch_stats = forward(batch["perturbed"], batch_stats, noise_key, key)
-            losses = objectives.paired_losses(experiment, logits, moved, batch)
-        else:
-            losses = objectives.losses(experiment, logits, batch)
-        return jnp.mean(losses), (batch_sums(losses, logits, batch["label"]), batch_stats)
+        def forward(images: jax.Array, keys: Any, dropout_key: jax.Array) -> jax.Array:
+            keys = self._noise_keys(scene, batch) if keys is None else keys
+            here = dataclasses.replace(scene, batch_stats=moved[0])
+            logits, moved[0] = self._network(params, here, images, keys, dropout_key)
+            return logits
 
-    if experiment.remat:
-        return jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
-    return loss_fn
+        logits = forward(images, None, self._dropout_key(scene))
+        # The masks of another pass of the same images are others.
+        other_key = prng.stream(self._dropout_key(scene), "perturbed")
+        again = lambda images, keys=None: forward(images, keys, other_key)  # noqa: E731
+        losses = objective.cross_entropy(logits, batch["label"], self._smoothing)
+        for each in self._that("losses"):
+            context = self._context(each, scene, params, batch, numbers, scene.step)
+            context = dataclasses.replace(context, forward=again)
+            losses = each.objective.losses(context, batch, logits, losses)
+            if jnp.shape(losses) != batch["label"].shape:
+                raise ValueError(
+                    f"{each.name}.losses must return the loss of each example, shape "
+                    f"{batch['label'].shape}, got {jnp.shape(losses)}"
+                )
+        return jnp.mean(losses), (batch_sums(losses, logits, batch["label"]), moved[0], numbers)
+
+    def batch(
+        self, params: Any, scene: Scene, batch: Batch, by_part: bool | None = None
+    ) -> tuple[Batch, dict[str, jax.Array]]:
+        """Return the batch as the objectives change it, and their numbers.
+
+        With ``by_part``, only those count that work on parts, or that do not.
+        """
+        numbers: dict[str, jax.Array] = {}
+        # The replays of a batch are changed alike.
+        number = scene.step // self._experiment.replays
+        for each in self._that("batch", by_part):
+            context = self._context(each, scene, params, batch, numbers, number)
+            batch = each.objective.batch(context, batch)
+        return batch, numbers
+
+    def pass_of(self, scene: Scene) -> Callable[[Any, Batch], Gradient]:
+        """Return the gradient of the mean loss of a batch."""
+
+        def gradient(params: Any, batch: Batch) -> Gradient:
+            places = (0, 1) if self._of_images else (0,)
+            differentiate = jax.grad(self._loss, places, has_aux=True)
+            found, aux = differentiate(params, batch["image"], scene, batch)
+            sums, batch_stats, numbers = aux
+            images = found[1] if self._of_images else None
+            return Gradient(found[0], images, sums, batch_stats, scene.states, numbers)
+
+        return gradient
+
+    def around(
+        self, gradient_fn: Callable[..., Gradient], scene: Scene, by_part: bool | None = None
+    ) -> Callable[[Any, Batch], Gradient]:
+        """Return the gradient as the objectives make it of another one. See ``batch``."""
+        for each in self._that("gradient", by_part):
+            gradient_fn = self._around(each, gradient_fn, scene)
+        return gradient_fn
+
+    def _around(self, each: Applied, inner: Callable[..., Gradient], scene: Scene) -> Any:
+        def gradient(params: Any, batch: Batch) -> Gradient:
+            numbers: dict[str, jax.Array] = {}
+            context = self._context(each, scene, params, batch, numbers, scene.step)
+            found, state = each.objective.gradient(context, inner, params, batch)
+            if _form(state) != _form(context.state):
+                raise ValueError(
+                    f"{each.name}.gradient must return a state of the form that init gave, "
+                    f"{_form(context.state)}, got {_form(state)}"
+                )
+            states = found.states | ({} if state is None else {each.name: state})
+            numbers = found.numbers | numbers
+            return dataclasses.replace(found, states=states, numbers=numbers)
+
+        return gradient
+
+    def _that(self, method: str, by_part: bool | None = None) -> list[Applied]:
+        return [
+            each
+            for each in self._experiment.applied
+            if each.overrides(method) and by_part in (None, each.objective.by_part)
+        ]
+
+    def _key(self, stream: str, number: Any) -> jax.Array:
+        return prng.fold(prng.stream(jax.random.key(self._experiment.seed), stream), number)
+
+    def _noise_keys(self, scene: Scene, batch: Batch) -> jax.Array:
+        return prng.index_keys(self._key("train noise", scene.step), batch["index"])
+
+    def _dropout_key(self, scene: Scene) -> jax.Array:
+        key = self._key("dropout", scene.step)
+        return key if scene.part is None else prng.fold(key, scene.part)
+
+    def _network(
+        self,
+        params: Any,
+        scene: Scene,
+        images: jax.Array,
+        keys: jax.Array,
+        dropout_key: jax.Array,
+        method: str = "__call__",
+    ) -> tuple[Any, Any]:
+        """Return the outputs in training mode and the statistics of batch norm."""
+        outputs, updated = self._apply(
+            variables_of(merge(params["network"], scene.frozen), scene.batch_stats),
+            images,
+            train=True,
+            noise_key=keys,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+            method=method,
+        )
+        return outputs, updated.get("batch_stats", {})
+
+    def _context(
+        self,
+        each: Applied,
+        scene: Scene,
+        params: Any,
+        batch: Batch,
+        numbers: dict[str, jax.Array],
+        number: jax.Array,
+    ) -> Context:
+        """Return the context of an objective, whose numbers for the log go into ``numbers``."""
+        key = self._key(each.stream, number)
+        keys = prng.index_keys(key, batch["index"])
+        variables = variables_of(merge(params["network"], scene.frozen), scene.batch_stats)
+
+        def forward(images: jax.Array, keys: Any = None) -> jax.Array:
+            keys = self._noise_keys(scene, batch) if keys is None else keys
+            dropout_key = prng.stream(self._dropout_key(scene), "attacked")
+            return self._network(params, scene, images, keys, dropout_key)[0]
+
+        def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
+            return self._model.apply(variables, images, train=False, noise_key=keys)
+
+        def apply(params: Any, images: Any, *rest: Any, method: str = "__call__") -> Any:
+            return self._network(params, scene, images, *rest, method=method)[0]
+
+        def log(name: str, value: Any) -> None:
+            if jnp.ndim(value) != 0:
+                raise ValueError(f"{each.name} logs {name}, which must be a scalar, got {value}")
+            numbers[f"{each.name}.{name}"] = jnp.asarray(value, jnp.float32)
+
+        return Context(
+            name=each.name,
+            key=key if scene.part is None else prng.fold(key, scene.part),
+            keys=keys,
+            step=scene.step,
+            steps_per_epoch=self._steps_per_epoch,
+            params=params,
+            resources=scene.resources.get(each.name),
+            state=scene.states.get(each.name),
+            mesh=self._mesh,
+            forward=forward,
+            logits_fn=logits_fn,
+            apply=apply,
+            cross_entropy=partial(objective.cross_entropy, label_smoothing=self._smoothing),
+            log=log,
+        )
+
+
+def _form(tree: Any) -> Any:
+    """Return the shapes and dtypes of a tree."""
+    return jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", tree)
 
 
 def make_train_step(
@@ -212,22 +363,22 @@ def make_train_step(
     experiment: Experiment,
     steps_per_epoch: int,
     mesh: meshes.Mesh,
-    targets: Any = None,
-    teacher: Any = None,
+    resources: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
-    The changes of ``objectives.changes`` come first, the perturbation last. The perturbation uses
-    the labels and the current network, in training mode for ``Fast``, else in evaluation mode. That
-    of ``Free`` has the gradient of the step itself, and a step is one replay of a batch. If a batch
-    has several parts, the gradient is the mean over the parts. Batch norm uses the statistics of
-    one part at a time and updates its running values after each. The dropout of a row depends on
-    its place in its part. So only networks without batch norm and dropout give the same result for
-    any number of parts.
+    The objectives change the batch, its losses and its gradient, each in the order of the tuple.
+    If a batch has several parts, the gradient is the mean over the parts. Batch norm uses the
+    statistics of one part at a time and updates its running values after each. The dropout of a row
+    depends on its place in its part. So only networks without batch norm and dropout give the same
+    result for any number of parts.
 
-    The gradient of the similarity regularisation is added, with ``targets`` of ``make_targets``.
-    The loss in the metrics does not include this term. The ``teacher`` of the distillation gets
-    corrupted and mixed, but not perturbed images.
+    Args:
+      model: the network.
+      experiment: with all fields that ``resolve`` fills in.
+      steps_per_epoch: batches in an epoch, times the replays of a batch.
+      mesh: the devices that train.
+      resources: what the objectives' ``resources`` have returned, by their names.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. The batch has ``image`` (N, H, W, C), ``label``
@@ -237,133 +388,71 @@ def make_train_step(
     optimizer, freeze = experiment.optimizer, experiment.freeze
     total_steps = experiment.total_steps(steps_per_epoch)
     base_rate = learning_rate(optimizer, steps_per_epoch, total_steps)
-    loss_fn = make_loss(model, experiment)
-    loss_gradient_fn = jax.grad(loss_fn, has_aux=True)
-    apply = training_apply(model, freeze)
-    awp, perturbation = experiment.weight_perturbation, experiment.perturbation
-    similarity_fn = None
-    if experiment.similarity is not None:
-        similarity_fn = objectives.make_similarity_gradient(
-            model, experiment.similarity, mesh, freeze
-        )
+    passes = Passes(model, experiment, steps_per_epoch, mesh)
+    parts = experiment.accumulation_steps
+    # On CPUs, XLA runs convolutions inside a loop many times slower.
+    unroll = mesh.devices.flat[0].platform == "cpu"
 
-    def gradient_fn(
-        params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array], step: jax.Array
-    ):
-        if perturbation is not None:
-            variables = variables_of(params, batch_stats)
-            attack_keys = prng.index_keys(keys["perturbation"], batch["index"])
-            dropout_key = prng.stream(keys["dropout"], "attacked")
+    def accumulated(scene: Scene, params: Any, batch: Batch) -> Gradient:
+        def of_part(part: Batch, scene: Scene) -> Gradient:
+            part, numbers = passes.batch(params, scene, part, by_part=True)
+            inner = passes.around(passes.pass_of(scene), scene, by_part=True)
+            found = inner(params, part)
+            return dataclasses.replace(found, numbers=numbers | found.numbers)
 
-            def logits_fn(keys: jax.Array, images: jax.Array) -> Any:
-                if not isinstance(perturbation, Fast):
-                    return model.apply(variables, images, train=False, noise_key=keys)
-                logits, _ = apply(
-                    variables,
-                    images,
-                    train=True,
-                    noise_key=keys,
-                    rngs={"dropout": dropout_key},
-                    mutable=["batch_stats"],
-                )
-                return logits
-
-            batch = objectives.perturb(perturbation, attack_keys, logits_fn, batch)
-        trained, frozen = split(params, freeze)
-        rest = frozen, batch_stats, batch, keys["train noise"], keys["dropout"]
-        if awp is not None:
-            gradients, _ = loss_gradient_fn(trained, *rest)
-            active = step >= round(awp.warmup_epochs * steps_per_epoch)
-            trained = awp.ascended(trained, gradients, active)
-        return loss_gradient_fn(trained, *rest)
-
-    def free_gradient_fn(
-        params: Any, batch_stats: Any, batch: Batch, keys: dict[str, jax.Array], delta: jax.Array
-    ):
-        """Return the gradient of the parameters, the new perturbation, and the other results."""
-        assert isinstance(perturbation, Free)
-        trained, frozen = split(params, freeze)
-        images = batch["image"]
-
-        def loss(trained: Any, delta: jax.Array) -> Any:
-            moved = batch | {"image": images + delta}
-            return loss_fn(
-                trained, frozen, batch_stats, moved, keys["train noise"], keys["dropout"]
-            )
-
-        (gradients, ascent), rest = jax.grad(loss, (0, 1), has_aux=True)(trained, delta)
-        return gradients, perturbation.after(delta, ascent, images), rest
+        return _accumulated(of_part, scene, batch, parts, unroll)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=meshes.replicated(mesh))
     def train_step(
-        state: TrainState, batch: Batch, targets: Any = None, teacher: Any = None
+        state: TrainState, batch: Batch, resources: Any = None
     ) -> tuple[TrainState, StepMetrics]:
-        root = jax.random.key(experiment.seed)
-        keys = {name: prng.fold(prng.stream(root, name), state.step) for name in _STREAMS}
         batch = {name: batch[name] for name in ("image", "label", "index")}
-        for stream, change in objectives.changes(experiment, teacher).items():
-            # The replays of a batch are changed alike.
-            number = state.step // experiment.replays
-            batch = change(prng.fold(prng.stream(root, stream), number), batch)
-
-        delta = state.delta
-        if isinstance(perturbation, Free):
-            gradients, delta, (sums, batch_stats) = free_gradient_fn(
-                state.params, state.batch_stats, batch, keys, delta
-            )
-        elif experiment.accumulation_steps == 1:
-            gradients, (sums, batch_stats) = gradient_fn(
-                state.params, state.batch_stats, batch, keys, state.step
-            )
-        else:
-
-            def part_gradient_fn(batch_stats: Any, part: Batch, number: jax.Array):
-                part_keys = keys | {"dropout": prng.fold(keys["dropout"], number)}
-                return gradient_fn(state.params, batch_stats, part, part_keys, state.step)
-
-            gradients, (sums, batch_stats) = _accumulated(
-                part_gradient_fn,
-                state.batch_stats,
-                batch,
-                experiment.accumulation_steps,
-                # On CPUs, XLA runs convolutions inside a loop many times slower.
-                unroll=mesh.devices.flat[0].platform == "cpu",
-            )
-
-        term = None
-        if similarity_fn is not None:
-            term, extra = similarity_fn(
-                state.params, state.batch_stats, targets, keys["similarity"]
-            )
-            gradients = jax.tree.map(jnp.add, gradients, extra)
-
         trained, frozen = split(state.params, freeze)
+        params = {"network": trained} | state.own
+        scene = Scene(state.step, frozen, state.batch_stats, resources or {}, state.objectives)
+        if parts == 1:
+            batch, numbers = passes.batch(params, scene, batch)
+            gradient_fn = passes.around(passes.pass_of(scene), scene)
+        else:
+            batch, numbers = passes.batch(params, scene, batch, by_part=False)
+            gradient_fn = passes.around(partial(accumulated, scene), scene, by_part=False)
+        found = gradient_fn(params, batch)
+        numbers = numbers | found.numbers
+
+        trained, gradients = (
+            each["network"] | {name: each[name] for name in state.own}
+            for each in (params, found.params)
+        )
         norm = euclidean_norm(gradients)
         rate = base_rate(state.step) * state.plateau.factor
         momentum = optimizer.schedule.momentum(state.step, total_steps)
-        updates, opt_state = make_optimizer(optimizer, rate, momentum).update(
+        updates, opt_state = optimizer.transformation(rate, momentum).update(
             gradients, state.opt_state, trained
         )
-        updated = optax.apply_updates(trained, updates)
-        params, ema = merge(updated, frozen), state.ema
+        updated: Any = optax.apply_updates(trained, updates)
+        own = {name: updated.pop(name) for name in state.own}
+        params, batch_stats, ema = merge(updated, frozen), found.batch_stats, state.ema
         if ema is not None:
             # The first steps are averaged over fewer, so that the start is soon forgotten.
             done = state.step.astype(jnp.float32)
             decay = jnp.minimum(jnp.float32(experiment.ema_decay), (1.0 + done) / (10.0 + done))
             now = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(now, ema, 1.0 - decay)
-        before = (state.params, state.batch_stats, state.opt_state, state.ema, state.delta)
-        after = (params, batch_stats, opt_state, ema, delta)
+        after = dict(
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+            own=own,
+            objectives=found.states,
+        )
+        before = {name: getattr(state, name) for name in after}
         # A bound on the change. A check of every new value would cost as much as the update.
         change = norm * rate * max(jax.tree.leaves(rate_factors(trained, optimizer.rates)))
-        losses = jnp.stack([sums.loss] if term is None else [sums.loss, term])
-        finite = jnp.all(jnp.isfinite(jnp.concatenate([losses, *jax.tree.leaves(batch_stats)])))
-        finite &= jnp.maximum(norm, change) < _LARGEST_CHANGE.get(
-            optimizer.method, _LARGEST_SQUARED
-        )
-        params, batch_stats, opt_state, ema, delta = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), after, before
-        )
+        checked = jnp.stack([found.sums.loss, *numbers.values()])
+        finite = jnp.all(jnp.isfinite(jnp.concatenate([checked, *jax.tree.leaves(batch_stats)])))
+        finite &= jnp.maximum(norm, change) < optimizer.largest_change
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
         step = state.step + 1
         # A line of the log was written after the last step, so the sums begin again.
         logged = state.step % experiment.log_every == 0
@@ -371,54 +460,59 @@ def make_train_step(
         new_state = dataclasses.replace(
             state,
             step=step,
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            ema=ema,
-            delta=delta,
-            sums=jax.tree.map(lambda x, y: jnp.where(finite, x + y, x), earlier, sums),
+            sums=jax.tree.map(lambda x, y: jnp.where(finite, x + y, x), earlier, found.sums),
             skipped=state.skipped + jnp.where(finite, 0, 1).astype(jnp.int32),
             last_skipped=jnp.where(finite, state.last_skipped, step),
+            **after,
         )
-        return new_state, StepMetrics(sums, norm, rate, finite, term)
+        return new_state, StepMetrics(found.sums, norm, rate, finite, numbers)
 
-    if targets is None and teacher is None:
-        return train_step
-    return partial(train_step, targets=targets, teacher=teacher)
+    return partial(train_step, resources=resources) if resources else train_step
 
 
 def _accumulated(
-    gradient_fn: Callable[[Any, Batch, jax.Array], Any],
-    batch_stats: Any,
+    gradient_fn: Callable[[Batch, Scene], Gradient],
+    scene: Scene,
     batch: Batch,
     parts: int,
     unroll: bool,
-) -> Any:
-    """Return the mean gradient, the sums and the last batch statistics over parts of a batch.
+) -> Gradient:
+    """Return the mean gradient over parts of a batch, with the last statistics and states.
 
-    The parts are computed one after another by ``gradient_fn(batch_stats, part, number)``. Part i
-    has the rows i, i + parts, i + 2 parts, ..., so every device has a share of each. ``unroll``
-    compiles a copy of the function per part instead of a loop.
+    The parts are computed one after another by ``gradient_fn(part, scene)``. Part i has the rows i,
+    i + parts, i + 2 parts, ..., so every device has a share of each. ``unroll`` compiles a copy of
+    the function per part instead of a loop.
     """
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+
+    def of_part(batch_stats: Any, states: Any, part: Batch, number: jax.Array) -> Any:
+        here = dataclasses.replace(scene, batch_stats=batch_stats, states=states, part=number)
+        found = gradient_fn(part, here)
+        added = found.params, found.sums, found.numbers
+        return added, (found.batch_stats, found.states), found.images
+
+    kept = scene.batch_stats, scene.states
     first = jax.tree.map(lambda x: x[0], stacked)
-    shapes = jax.eval_shape(gradient_fn, batch_stats, first, jnp.int32(0))
-    gradients, (sums, _) = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    shapes, *_ = jax.eval_shape(of_part, *kept, first, jnp.int32(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def add(carry: Any, part_and_number: Any):
-        totals, batch_stats = carry
-        gradients, (sums, batch_stats) = gradient_fn(batch_stats, *part_and_number)
-        return (jax.tree.map(jnp.add, totals, (gradients, sums)), batch_stats), None
+    def add(carry: Any, part_and_number: Any) -> Any:
+        totals, kept = carry
+        added, kept, images = of_part(*kept, *part_and_number)
+        return (jax.tree.map(jnp.add, totals, added), kept), images
 
-    start = ((gradients, sums), batch_stats)
-    ((gradients, sums), batch_stats), _ = jax.lax.scan(
-        add, start, (stacked, jnp.arange(parts)), unroll=unroll
+    ((totals, kept), images) = jax.lax.scan(
+        add, (zeros, kept), (stacked, jnp.arange(parts)), unroll=unroll
     )
-    return jax.tree.map(lambda g: g / parts, gradients), (sums, batch_stats)
+    params, sums, numbers = totals
+    if images is not None:
+        images = jnp.moveaxis(images, 0, 1).reshape(batch["image"].shape) / parts
+    params, numbers = jax.tree.map(lambda x: x / parts, (params, numbers))
+    return Gradient(params, images, sums, *kept, numbers)
 
 
 def make_eval_step(
-    model: nn.Module, seed: int, mesh: meshes.Mesh, attack: PGD | None = None
+    model: nn.Module, seed: int, mesh: meshes.Mesh, attack: Attack | None = None
 ) -> Callable[[Any, Batch, Any], Sums]:
     """Return the compiled function ``(variables, batch, total) -> total`` of a validation batch.
 
@@ -437,9 +531,11 @@ def make_eval_step(
             return model.apply(variables, images, train=False, noise_key=keys)
 
         if attack is not None:
-            batch = objectives.perturb(attack, prng.stream(keys, "attack"), logits_fn, batch)
+            rest = logits_fn, batch["image"], batch["label"]
+            attacked = objective.attacked(attack, prng.stream(keys, "attack"), *rest)
+            batch = batch | {"image": attacked}
         logits = logits_fn(keys, batch["image"])
-        losses = objectives.cross_entropy(logits, batch["label"])
+        losses = objective.cross_entropy(logits, batch["label"])
         sums = batch_sums(losses, logits, batch["label"], batch["mask"])
         return sums if total is None else jax.tree.map(jnp.add, total, sums)
 

@@ -23,16 +23,20 @@ import numpy as np
 from vone_jax import arguments, fast, prng
 from vone_jax.arguments import Range
 from vone_jax.corruptions import digital, matrices
+from vone_jax.training.objective import Batch, Context, Objective
 
 
 @dataclasses.dataclass(frozen=True)
-class PRIME:
+class PRIME(Objective):
     """Training images of PRIME, one random mixture per image.
 
     The chains have weights of a Dirichlet(1, 1, 1) distribution, and their mean is mixed with the
     clean image by a weight of a Beta(1, 1) distribution, which is uniform. As in EVNet's training,
     the loss is that of the mixed images alone: there is no Jensen-Shannon term.
     """
+
+    by_part = True
+    stream = "perturbation"
 
     # Chains of primitives, >= 1.
     chains: int = 3
@@ -58,12 +62,12 @@ class PRIME:
             raise ValueError(f"filter_size must be odd, got {self.filter_size}")
         arguments.count("colour_cutoff", self.colour_cutoff, self.colour_terms, most=1000)
 
-    def perturb(
-        self, keys: jax.Array, logits_fn: Any, images: jax.Array, labels: jax.Array
-    ) -> jax.Array:
+    def batch(self, context: Context, batch: Batch) -> Batch:
+        return batch | {"image": self.perturb(context.keys, batch["image"])}
+
+    def perturb(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """Return images (N, H, W, C) of PRIME, with one key for each image (N, H, W, C) in [0, 1].
 
-        The signature is that of attacks; the network and the labels are not used.
         The random numbers of an image depend on its key alone. A colour map of a high frequency
         magnifies rounding errors, so platforms can differ visibly on some images.
         """
