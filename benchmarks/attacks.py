@@ -159,10 +159,13 @@ def _ours(sizes: Sizes, attack: attacks.Attack, part: int | None = None) -> Prog
     target = target_of(sizes)
     keys = prng.example_keys(jax.random.key(0), sizes.batch)
     logits_fn = jax.tree_util.Partial(_keyed_logits, target.weights)
-    arguments = jnp.asarray(target.images), jnp.asarray(target.labels)
+    arguments = [jnp.asarray(target.images), jnp.asarray(target.labels)]
+    size = sizes.batch
     if part is not None:
-        attack = attacks.InBatches(attack, part, mesh.data_mesh())
-    run = functools.partial(attack, keys, logits_fn, *arguments)
+        devices = mesh.data_mesh()
+        keys, *arguments = jax.device_put((keys, *arguments), mesh.sharded(devices))
+        logits_fn, size = mesh.replicate(devices, logits_fn), part * devices.size
+    run = functools.partial(attack, keys, logits_fn, *arguments, batch_size=size)
     return Program(lambda: jax.block_until_ready(run()), sizes.batch, target.resisting)
 
 
@@ -245,15 +248,15 @@ def auto_attack(sizes: Sizes) -> Contenders:
     steps = sizes.ensemble_steps
 
     def ours(batch: int) -> Program:
-        attack = attacks.AutoAttack("linf", EPS, batch_size=batch)
+        attack: attacks.Attack = attacks.AutoAttack("linf", EPS)
         if steps is not None:
             members = tuple(_shortened(member, steps) for member in attack.members(NUM_CLASSES))
-            attack = attacks.Strongest(members, batch_size=batch)
+            attack = attacks.Strongest(members)
         target = target_of(sizes).first(sizes.ensemble_batch)
         keys = prng.example_keys(jax.random.key(0), sizes.ensemble_batch)
         logits_fn = jax.tree_util.Partial(_keyed_logits, target.weights)
         images, labels = jnp.asarray(target.images), jnp.asarray(target.labels)
-        run = functools.partial(attack, keys, logits_fn, images, labels)
+        run = functools.partial(attack, keys, logits_fn, images, labels, batch_size=batch)
         return Program(lambda: jax.block_until_ready(run()), sizes.ensemble_batch, target.resisting)
 
     def by_pyautoattack() -> Program:

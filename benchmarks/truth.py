@@ -198,7 +198,7 @@ def ours(target: Target) -> Entrants:
     def run(attack: attacks.Attack) -> Found:
         key, judge = jax.random.split(jax.random.key(0))
         arrays = key, target.counted(), problem.images, problem.labels
-        images = attack.choose(*arrays, at_once=True).images
+        images = attack(*arrays, batch_size=len(problem.images))
         jax.effects_barrier()
         judged = evaluation.accuracy(judge, problem.logits_fn, images, problem.labels)
         return Found(np.asarray(images), judged.accuracy)

@@ -29,8 +29,8 @@ EXPERIMENT = training.Experiment(
 EXAMPLES = [
     *ATTACKS,
     attacks.Strongest((ATTACKS[0],)),
-    attacks.InBatches(ATTACKS[0], 8),
     attacks.Transfer(ATTACKS[0], lambda keys, images: images),
+    attacks.Function(lambda keys, logits_fn, images, labels: images),
     EXPERIMENT,
     EXPERIMENT.model,
     EXPERIMENT.data,

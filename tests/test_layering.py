@@ -78,30 +78,33 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
         ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",
-            {"network", "runs", "convert", "data", "models", "v1", "prng"}
-            | {"fast", "fingerprint"},
+            {"network", "runs", "convert", "data", "models", "v1", "prng"} | {"fast", "functions"},
         ),
         ("runs.py", {"training", "mesh"}),
         ("batches.py", set()),
-        ("fingerprint.py", {"fast"}),
-        ("prng.py", {"fingerprint"}),
-        ("attacks", {"attacks", "batches", "prng", "fast", "fingerprint", "mesh"}),
+        ("functions.py", {"fast", "prng"}),
+        ("prng.py", set()),
+        ("attacks", {"attacks", "batches", "prng", "fast", "functions"}),
         ("corruptions", {"corruptions", "batches", "prng", "fast"}),
-        ("certification", {"certification", "batches", "models", "v1", "prng", "fast"}),
+        (
+            "certification",
+            {"certification", "batches", "models", "v1", "prng", "fast", "functions"},
+        ),
         ("answer_key", {"answer_key", "attacks", "batches", "certification", "prng", "v1"}),
-        ("diagnostics.py", {"batches", "certification", "prng", "v1"}),
+        ("diagnostics.py", {"batches", "certification", "functions", "prng", "v1"}),
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         ("report", {"report", "results"}),
-        ("neurophysiology", {"neurophysiology", "prng", "fast", "results"}),
+        ("neurophysiology", {"neurophysiology", "prng", "fast", "functions", "results"}),
         (
             "training",
-            {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"},
+            {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"}
+            | {"functions"},
         ),
         (
             "evaluation",
             {"evaluation", "results", "attacks", "corruptions", "neurophysiology", "data", "v1"}
-            | {"fast", "mesh", "prng", "network", "batches", "diagnostics", "fingerprint"},
+            | {"fast", "mesh", "prng", "network", "batches", "diagnostics", "functions"},
         ),
         (
             "certification/measured.py",
@@ -118,12 +121,13 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
         ),
         (
             "neurophysiology/measured.py",
-            {"neurophysiology", "evaluation", "results", "network", "models", "prng", "v1"},
+            {"neurophysiology", "evaluation", "results", "network", "models", "prng", "v1"}
+            | {"functions"},
         ),
         (
             "perception",
             {"perception", "evaluation", "results", "network", "attacks", "batches", "corruptions"}
-            | {"data", "fast", "mesh", "prng"},
+            | {"data", "fast", "functions", "mesh", "prng"},
         ),
         (
             "suites.py",

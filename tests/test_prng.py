@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import prng
+from vone_jax import functions, prng
 from vone_jax.attacks import norms
 from vone_jax.corruptions import frost
 from vone_jax.training import GaussianImageNoise
@@ -93,7 +93,7 @@ def test_a_function_of_a_single_key_is_adapted():
         return prng.example_keys(jax.random.key(0), 3)
 
     images = jnp.arange(12.0).reshape(3, 2, 2, 1)
-    adapted = prng.per_example(Partial(layer, jnp.float32(2.0)))
+    adapted = functions.per_example(Partial(layer, jnp.float32(2.0)))
     outputs = adapted(keys(), images)
     for i in range(3):
         expected = layer(2.0, keys()[i], images[i : i + 1])
@@ -107,8 +107,8 @@ def test_a_function_of_a_single_key_is_adapted():
 SHAPE = (8, 8, 3)
 DRAWS = {
     "random signs": lambda key: norms.random_signs(key, SHAPE, jnp.float32),
-    "noise of signs": lambda key: norms.surface(key[None], SHAPE, "l2", jnp.float32, "signs"),
-    "L1 ball": lambda key: norms.sample(key[None], SHAPE, "l1", 1.0, jnp.float32),
+    "surface of L2": lambda key: norms.surface(key[None], SHAPE, norms.L2(), jnp.float32),
+    "L1 ball": lambda key: norms.L1().sample(key[None], SHAPE, 1.0, jnp.float32),
     "frost": lambda key: frost.draw(key[None], SHAPE, (None, None, np.array([[40, 50]] * 5))),
     "share of noisy images": lambda key: GaussianImageNoise(1.0, 0.5).perturb(
         jax.random.split(key, 20), jnp.full((20, 1, 1, 1), 0.5, jnp.float32)
@@ -140,6 +140,6 @@ def test_functions_that_do_not_fit_are_refused():
         Partial(lambda weights, keys, images, *, train: images, 1.0),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=r"^net must be a function of \(keys, images\)"):
-            prng.check_function(wrong, "net")
+            functions.check_function(wrong, "net")
     with pytest.raises(TypeError, match="without its variables; see models.logits_fn"):
-        prng.check_function(nn.Dense(10), "net")
+        functions.check_function(nn.Dense(10), "net")

@@ -88,7 +88,7 @@ DRAWS = {
     "APGD": lambda: attacked(attacks.APGD("l2", 0.5, steps=5, restarts=2)),
     "Square": lambda: attacked(attacks.Square("linf", 0.1, queries=20)),
     "SPSA": lambda: attacked(attacks.SPSA("linf", 0.1, steps=2, samples=4)),
-    "random noise": lambda: attacked(attacks.RandomNoise("l1", 2.0, draws=3)),
+    "random noise": lambda: attacked(attacks.RandomNoise("l1", 2.0, restarts=3)),
     "Gaussian noise in training": lambda: perturbed(training.GaussianImageNoise(0.2)),
     "PRIME": lambda: perturbed(training.PRIME()),
     "score": score,

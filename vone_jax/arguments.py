@@ -150,7 +150,8 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
     ``Annotated[int, Range(...)]``, also of a float, is in the range. A Literal, or
     ``Annotated[str, choices]``, is one of the choices; another str is text. If the type is a
     dataclass, or a union of dataclasses, the value is an instance. ``| None`` also allows None, and
-    ``| Callable[...]`` any function.
+    ``| Callable[...]`` any function, and ``| P`` of a protocol P that is runtime-checkable any
+    object that has its methods.
     Fields of other types and of other unions are not checked. Annotations must be types, not
     strings.
 
@@ -167,9 +168,12 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
         functions = [kind for kind in kinds if typing.get_origin(kind) is Callable]
         if functions and callable(value):
             continue
-        kinds = [kind for kind in kinds if kind not in functions]
+        protocols = [kind for kind in kinds if typing.Protocol in getattr(kind, "__mro__", ())]
+        if any(isinstance(value, kind) for kind in protocols):
+            continue
+        kinds = [kind for kind in kinds if kind not in functions and kind not in protocols]
         if len(kinds) != 1:
-            if kinds and all(map(dataclasses.is_dataclass, kinds)):
+            if kinds and all(map(_is_record, kinds)):
                 instance(name, value, hint)
             continue
         kind, *inner = _annotated(kinds[0])
@@ -189,6 +193,11 @@ def fields(record: Any, prefix: str = "", number: Callable[..., None] = number) 
             choice(name, value, typing.get_args(kind))
         elif dataclasses.is_dataclass(kind):
             instance(name, value, hint)
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether a class is a dataclass, or the base of classes that become one by themselves."""
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "__dataclass_transform__")
 
 
 def _annotated(hint: Any) -> tuple[Any, ...]:

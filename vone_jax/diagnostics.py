@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Key
 
-from vone_jax import arguments, batches, prng
+from vone_jax import arguments, batches, functions, prng
 from vone_jax.certification import information
 from vone_jax.v1 import Noise
 
@@ -223,7 +223,7 @@ def fourier_map(
     # The other half is the same, mirrored.
     half = basis.reshape(size**2, *basis.shape[2:])[: size**2 // 2 + 1]
     keys = prng.example_keys(key, len(images))
-    classifier = prng.as_pytree(logits_fn, keys, images)
+    classifier = functions.as_pytree(logits_fn, keys, images)
     classes = jax.eval_shape(classifier, keys, images).shape[-1]
     labels = batches.check_labels(labels, len(images), classes)
     wrong, finite = _wrong(classifier, keys, images, labels, norm * half)
@@ -304,7 +304,7 @@ def eigendistortions(
     image = jnp.asarray(batches.check_images(jnp.asarray(image)[None])[0], jnp.float32)
     arguments.count("count", count, most=image.size - 1)
     keys = prng.example_keys(key, 1)
-    layer = prng.as_pytree(response_fn, keys, image[None], "response_fn")
+    layer = functions.as_pytree(response_fn, keys, image[None], "response_fn")
     starts = jax.random.normal(prng.stream(key, "start"), (count, image.size))
 
     def multiply(vector: np.ndarray) -> np.ndarray:

@@ -9,26 +9,17 @@ Derived keys are Threefry keys, see ``threefry``: under ``jax.vmap``, the other 
 draw for a whole batch from its first key. So no number depends on ``JAX_DEFAULT_PRNG_IMPL``. But
 draws of ``jax.random`` depend on ``jax_threefry_partitionable``, which is True by default; the
 commands refuse False.
-
-A classifier or a layer is a function ``(keys, images)`` of one key per example, shape (N,).
-``per_example`` adapts a function of a single key.
 """
 
-import dataclasses
 import functools
-import inspect
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
-
-from vone_jax import fingerprint
 
 THREEFRY = "threefry2x32"
 
@@ -123,106 +114,3 @@ def index_keys(key: Key[Array, ""], indices: ArrayLike) -> Keys:
 @functools.partial(jax.jit, inline=True)
 def _index(key: Key[Array, ""], indices: Array) -> Keys:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
-
-
-def per_example(function: Callable[[Key[Array, ""], Array], Any]) -> Callable[[Keys, Array], Any]:
-    """Adapt a function of a single key to the contract of one key per example.
-
-    Args:
-      function: takes a scalar typed key and images of shape (1, H, W, C). The outputs have a
-        leading axis of size 1. A ``jax.tree_util.Partial`` keeps its leaves.
-
-    Returns:
-      A function of keys (N,) and images (N, H, W, C), which applies ``function`` to each example
-      with its own key under ``jax.vmap``. The noise of an example does not depend on its batch.
-      A scalar key numbers the examples by position, see ``example_keys``.
-
-    Raises:
-      TypeError: if ``function`` cannot be called with two positional arguments.
-    """
-    check_function(function, "function")
-    partial = Partial if fingerprint.is_pytree(function) else functools.partial
-    return partial(_one_by_one, function)
-
-
-def _one_by_one(function: Callable[..., Any], keys: Array, images: Array) -> Any:
-    def one(key: Array, image: Array) -> Any:
-        return jax.tree.map(lambda leaf: leaf[0], function(key, image[None]))
-
-    return jax.vmap(one)(example_keys(keys, images.shape[0]), images)
-
-
-def check_function(function: Any, name: str = "logits_fn") -> None:
-    """Check that a classifier or layer is a function of (keys, images).
-
-    Raises:
-      TypeError: if it cannot be called with two positional arguments.
-    """
-    contract = f"{name} must be a function of (keys, images)"
-    # A module of Flax without variables can be called, but only fails within.
-    unbound = hasattr(function, "bind") and getattr(function, "scope", "") is None
-    if unbound or not callable(function):
-        cure = " without its variables; see models.logits_fn" if unbound else ""
-        raise TypeError(f"{contract}, got {type(function).__name__}{cure}")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # Some builtin functions have no signature.
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
-        raise TypeError(
-            f"{contract}: typed keys of shape (N,), one per example, and images of shape "
-            f"(N, H, W, C). Got a function with the arguments {signature}: {error}. "
-            f"A function f of images alone becomes one by lambda keys, images: f(images)"
-        ) from None
-
-
-def as_pytree(
-    function: Callable[[Keys, Array], Any],
-    keys: Any,
-    images: Any,
-    name: str = "logits_fn",
-    adapter: str = "attacks.per_example",
-) -> Any:
-    """Return a classifier or layer as an argument of compiled functions.
-
-    A pytree stays as it is, any other function is lowered once; see ``fingerprint.as_pytree``. The
-    keys (N,) and the images (N, H, W, C), with which it will be called, may be shapes and dtypes.
-    For the names see ``call_with_keys``.
-
-    Raises:
-      TypeError: see ``check_function``.
-      Exception: what ``function`` raises, as it is, with a note that states the contract.
-    """
-    check_function(function, name)
-    if fingerprint.is_pytree(function):
-        return function
-    named = functools.partial(call_with_keys, function, name=name, adapter=adapter)
-    return dataclasses.replace(fingerprint.as_pytree(named, keys, images), function=function)
-
-
-def call_with_keys(
-    function: Callable[[Keys, Array], Any], keys: Keys, images: Array, name: str, adapter: str
-) -> Any:
-    """Call a classifier or layer with one key per example.
-
-    Messages use the function's ``name``, and as ``adapter`` the public name of ``per_example``,
-    for instance ``"attacks.per_example"``.
-
-    Raises:
-      Exception: what ``function`` raises, as it is, with a note that states the contract.
-    """
-    try:
-        return function(keys, images)
-    except Exception as error:
-        inner = getattr(function, "function", function)
-        # The wrapped function of ``per_example`` got a single key: the note would mislead.
-        if getattr(inner, "func", None) is not _one_by_one:
-            error.add_note(
-                f"{name} was called as {name}(keys, images), with one key per example, keys of "
-                f"shape {keys.shape}. If it takes a single key, adapt it: {adapter}({name}). If it "
-                f"takes images first, as modules and their apply do, reorder its arguments: "
-                f"lambda keys, images: model.apply(variables, images)."
-            )
-        raise

@@ -6,7 +6,7 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import toy
-from vone_jax.attacks import strongest
+from vone_jax.attacks import executor
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def programs():
 
     The programs of earlier tests are gone, or they could go while others are counted.
     """
-    compiled = strongest.at_once, strongest.run
+    compiled = executor.at_once, executor.run
     for function in compiled:
         function.clear_cache()
     gc.collect()

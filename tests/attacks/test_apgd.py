@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
-from vone_jax import prng
+from vone_jax import functions, prng
 from vone_jax.attacks import APGD, apgd, losses, norms
 
 KEY = jax.random.key(11)
@@ -188,7 +188,7 @@ def test_success_has_to_be_borne_out_by_other_draws():
     wrong beyond 0.58 in the mean. Iterates below that are taken for a success by luck often.
     """
 
-    @prng.per_example
+    @functions.per_example
     def lucky(key, images):
         luck = jax.random.uniform(key, (images.shape[0],)) < 0.1
         evidence = 40.0 * (jnp.mean(images, axis=(1, 2, 3)) - 0.58) + jnp.where(luck, 9.0, 0.0)
@@ -215,9 +215,9 @@ def test_an_image_that_is_solved_keeps_its_result_whatever_is_beside_it():
     attack = APGD("linf", 0.15, steps=1, restarts=4)
     among_easy, beside_hard, at_once = (
         attack.choose(
-            keys, logits_fn, np.concatenate([easy, other]), np.zeros(2, int), whole
+            keys, logits_fn, np.concatenate([easy, other]), np.zeros(2, int), batch_size=size
         ).images
-        for other, whole in ((easy, False), (hard, False), (hard, True))
+        for other, size in ((easy, 1), (hard, 1), (hard, 2))
     )
     assert np.all(np.argmax(logits_fn(keys, among_easy), axis=1) == 1)
     np.testing.assert_array_equal(beside_hard[0], among_easy[0])

@@ -1,5 +1,7 @@
 """The ensemble: its members, the worst case per image, and that luck does not count."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from tests.attacks import toy
-from vone_jax import mesh, prng
+from vone_jax import functions, mesh, prng
 from vone_jax.attacks import (
     APGD,
     FAB,
@@ -19,7 +21,7 @@ from vone_jax.attacks import (
     Strongest,
     norms,
 )
-from vone_jax.attacks.strongest import Best, Verdict, stronger
+from vone_jax.attacks.executor import Best, Verdict, stronger
 
 KEY = jax.random.key(11)
 
@@ -31,20 +33,21 @@ def batch():
     return network, images, jnp.argmax(network(KEY, images), axis=-1).astype(jnp.int32)
 
 
+@dataclasses.dataclass(frozen=True)
 class Darken(Attack):
     """Takes eps from every value: the cheapest attack."""
 
     norm: str
     eps: float
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def run(self, keys, logits_fn, images, labels):
         return jnp.maximum(images - self.eps, 0.0)
 
 
-def small(eps=0.02, batch_size=4):
+def small(eps=0.02):
     """Two members, of which the second beats images that the first does not."""
     members = (Darken("linf", eps), APGD("linf", eps, steps=6))
-    return Strongest(members, batch_size=batch_size)
+    return Strongest(members)
 
 
 def resisting(network, images, labels):
@@ -101,7 +104,7 @@ def test_it_is_the_worst_case_of_its_members(batch):
         left = resisting(network, member(keys, network, images, labels), labels)
         assert np.any(survivors & ~left)
         survivors &= left
-    best = ensemble.choose(KEY, network, images, labels)
+    best = ensemble.choose(KEY, network, images, labels, batch_size=4)
     adversarial = best.images
     np.testing.assert_array_equal(resisting(network, adversarial, labels), survivors)
     # The first member that fools an image is named.
@@ -120,8 +123,8 @@ def test_leaving_out_what_has_fallen_changes_nothing(batch):
     """In portions of any size, under jit with no image left out, and in any batch."""
     network, images, labels = batch
     keys = prng.index_keys(KEY, jnp.arange(20, 30))
-    whole = small(batch_size=10)(keys, network, images, labels)
-    packed = small()(keys, network, images, labels)
+    whole = small()(keys, network, images, labels, batch_size=10)
+    packed = small()(keys, network, images, labels, batch_size=4)
     np.testing.assert_allclose(packed, whole, atol=1e-6)
     parts = [slice(0, 4), slice(4, 8)]
     alone = [small()(keys[part], network, images[part], labels[part]) for part in parts]
@@ -160,8 +163,8 @@ def test_the_coin_is_reported_as_it_is():
     coin = Partial(toy.coin, jnp.float32(p))
     members = tuple(APGD("linf", 1e-9, steps=2, eot_samples=4, loss=loss)
                     for loss in ("cross_entropy", "dlr"))  # fmt: skip
-    attack = Strongest(members, batch_size=500)
-    right = score(coin, attack(KEY, coin, images, labels))
+    adversarial = Strongest(members)(KEY, coin, images, labels, batch_size=500)
+    right = score(coin, adversarial)
     assert abs(right.mean() - p) < 4 * np.sqrt(p * (1 - p) / right.size)
     assert abs(right.mean() - p**3) > 8 * np.sqrt(p * (1 - p) / right.size)
 
@@ -170,7 +173,7 @@ def test_the_coin_is_reported_as_it_is():
 def test_the_candidate_that_is_right_least_often_is_kept():
     """The second candidate is right in 40 % of the draws, the others in 80 %: it is kept."""
 
-    @prng.per_example
+    @functions.per_example
     def halfway(key, images):
         dark = jnp.mean(images, axis=(1, 2, 3)) < 0.47
         right = jax.random.uniform(key, (images.shape[0],)) < jnp.where(dark, 0.4, 0.8)

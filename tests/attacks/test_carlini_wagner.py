@@ -7,7 +7,6 @@ from jax.tree_util import Partial
 from tests.attacks import linear_problem as problem
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.carlini_wagner import CW, Adam
-from vone_jax.attacks.minimal import Closest
 
 
 def test_confidence_is_reached_and_costs_its_distance():
@@ -55,11 +54,8 @@ class Threshold(CW):
 def test_a_constant_grows_tenfold_until_success_and_is_bisected_then():
     images, keys = jnp.asarray([0.05, 2.0]).reshape(2, 1, 1, 1), jax.random.split(problem.KEY, 2)
     arguments = keys, problem.LOGITS_FN, images, jnp.zeros(2, jnp.int32)
-    nothing = Closest(images, jnp.full(2, jnp.inf, jnp.float32))
     expected = [[0.001, 0.01, 0.1, 0.055, 0.0325, 0.04375], [0.001, 0.01, 0.1, 1.0, 10.0, 5.5]]
-    found = [
-        Threshold("l2", 1.0, 1, steps).search(*arguments, nothing).distance for steps in range(1, 7)
-    ]
+    found = [Threshold("l2", 1.0, 1, steps).search(*arguments).distance for steps in range(1, 7)]
     np.testing.assert_allclose(np.transpose(found), expected, rtol=1e-6)
 
 

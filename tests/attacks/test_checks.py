@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks
-from vone_jax.attacks import FGSM, PGD, per_example
+from vone_jax.attacks import FGSM, PGD, executor, per_example
 
 KEY = jax.random.key(0)
 
@@ -114,7 +114,7 @@ def test_classifiers_that_do_not_fit_are_refused(bad, error):
         PGD("linf", 0.1, steps=1)(KEY, bad, IMAGES, LABELS)
 
 
-def images_seen(attack, count):
+def images_seen(attack, count, **options):
     """The numbers of images in each pass through a network, in the order of the passes."""
     seen = []
 
@@ -123,13 +123,14 @@ def images_seen(attack, count):
         return images.reshape(images.shape[0], -1)[:, :5] * 8
 
     images = jax.random.uniform(jax.random.key(1), (count, 4, 4, 1))
-    attack(KEY, counted, images, jnp.argmax(images.reshape(count, -1)[:, :5], axis=1))
+    labels = jnp.argmax(images.reshape(count, -1)[:, :5], axis=1)
+    attack(KEY, counted, images, labels, **options)
     jax.effects_barrier()
     return seen
 
 
-def test_nothing_is_computed_before_an_attack():
-    assert images_seen(FGSM("linf", 0.1), 3) == [3]
+def test_nothing_is_computed_but_the_attack_and_one_pass_that_looks_at_the_outputs():
+    assert images_seen(FGSM("linf", 0.1), 3) == [3, 3]
 
 
 MEMBERS = (PGD("linf", 0.1, steps=2), attacks.Square("linf", 0.1, queries=3))
@@ -138,14 +139,13 @@ MEMBERS = (PGD("linf", 0.1, steps=2), attacks.Square("linf", 0.1, queries=3))
 @pytest.mark.parametrize(
     "attack",
     [
-        attacks.InBatches(PGD("linf", 0.1, steps=2), 2),
-        attacks.InBatches(attacks.Strongest(MEMBERS), 2),
-        attacks.Strongest(MEMBERS, batch_size=2),
+        PGD("linf", 0.1, steps=2),
+        attacks.Strongest(MEMBERS),
     ],
     ids=lambda attack: type(attack).__name__,
 )
 def test_no_more_images_than_promised_are_computed_at_once(attack):
-    seen = images_seen(attack, 8)
+    seen = images_seen(attack, 8, batch_size=2)
     assert set(seen) == {2} and len(seen) >= 8
 
 
@@ -156,7 +156,7 @@ def test_few_images_are_computed_at_once_on_cpus():
     images = jax.random.uniform(jax.random.key(1), (70, 4, 4, 1))
     attack, labels = PGD("linf", 0.1, steps=2, random_start=True), np.arange(70) % 3
     parts = attack(KEY, logits_fn, images, labels)
-    whole = attack.choose(KEY, logits_fn, images, labels, at_once=True).images
+    whole = attack.choose(KEY, logits_fn, images, labels, batch_size=len(images)).images
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
@@ -170,7 +170,6 @@ def noisy(keys, images):
         (attacks.Square("linf", 0.1, queries=1), True),
         (attacks.Square("linf", 0.1, queries=1, eot_samples=2), False),
         (attacks.Strongest((attacks.Square("linf", 0.1, queries=1),)), True),
-        (attacks.InBatches(attacks.Square("linf", 0.1), 2), True),
         (attacks.CW("l2", 0.1), True),
         (attacks.FAB("l2", 0.1), True),
         (attacks.FMN("l2", 0.1), True),
@@ -184,7 +183,7 @@ def test_single_draws_of_noise_are_warned_of(attack, warns):
     for noise, function in ((True, noisy), (False, logits_fn)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            attack.prepared(KEY, function, IMAGES, LABELS)
+            executor.prepared(attack, KEY, function, IMAGES, LABELS)
         told = [str(warning.message) for warning in caught if "noise" in str(warning.message)]
         assert bool(told) == (warns and noise)
         assert all("eot_samples" in text and "rand" in text for text in told)
@@ -195,20 +194,20 @@ def test_a_transfer_warns_of_the_noise_of_its_surrogate():
         attack = attacks.Transfer(attacks.Square("linf", 0.1), surrogate)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            attack.prepared(KEY, attacked, IMAGES, LABELS)
+            executor.prepared(attack, KEY, attacked, IMAGES, LABELS)
         assert bool(caught) == (surrogate is noisy)
 
 
 @pytest.mark.parametrize("version", ["standard", "rand"])
-def test_autoattack_in_batches_warns_of_noise_unless_it_averages(version):
-    attack = attacks.InBatches(attacks.AutoAttack("linf", 0.1, version=version), 2)
+def test_autoattack_warns_of_noise_unless_it_averages(version):
+    attack = attacks.AutoAttack("linf", 0.1, version=version)
 
     def four(keys, images):
         return jnp.pad(noisy(keys, images), ((0, 0), (0, 1)))
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        attack.prepared(KEY, four, IMAGES, LABELS)
+        executor.prepared(attack, KEY, four, IMAGES, LABELS)
     assert ["AutoAttack" in str(each.message) for each in caught] == [True] * (version != "rand")
 
 
@@ -267,7 +266,7 @@ class Shift(attacks.Attack):
     shift: float = 0.0
     dtype: str = "float32"
 
-    def perturb(self, keys, logits_fn, images, labels):
+    def run(self, keys, logits_fn, images, labels):
         return (images + self.shift).astype(self.dtype)
 
 
@@ -279,5 +278,5 @@ def test_an_attack_of_ones_own_that_leaves_its_ball_or_its_dtype_is_refused():
     for norm, shift in (("linf", 0.15), ("linf", 0.7), ("of one's own", 0.7)):
         with pytest.raises(ValueError, match="images of Shift must lie in"):
             Shift(norm, 0.1, shift)(KEY, logits_fn, IMAGES, LABELS)
-    with pytest.raises(TypeError, match="perturb of Shift"):
+    with pytest.raises(TypeError, match="run of Shift"):
         Shift("linf", 0.1, dtype="bfloat16")(KEY, logits_fn, IMAGES, LABELS)

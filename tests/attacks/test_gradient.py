@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import fast, prng
+from vone_jax import fast, functions, prng
 from vone_jax.attacks import FGSM, PGD, losses, norms
 
 KEY = jax.random.key(11)
@@ -123,7 +123,7 @@ def test_variance_of_the_gradient_falls_as_one_over_the_draws():
     weights = jax.random.normal(jax.random.key(3), (4, 3))
     images, labels = jnp.full((1, 2, 2, 1), 0.5), jnp.asarray([1])
 
-    @prng.per_example
+    @functions.per_example
     def logits_fn(key, images):
         return toy.linear(weights, key, images) + 2 * jax.random.normal(key, (len(images), 3))
 

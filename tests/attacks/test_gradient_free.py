@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.attacks import linear_problem as problem
-from vone_jax import prng
+from vone_jax import functions, prng
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.gradient_free import NOISES, SPSA, RandomNoise
 from vone_jax.attacks.norms import surface
@@ -14,7 +14,10 @@ from vone_jax.attacks.norms import surface
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_noise_has_the_norm_and_no_direction(norm, noise):
     keys = jax.vmap(jax.random.key)(jnp.arange(2000))
-    drawn = surface(keys, (2, 3, 1), norm, jnp.float32, noise)
+    images = jnp.full((2000, 2, 3, 1), 0.5)
+    attack, labels = RandomNoise(norm, 0.25, noise=noise), jnp.zeros(2000, jnp.int32)
+    moved = attack.run(keys, problem.LOGITS_FN, images, labels)
+    drawn = (moved - images) / 0.25
     np.testing.assert_allclose(norms.size(drawn, norm), 1.0, rtol=1e-5)
     assert np.abs(np.asarray(drawn).mean(axis=0)).max() < 4 / np.sqrt(2000)
 
@@ -26,7 +29,7 @@ def test_the_first_noise_that_fools_or_that_of_the_largest_margin_is_kept():
 
     @jax.vmap
     def noisy(number):
-        noise = surface(prng.fold(keys, number), images.shape[1:], "l2", images.dtype)
+        noise = surface(prng.fold(keys, number), images.shape[1:], norms.L2(), images.dtype)
         return jnp.clip(images + 0.5 * noise, 0.0, 1.0)
 
     tried = jax.jit(noisy)(jnp.arange(4, dtype=jnp.uint32))
@@ -36,7 +39,7 @@ def test_the_first_noise_that_fools_or_that_of_the_largest_margin_is_kept():
     best = np.where(fooled.any(axis=0), fooled.argmax(axis=0), margins.argmax(axis=0))
     assert np.any(best != np.argmax(losses.cross_entropy(logits, labels), axis=0))
     assert 0 < fooled.any(axis=0).sum() < 16
-    kept = RandomNoise("l2", 0.5, draws=4)(keys, problem.LOGITS_FN, images, labels)
+    kept = RandomNoise("l2", 0.5, restarts=4)(keys, problem.LOGITS_FN, images, labels)
     np.testing.assert_allclose(kept, tried[best, np.arange(16)], atol=1e-6)
 
 
@@ -90,7 +93,7 @@ def test_noise_is_averaged_and_shared_by_both_sides():
     logits_fn = problem.TWO_CLASSES
     labels = problem.labels(logits_fn)
 
-    @prng.per_example
+    @functions.per_example
     def noisy(key, images):
         return logits_fn(key, images) + 5 * jax.random.normal(key, (images.shape[0], 2))
 

@@ -50,14 +50,14 @@ def keys_by_place(monkeypatch):
     "attack",
     [
         MEMBERS[0],
-        attacks.Strongest(MEMBERS, draws=4),
+        attacks.Strongest(MEMBERS, choice_draws=4),
         *(
             pytest.param(attack, marks=pytest.mark.slow)
             for attack in (
                 attacks.APGD("linf", 0.1, steps=3, loss="targeted_dlr", targets=2, eot_samples=2),
                 attacks.APGD("l1", 1.0, steps=10, restarts=2, large_eps_schedule=True),
                 attacks.SPSA("linf", 0.1, steps=2, samples=2, eot_samples=2),
-                attacks.RandomNoise("l1", 0.1, draws=2),
+                attacks.RandomNoise("l1", 0.1, restarts=2),
                 attacks.DeepFool("l2", 0.1, steps=2, eot_samples=2),
                 attacks.CW("l2", 0.1, steps=2, binary_search_steps=2, eot_samples=2),
                 attacks.DDN("l2", 0.1, steps=2, eot_samples=2),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vone_jax import attacks, fast, mesh
+from vone_jax import attacks, fast
 
 FAST = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
 RNG = np.random.default_rng(0)
@@ -51,12 +51,6 @@ CASES = {
     "PGD": (attacks.PGD("linf", 8 / 255, steps=3, eot_samples=2), flax_network),
     "APGD": (attacks.APGD("l2", 0.5, steps=3), lambda: channels_first),
     "FAB": (attacks.FAB("linf", 1.0, steps=5), flax_network),
-    "in batches": (
-        attacks.InBatches(
-            attacks.PGD("linf", 8 / 255, steps=3), 1, mesh.data_mesh(jax.devices()[:2])
-        ),
-        lambda: channels_first,
-    ),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import attacks, mesh, prng
+from vone_jax import attacks, prng
 
 RADII = jnp.asarray([0.02, 0.0, 0.1, 0.05])
 IMAGES = problem.IMAGES[:4]
@@ -20,7 +20,7 @@ def made(attack, images=IMAGES, first=0):
     """Attacks images whose keys are numbered from ``first``."""
     keys = prng.index_keys(problem.KEY, jnp.arange(first, first + len(images)))
     labels = jnp.argmax(problem.LOGITS_FN(keys, images), axis=-1)
-    return np.asarray(attack(keys, problem.LOGITS_FN, images, labels))
+    return np.asarray(attack(keys, problem.LOGITS_FN, images, labels, batch_size=16))
 
 
 def replaced(attack, radii):
@@ -38,7 +38,7 @@ def replaced(attack, radii):
     [
         attacks.PGD("linf", 0.1, steps=3, random_start=True, restarts=2),
         attacks.PGD("l2", 0.1, steps=3, random_start=True, order="box_then_ball"),
-        attacks.InBatches(attacks.Strongest((FGSM, attacks.RandomNoise("linf", 0.1))), 3),
+        attacks.Strongest((FGSM, attacks.RandomNoise("linf", 0.1))),
         *(
             pytest.param(attack, marks=pytest.mark.slow)
             for attack in (
@@ -51,7 +51,7 @@ def replaced(attack, radii):
                 attacks.SPSA("linf", 0.1, steps=3, samples=3),
                 attacks.FAB("l2", 0.1, steps=3, restarts=2),
                 attacks.FMN("l1", 0.1, steps=5),
-                attacks.InBatches(attacks.APGD("l2", 0.1, steps=4), 1, mesh.data_mesh()),
+                attacks.APGD("l2", 0.1, steps=4),
             )
         ),
     ],
@@ -72,10 +72,10 @@ def test_radii_go_with_the_images_that_are_left_and_with_parts():
     keys = prng.example_keys(problem.KEY, 70)
     radii = jnp.linspace(0.0, 0.05, 70)
     members = attacks.FGSM("linf", radii), attacks.PGD("linf", radii, steps=2, step_rule="eps/4")
-    attack = attacks.Strongest(members, batch_size=16)
+    attack = attacks.Strongest(members)
     parts = made(attack, images)
     labels = jnp.argmax(problem.LOGITS_FN(keys, images), axis=-1)
-    whole = attack.choose(keys, problem.LOGITS_FN, images, labels, at_once=True).images
+    whole = attack.choose(keys, problem.LOGITS_FN, images, labels, batch_size=70).images
     np.testing.assert_allclose(parts, whole, atol=1e-6)
     moved = np.abs(parts - images).max(axis=(1, 2, 3))
     assert np.all(moved <= radii + 1e-6) and np.mean(moved > 0.9 * radii) > 0.9
@@ -88,7 +88,7 @@ def test_a_radius_that_is_exceeded_by_one_image_is_refused():
         norm: str
         eps: float
 
-        def perturb(self, keys, logits_fn, images, labels):
+        def run(self, keys, logits_fn, images, labels):
             return images + 0.05
 
     made(Far("linf", jnp.asarray([0.05, 0.06, 0.2, 0.05])))

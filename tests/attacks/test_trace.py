@@ -46,7 +46,6 @@ def test_the_losses_are_those_that_the_attack_raises():
     [
         (attacks.PGD("linf", 0.1, steps=3, eot_samples=4), 3, 12),
         (attacks.Transfer(attacks.PGD("linf", 0.1, steps=3, eot_samples=4), NOISY), 3, 12),
-        (attacks.InBatches(attacks.PGD("linf", 0.1, steps=3), 5), 3, 3),
         # The clean image, and two passes for each query.
         (attacks.Square("linf", 0.1, queries=5, eot_samples=2), 1 + 2 * 5, 2 + 4 * 5),
         # Two runs of two steps, and 20 draws for the image of each.

@@ -23,8 +23,7 @@ def fmn(eps, logits_fn, key=KEY):
 
 def strongest(eps, logits_fn, key=KEY):
     members = (FGSM("linf", eps), PGD("linf", eps, steps=2))
-    ensemble = Strongest(members, batch_size=8)
-    return ensemble(key, logits_fn, IMAGES, LABELS)
+    return Strongest(members)(key, logits_fn, IMAGES, LABELS, batch_size=8)
 
 
 @pytest.mark.parametrize("attack", [pgd, fmn, strongest])

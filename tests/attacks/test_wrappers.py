@@ -2,13 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.tree_util import Partial
 
 from tests.attacks import linear_problem as problem
 from tests.attacks import toy
-from vone_jax import mesh as meshes
-from vone_jax.attacks import PGD, InBatches, Strongest, Transfer
+from vone_jax.attacks import PGD, Strongest, Transfer
 
 
 def masked(key, images):
@@ -54,25 +52,25 @@ def network():
 
 
 @pytest.mark.parametrize(
-    ("size", "devices"),
-    [(4, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, None), (100, 1)))],
+    "size", [4, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 100))]
 )
-def test_the_images_are_those_of_all_at_once(network, size, devices):
-    """Also where batches are not full, and where some devices have less to do."""
+def test_the_images_are_those_of_all_at_once(network, size):
+    """Also where batches are not full."""
     logits_fn, images, labels = network
     attack = PGD("l2", 0.5, steps=3, random_start=True, eot_samples=2)
-    mesh = None if devices is None else meshes.data_mesh(jax.devices()[:devices])
-    at_once = attack(problem.KEY, logits_fn, images, labels)
-    found = InBatches(attack, size, mesh)(problem.KEY, logits_fn, images, labels)
+    at_once = attack(problem.KEY, logits_fn, images, labels, batch_size=COUNT)
+    found = attack(problem.KEY, logits_fn, images, labels, batch_size=size)
     assert found.shape == images.shape
     np.testing.assert_allclose(found, at_once, atol=1e-5)
     assert np.all(np.any(np.abs(at_once - images) > 1e-2, axis=(1, 2, 3)))
 
 
 @pytest.mark.untyped
-@pytest.mark.parametrize("wrap", [lambda a: InBatches(a, 4), lambda a: Strongest((a,))])
+@pytest.mark.parametrize(
+    "wrap", [lambda a: Transfer(a, problem.LOGITS_FN), lambda a: Strongest((a,))]
+)
 def test_a_surrogate_within_another_attack_is_checked_first(wrap):
-    """Also the surrogate of a transfer in batches: an error of its own, and not of a loop."""
+    """An error of its own, and not of a loop."""
     transfer = Transfer(PGD("linf", 0.1), lambda keys, images: images)
     given = problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels()
     with pytest.raises((ValueError, TypeError)) as alone:
@@ -85,15 +83,15 @@ def test_a_surrogate_within_another_attack_is_checked_first(wrap):
 @pytest.mark.untyped
 def test_bad_fields_are_refused():
     attack = PGD("l2", 0.1)
-    other = meshes.Mesh(np.asarray(jax.devices()[:2]), ("other",))
-    explicit = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
     for field, make in (
         ("attack", lambda: Transfer("PGD", problem.LOGITS_FN)),
         ("surrogate", lambda: Transfer(attack, 3)),
-        ("size", lambda: InBatches(attack, 0)),
-        ("mesh", lambda: InBatches(attack, 4, 2)),
-        ("mesh", lambda: InBatches(attack, 4, other)),
-        ("mesh", lambda: InBatches(attack, 4, explicit)),
+        (
+            "batch_size",
+            lambda: attack(
+                problem.KEY, problem.LOGITS_FN, problem.IMAGES, problem.labels(), batch_size=0
+            ),
+        ),
     ):
         with pytest.raises((ValueError, TypeError), match=f"^{field} must"):
             make()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import prng
+from vone_jax import functions, prng
 
 
 def linear(weights, key, images):
@@ -61,7 +61,7 @@ def waves(keys, shape):
 
 def coin(p, keys, images):
     """Right (class 0) with probability p whatever the image: no attack exists."""
-    return prng.per_example(Partial(_flip, p))(keys, images)
+    return functions.per_example(Partial(_flip, p))(keys, images)
 
 
 def _flip(p, key, images):

@@ -58,8 +58,8 @@ def test_a_program_of_a_gpu_is_read():
 
 def test_every_attack_of_the_package_has_a_program():
     """Those that run another attack are left out: its programs are those of the members."""
-    wrappers = {attacks.AutoAttack, attacks.InBatches, attacks.Strongest, attacks.Transfer}
-    bases = {attacks.Attack, attacks.MinimalNormAttack}
+    wrappers = {attacks.AutoAttack, attacks.Function, attacks.Strongest, attacks.Transfer}
+    bases = {attacks.Attack}
     public = {
         value
         for value in vars(attacks).values()

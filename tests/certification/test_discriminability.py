@@ -32,23 +32,23 @@ def flat(images):
 
 def test_the_norm_is_that_of_the_dense_matrix(dense):
     expected = np.linalg.norm(flat(normal()) @ dense.T, axis=1)
-    np.testing.assert_allclose(EXACT(normal()), expected, rtol=1e-5)
+    np.testing.assert_allclose(EXACT.size(normal()), expected, rtol=1e-5)
 
 
 def test_the_gradient_of_the_norm_is_that_of_the_dense_matrix_and_zero_at_zero(dense):
     delta = normal().at[1].set(0.0)
-    found = flat(jax.grad(lambda delta: jnp.sum(EXACT(delta)))(delta))
+    found = flat(jax.grad(lambda delta: jnp.sum(EXACT.size(delta)))(delta))
     gram = dense.T @ dense
     for ours, given in zip(found, flat(delta), strict=True):
         expected = gram @ given / np.sqrt(given @ gram @ given) if given.any() else 0.0
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4 * np.abs(found).max())
-    assert np.isnan(EXACT(delta.at[0].set(jnp.nan))[0])
+    assert np.isnan(EXACT.size(delta.at[0].set(jnp.nan))[0])
 
 
 def test_a_change_of_whole_levels_is_refused():
     """The difference of two images of eight bits has no negative values, and N no fraction."""
     with pytest.raises(TypeError, match="uint8"):
-        EXACT(jnp.ones((1, SIDE, SIDE, 1), jnp.uint8))
+        EXACT.size(jnp.ones((1, SIDE, SIDE, 1), jnp.uint8))
 
 
 @pytest.mark.parametrize("noise", [v1.GaussianNoise(0.7), v1.StabilisedNoise(0.35, 0.4)])
@@ -56,12 +56,12 @@ def test_no_observer_has_a_larger_d_prime_than_the_norm(noise):
     norm = certification.Discriminability(block((3, 4), in_channels=1, noise=noise))
     images, others = jax.random.uniform(jax.random.key(0), (2, 6, 12, 12, 1))
     found = certification.detectability(norm.config, images, others)
-    assert np.all(found <= norm(others - images) * (1 + 1e-5))
+    assert np.all(found <= norm.size(others - images) * (1 + 1e-5))
     # Small changes of an image without contrast come near it, but for rectified cells.
     grey = jnp.full_like(images, 0.5)
     change = 1e-3 * (others - images)
     found = certification.detectability(norm.config, grey, grey + change)
-    assert np.all(found > 0.7 * norm(change))
+    assert np.all(found > 0.7 * norm.size(change))
 
 
 @pytest.mark.parametrize("eps", [1.0, 20.0, 1e4])
@@ -106,10 +106,10 @@ def test_the_projection_stays_in_the_ball_and_leaves_what_is_inside(iterations, 
     delta = normal()
     radii = jnp.array([0.5, 2.0, 1e4])
     found = norm.project(delta, radii)
-    assert np.all(norm(found) <= radii * (1 + 1e-5))
+    assert np.all(norm.size(found) <= radii * (1 + 1e-5))
     np.testing.assert_array_equal(found[2], delta[2])
     # Nearer, in the metric of the step, than scaling, which is another point of the ball.
-    scaled = delta * (radii / norm(delta))[:, None, None, None]
+    scaled = delta * (radii / norm.size(delta))[:, None, None, None]
     metric = dense.T @ dense
     metric += 0.01 * (certification.sensitivity(CONFIG) / 0.7) ** 2 * np.eye(len(metric))
 
@@ -133,9 +133,9 @@ def test_the_direction_is_the_damped_step_of_the_dense_matrix(dense):
 
 def test_random_perturbations_are_of_norm_one_and_of_one_s_own_key():
     keys = lambda: jax.random.split(jax.random.key(0), 4)  # noqa: E731
-    drawn = EXACT.surface(keys(), (SIDE, SIDE, 1), jnp.float32)
-    np.testing.assert_allclose(EXACT(drawn), 1.0, rtol=1e-4)
-    alone = EXACT.surface(keys()[2:3], (SIDE, SIDE, 1), jnp.float32)
+    drawn = EXACT.sample(keys(), (SIDE, SIDE, 1), 1.0, jnp.float32)
+    np.testing.assert_allclose(EXACT.size(drawn), 1.0, rtol=1e-4)
+    alone = EXACT.sample(keys()[2:3], (SIDE, SIDE, 1), 1.0, jnp.float32)
     np.testing.assert_allclose(alone, drawn[2:3], rtol=1e-2, atol=1e-3)
 
 
@@ -162,7 +162,7 @@ def test_attacks_find_the_worst_perturbation_of_a_linear_classifier(attack, dens
     images, eps = jnp.full((2, SIDE, SIDE, 1), 0.5), 0.5
     labels = jnp.zeros(2, jnp.int32)
     found = attack(norm, eps)(jax.random.key(0), logits_fn, images, labels)
-    assert np.all(norm(found - images) <= eps * (1 + 1e-4))
+    assert np.all(norm.size(found - images) <= eps * (1 + 1e-4))
     reached = flat(found - images) @ weight
     best = eps * np.sqrt(weight @ np.linalg.solve(dense.T @ dense, weight))
     assert np.all(reached <= best * (1 + 1e-3)) and np.all(reached > 0.9 * best)
@@ -177,7 +177,7 @@ def test_images_at_the_edge_of_the_box_stay_within_box_and_ball():
     attack = attacks.PGD(norm, radii, steps=5)
     found = attack(jax.random.key(0), logits_fn, images, jnp.array([0, 1, 2]))
     assert 0 <= found.min() and found.max() <= 1
-    size = norm(found - images)
+    size = norm.size(found - images)
     assert np.all(size <= radii * (1 + 1e-4)) and np.all(size > 0.05 * radii)
 
 

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from tests.attacks import toy
 from tests.evaluation import tiny
 from vone_jax import dataclass_json, evaluation, prng, results, v1
-from vone_jax.attacks import APGD, FAB, FMN, PGD, AutoAttack, InBatches, Strongest
+from vone_jax.attacks import APGD, FAB, FMN, PGD, AutoAttack, Strongest
 from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology.measured import FrontEnd, Physiology
@@ -244,7 +244,7 @@ def test_the_strongest_is_no_minimum_of_noisy_estimates(of):
 
     images, labels = jnp.full((400, 2, 2, 1), 0.5), jnp.zeros(400, jnp.int32)
     attacks = tuple(PGD("linf", 0.02, steps=1, step_size=size) for size in (0.0, 0.01, 0.02))
-    condition = evaluation.Attacked(Strongest(attacks, draws=3))
+    condition = evaluation.Attacked(Strongest(attacks, choice_draws=3))
     found, _ = measured(condition, coin, images, labels, of, evaluation.Protocol("fresh", 3))
     entry = found["accuracy"].interval
     assert entry.low <= 0.5 <= entry.high and entry.high - entry.low < 0.1
@@ -386,7 +386,6 @@ def test_attacks_in_words():
     for attack, variant, expected in (
         (pgd, "", {"attack": "PGD", "steps": 7, "attack_draws": 3}),
         (pgd, "eps-4", {"attack": "PGD eps-4", "steps": 7, "attack_draws": 3}),
-        (InBatches(pgd, 4), "", {"attack": "PGD", "steps": 7, "attack_draws": 3}),
         (Strongest((pgd, apgd, pgd)), "", {"attack": "strongest of PGD, APGD", "attack_draws": 2}),
         (AutoAttack("l2", 0.5, version="rand"), "", {"attack": "AutoAttack rand"} | RAND),
         (AutoAttack("l2", 0.5), "", {"attack": "AutoAttack", "attack_draws": 1}),

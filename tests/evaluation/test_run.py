@@ -18,7 +18,6 @@ from tests.evaluation.result_files import numbers, roughly
 from vone_jax import attacks, corruptions, data, evaluation, models, results, v1
 from vone_jax import mesh as meshes
 from vone_jax.attacks import FGSM, PGD
-from vone_jax.attacks.attack import GradientAttack
 from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.dataclass_json import encode
 from vone_jax.evaluation.identity import identity
@@ -28,7 +27,7 @@ from vone_jax.perception import CriticalBands, Geometry, Metamers, Psychophysics
 
 ATTACKED = evaluation.Attacked(PGD("linf", 0.05, steps=2, step_size=0.05, eot_samples=2))
 STRONGEST = evaluation.Attacked(
-    attacks.Strongest((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")), draws=3)
+    attacks.Strongest((ATTACKED.attack, FGSM("linf", 0.05, loss="margin")), choice_draws=3)
 )
 NOISE = evaluation.Corrupted("gaussian_noise", 5)
 CLEAN = evaluation.Clean()
@@ -641,8 +640,11 @@ def test_what_is_judged_has_the_protocol_in_its_row(network, tmp_path, condition
 def halfway(share):
     """An attack of one's own, whose step is a share of the radius."""
 
-    class Halfway(GradientAttack):
-        def perturb(self, keys, logits_fn, images, labels):
+    class Halfway(attacks.Attack):
+        norm: str
+        eps: float
+
+        def run(self, keys, logits_fn, images, labels):
             slope, _, _ = self.gradient(keys, logits_fn, images, labels)
             return jnp.clip(images + self.eps / share * jnp.sign(slope), 0.0, 1.0)
 
@@ -820,6 +822,7 @@ def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
     assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.filterwarnings("ignore:logits_fn returns probabilities")
 def test_every_attack_is_checked_for_masked_gradients(tmp_path):
     """Probabilities in place of logits leave more accuracy, and nothing said so."""
     trained = tiny.tiny_trained(noise=None)

@@ -115,8 +115,6 @@ def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
     assert 0 < whole.sum() < right(members[0]).sum()
     assert np.all(whole <= alone)
     np.testing.assert_array_equal(right(several, batch_size=4), whole)
-    with pytest.raises(ValueError, match="one draw for each of 9 images .* InBatches"):
-        right(attacks.InBatches(pgd, 4))
 
 
 def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
@@ -131,6 +129,7 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
     np.testing.assert_array_equal(result.per_example, clean.per_example)
 
 
+@pytest.mark.filterwarnings("ignore:logits_fn returns probabilities")
 def test_an_attack_that_cannot_work_is_warned_of(batch, noisy):
     """Probabilities in place of logits have flat losses, and one draw is one of many networks."""
     images, labels = batch
@@ -150,7 +149,7 @@ def test_an_attack_that_cannot_work_is_warned_of(batch, noisy):
     [
         (dict(), "needs norm and eps, or attack"),
         (dict(attack=ATTACK, eps=0.1), "norm, eps must not be"),
-        (dict(attack="pgd"), "attack must be Attack"),
+        (dict(attack="pgd"), "attack must be an attack, or a function"),
         (dict(attack=ATTACK, decision="vote:1"), "averaged must be"),
         (dict(attack=ATTACK, attack_noise="none"), "attack_noise must be one of same"),
         (dict(attack=ATTACK, noise="none"), "noise must be one of fresh, frozen"),
@@ -224,6 +223,7 @@ def test_the_strongest_attack_that_fits_is_the_default(batch, noisy, monkeypatch
         assert (several[0].norm, several[0].eps) == ("l2", 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:logits_fn returns probabilities")
 def test_a_network_is_benchmarked_in_one_call(tmp_path, monkeypatch):
     """It goes on from few images to more, and says whether gradients are masked."""
     monkeypatch.setattr(scoring, "worst_case", lambda *given: PGD(*given[:2], steps=2))

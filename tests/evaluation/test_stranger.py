@@ -201,8 +201,7 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from vone_jax import prng, training
-from vone_jax.attacks.attack import GradientAttack
+from vone_jax import attacks, prng, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,13 +234,20 @@ class Steady(training.Objective):
         return found, {"older": older, "steps": context.state["steps"] + 1}
 
 
-class Tilt(GradientAttack):
-    """One step along the gradient itself."""
+@dataclasses.dataclass(frozen=True)
+class Tilt(attacks.Attack):
+    """One step along the gradient itself, to a power."""
 
-    def perturb(self, keys, logits_fn, images, labels):
+    norm: str
+    eps: float
+    power: float = 1.0
+
+    def run(self, keys, logits_fn, images, labels):
         slope, _, _ = self.gradient(keys, logits_fn, images, labels)
         size = jnp.max(jnp.abs(slope), axis=(1, 2, 3), keepdims=True)
-        return jnp.clip(images + self.eps * slope / (size + 1e-12), 0.0, 1.0)
+        slope = slope / (size + 1e-12)
+        slope = jnp.sign(slope) * jnp.abs(slope) ** self.power
+        return jnp.clip(images + self.eps * slope, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +274,7 @@ experiment = training.Experiment(
     model=training.ModelConfig("vone_small_cnn", image_size=28, in_channels=1, width=2),
     data=training.DataConfig("fashion_mnist_small", batch_size=16, eval_batch_size=500),
     optimizer=Lion(learning_rate=1e-3, schedule=Saw(3)),
-    objectives=(training.Mixing(0.2), Tilt("linf", 0.05), Steady(weight=0.25)),
+    objectives=(training.Mixing(0.2), Tilt("linf", 0.05, power=0.5), Steady(weight=0.25)),
     steps=6,
     log_every=1,
 )

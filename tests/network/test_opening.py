@@ -16,7 +16,7 @@ import vone_jax
 from tests import networks
 from tests.networks import random_variables, small
 from tests.photographs import write_photographs
-from vone_jax import cli, convert, data, models, prng, runs, training, v1
+from vone_jax import cli, convert, data, functions, models, runs, training, v1
 from vone_jax.network import Network, NetworkError, Split
 
 FUNCTIONS = "tests.networks"
@@ -283,5 +283,5 @@ def test_the_recipes_of_the_page_run(tmp_path, name, function, layers):
     # The weights are arguments of the compiled programs, and other ones need no other program.
     made = [getattr(sys.modules[f"file_{name}"], function)() for _ in range(2)]
     first, second = (x.logits_fn if isinstance(x, Network) else x[0] for x in made)
-    assert prng.as_pytree(first, *network.inputs()) is first
+    assert functions.as_pytree(first, *network.inputs()) is first
     assert jax.tree.leaves(first) and jax.tree.structure(first) == jax.tree.structure(second)

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from vone_jax import prng
-from vone_jax.arguments import Share
+from vone_jax.arguments import FromZero, Share
 from vone_jax.attacks import classifier, losses, norms
-from vone_jax.attacks.attack import AnyNorm, GradientAttack, Repeated
+from vone_jax.attacks.attack import AnyNorm, Attack, Estimator
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
 _MOMENTUM = 0.75
@@ -124,7 +124,8 @@ class _State(NamedTuple):
     control: Any  # Sparsity for L1, else Halving
 
 
-class APGD(GradientAttack, Repeated):
+@dataclasses.dataclass(frozen=True)
+class APGD(Attack):
     """Auto-PGD on an averaged loss, each example with its own step size.
 
     Each run starts at a random point of the ball. Its results are the last misclassified iterate
@@ -141,40 +142,49 @@ class APGD(GradientAttack, Repeated):
       rho: the step size is halved if at most this share of steps raised the loss (not for L1).
       large_eps_schedule: spend 30 % of the steps at three times the radius, 30 % at twice the
         radius and the rest at the radius. Part of AutoAttack in L1.
+      norm, eps, eot_samples, targeted, estimator: see ``Attack``.
     """
 
     norm: AnyNorm
+    eps: float
     steps: int = 100
     restarts: int = 1
-    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] | losses.LossFn = dataclasses.field(
-        default="cross_entropy", kw_only=True
-    )
     targets: int = 9
     rho: Share = dataclasses.field(default=0.75, metadata={"leaf": False})
     large_eps_schedule: bool = False
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    loss: Annotated[str, (*losses.LOSSES, "targeted_dlr")] | losses.LossFn = "cross_entropy"
+    targeted: bool = False
+    estimator: Estimator = "mean_loss"
+    # Number of the one target of a member. Set by ``members``.
+    target: FromZero | None = dataclasses.field(
+        default=None, repr=False, metadata={"leaf": True, "stored": False}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.norm == "l0":
+            raise ValueError("norm of APGD must be one of linf, l2, l1, or an object, got 'l0'")
         if self.large_eps_schedule and stages(self.steps, True)[-1][1] < 1:
             raise ValueError(f"large_eps_schedule needs 3 steps, or 5 and more, got {self.steps}")
 
-    def runs(self, classes: int) -> int:
-        return self.restarts * self._target_count(classes)
-
-    def _target_count(self, classes: int) -> int:
-        return min(self.targets, classes - 1) if self.loss == "targeted_dlr" else 1
+    def members(self, classes: int) -> tuple[Attack, ...]:
+        if self.loss != "targeted_dlr" or self.target is not None:
+            return (self,)
+        count = min(self.targets, classes - 1)
+        return tuple(dataclasses.replace(self, target=each) for each in range(count))
 
     def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
+        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images, Images]:
         target = labels
-        if self.loss == "targeted_dlr":
+        if self.target is not None:
             target_keys = prng.stream(keys, "targets")
             logits = classifier.draws(logits_fn, target_keys, images, self.eot_samples).mean(axis=0)
-            count = self._target_count(logits.shape[-1])
-            target = losses.rivals(logits, labels, count).astype(labels.dtype)[number % count]
-        run_keys = prng.fold(keys, number)
-        adversarial, highest, finite = self._ascend(run_keys, logits_fn, images, labels, target)
+            count = min(self.targets, logits.shape[-1] - 1)
+            target = losses.rivals(logits, labels, count).astype(labels.dtype)[self.target]
+        adversarial, highest, finite = self._ascend(keys, logits_fn, images, labels, target)
         return where(finite, (adversarial, highest), jnp.nan)
 
     def _ascend(
@@ -219,7 +229,7 @@ class APGD(GradientAttack, Repeated):
                 if self.norm == "l1":
                     ascent = norms.sparse_direction(slope, control.moved)
                 else:
-                    ascent = norms.direction(slope, self.norm)
+                    ascent = norms.of(self.norm).direction(slope)
                 ahead = current + control.step_size[:, None, None, None] * ascent
                 moved = self._feasible(ahead, images, eps)
                 if self.norm != "l1":
@@ -273,23 +283,22 @@ class APGD(GradientAttack, Repeated):
     def _start(self, keys: Keys, images: Images, eps: Scalar) -> Images:
         """Draw random points on the surface of the ball."""
         shape, dtype = images.shape[1:], images.dtype
+        norm = norms.of(self.norm)
         if self.norm == "linf":
-            drawn = norms.sample(keys, shape, "linf", 1.0, dtype)
-            drawn = drawn / norms.size(drawn, "linf")[:, None, None, None]
-            drawn = norms.per_image(eps) * drawn
-        elif norms.geometry(self.norm):
-            drawn = norms.sample(keys, shape, self.norm, eps, dtype)
+            drawn = norms.per_image(eps) * norms.surface(keys, shape, norm, dtype)
+        elif not isinstance(self.norm, str):
+            drawn = norm.sample(keys, shape, eps, dtype)
         else:
             drawn = jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
             if self.norm == "l2":
-                drawn = norms.per_image(eps) * norms.direction(drawn, "l2")
+                drawn = norms.per_image(eps) * norm.direction(drawn)
         return self._feasible(images + drawn, images, eps)
 
     def _feasible(self, adversarial: Images, images: Images, eps: Scalar) -> Images:
         delta = adversarial - images
         if self.norm == "l1":
             return jnp.clip(images + norms.project_l1_box(images, delta, eps), 0.0, 1.0)
-        return norms.project_into_box(images, delta, self.norm, eps)
+        return norms.into_box(norms.of(self.norm), images, delta, eps)
 
     def _control(self, start: Images, images: Images, eps: Scalar, stage: Array) -> Any:
         if self.norm != "l1":

@@ -1,22 +1,27 @@
-"""The base classes of all attacks: frozen dataclasses that are pytrees, with a pure function.
+"""The one base class of all attacks.
 
-Numbers with a fraction, such as the radius, are leaves, everything else is static. So one compiled
-function serves a whole ladder of radii, and an attack is passed to a jitted function like an array.
+An attack writes **one** method: ``run``, a pure function of a batch. An attack that looks for the
+smallest change writes ``search`` in its place, and an ensemble ``members``. The executor does the
+rest: checks, batches, restarts, the choice of the strongest image, the trace. See ``executor``.
 
-An attack may consist of several runs: restarts, targets, or other attacks. One rule chooses the
-strongest of all images found, see ``strongest.py``.
+    @dataclasses.dataclass(frozen=True)
+    class Nudge(attacks.Attack):
+        norm: str
+        eps: float
+        share: float = 1.0
+
+        def run(self, keys, logits_fn, images, labels):
+            slope, _, _ = self.gradient(keys, logits_fn, images, labels)
+            delta = self.share * self.eps * attacks.norms.of(self.norm).direction(slope)
+            return jnp.clip(images + delta, 0.0, 1.0)
 """
 
-import abc
 import dataclasses
-import functools
-import math
 import numbers
-import operator
 import typing
-import warnings
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
+from copy import copy
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +29,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from vone_jax import arguments, batches, dataclass_json, fingerprint, prng
+from vone_jax import arguments, dataclass_json
 from vone_jax.arguments import NOT_NEGATIVE, Range
-from vone_jax.attacks import classifier, losses, norms, strongest
+from vone_jax.attacks import classifier, executor, losses, minimal, norms
 from vone_jax.attacks.classifier import (
     AnyImages,
     AnyKey,
@@ -35,32 +40,31 @@ from vone_jax.attacks.classifier import (
     Keys,
     Labels,
     LogitsFn,
-    Scalar,
     where,
 )
-from vone_jax.attacks.trace import Recorder, Trace
+from vone_jax.attacks.executor import Best, Trace
+from vone_jax.attacks.losses import AnyLogits, AnyValues
+from vone_jax.attacks.minimal import Closest, MinimalPerturbation
 from vone_jax.names import NORMS
 
 AnyAttack = TypeVar("AnyAttack", bound="Attack")
 
+# A plain function that is taken for an attack: ``(keys, logits_fn, images, labels) -> images``.
+AttackFn = Callable[..., Any]
+
 # Types of fields with the accepted values, see ``arguments.fields``.
 Norm = Annotated[str, NORMS]
-# For attacks that also take a norm of one's own, see ``norms.Geometry``.
-AnyNorm = Norm | Callable[..., Any]
+# For attacks that also take a norm of one's own, see ``norms.Norm``.
+AnyNorm = Annotated[str, (*norms.NAMES,)] | norms.Norm
 Estimator = Annotated[str, losses.ESTIMATORS]
 Loss = Annotated[str, (*losses.LOSSES,)] | losses.LossFn
-
-# How far the norm of a change may exceed the radius, as a share of it: sums of many values round.
-BALL_TOLERANCE = 1e-3
-# On CPUs, images that are attacked at once have about this many pixels together, so that their
-# activations stay in the caches; but they are at least and at most so many.
-_PIXELS, _FEWEST, _MOST = 16 * 32 * 32, 4, 32
 
 
 def _is_leaf(hint: Any) -> bool:
     """Return whether a field holds numbers with a fraction, attacks, or tuples of them."""
     kinds = arguments.union_members(hint)
-    inner = [each for kind in kinds if typing.get_origin(kind) is tuple for each in kind.__args__]
+    items = [each for kind in kinds if typing.get_origin(kind) is tuple for each in kind.__args__]
+    inner = [kind for each in items for kind in arguments.union_members(each)]
     leaves = float, Array, Attack
     return any(isinstance(x, type) and issubclass(x, leaves) for x in (*kinds, *inner))
 
@@ -72,27 +76,49 @@ def _same(one: Any, other: Any) -> bool:
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
-class Attack(abc.ABC):
-    """Base of the attacks. A subclass writes one of three methods.
+class Attack:
+    """An attack: a frozen dataclass and a pytree, called as a pure function.
 
-    ``perturb`` is an attack of one run. ``run``, of a ``Repeated`` attack, is one of several runs,
-    of which the strongest result is kept. ``search``, of a ``MinimalNormAttack``, looks for the
-    closest adversarial image.
+    A subclass writes ``run``, ``search`` or ``members``, and its fields. It need not be decorated,
+    and may be. Fields that are floats or attacks are leaves of the pytree, unless their metadata
+    say ``{"leaf": False}``: one compiled function serves a whole ladder of radii. Everything else
+    is static. Fields are checked when a user makes an attack, and not when JAX rebuilds it.
 
-    A subclass becomes a frozen dataclass and a pytree. Fields that are floats or attacks are its
-    leaves, unless their metadata say ``{"leaf": False}``. They are checked when a user makes one,
-    and not when JAX rebuilds it.
+    These fields mean the same in every attack that has them:
+
+      norm: the norm that bounds perturbations, "linf", "l2", "l1", "l0", or an object, see
+        ``norms``.
+      eps: the radius of the ball in pixel units, for instance 4/255; or an array (N,), one radius
+        for each image. A search does not need it, but a call keeps to it.
+      steps: number of steps of a run.
+      restarts: number of runs with other keys, of which the strongest result is kept. An attack
+        that declares it is run again by the executor.
+      eot_samples: noise draws per step, decision or gradient.
+      loss: the loss that the attack raises: "cross_entropy", "margin", "dlr", or a function
+        ``(logits, labels) -> losses`` of shapes (N, classes), (N,) and (N,). A function has no
+        JSON form, so ``to_json`` refuses it.
+      estimator: what is averaged over the draws before it is differentiated: their losses
+        ("mean_loss"), their logits ("mean_logits") or their probabilities ("mean_probability").
+      targeted: whether labels are classes to reach rather than to leave. The attack then lowers
+        the loss, and reaching the target counts as misclassification. Not allowed with "dlr".
+      choice_draws: noise draws by which the strongest of several images is chosen. No run uses
+        them.
 
     Raises:
       ValueError, TypeError: if a field is out of range; the message names it.
     """
 
-    norm: Norm
+    norm: norms.AnyNorm
     eps: float
-    eot_samples: int
-    loss: Loss
-    estimator: Estimator = "mean_loss"
+    # Of an attack without these fields. They are no fields here: Attack is no dataclass itself.
+    restarts: int = 1
+    eot_samples: int = 1
+    loss: Any = "cross_entropy"
+    estimator: str = "mean_loss"
     targeted: bool = False
+    choice_draws: int = executor.CHOICE_DRAWS
+    # Margin in logits beyond which an image counts as adversarial in a search.
+    confidence: float = 0.0
 
     # The attack in tables and names of files. Default: the name of the class.
     words: ClassVar[str] = ""
@@ -101,7 +127,16 @@ class Attack(abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        given = {name: copy(v) for name, v in vars(cls).items() if _is_field(v)}
         dataclasses.dataclass(frozen=True, eq=False)(cls)
+        # A decorated class is made a dataclass twice. The second time needs what the first found,
+        # and must find no method of the first that it would have to replace.
+        for name, field in given.items():
+            setattr(cls, name, field)
+        del cls.__setattr__, cls.__delattr__
+        for name in ("__eq__", "__hash__"):
+            if name not in vars(cls):
+                setattr(cls, name, getattr(cls, name))
         hints = typing.get_type_hints(cls)
         fields = dataclasses.fields(typing.cast(Any, cls))
         names = [f.name for f in fields if f.metadata.get("leaf", _is_leaf(hints[f.name]))]
@@ -122,6 +157,12 @@ class Attack(abc.ABC):
 
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
 
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
     def _values(self) -> tuple[Any, ...]:
         fields = dataclasses.fields(typing.cast(Any, self))
         return tuple(getattr(self, field.name) for field in fields if field.compare)
@@ -136,187 +177,45 @@ class Attack(abc.ABC):
         return hash((type(self), *self._values()))
 
     def __post_init__(self) -> None:
+        if "norm" in vars(self):
+            object.__setattr__(self, "norm", norms.short(self.norm))
         arguments.fields(self, number=check_radius)
-        loss = getattr(self, "loss", None)
         if getattr(self, "norm", None) == "linf":
             for name in ("eps", "step_size"):
-                if (value := getattr(self, name, None)) is not None:
+                if (value := vars(self).get(name)) is not None:
                     check_within_images(name, value)
-        if getattr(self, "targeted", False) and loss in ("dlr", "targeted_dlr"):
-            raise ValueError(f'loss "{loss}" is for untargeted attacks; take "margin" for a target')
+        if self.targeted and self.loss in ("dlr", "targeted_dlr"):
+            raise ValueError(
+                f'loss "{self.loss}" is for untargeted attacks; take "margin" for a target'
+            )
 
-    @property
-    def least_classes(self) -> int:
-        """The smallest number of classes for which the attack is defined."""
-        return losses.LEAST_CLASSES.get(getattr(self, "loss", ""), 2)
+    # What an attack writes: one of these three.
 
-    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple["Attack", LogitsFn]]:
-        """Return the attacks that decide by single draws, each with the classifier that it sees.
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Any:
+        """Return adversarial images (N, H, W, C), or a tuple of candidates to choose from.
 
-        If that classifier has noise, a lucky draw counts as a misclassification.
+        A pure function of checked input: images in [0, 1], labels in range, one key for each
+        example, and a classifier ``(keys, images) -> logits``.
         """
-        return [(self, logits_fn)] if self.decides_by_draws and self.eot_samples == 1 else []
+        raise NotImplementedError
 
-    @property
-    def choice_draws(self) -> int:
-        """Number of noise draws by which the strongest of several images is chosen."""
-        return strongest.CHOICE_DRAWS
+    def search(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Closest:
+        """Return the closest adversarial images of a search, with the arguments of ``run``.
+
+        ``Closest.start`` is its beginning, ``closer`` compares, and the executor confirms.
+        """
+        raise NotImplementedError
 
     def members(self, classes: int) -> tuple["Attack", ...]:
-        """Return the attacks of which the strongest images count, for a number of classes."""
+        """Return the attacks of which the strongest images count, for a number of classes.
+
+        An ensemble has no ``run`` and no ``search``. Members of an attack with one of them are
+        copies of itself that differ in leaves alone, such as the number of a target.
+        """
         del classes
         return (self,)
 
-    def runs(self, classes: int) -> int:
-        """Return the number of runs, for a number of classes."""
-        del classes
-        return 1
-
-    def for_images(self, rows: Array | np.ndarray) -> "Attack":
-        """Return the attack on some rows of a batch: with their radii, if each image has one."""
-        return self._with_radii(lambda radii: radii[rows])
-
-    def _with_radii(self, change: Callable[[Array], Array]) -> "Attack":
-        """Return the attack with radii per image changed, also in the attacks that it runs."""
-
-        def changed(value: Any) -> Any:
-            if isinstance(value, Attack):
-                return value._with_radii(change)
-            if not isinstance(value, tuple):
-                return value
-            items = tuple(map(changed, value))
-            return items if any(map(operator.is_not, items, value)) else value
-
-        attack = typing.cast(Any, self)
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(attack)}
-        new = {name: changed(value) for name, value in fields.items()}
-        if jnp.ndim(new.get("eps", 0.0)) == 1:
-            new["eps"] = change(new["eps"])
-        differ = any(new[name] is not fields[name] for name in fields)
-        return dataclasses.replace(attack, **new) if differ else self
-
-    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> "Attack":
-        """Return the attack after the checks of the classifiers from which it carries images."""
-        return self
-
-    def images_at_once(self, images: Images) -> int:
-        """Return how many images are attacked in one call of a compiled function."""
-        devices = images.sharding.device_set
-        if {device.platform for device in devices} != {"cpu"}:
-            return len(images)
-        fitting = _PIXELS // math.prod(images.shape[1:3])
-        return min(max(fitting, _FEWEST), _MOST) * len(devices)
-
-    def __call__(
-        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> Images:
-        """Return adversarial images.
-
-        On CPUs and in ensembles, few images are attacked at a time, and later runs leave out the
-        images that are misclassified. Results do not depend on that.
-
-        Args:
-          key: typed key. With one key, the draws of an example depend on its position. With an
-            array of N keys, one per example, a result does not depend on the rest of the batch.
-          logits_fn: classifier ``(keys, images) -> logits``; may draw noise from its keys.
-          images: images in [0, 1].
-          labels: the true classes or, for a targeted attack, the classes to reach.
-
-        Returns:
-          Images in [0, 1] within the attack's ball, of the dtype of ``images``. They are constants
-          to an outer gradient.
-
-        Raises:
-          TypeError, ValueError: for images that are not float32 or float64 (N, H, W, C) in [0, 1],
-            labels that are not integers (N,) in range, a key that is not typed, or a classifier
-            that does not return logits.
-          FloatingPointError: if a gradient or the logits were not finite.
-          ValueError: if an attack of your own leaves [0, 1] or its ball.
-          TypeError: if it returns another shape or dtype than that of the images.
-        """
-        return self.choose(key, logits_fn, images, labels).images
-
-    def choose(
-        self,
-        key: AnyKey,
-        logits_fn: LogitsFn,
-        images: AnyImages,
-        labels: AnyLabels,
-        at_once: bool = False,
-    ) -> strongest.Best:
-        """Return adversarial images, the verdicts that chose them, and which member found each.
-
-        The verdicts say nothing where there was no choice. Arguments and errors are those of a
-        call. With ``at_once``, all runs attack all images in one compiled function.
-        """
-        attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
-        arguments = keys, logits_fn, images, labels
-        if at_once or fingerprint.is_traced(attack, arguments) or not images.is_fully_addressable:
-            best = strongest.at_once(attack, *arguments)
-        else:
-            best = strongest.in_parts(attack, *arguments)
-        check_result(attack, images, best.images)
-        return best
-
-    def trace(
-        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> Trace:
-        """Make the attack, and return its loss at each evaluation and the number of queries.
-
-        All images are attacked at once, in a program of its own, which is compiled for each trace.
-        The loss is that of the attack, or the margin for an attack that has none or
-        "targeted_dlr". Arguments and errors are those of a call, outside of transformations.
-        """
-        attack, keys, logits_fn, images, labels = self.prepared(key, logits_fn, images, labels)
-        recorder = Recorder()
-        best = strongest.at_once(attack, keys, recorder.watch(logits_fn), images, labels)
-        check_result(attack, images, best.images)
-        loss = getattr(self, "loss", "margin")
-        loss = losses.of("margin" if loss == "targeted_dlr" else loss)
-        return recorder.trace(best.images, labels, loss)
-
-    def prepared(
-        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
-    ) -> tuple["Attack", Keys, LogitsFn, Images, Labels]:
-        """Return the arguments of ``strongest.at_once``, after the checks of a call."""
-        logits_fn, images, labels = classifier.check_batch(key, logits_fn, images, labels)
-        if jnp.ndim(self.eps) and jnp.shape(self.eps) != labels.shape:
-            raise ValueError(
-                f"eps must be one number, or one for each image, shape {labels.shape}, got an "
-                f"array of shape {jnp.shape(self.eps)}; for several radii, use a loop or jax.vmap "
-                f"over attacks; neither compiles again"
-            )
-        keys = prng.example_keys(key, images.shape[0])
-
-        def as_pytree(leaf: Any) -> Any:
-            return prng.as_pytree(leaf, keys, images) if callable(leaf) else leaf
-
-        # Surrogates are functions, too.
-        attack = jax.tree.map(as_pytree, self.with_checked_surrogates(key, images, labels))
-        attack = attack._with_radii(lambda radii: jnp.asarray(radii, images.dtype))
-        # Raises for a number of classes that does not fit.
-        attack.members(classifier.classes(logits_fn, keys, images))
-        for unaveraged, attacked in attack.unaveraged(logits_fn):
-            if classifier.has_noise(attacked, keys, images):
-                warnings.warn(
-                    f"{type(unaveraged).__name__} decides by single draws of the classifier's "
-                    "noise, so it may stop at images that are misclassified by luck; take "
-                    'eot_samples=10 or more, or AutoAttack with version="rand"',
-                    stacklevel=4,
-                )
-                break
-        return attack, keys, logits_fn, images, labels
-
-    @abc.abstractmethod
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        """Run the attack: a pure function of checked input, with one key per example."""
-
-    def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> tuple[Images, ...]:
-        """Make the run of a number, and return the images that it found, the candidates."""
-        del number
-        return (self.perturb(keys, logits_fn, images, labels),)
+    # What there is to be called in them.
 
     def evaluate(
         self,
@@ -355,68 +254,186 @@ class Attack(abc.ABC):
         finite = jnp.isfinite(values) & jnp.all(jnp.isfinite(logits), axis=(0, 2))
         return where(finite, slope, jnp.nan), values, logits
 
+    def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
+        """Return the margin of logits: positive for an adversarial image."""
+        margin = losses.margin(logits, labels)
+        return (-margin if self.targeted else margin) - self.confidence
 
-class Repeated(Attack):
-    """Base of attacks of several runs, of which the strongest result is kept for each image.
+    def closer(
+        self,
+        closest: Closest,
+        candidates: Images,
+        logits: classifier.Draws,
+        images: Images,
+        labels: Labels,
+    ) -> tuple[Closest, classifier.Mask]:
+        """Return the closest images so far, and True for the candidates that are adversarial.
 
-    Attributes:
-      restarts: number of runs with other draws.
-    """
+        The logits (draws, N, classes) are those of the candidates.
+        """
+        return minimal.closer(self, closest, candidates, logits, images, labels)
 
-    def runs(self, classes: int) -> int:
-        return vars(self).get("restarts", 1)
+    # What a user calls.
+
+    def __call__(
+        self,
+        key: AnyKey,
+        logits_fn: LogitsFn,
+        images: AnyImages,
+        labels: AnyLabels,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Images:
+        """Return adversarial images.
+
+        Args:
+          key: typed key. With one key, the draws of an example depend on its position. With an
+            array of N keys, one per example, a result does not depend on the rest of the batch.
+          logits_fn: classifier ``(keys, images) -> logits``; may draw noise from its keys.
+          images: images in [0, 1].
+          labels: the true classes or, for a targeted attack, the classes to reach.
+          batch_size: images at a time; later runs are packed with the images that still resist.
+            Results do not depend on it. Default: few on CPUs, and all on other devices. Within
+            transformations, all images are attacked at once.
+          progress: whether to report the progress on stderr.
+
+        Returns:
+          Images in [0, 1] within the attack's ball, of the dtype of ``images``. They are constants
+          to an outer gradient.
+
+        Raises:
+          TypeError, ValueError: for images that are not float32 or float64 (N, H, W, C) in [0, 1],
+            labels that are not integers (N,) in range, a key that is not typed, or a classifier
+            that does not return logits.
+          FloatingPointError: if a gradient or the logits were not finite.
+          ValueError: if an attack of your own leaves [0, 1] or its ball.
+          TypeError: if it returns another shape or dtype than that of the images.
+        """
+        return executor.choose(self, key, logits_fn, images, labels, batch_size, progress).images
+
+    def choose(
+        self,
+        key: AnyKey,
+        logits_fn: LogitsFn,
+        images: AnyImages,
+        labels: AnyLabels,
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Best:
+        """Return adversarial images, the verdicts that chose them, and which member found each.
+
+        The verdicts say nothing where there was no choice. Arguments and errors are those of a
+        call.
+        """
+        return executor.choose(self, key, logits_fn, images, labels, batch_size, progress)
 
     def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        return strongest.strongest(self, keys, logits_fn, images, labels).images
+        """Return adversarial images as a pure function of checked input, with one key per example.
 
-    @abc.abstractmethod
-    def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> tuple[Images, ...]:
-        """Make the run of a number, and return the images that it found, the candidates."""
+        It is for functions of your own under ``jit``, and a gradient goes through it.
+        """
+        return executor.strongest(self, keys, logits_fn, images, labels).images
+
+    def minimal(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> MinimalPerturbation:
+        """Return the closest adversarial images of a search, whatever their distance.
+
+        Arguments and errors are those of a call.
+
+        Raises:
+          TypeError: for an attack that is no search.
+        """
+        if not self.is_search:
+            raise TypeError(f"{type(self).__name__} does not search for the smallest change")
+        attack, *given = executor.prepared(self, key, logits_fn, images, labels)
+        result = minimal.compiled(attack, *given)
+        executor.check_finite(result.images)
+        return result
+
+    def trace(
+        self, key: AnyKey, logits_fn: LogitsFn, images: AnyImages, labels: AnyLabels
+    ) -> Trace:
+        """Make the attack, and return its loss at each evaluation and the number of queries.
+
+        All images are attacked at once, in a program of its own, which is compiled for each trace.
+        The loss is that of the attack, or the margin for an attack that has none or
+        "targeted_dlr". Arguments and errors are those of a call, outside of transformations.
+        """
+        return executor.trace(self, key, logits_fn, images, labels)
+
+    # What the executor asks.
+
+    @property
+    def label(self) -> str:
+        """The attack in words, such as "PGD" or "strongest of PGD, APGD"."""
+        return self.words or type(self).__name__
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the attack looks for the smallest change."""
+        return type(self).search is not Attack.search
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether the attack runs its members alone."""
+        return type(self).run is Attack.run and not self.is_search
+
+    @property
+    def least_classes(self) -> int:
+        """The smallest number of classes for which the attack is defined."""
+        return losses.LEAST_CLASSES.get(self.loss, 2) if isinstance(self.loss, str) else 2
 
 
-class LossAttack(Attack):
-    """Base of the attacks that raise a loss within a ball.
+def _is_field(value: Any) -> bool:
+    return isinstance(value, dataclasses.Field)
 
-    These fields mean the same in every attack that has them. The docstring of each attack describes
-    its other fields, and any addition to these.
+
+@dataclasses.dataclass(frozen=True)
+class Function(Attack):
+    """A plain function ``(keys, logits_fn, images, labels) -> images`` as an attack, see ``of``.
 
     Attributes:
-      norm: the norm that bounds perturbations: "linf", "l2" or "l1". FGSM, PGD and APGD also take a
-        norm of one's own, such as ``certification.Discriminability``.
-      eps: the radius of the ball in pixel units, for instance 4/255; or an array (N,), one radius
-        for each image.
-      steps: number of steps of a run.
-      eot_samples: noise draws per step. The loss is averaged over them before it is differentiated.
-      loss: the loss that the attack raises: "cross_entropy", "margin", "dlr", or a function
-        ``(logits, labels) -> losses`` of shapes (N, classes), (N,) and (N,). A function has no
-        JSON form, so ``to_json`` refuses it.
-      targeted: whether labels are classes to reach rather than to leave. The attack then lowers
-        the loss, and reaching the target counts as misclassification. Not allowed with "dlr".
+      function: a pure function, as ``Attack.run``.
+      norm, eps: the ball of its results. Default: that of all images.
     """
 
-    norm: Norm
-    eps: float
-    _: dataclasses.KW_ONLY
-    eot_samples: int = 1
-    loss: Loss = "cross_entropy"
-    targeted: bool = False
+    function: Callable[..., Any]
+    norm: AnyNorm = "linf"
+    eps: float = 1.0
+
+    @property
+    def words(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The name of the function."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Any:
+        return self.function(keys, logits_fn, images, labels)
 
 
-class GradientAttack(LossAttack):
-    """Base of the attacks along the gradient of a loss, see ``LossAttack`` for more fields.
+def of(attack: Any, **ball: Any) -> Attack:
+    """Return an attack as it is, and a plain function as an attack in a ball.
 
-    Attributes:
-      estimator: what is averaged over the draws: their losses ("mean_loss"), their logits
-        ("mean_logits") or their probabilities ("mean_probability").
+    Args:
+      attack: an attack or a function ``(keys, logits_fn, images, labels) -> images``.
+      **ball: ``norm`` and ``eps`` of a function. Default: the ball of all images.
+
+    Raises:
+      ValueError: if ``attack`` is neither.
     """
+    if isinstance(attack, Attack):
+        return attack
+    if not callable(attack) or isinstance(attack, type):
+        raise ValueError(
+            "attack must be an attack, or a function (keys, logits_fn, images, labels) -> images, "
+            f"got {attack!r:.80}"
+        )
+    return Function(attack, **ball)
 
-    _: dataclasses.KW_ONLY
-    estimator: Estimator = "mean_loss"
 
-
-# Checks of fields and results. Those of the input are in ``classifier``.
+# Checks of fields.
 
 
 def check_radius(name: str, value: Any, within: Range = NOT_NEGATIVE) -> None:
@@ -451,75 +468,13 @@ def _known(value: Any) -> np.ndarray:
     return np.empty(0) if isinstance(value, Tracer) else np.atleast_1d(np.asarray(value, float))
 
 
-def check_result(attack: Attack, images: Images, adversarial: Images) -> None:
-    """Check that the result of an attack is finite, in [0, 1] and in its ball.
-
-    An attack of a user may forget a projection, and would then break any network. Traced results
-    are not checked.
-
-    Raises:
-      FloatingPointError: if a value is not finite; the message names the examples.
-      ValueError: if an image leaves [0, 1] or the ball of the attack.
-    """
-    report = _report(images, adversarial, attack.norm, attack.eps)
-    if isinstance(report[0], Tracer):
-        return
-    not_finite, *numbers = report
-    # Another process may hold a part of the images: only single numbers are known to all.
-    failed, low, high, excess = jax.device_get(numbers)
-    if failed:
-        raise FloatingPointError(_not_finite(not_finite))
-    inside = -batches.BOX_TOLERANCE <= low and high <= 1 + batches.BOX_TOLERANCE
-    if not inside or excess > 0:
-        raise ValueError(
-            f"images of {type(attack).__name__} must lie in [0, 1] and in the ball of norm "
-            f"{attack.norm} and radius eps, got values from {low:g} to {high:g} and changes of "
-            f"norm up to eps + {max(excess, 0.0):g}; clip and project them, see attacks.norms"
-        )
-
-
-def check_finite(adversarial: Images) -> None:
-    """Check that images are finite. Traced ones are not checked.
-
-    Raises:
-      FloatingPointError: if a value is not finite; the message names the examples.
-    """
-    not_finite, failed, *_ = _report(adversarial, adversarial, "", 0.0)
-    if not isinstance(failed, Tracer) and failed:
-        raise FloatingPointError(_not_finite(not_finite))
-
-
-def _not_finite(not_finite: Array) -> str:
-    positions = jnp.flatnonzero(not_finite)[:8].tolist()
-    return (
-        f"the attack met a gradient or logits that are not finite, at batch positions {positions}"
-    )
-
-
-@functools.partial(jax.jit, static_argnames="norm")
-def _report(
-    images: Images, adversarial: Images, norm: norms.AnyNorm, eps: Scalar
-) -> tuple[Array, ...]:
-    """Return which images are not finite, whether any, the extremes, and the excess of radius.
-
-    This is the largest change beyond ``eps`` and its tolerance, at least 0. It is 0 for the name of
-    a measure that is none of ``NORMS``.
-    """
-    not_finite = ~jnp.all(jnp.isfinite(adversarial), axis=(1, 2, 3))
-    excess = jnp.zeros(())
-    if norm in NORMS or not isinstance(norm, str):
-        allowed = jnp.asarray(eps, images.dtype) * (1 + BALL_TOLERANCE) + batches.BOX_TOLERANCE
-        excess = jnp.max(norms.size(adversarial - images, norm) - allowed, initial=0.0)
-    return not_finite, jnp.any(not_finite), jnp.min(adversarial), jnp.max(adversarial), excess
-
-
 def to_json(attack: Attack) -> dict[str, Any]:
     """Return the settings of an attack as a JSON object.
 
     Returns:
       ``{"type": "PGD", "norm": "linf", "eps": ...}``: the class name and each field, see
-      ``dataclass_json.encode``. The surrogate of ``Transfer`` and the mesh of ``InBatches`` are
-      left out: they belong to the running program.
+      ``dataclass_json.encode``. The surrogate of ``Transfer`` is left out: it
+      belongs to the running program.
 
     Raises:
       TypeError: if a field holds something else than numbers, text and attacks.
@@ -527,16 +482,15 @@ def to_json(attack: Attack) -> dict[str, Any]:
     return dataclass_json.encode(attack)
 
 
-def from_json(record: Mapping[str, Any], *, surrogate: Any = None, mesh: Any = None) -> Attack:
+def from_json(record: Mapping[str, Any], *, surrogate: Any = None) -> Attack:
     """Return the attack that ``to_json`` described; the round trip is exact.
 
     Args:
       record: the JSON object. A field with a default may be missing.
       surrogate: classifier for a ``Transfer`` in the record, which holds no weights.
-      mesh: devices for an ``InBatches`` in the record.
 
     Raises:
       ValueError: for an unknown attack or field, with the nearest name; for a field that is
         missing, mistyped or out of range.
     """
-    return dataclass_json.decode(Attack, record, "attack", {"surrogate": surrogate, "mesh": mesh})
+    return dataclass_json.decode(Attack, record, "attack", {"surrogate": surrogate})

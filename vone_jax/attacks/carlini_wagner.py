@@ -6,6 +6,7 @@ References:
   Kingma and Ba, Adam: a method for stochastic optimization, 2015, arXiv:1412.6980.
 """
 
+import dataclasses
 from typing import Annotated, NamedTuple
 
 import jax
@@ -14,10 +15,10 @@ from jaxtyping import Array
 
 from vone_jax import fast, prng
 from vone_jax.arguments import Positive
-from vone_jax.attacks import losses
+from vone_jax.attacks import classifier, losses
+from vone_jax.attacks.attack import Attack, Estimator
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Mask, Values, where
-from vone_jax.attacks.losses import AnyLogits, AnyValues
-from vone_jax.attacks.minimal import Closest, MinimalNormAttack
+from vone_jax.attacks.minimal import Closest
 
 # Keeps the inverse of the hyperbolic tangent finite for pixels of 0 and 1.
 _INSIDE = 0.999999
@@ -52,7 +53,8 @@ class Adam(NamedTuple):
         return step / (jnp.sqrt(second / (1 - _SECOND**count)) + _TINY), Adam(first, second)
 
 
-class CW(MinimalNormAttack):
+@dataclasses.dataclass(frozen=True)
+class CW(Attack):
     """Minimal L2 perturbations: Adam on distance plus c times a hinge on the margin.
 
     The image is 1/2 + tanh(w) / 2, so it never leaves the pixel box. It is computed as the logistic
@@ -71,19 +73,25 @@ class CW(MinimalNormAttack):
       confidence: required margin beyond the boundary, in logits.
       abort_early: stop an image whose loss no longer falls. The batch goes on until all images
         have stopped, so an image's result does not depend on the others.
+      norm, eps, eot_samples, estimator, targeted: see ``Attack``.
     """
 
+    decides_by_draws = True
+
     norm: Annotated[str, ("l2",)]
+    eps: float
     steps: int = 10000
     binary_search_steps: int = 9
     learning_rate: Positive = 0.01
     initial_const: Positive = 1e-3
     confidence: float = 0.0
     abort_early: bool = True
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    estimator: Estimator = "mean_logits"
+    targeted: bool = False
 
-    def search(
-        self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels, closest: Closest
-    ) -> Closest:
+    def search(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Closest:
         def attempt(number: Array, state: tuple) -> tuple:
             closest, const, low, high = state
             closest, success = self._descend(
@@ -94,11 +102,8 @@ class CW(MinimalNormAttack):
             return closest, const, low, high
 
         const = jnp.full(images.shape[:1], self.initial_const, images.dtype)
-        state = (closest, const, jnp.zeros_like(const), jnp.full_like(const, jnp.inf))
+        state = (Closest.start(images), const, jnp.zeros_like(const), jnp.full_like(const, jnp.inf))
         return jax.lax.fori_loop(0, self.binary_search_steps, attempt, state)[0]
-
-    def margin(self, logits: AnyLogits, labels: Labels) -> AnyValues:
-        return super().margin(logits, labels) - self.confidence
 
     def _descend(
         self,
@@ -115,7 +120,7 @@ class CW(MinimalNormAttack):
             return fast.relu(-self.margin(logits, labels))
 
         def loss(point: Images, keys: Keys) -> tuple[Array, tuple[Values, Draws]]:
-            logits = self.logits(keys, logits_fn, point)
+            logits = classifier.draws(logits_fn, keys, point, self.eot_samples)
             shortfall = losses.averaged(hinge, self.estimator, logits, labels)
             each = jnp.sum(jnp.square(point - images), axis=(1, 2, 3)) + const * shortfall
             return jnp.sum(each), (each, logits)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vone_jax import batches, prng
+from vone_jax import batches, functions, prng
 
 # The arrays of a batch of n examples. ``Values`` and ``Mask`` hold one entry per example.
 Keys = Key[Array, " n"]
@@ -38,7 +38,7 @@ def checked(logits_fn: LogitsFn, keys: Keys, images: Images) -> LogitsFn:
 
     The function returns logits with the dtype of the images. See ``classes`` for what is raised.
     """
-    logits_fn = prng.as_pytree(logits_fn, keys, images)
+    logits_fn = functions.as_pytree(logits_fn, keys, images)
     classes(logits_fn, keys, images)
     return functools.partial(_logits, logits_fn)
 
@@ -66,7 +66,7 @@ def classes(logits_fn: LogitsFn, keys: Keys, images: Images) -> int:
 # classifier once and not again for each attack. ``checked`` checks the type of the result.
 @jax.jit
 def _logits(logits_fn: LogitsFn, keys: Keys, images: Images):
-    logits = prng.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
+    logits = functions.call_with_keys(logits_fn, keys, images, "logits_fn", "attacks.per_example")
     if isinstance(logits, Array) and jnp.issubdtype(logits.dtype, jnp.floating):
         # The loops of attacks need one dtype, whatever dtype a network computes in.
         return logits.astype(images.dtype)
@@ -162,9 +162,9 @@ def check_batch(
         key that is not typed.
       ValueError: for shapes that do not fit, images outside [0, 1] or NaN, or labels out of range.
     """
-    prng.check_function(logits_fn)  # Raises if the arguments were passed in another order.
+    functions.check_function(logits_fn)  # Raises if the arguments were passed in another order.
     images = batches.check_images(images)
     keys = prng.example_keys(key, images.shape[0])
-    logits_fn = prng.as_pytree(logits_fn, keys, images)
+    logits_fn = functions.as_pytree(logits_fn, keys, images)
     number = classes(logits_fn, keys, images)
     return logits_fn, images, batches.check_labels(labels, images.shape[0], number)

@@ -1,4 +1,4 @@
-"""Ensembles of attacks, of which the strongest result is kept for each image; AutoAttack is one.
+"""Attacks made of attacks: the strongest of several, AutoAttack, and a transfer.
 
 References:
   Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
@@ -12,36 +12,20 @@ import functools
 import numbers
 from typing import Annotated
 
+from vone_jax import functions
+from vone_jax.attacks import classifier
 from vone_jax.attacks.apgd import APGD
-from vone_jax.attacks.attack import Attack, Norm
-from vone_jax.attacks.classifier import AnyKey, AnyLabels, Images, Keys, Labels, LogitsFn
+from vone_jax.attacks.attack import Attack, AttackFn, Norm, of
+from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn
+from vone_jax.attacks.executor import CHOICE_DRAWS
 from vone_jax.attacks.fab import FAB
 from vone_jax.attacks.square import Square
-from vone_jax.attacks.strongest import CHOICE_DRAWS, strongest
 
 _EOT_SAMPLES = 20
 
 
-class Ensemble(Attack):
-    """Base of the attacks that keep the strongest result of their ``members`` for each image.
-
-    Attributes:
-      batch_size: images at a time. None: few on CPUs, and all on other devices. The remaining
-        images are packed into as few calls as possible, so a smaller number saves more work once
-        most images are misclassified.
-    """
-
-    _: dataclasses.KW_ONLY
-    batch_size: int | None = None
-
-    def images_at_once(self, images: Images) -> int:
-        return self.batch_size or super().images_at_once(images)
-
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
-        return strongest(self, keys, logits_fn, images, labels).images
-
-
-class Strongest(Ensemble):
+@dataclasses.dataclass(frozen=True)
+class Strongest(Attack):
     """The strongest of several attacks for each image, and of the image itself.
 
     The members run one after the other, each from the clean image. The image is kept that is
@@ -54,21 +38,25 @@ class Strongest(Ensemble):
     ``choose`` also returns which member won, and ``len(attacks)`` for the clean image.
 
     Attributes:
-      attacks: attacks of one norm and radius, all with targets or all without.
-      draws: noise draws by which candidates are compared.
-      batch_size: images at a time, see ``Ensemble``.
+      attacks: attacks of one norm and radius, all with targets or all without. A plain function
+        takes norm and radius of the others.
+      choice_draws: noise draws by which candidates are compared.
     """
 
-    attacks: tuple[Attack, ...]
-    draws: int = CHOICE_DRAWS
+    attacks: tuple[Attack | AttackFn, ...]
+    choice_draws: int = CHOICE_DRAWS
 
     def __post_init__(self) -> None:
         # Comes first, because norm and radius are those of the first member.
         several = self.attacks
-        if not isinstance(several, tuple) or not all(isinstance(each, Attack) for each in several):
+        if not isinstance(several, tuple) or not all(map(callable, several)):
             raise TypeError(f"attacks must be a tuple of attacks, got {several!r:.80}")
         if not several:
             raise ValueError("attacks must be one attack or more, got none")
+        known = next((each for each in several if isinstance(each, Attack)), None)
+        ball = {} if known is None else {"norm": known.norm, "eps": known.eps}
+        several = tuple(of(each, **ball) for each in several)
+        object.__setattr__(self, "attacks", several)
         super().__post_init__()
         for member in several:
             if member.targeted != self.targeted:
@@ -84,40 +72,36 @@ class Strongest(Ensemble):
     norm = property(lambda self: self.attacks[0].norm)  # pyright: ignore
     eps = property(lambda self: self.attacks[0].eps)  # pyright: ignore
     targeted = property(lambda self: self.attacks[0].targeted)  # pyright: ignore
-    least_classes = property(lambda self: max(each.least_classes for each in self.attacks))
-    choice_draws = property(lambda self: self.draws)
+    least_classes = property(lambda self: max(each.least_classes for each in self.members(0)))
 
-    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
-        return [pair for member in self.attacks for pair in member.unaveraged(logits_fn)]
-
-    def with_checked_surrogates(self, key: AnyKey, images: Images, labels: AnyLabels) -> Attack:
-        several = [each.with_checked_surrogates(key, images, labels) for each in self.attacks]
-        return dataclasses.replace(self, attacks=tuple(several))
+    words = property(lambda self: f"strongest of {_listed(self.members(0))}")  # pyright: ignore
 
     def members(self, classes: int) -> tuple[Attack, ...]:
-        return self.attacks
+        return tuple(map(of, self.attacks))
 
 
-class AutoAttack(Ensemble):
+def _listed(several: tuple[Attack, ...]) -> str:
+    return ", ".join(dict.fromkeys(each.label for each in several))
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Attack):
     """AutoAttack: the strongest of several parameter-free attacks, see ``Strongest``.
 
     Attributes:
       version: "standard", "plus", or "rand" for classifiers with noise.
-      judge_draws: noise draws by which candidates are compared.
-      batch_size: images at a time, see ``Ensemble``.
+      choice_draws: noise draws by which candidates are compared.
     """
 
     norm: Norm
     eps: float
     version: Annotated[str, ("standard", "plus", "rand")] = "standard"
-    judge_draws: int = CHOICE_DRAWS
+    choice_draws: int = CHOICE_DRAWS
 
-    choice_draws = property(lambda self: self.judge_draws)
     # The loss "dlr" needs 3 classes, "targeted_dlr" needs 4.
     least_classes = property(lambda self: 3 if self.version == "rand" else 4)
 
-    def unaveraged(self, logits_fn: LogitsFn) -> list[tuple[Attack, LogitsFn]]:
-        return [] if self.version == "rand" else [(self, logits_fn)]
+    words = property(lambda self: f"AutoAttack {self.version}".removesuffix(" standard"))  # pyright: ignore
 
     def members(self, classes: int) -> tuple[Attack, ...]:
         if classes < self.least_classes:
@@ -149,3 +133,39 @@ class AutoAttack(Ensemble):
             fab(targets=targets),
             square,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer(Attack):
+    """An attack that uses only a surrogate of the classifier it is called with.
+
+    If a white-box attack does less than its transfer from another network, or from the same network
+    without noise, the gradients of the attacked network are masked. ``trace`` returns the course of
+    the attack on the surrogate.
+
+    Attributes:
+      attack: the attack, whose norm, radius and target it shares.
+      surrogate: classifier ``(keys, images) -> logits`` that the attack is made on.
+
+    Raises:
+      TypeError: if ``attack`` is not an attack or ``surrogate`` cannot be called.
+    """
+
+    attack: Attack | AttackFn
+    surrogate: LogitsFn = dataclasses.field(repr=False, metadata={"stored": False, "leaf": True})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attack", of(self.attack))
+        super().__post_init__()
+        functions.check_function(self.surrogate, "surrogate")
+
+    # Without annotations, so that these are no fields.
+    norm = property(lambda self: self.attack.norm)  # pyright: ignore
+    eps = property(lambda self: self.attack.eps)  # pyright: ignore
+    targeted = property(lambda self: self.attack.targeted)  # pyright: ignore
+    least_classes = property(lambda self: of(self.attack).least_classes)
+    words = property(lambda self: f"transferred {of(self.attack).label}")  # pyright: ignore
+
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        surrogate = classifier.checked(self.surrogate, keys, images)
+        return of(self.attack).perturb(keys, surrogate, images, labels)

@@ -7,7 +7,7 @@ References:
     parameter-free attacks, 2020, arXiv:2003.01690 (FAB-T).
 """
 
-import functools
+import dataclasses
 import math
 from typing import Annotated
 
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vone_jax import fast, prng
-from vone_jax.arguments import Range, Share
-from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Repeated
+from vone_jax.arguments import FromZero, Range, Share
+from vone_jax.attacks import classifier, losses, norms
+from vone_jax.attacks.attack import Attack, Estimator, Norm
 from vone_jax.attacks.classifier import Draws, Images, Keys, Labels, LogitsFn, Values, where
-from vone_jax.attacks.deepfool import DUAL, Boundary, LinearisedAttack
+from vone_jax.attacks.deepfool import DUAL, Boundary, nearest_boundary
 from vone_jax.attacks.minimal import Closest
 from vone_jax.attacks.norms import Column, Flat
 
@@ -36,7 +36,8 @@ _NEGLIGIBLE = 1e-8
 _MOST_ROUNDS = 64
 
 
-class FAB(LinearisedAttack, Repeated):
+@dataclasses.dataclass(frozen=True)
+class FAB(Attack):
     """Minimal perturbations by projections onto linearised boundaries within the pixel box.
 
     Each step projects both the current point and the original image onto the nearest boundary. It
@@ -57,6 +58,7 @@ class FAB(LinearisedAttack, Repeated):
       beta: share of an adversarial perturbation that the step back keeps.
       estimator: what is linearised: the mean of the logits over the noise draws, or with
         "mean_probability" the logarithm of their mean probability.
+      norm, eps, steps, eot_samples: see ``Attack``.
       targeted: whether labels are classes to reach rather than to leave. Each step then considers
         the boundary to the class that is likeliest at the current point; ``targets`` must be None.
 
@@ -65,12 +67,24 @@ class FAB(LinearisedAttack, Repeated):
         than the number of other classes is refused when the attack runs.
     """
 
+    decides_by_draws = True
+
+    norm: Norm
+    eps: float
     steps: int = 100
     restarts: int = 1
     targets: int | None = None
     alpha_max: Share = 0.1
     eta: Annotated[float, Range(1.0)] = 1.05
     beta: Share = 0.9
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    estimator: Estimator = "mean_logits"
+    targeted: bool = False
+    # Number of the one target of a member. Set by ``members``.
+    target: FromZero | None = dataclasses.field(
+        default=None, repr=False, metadata={"leaf": True, "stored": False}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,38 +98,26 @@ class FAB(LinearisedAttack, Repeated):
     def least_classes(self) -> int:
         return (self.targets or 1) + 1
 
-    def runs(self, classes: int) -> int:
-        return self.targets or 1
+    def members(self, classes: int) -> tuple[Attack, ...]:
+        if self.targets is None or self.target is not None:
+            return (self,)
+        return tuple(dataclasses.replace(self, target=each) for each in range(self.targets))
 
-    def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> tuple[Images]:
-        search = functools.partial(self.search, target=number)
-        found = self.closest(keys, logits_fn, images, labels, search)
-        return (self.within(found, images),)
-
-    def search(
-        self,
-        keys: Keys,
-        logits_fn: LogitsFn,
-        images: Images,
-        labels: Labels,
-        closest: Closest,
-        target: Array | None = None,
-    ) -> Closest:
+    def search(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Closest:
         """Search towards all targets or, with the number of one, towards that one."""
         groups = None if self.targeted else self._groups(keys, logits_fn, images, labels)
         count = 1 if groups is None else len(groups)
 
         def start_again(number: Array, closest: Closest) -> Closest:
-            if target is not None:
-                number = target.astype(jnp.int32) + number * count
+            if self.target is not None:
+                number = jnp.asarray(self.target, jnp.int32) + number * count
             run_keys = prng.fold(keys, number)
             classes = None if groups is None else groups[number % count]
             point = images
             if self.restarts > 1:
                 start_keys = prng.stream(run_keys, "start")
-                away = norms.surface(start_keys, images.shape[1:], self.norm, images.dtype)
+                norm = norms.of(self.norm)
+                away = norms.surface(start_keys, images.shape[1:], norm, images.dtype)
                 radius = 0.5 * jnp.minimum(closest.distance, self.eps)
                 away = jnp.clip(images + radius[:, None, None, None] * away, 0.0, 1.0)
                 point = jnp.where(number < count, images, away)
@@ -124,26 +126,28 @@ class FAB(LinearisedAttack, Repeated):
                 point, closest = state
                 step_keys = prng.fold(prng.stream(run_keys, "steps"), number)
                 slope_keys = prng.stream(step_keys, "slope")
-                boundary, logits = self.nearest_boundary(
-                    slope_keys, logits_fn, point, labels, classes
+                boundary, logits = nearest_boundary(
+                    self, slope_keys, logits_fn, point, labels, classes
                 )
                 boundary = self._beyond_rounding(boundary, logits)
                 point = self._towards(boundary, point, images)
-                logits = self.logits(prng.stream(step_keys, "decision"), logits_fn, point)
+                decision_keys = prng.stream(step_keys, "decision")
+                logits = classifier.draws(logits_fn, decision_keys, point, self.eot_samples)
                 closest, adversarial = self.closer(closest, point, logits, images, labels)
                 back = images + self.beta * (point - images)
                 return where(adversarial, back, point), closest
 
             return jax.lax.fori_loop(0, self.steps, step, (point, closest))[1]
 
-        starts = self.restarts * (count if target is None else 1)
-        return jax.lax.fori_loop(0, starts, start_again, closest)
+        starts = self.restarts * (count if self.target is None else 1)
+        return jax.lax.fori_loop(0, starts, start_again, Closest.start(images))
 
     def _groups(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> Int[Array, "groups rivals n"]:
         """Return groups of classes; each run considers one group."""
-        clean = jnp.mean(self.logits(prng.stream(keys, "classes"), logits_fn, images), axis=0)
+        class_keys = prng.stream(keys, "classes")
+        clean = jnp.mean(classifier.draws(logits_fn, class_keys, images, self.eot_samples), axis=0)
         others = clean.shape[-1] - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(f"targets must be at most {others}, got {self.targets}")

@@ -15,21 +15,22 @@ from jaxtyping import Array
 from vone_jax import prng
 from vone_jax.arguments import Positive
 from vone_jax.attacks import norms
-from vone_jax.attacks.attack import Loss, LossAttack, Norm, Repeated, check_within_images
+from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm, check_within_images
 from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 
 NOISES = ("uniform", "gaussian", "signs")
 
 
-class RandomNoise(Repeated):
+@dataclasses.dataclass(frozen=True)
+class RandomNoise(Attack):
     """Noise of norm ``eps``, clipped to the pixel box.
 
     If a model loses as much accuracy to noise as to an attack, that attack is too weak.
 
     Attributes:
       eps: norm of the noise in pixel units, before clipping.
-      draws: noise patterns tried per image; the strongest is kept, as with restarts.
+      restarts: noise patterns tried per image; the strongest is kept.
       noise: "uniform", a random point of the ball moved out to its surface; "gaussian", normal
         values scaled to the norm; "signs", values of equal size and random sign, the corners of
         the L-infinity ball.
@@ -37,21 +38,22 @@ class RandomNoise(Repeated):
 
     norm: Norm
     eps: float
-    draws: int = 1
+    restarts: int = 1
     noise: Annotated[str, NOISES] = "uniform"
 
-    def runs(self, classes: int) -> int:
-        return self.draws
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+        norm, shape = norms.of(self.norm), images.shape[1:]
+        if self.noise == "uniform":
+            drawn = norms.surface(keys, shape, norm, images.dtype)
+        else:
+            generator = {"gaussian": jax.random.normal, "signs": norms.random_signs}[self.noise]
+            drawn = jax.vmap(lambda key: generator(key, shape, images.dtype))(keys)
+            drawn = drawn / norm.size(drawn)[:, None, None, None]
+        return jnp.clip(images + norms.per_image(self.eps) * drawn, 0.0, 1.0)
 
-    def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> tuple[Images]:
-        shape, noise_keys = images.shape[1:], prng.fold(keys, number)
-        drawn = norms.surface(noise_keys, shape, self.norm, images.dtype, self.noise)
-        return (jnp.clip(images + norms.per_image(self.eps) * drawn, 0.0, 1.0),)
 
-
-class SPSA(LossAttack):
+@dataclasses.dataclass(frozen=True)
+class SPSA(Attack):
     """Adam on simultaneous perturbations: differences of scores along random directions.
 
     A direction has a random sign for each value of an image. The loss is compared on both sides of
@@ -65,22 +67,27 @@ class SPSA(LossAttack):
       delta: distance at which the loss is compared; the compared images may leave the pixel box
         by this distance.
       learning_rate: learning rate of Adam, in pixel units.
-      eot_samples: noise draws per evaluation; the loss is averaged over them.
+      norm, eps, eot_samples, loss, targeted, estimator: see ``Attack``.
     """
 
     norm: Annotated[str, ("linf",)]
+    eps: float
     steps: int = 100
     samples: int = 128
     delta: Positive = 0.01
     learning_rate: Positive = 0.01
-    loss: Loss = dataclasses.field(default="margin", kw_only=True)
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    loss: Loss = "margin"
+    targeted: bool = False
+    estimator: Estimator = "mean_loss"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_within_images("delta", self.delta)
         check_within_images("learning_rate", self.learning_rate)
 
-    def perturb(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def loss(point: Images, keys: Keys) -> Values:
             return self.evaluate(keys, logits_fn, point, labels)[0]
 
@@ -102,7 +109,7 @@ class SPSA(LossAttack):
         def step(number: Array, state: tuple[Images, Adam]) -> tuple[Images, Adam]:
             point, adam = state
             ascent, adam = adam.direction(slope(point, prng.fold(keys, number)), number)
-            delta = norms.project(point + self.learning_rate * ascent - images, self.norm, self.eps)
+            delta = norms.Linf().project(point + self.learning_rate * ascent - images, self.eps)
             return jnp.clip(images + delta, 0.0, 1.0), adam
 
         return jax.lax.fori_loop(0, self.steps, step, (images, Adam.start(images)))[0]

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vone_jax import prng
 from vone_jax.arguments import Range
 from vone_jax.attacks import losses, norms
-from vone_jax.attacks.attack import Loss, LossAttack, Repeated
+from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
 
 # The part of the image that a square covers is halved after each of these numbers of queries, of
@@ -39,7 +39,8 @@ Places = Int[Array, "h w"]
 Side = Array | int
 
 
-class Square(LossAttack, Repeated):
+@dataclasses.dataclass(frozen=True)
+class Square(Attack):
     """Random search: a change of a square window is kept if it raises the loss.
 
     It needs no gradients, so it shows where gradients are masked. With one draw per query, an image
@@ -53,7 +54,7 @@ class Square(LossAttack, Repeated):
 
     Attributes:
       queries: evaluations of each image per run; the first one evaluates the starting pattern.
-      eot_samples: noise draws per query.
+      norm, eps, restarts, eot_samples, loss, targeted, estimator: see ``Attack``.
       p_init: part of the image that the first squares cover, above 0 and at most 1.
       rescale_schedule: whether squares shrink over the queries of the run, as in the paper. The
         authors' AutoAttack has False: there they shrink as in the first ones of 10,000 queries.
@@ -61,15 +62,19 @@ class Square(LossAttack, Repeated):
 
     decides_by_draws = True
 
+    norm: Norm
+    eps: float
     queries: int = 5000
     restarts: int = 1
     p_init: Annotated[float, Range(most=1.0, above=True)] = 0.8
     rescale_schedule: bool = True
-    loss: Loss = dataclasses.field(default="margin", kw_only=True)
+    _: dataclasses.KW_ONLY
+    eot_samples: int = 1
+    loss: Loss = "margin"
+    targeted: bool = False
+    estimator: Estimator = "mean_loss"
 
-    def run(
-        self, keys: Keys, number: Array, logits_fn: LogitsFn, images: Images, labels: Labels
-    ) -> tuple[Images]:
+    def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         radii = jnp.broadcast_to(jnp.asarray(self.eps, images.dtype), labels.shape)
 
         def score(candidates: Images, keys: Keys) -> tuple[Values, Mask]:
@@ -82,10 +87,9 @@ class Square(LossAttack, Repeated):
 
         clean_loss, misclassified = score(images, prng.stream(keys, "clean"))
         images = _finite_or_nan(images, clean_loss)
-        run_keys = prng.fold(keys, number)
-        noise_keys = prng.stream(run_keys, "noise")
-        query_keys = prng.stream(run_keys, "queries")
-        start = self._start(prng.stream(run_keys, "start"), images, radii)
+        noise_keys = prng.stream(keys, "noise")
+        query_keys = prng.stream(keys, "queries")
+        start = self._start(prng.stream(keys, "start"), images, radii)
 
         def unfinished(state: tuple) -> Array:
             query, _, _, _, active = state
@@ -110,7 +114,7 @@ class Square(LossAttack, Repeated):
             return query, proposal, current, loss, active
 
         state = (jnp.int32(0), start, images, clean_loss, ~misclassified)
-        return (jax.lax.while_loop(unfinished, ask, state)[2],)
+        return jax.lax.while_loop(unfinished, ask, state)[2]
 
     def part(self, query: Array) -> Array:
         """Return the part of the image that the square of a query covers; the start is query 0."""
@@ -151,7 +155,7 @@ class Square(LossAttack, Repeated):
     def _feasible(self, delta: Images, images: Images, radii: Values) -> Images:
         """Add perturbations within the box: for L2 scaled to norm ``eps``, for L1 projected."""
         if self.norm == "l2":
-            delta = norms.per_image(radii) * norms.direction(delta, "l2")
+            delta = norms.per_image(radii) * norms.L2().direction(delta)
         if self.norm == "l1":
             # A little less than eps, as in the reference code, against rounding.
             delta = norms.project_l1_box(images, delta, radii * (1 - 1e-6))

@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Float64, Int, Key
 
-from vone_jax import arguments, batches, models, prng
+from vone_jax import arguments, batches, functions, models, prng
 from vone_jax.arguments import Range
 from vone_jax.certification.bounds import (
     Images,
@@ -327,7 +327,7 @@ def certify(
             responses = _responses(front_end, image)
             if back_end is None:
                 several = jax.ShapeDtypeStruct((at_once, *responses.shape[1:]), responses.dtype)
-                back_end = prng.as_pytree(
+                back_end = functions.as_pytree(
                     classifier.back_end, prng.example_keys(own, at_once), several, "back_end"
                 )
             count = functools.partial(_votes, back_end, responses, at_once=at_once)

@@ -78,7 +78,7 @@ class Discriminability:
                 f"a d', got {self.config.noise}"
             )
 
-    def __call__(self, delta: Num[Array, "n h w c"]) -> Values:
+    def size(self, delta: Num[Array, "n h w c"]) -> Values:
         """Return N of each perturbation; its gradient at 0 is 0.
 
         Raises:
@@ -98,7 +98,7 @@ class Discriminability:
     def project(self, delta: Images, eps: Scalar) -> Images:
         """Return the nearest perturbation of N at most ``eps``, see above."""
         eps = jnp.asarray(eps, jnp.float32)
-        size = self(delta).astype(jnp.float32)
+        size = self.size(delta).astype(jnp.float32)
         space = _Krylov.of(self._normal(delta), delta, self.iterations)
         largest = self._largest(delta)
 
@@ -120,12 +120,11 @@ class Discriminability:
         high = jnp.square(farthest / 2) / self.damping
         _, multiplier = jax.lax.fori_loop(0, _HALVINGS, halve, (jnp.zeros_like(high), high))
         nearest = space.apply(shrunk(multiplier)).astype(delta.dtype)
-        return jnp.where((size > eps)[:, None, None, None], self.shrink(nearest, eps), delta)
+        return jnp.where((size > eps)[:, None, None, None], self._shrunk(nearest, eps), delta)
 
-    def shrink(self, delta: Images, eps: Scalar) -> Images:
+    def _shrunk(self, delta: Images, eps: Array) -> Images:
         """Return perturbations scaled so that N is at most ``eps``."""
-        eps = jnp.asarray(eps, jnp.float32)
-        size = self(delta).astype(jnp.float32)
+        size = self.size(delta).astype(jnp.float32)
         scale = jnp.where(size > eps, eps / jnp.where(size > eps, size, 1.0), 1.0)
         return delta * scale[:, None, None, None].astype(delta.dtype)
 
@@ -136,14 +135,17 @@ class Discriminability:
         """
         return self._filtered(gradient, lambda value: 1 / (value + self.damping))
 
-    def surface(self, keys: Key[Array, " n"], shape: tuple[int, ...], dtype: DTypeLike) -> Images:
-        """Return random perturbations (n, *shape) of N = 1.
+    def sample(
+        self, keys: Key[Array, " n"], shape: tuple[int, ...], eps: Scalar, dtype: DTypeLike
+    ) -> Images:
+        """Return random perturbations (n, *shape) of N = ``eps``.
 
         They are normal draws times (M + t I)^-1/2, which without damping have all directions of the
         ellipsoid alike.
         """
         drawn = jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
-        return self._filtered(drawn, lambda value: 1 / jnp.sqrt(value + self.damping))
+        unit = self._filtered(drawn, lambda value: 1 / jnp.sqrt(value + self.damping))
+        return unit * (eps if jnp.ndim(eps) == 0 else jnp.reshape(eps, (-1, 1, 1, 1)))
 
     @property
     def _factor(self) -> float:
@@ -175,7 +177,7 @@ class Discriminability:
         scaled = vector / jnp.where(largest == 0, 1.0, largest)
         space = _Krylov.of(self._normal(vector), scaled, self.iterations)
         found = space.apply(function)
-        size = self(found)
+        size = self.size(found)
         size = jnp.where(size == 0, 1.0, size)
         return (found / size[:, None, None, None]).astype(vector.dtype)
 

@@ -15,7 +15,7 @@ from vone_jax import arguments, certification, dataclass_json, files, models, na
 from vone_jax.arguments import Range
 from vone_jax.attacks import APGD, PGD, Attack
 from vone_jax.attacks.classifier import LogitsFn
-from vone_jax.evaluation.attacked import attack_words, check_attacks, guessing, radii, worst_case
+from vone_jax.evaluation.attacked import check_attacks, guessing, radii, worst_case
 from vone_jax.evaluation.condition import FUNCTIONS, Condition, Numbers, fields_of_row, number
 from vone_jax.evaluation.evaluation import ATTACK_DRAWS, Evaluation
 from vone_jax.evaluation.judging import Batch, Protocol
@@ -98,7 +98,7 @@ class Certified(Condition):
             digest = files.json_digest(
                 [each for i, each in enumerate(told) if each not in told[:i]]
             )
-            words = ", ".join(dict.fromkeys(map(attack_words, self.attacks)))
+            words = ", ".join(dict.fromkeys(each.label for each in self.attacks))
             attack = {"attack": f"{words} {digest[:8]}"}
         return {"condition": "certified", "norm": self.norm, **attack, **own}
 

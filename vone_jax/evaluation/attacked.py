@@ -9,19 +9,17 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from vone_jax import arguments, dataclass_json, names, results
+from vone_jax import arguments, attacks, dataclass_json, names, results
 from vone_jax.arguments import FromZero
 from vone_jax.attacks import (
     APGD,
     PGD,
     Attack,
     AutoAttack,
-    InBatches,
-    MinimalNormAttack,
     Square,
     Strongest,
-    Transfer,
     norms,
+    parts,
 )
 from vone_jax.evaluation.condition import (
     FUNCTIONS,
@@ -54,7 +52,7 @@ class Attacked(Judged):
     """Adversarial images.
 
     Attributes:
-      attack: the attack.
+      attack: the attack, or a function ``(keys, logits_fn, images, labels) -> images``.
       kept: number of adversarial images that the result keeps, to be shown.
       variant: a word behind the name of the attack, to tell two attacks of one class, radius and
         number of steps apart.
@@ -75,6 +73,7 @@ class Attacked(Judged):
     variant: str = ""
 
     def __post_init__(self):
+        object.__setattr__(self, "attack", attacks.of(self.attack))
         arguments.fields(self)
         check_attacks(self.attacks)
 
@@ -84,14 +83,14 @@ class Attacked(Judged):
 
     def row(self) -> dict[str, Any]:
         row = {"condition": "attack", **attack_row(self.attack)}
-        words = " ".join(filter(None, (attack_words(self.attack), self.variant)))
+        words = " ".join(filter(None, (self.attack.label, self.variant)))
         return row | {"attack": words}
 
     def perturb(self, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         attacked, keys = batch.attacked, batch.keys("attack")
-        # Frozen draws belong to places in the batch, so all members of an ensemble get all images.
-        at_once = batch.attacked_frozen
-        best = self.attack.choose(keys, attacked, batch.images, batch.labels, at_once=at_once)
+        # Frozen draws belong to places in the batch, so each run gets all images.
+        size = len(batch.images) if batch.attacked_frozen else None
+        best = self.attack.choose(keys, attacked, batch.images, batch.labels, batch_size=size)
         stored = {"distance": norms.size(best.images - batch.images, self.attack.norm)}
         if isinstance(self.attack, Strongest):
             stored["winner"] = best.winner
@@ -200,9 +199,9 @@ def _magnification(largest: float) -> int:
     return max(step * tens for step in (1, 2, 5) if step == 1 or step * tens <= room)
 
 
-def check_attacks(attacks: Sequence[Attack]) -> None:
+def check_attacks(several: Sequence[Attack]) -> None:
     """Raise a ValueError for attacks that an evaluation cannot make."""
-    for attack in attacks:
+    for attack in several:
         arguments.instance("attack", attack, Attack)
         name = type(attack).__name__
         if attack.targeted:
@@ -216,46 +215,31 @@ def check_attacks(attacks: Sequence[Attack]) -> None:
             )
 
 
-def attack_words(attack: Attack) -> str:
-    """An attack in words: "PGD", "AutoAttack rand", "strongest of PGD, APGD"."""
-    if isinstance(attack, Strongest):
-        return f"strongest of {', '.join(dict.fromkeys(map(attack_words, attack.attacks)))}"
-    if isinstance(attack, Transfer):
-        return f"transferred {attack_words(attack.attack)}"
-    if isinstance(attack, InBatches):
-        return attack_words(attack.attack)
-    if isinstance(attack, AutoAttack) and attack.version != "standard":
-        return f"AutoAttack {attack.version}"
-    return attack.words or type(attack).__name__
-
-
 def attack_row(attack: Attack) -> dict[str, Any]:
     """The columns of an attack in a row: its number of steps, and settings that are no defaults.
 
     The length of its steps stands in a note on the page. A composed attack has neither.
     """
-    row = {"norm": attack.norm, "eps": float(attack.eps), "attack": attack_words(attack)}
+    row = {"norm": attack.norm, "eps": float(attack.eps), "attack": attack.label}
     members = _members(attack)
     if len(members) == 1 and "steps" in vars(members[0]):
         row["steps"] = int(vars(members[0])["steps"])
     if members == [attack]:
-        row |= fields_of_row(attack, *row, "eot_samples", "step_size", "step_rule", "version")
+        # A function has its name in the label.
+        left_out = "eot_samples", "step_size", "step_rule", "version", "function"
+        row |= fields_of_row(attack, *row, *left_out)
     return row | {"attack_draws": _draws(attack)}
 
 
 def _draws(attack: Attack) -> int:
     """The least number of noise draws that an attack, or any of its members, averages over."""
-    return min(vars(each).get("eot_samples", 1) for each in _members(attack))
+    return min(each.eot_samples for each in _members(attack))
 
 
 def _members(attack: Attack) -> list[Attack]:
     """The attacks that an attack runs, or the attack itself."""
-    if isinstance(attack, Transfer | InBatches):
-        return _members(attack.attack)
-    if isinstance(attack, AutoAttack | Strongest):
-        # The draws of its members do not depend on the number of classes.
-        return [each for member in attack.members(classes=10) for each in _members(member)]
-    return [attack]
+    # The fields of members do not depend on the number of classes.
+    return parts(attack, classes=10)
 
 
 def single_draws(attack: Attack, right: np.ndarray) -> list[str]:
@@ -272,11 +256,8 @@ def _short(attack: Attack) -> list[str]:
     """A warning about PGD from the image itself whose steps together are below its radius."""
     if not isinstance(attack, PGD) or attack.random_start or not attack.eps:
         return []
-    step = attack.step_size
-    if step is None:
-        step = names.STEP_RULES[attack.step_rule](attack.eps, attack.steps)
     # Steps of eps / 45 reach all of the radius in 45 steps, whatever their rounding.
-    reach = float(f"{attack.steps * step / attack.eps:.6g}")
+    reach = float(f"{attack.steps * attack.length() / attack.eps:.6g}")
     if reach >= 1:
         return []
     return [
@@ -293,7 +274,7 @@ def _blind(arrays: Mapping[str, np.ndarray], attack: Attack) -> list[str]:
     hold for attacks that return the image itself where they find no adversarial one.
     """
     members = _members(attack)
-    keeps = all(isinstance(each, MinimalNormAttack) for each in members)
+    keeps = all(each.is_search for each in members)
     if attack.eps == 0 or keeps:
         return []
     blind = arrays["flat"] if "flat" in arrays else arrays["distance"] == 0

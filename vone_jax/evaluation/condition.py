@@ -26,7 +26,7 @@ from vone_jax.results import Interval, Row, View
 from vone_jax.results import row as rows
 
 # The largest change of one value of an image.
-_LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float}
+_LARGEST = {"linf": lambda values: 1.0, "l2": np.sqrt, "l1": float, "l0": float}
 # Messages print the largest radius with six digits. A user who types that value is accepted.
 _ROUNDING = 1e-5
 
@@ -224,7 +224,9 @@ class Condition(abc.ABC):
         if network.num_classes < 2:
             raise ValueError(f"{self.label} needs at least 2 classes, {network.name} has 1")
         for attack in self.attacks:
-            largest = _LARGEST[attack.norm](np.prod(network.image_shape))
+            # The largest change in a norm of a user is not known.
+            norm = attack.norm if isinstance(attack.norm, str) else ""
+            largest = _LARGEST.get(norm, lambda values: np.inf)(np.prod(network.image_shape))
             if attack.eps > largest * (1 + _ROUNDING):
                 raise ValueError(
                     f"eps must be at most {largest:g} in norm {attack.norm}, the largest change of "

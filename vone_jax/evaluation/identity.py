@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, files, fingerprint
+from vone_jax import data, files, functions
 from vone_jax import mesh as meshes
 from vone_jax.attacks import Attack, Transfer
 from vone_jax.data.sources import class_identifier
@@ -87,7 +87,7 @@ def surrogates(attack: Attack, keys: Any, images: Any) -> list[str]:
     """
     found = [each.surrogate for each in _wrapped(attack) if isinstance(each, Transfer)]
     # The leaves of a Partial become constants of the program.
-    return [fingerprint.digest(lambda *x, f=f: f(*x), keys, images)[:16] for f in found]
+    return [functions.digest(lambda *x, f=f: f(*x), keys, images)[:16] for f in found]
 
 
 def _wrapped(attack: Attack) -> list[Attack]:
@@ -116,7 +116,7 @@ def _program(evaluation: Evaluation, condition: Condition) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((2, *network.image_shape), np.float32)
     traced = ""
     try:
-        function = fingerprint.as_pytree(made, weights, keys, labels, images)
+        function = functions.fingerprinted(made, weights, keys, labels, images)
         traced = function.fingerprint
         if not function.callbacks:
             return {"program": traced}

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import arguments, batches, diagnostics, fast, prng
+from vone_jax import arguments, batches, diagnostics, fast, functions, prng
 from vone_jax.attacks import losses
 from vone_jax.attacks.classifier import LogitsFn, checked
 from vone_jax.v1 import Noise
@@ -187,13 +187,13 @@ class Batch:
 
     def response_fn(self, layer: str) -> Callable[..., jax.Array]:
         """A layer of the network, as an argument of compiled functions."""
-        return prng.as_pytree(self.network.response_fn(layer), self.example_keys, self.images)
+        return functions.as_pytree(self.network.response_fn(layer), self.example_keys, self.images)
 
     def functions(self) -> dict[str, Any]:
         """The classifiers of the network and of others as pytrees, by the names of the fields."""
 
         def lowered(function: LogitsFn) -> LogitsFn:
-            return prng.as_pytree(function, self.example_keys, self.images)
+            return functions.as_pytree(function, self.example_keys, self.images)
 
         others = {name: lowered(function) for name, function in self.others.items()}
         return {"logits_fn": lowered(self.logits_fn), "others": others}
@@ -204,7 +204,7 @@ class Batch:
         Raises:
           ValueError: if the noise is to be changed and the batch has no ``with_noise``.
         """
-        free = prng.as_pytree(self.logits_fn, self.example_keys, self.images)
+        free = functions.as_pytree(self.logits_fn, self.example_keys, self.images)
         if noise == "frozen" or (noise == "same" and self.protocol.noise == "frozen"):
             return Partial(_one_draw, free, self.example_keys)
         if noise == "same":
@@ -214,7 +214,7 @@ class Batch:
                 f"attack_noise is {noise!r}, which needs the classifier with that noise, got none"
             )
         other = self.with_noise(None if noise == "none" else noise)
-        return prng.as_pytree(other, self.example_keys, self.images)
+        return functions.as_pytree(other, self.example_keys, self.images)
 
     @property
     def attacked(self) -> LogitsFn:
@@ -282,7 +282,7 @@ def _one_draw(logits_fn, example_keys, keys, images):
     if keys.shape != example_keys.shape:
         raise ValueError(
             f"frozen noise has one draw for each of {len(example_keys)} images by their places, "
-            f"but the attack passes {len(keys)}; attack them all at once, without InBatches"
+            f"but the attack passes {len(keys)}; attack them in one batch"
         )
     # Derived again in every call, so that the keys are the same and none is consumed twice.
     frozen_keys = prng.stream(example_keys, "frozen noise")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from vone_jax import arguments, names, prng
+from vone_jax import arguments, functions, names
 from vone_jax.arguments import Range
 from vone_jax.attacks import FGSM, PGD, Attack, RandomNoise, Square, classifier
-from vone_jax.attacks.strongest import at_once
+from vone_jax.attacks.executor import at_once
 from vone_jax.evaluation import masking_checks as checks
 from vone_jax.evaluation.attacked import usual
 from vone_jax.evaluation.condition import (
@@ -190,7 +190,7 @@ class Masking(Condition):
         if len(batch.others) > 1:
             raise ValueError(f"others must be one network for masking, got {len(batch.others)}")
         for function in batch.others.values():
-            other = prng.as_pytree(function, batch.example_keys, batch.images)
+            other = functions.as_pytree(function, batch.example_keys, batch.images)
             noisy = classifier.has_noise(other, batch.example_keys, batch.images)
             draws = self.eot_samples if self.stochastic or noisy else 1
             found["transfer"] = dataclasses.replace(self._base, eot_samples=draws), other

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments
-from vone_jax.attacks import FMN, Attack, MinimalNormAttack
-from vone_jax.attacks.minimal import MinimalPerturbation
+from vone_jax.attacks import FMN, Attack, MinimalPerturbation
 from vone_jax.evaluation.attacked import (
     ABOUT,
     NormName,
@@ -52,13 +51,17 @@ class Minimal(Condition):
     long: ClassVar[bool] = True
     under_attack_noise: ClassVar[bool] = True
 
-    attack: MinimalNormAttack
+    attack: Attack
     radii: tuple[float, ...]
     moved: bool = False
 
     def __post_init__(self):
         arguments.fields(self)
         check_attacks(self.attacks)
+        if not self.attack.is_search:
+            raise ValueError(
+                f"attack must look for the smallest change, such as FMN, got {self.attack!r:.80}"
+            )
         if self.attack.norm == "linf":
             arguments.within_images("radii", max(self.radii, default=0.0), "linf")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vone_jax import arguments, prng
+from vone_jax import arguments, functions, prng
 from vone_jax.data.images import decode_image
 from vone_jax.data.sources import checksum
 from vone_jax.network import Network
@@ -47,7 +47,7 @@ def predict(
         # The last batch repeats its last image, so that nothing is compiled again.
         places = np.minimum(np.arange(start, start + min(_BATCH, len(images))), len(images) - 1)
         pixels = jnp.asarray(np.stack([images[place] for place in places]), jnp.float32) / 255
-        logits_fn = prng.as_pytree(network.logits_fn, keys[places], pixels)
+        logits_fn = functions.as_pytree(network.logits_fn, keys[places], pixels)
         found.append(np.asarray(compute(logits_fn, keys[places], pixels)))
     return np.concatenate(found, axis=1)[:, : len(images)]
 

@@ -5,14 +5,14 @@ The conditions are those that ``run`` measures over a data set, and the loop is 
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
 
-from vone_jax import arguments, prng, results
+from vone_jax import arguments, attacks, prng, results
 from vone_jax.attacks import Attack, classifier
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.attacked import Attacked, worst_case
@@ -105,7 +105,7 @@ def robust_accuracy(
     norm: str | None = None,
     eps: float | None = None,
     *,
-    attack: Attack | None = None,
+    attack: Attack | Callable[..., jax.Array] | None = None,
     noise: str = "fresh",
     attack_noise: Literal["same", "frozen"] = "same",
     draws: int | None = None,
@@ -122,7 +122,8 @@ def robust_accuracy(
       norm: "linf", "l2" or "l1".
       eps: radius in pixel units. Norm and radius select the strongest attack that fits the
         classifier, see ``worst_case``; it takes thousands of passes for each image.
-      attack: an attack to use instead: ``vonenet_pgd``, or ``attacks.Strongest`` of several.
+      attack: an attack to use instead: ``vonenet_pgd``, or ``attacks.Strongest`` of several. For a
+        function ``(keys, logits_fn, images, labels) -> images``, norm and radius are its ball.
       noise: "fresh" or "frozen", see ``Protocol``.
       attack_noise: "same" as in the judgement, or "frozen": one draw for each example at the
         attack.
@@ -148,8 +149,12 @@ def robust_accuracy(
         varies = noise == "fresh" and attack_noise == "same"
         noisy = varies and classifier.has_noise(seen, keys, images)
         attack = worst_case(norm, eps, _DRAWS if noisy else 1)
-    elif not (norm is None and eps is None):
-        raise ValueError("attack is given, so norm, eps must not be")
+    elif isinstance(attack, Attack):
+        if not (norm is None and eps is None):
+            raise ValueError("attack is given, so norm, eps must not be")
+    else:
+        ball = {"norm": norm, "eps": eps}
+        attack = attacks.of(attack, **{n: v for n, v in ball.items() if v is not None})
     arguments.choice("noise", noise, ("fresh", "frozen"))
     # The classifier without noise is given as surrogate.
     known = ("same", "frozen") if surrogate is None else ("same",)

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, convert, data, fast, files, fingerprint, models, names, v1
+from vone_jax import arguments, convert, data, fast, files, functions, models, names, v1
 from vone_jax.data import Preprocessing
 from vone_jax.models import VOneNet
 from vone_jax.v1 import Noise
@@ -198,7 +198,7 @@ class Network:
 
         It is that of the network as it was trained, whatever ``with_noise`` has changed.
         The fingerprint is that of what the functions compute with their weights, see
-        ``fingerprint.digest``: another version of JAX or kind of device may change it. It does not
+        ``functions.digest``: another version of JAX or kind of device may change it. It does not
         show what Python computes behind ``jax.pure_callback``. It is computed at each call, since
         the arrays of a function may be replaced in between.
         """
@@ -208,13 +208,12 @@ class Network:
             return self.with_noise(self.trained_noise).checksum
         if not self._is_foreign:
             return files.weights_checksum(jax.tree.leaves(self.variables))
-        functions = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
+        made = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
         # The leaves of a Partial become constants of the program.
         # Whatever precision this process computes with.
         with jax.default_matmul_precision("highest"):
             found = [
-                fingerprint.digest(lambda *inputs, f=f: f(*inputs), *self.inputs())
-                for f in functions
+                functions.digest(lambda *inputs, f=f: f(*inputs), *self.inputs()) for f in made
             ]
         return files.json_digest(found)[:8]
 
@@ -303,7 +302,7 @@ class Network:
             return dataclasses.replace(self, variables=place(self.variables))
 
         def placed(function: Any) -> Any:
-            return place(function) if fingerprint.is_pytree(function) else function
+            return place(function) if functions.is_pytree(function) else function
 
         return dataclasses.replace(
             self, logits_fn=placed(self.logits_fn), features=placed(self.features)

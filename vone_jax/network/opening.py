@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from vone_jax import convert, fast, files, models, prng, runs
+from vone_jax import convert, fast, files, functions, models, runs
 from vone_jax.data import Preprocessing, imagenet_class_names
 from vone_jax.network.ensembles import ensemble
 from vone_jax.network.network import Network, Split
@@ -305,10 +305,12 @@ def _check(network: Network, source: str, states_noise: bool = True) -> bool:
     logits_fn = network.logits_fn
     images = jax.random.uniform(jax.random.key(0), (2, *network.image_shape), jnp.float32)
     try:
-        prng.check_function(logits_fn)
+        functions.check_function(logits_fn)
     except TypeError as error:
         raise NetworkError(f"{source}: {error}") from None
-    first = prng.call_with_keys(logits_fn, keys(1, 2), images, "logits_fn", "attacks.per_example")
+    first = functions.call_with_keys(
+        logits_fn, keys(1, 2), images, "logits_fn", "attacks.per_example"
+    )
     shape = getattr(first, "shape", type(first).__name__)
     check(
         isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2 and shape[1] >= 2,

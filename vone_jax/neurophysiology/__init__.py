@@ -6,6 +6,7 @@ image, and depends on no model. ``per_example`` adapts a function of one key.
 
 # ruff: noqa: F401
 
+from vone_jax.functions import per_example
 from vone_jax.neurophysiology.comparison import PropertyScore, ceiling, compare, group_scores
 from vone_jax.neurophysiology.experiments import (
     ContrastResponse,
@@ -26,4 +27,3 @@ from vone_jax.neurophysiology.recording import (
 from vone_jax.neurophysiology.score import Curve, Scores, score
 from vone_jax.neurophysiology.selection import find_units, receptive_field_centres
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, grating_set
-from vone_jax.prng import per_example

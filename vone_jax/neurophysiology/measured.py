@@ -14,7 +14,16 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vone_jax import arguments, dataclass_json, models, neurophysiology, prng, results, v1
+from vone_jax import (
+    arguments,
+    dataclass_json,
+    functions,
+    models,
+    neurophysiology,
+    prng,
+    results,
+    v1,
+)
 from vone_jax.evaluation.condition import Condition, Number, Numbers, fields_of_row, number
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.judging import Batch
@@ -371,7 +380,7 @@ def _feature_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
     def features(keys, images):
         adapter = "neurophysiology.per_example"
-        activations = prng.call_with_keys(function, keys, images, "features", adapter)
+        activations = functions.call_with_keys(function, keys, images, "features", adapter)
         # JAX sorts the keys of a dictionary.
         names[:] = activations
         return dict(activations)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Key, Shaped, UInt8
 
-from vone_jax import arguments, fast, prng
+from vone_jax import arguments, fast, functions, prng
 from vone_jax.neurophysiology import stimuli
 from vone_jax.neurophysiology.stimuli import Display, GratingSet, Window
 
@@ -290,11 +290,11 @@ def _in_batches(
 
 
 def _traced(response_fn: ResponseFn, shape: tuple[int, ...], in_channels: int) -> ResponseFn:
-    """Return a layer as a pytree, for grey images of a shape (n, h, w); see ``prng.as_pytree``."""
+    """Return a layer as a pytree, for grey images of a shape (n, h, w); see ``functions``."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
     images = jax.ShapeDtypeStruct((*shape, in_channels), np.float32)
     with _noting_shape(images.shape):
-        return prng.as_pytree(response_fn, keys, images, *_NAMES)
+        return functions.as_pytree(response_fn, keys, images, *_NAMES)
 
 
 @contextlib.contextmanager
@@ -326,7 +326,7 @@ def call_layer(
     images = jnp.repeat(grey[..., None], in_channels, axis=-1)
     # Tuning must not depend on the rounding of an accelerator's fast matrix products.
     with jax.default_matmul_precision("highest"), _noting_shape(images.shape):
-        responses = prng.call_with_keys(function, keys, images, *_NAMES)
+        responses = functions.call_with_keys(function, keys, images, *_NAMES)
     shape = getattr(responses, "shape", None)
     if shape is None or len(shape) not in (2, 4) or shape[0] != images.shape[0]:
         raise ValueError(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vone_jax import prng
+from vone_jax import functions, prng
 from vone_jax.neurophysiology import recording, stimuli
 from vone_jax.neurophysiology.recording import NotScoredError, OneKey, ResponseFn, Site, show
 from vone_jax.neurophysiology.stimuli import Display, Window
@@ -219,7 +219,7 @@ def _probes(display: Display) -> np.ndarray:
 
 def _accepts(response_fn: ResponseFn, key: jax.Array, pixels: np.ndarray, display: Display) -> bool:
     """Return True if a layer that takes whole images takes images of this size, too."""
-    prng.check_function(response_fn, "response_fn")
+    functions.check_function(response_fn, "response_fn")
     keys = prng.example_keys(key, len(pixels))
     call = functools.partial(recording.call_layer, in_channels=display.in_channels)
     try:

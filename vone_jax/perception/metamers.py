@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from vone_jax import arguments, prng, results
+from vone_jax import arguments, functions, prng, results
 from vone_jax import mesh as meshes
 from vone_jax.arguments import Range
 from vone_jax.attacks import classifier
@@ -119,7 +119,7 @@ class Metamers(Condition):
         assert batch.sample is not None
         responses, project = [], prng.stream(batch.root, "projection")
         for keys, images, mask in batch.sample(self.null_images):
-            layer = prng.as_pytree(batch.network.response_fn(self.layer), keys, images)
+            layer = functions.as_pytree(batch.network.response_fn(self.layer), keys, images)
             found = reduced_responses(layer, prng.stream(keys, "null"), images, project)
             found, rows = meshes.fetch((found, mask))
             responses.append(found[rows])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import arguments, corruptions, data, prng
+from vone_jax import arguments, corruptions, data, functions
 from vone_jax.data.sources import class_identifier
 from vone_jax.evaluation.condition import Condition, Numbers, fields_of_row, number
 from vone_jax.evaluation.evaluation import Evaluation
@@ -110,7 +110,7 @@ def judge_each(batch: Batch, versions: Any) -> dict[str, Any]:
         count = jnp.any(member, axis=0)
         logits_fn = Partial(
             _in_categories,
-            prng.as_pytree(batch.logits_fn, batch.example_keys, batch.images),
+            functions.as_pytree(batch.logits_fn, batch.example_keys, batch.images),
             jnp.asarray(weights),
         )
         labels = jnp.argmax(member, axis=0).astype(batch.labels.dtype)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vone_jax import batches, fast, prng
+from vone_jax import batches, fast, functions, prng
 
 Images = Float[Array | np.ndarray, "n h w c"]
 ResponseFn = Callable[[Any, Any], Any]
@@ -97,7 +97,7 @@ def metamers(
     keys = prng.example_keys(noise, len(images))
     places = [prng.example_keys(prng.fold(start, place), len(images)) for place in range(distinct)]
     starts = jnp.stack([_grey(each, images) for each in places])
-    layer = _Layer(prng.as_pytree(response_fn, keys, images, "response_fn"), keys)
+    layer = _Layer(functions.as_pytree(response_fn, keys, images, "response_fn"), keys)
     target = _responses(layer, images)
     found, lengths = starts, step_size
     if lengths is None:
@@ -187,7 +187,7 @@ def differentiate(
     normal = jax.vmap(lambda each: jax.random.normal(each, images.shape[1:], images.dtype))(draw)
     start = images + noise * normal
     start = start if bounds is None else jnp.clip(start, *bounds)
-    layers = [_Layer(prng.as_pytree(fn, keys, images), keys) for fn in (moved_fn, held_fn)]
+    layers = [_Layer(functions.as_pytree(fn, keys, images), keys) for fn in (moved_fn, held_fn)]
     sign = 1.0 if direction == "raise" else -1.0
     found, moved, held, target = _differentiate(
         tuple(layers), images, start, jnp.float32(sign * rate), bounds, steps
@@ -231,7 +231,7 @@ def exciting_images(
     start = jax.vmap(lambda each: jax.random.normal(each, image_shape))(draw)
     responses = jax.eval_shape(response_fn, keys, start)
     batches.check_indices("units", units, math.prod(responses.shape[1:]), "units")
-    layer = _Layer(prng.as_pytree(response_fn, keys, start, "response_fn"), keys)
+    layer = _Layer(functions.as_pytree(response_fn, keys, start, "response_fn"), keys)
     images, driven = _excite(layer, units, start, norm, low_pass, steps, rate)
     if not bool(jnp.all(jnp.isfinite(driven))):
         raise FloatingPointError("responses or their gradients are not finite")

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vone_jax import prng
+from vone_jax import functions
 from vone_jax.arguments import Positive, Share
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.training.objective import Batch, Context, Objective, Setup, divergence
@@ -40,7 +40,7 @@ class Distillation(Objective):
         """Return the teacher, as a function that may be an argument of a program."""
         teacher = run.open_network(self.teacher)
         self.check(run, teacher)
-        return prng.as_pytree(teacher.logits_fn, *teacher.inputs())
+        return functions.as_pytree(teacher.logits_fn, *teacher.inputs())
 
     def check(self, run: Setup, teacher: Any) -> None:
         """Raise a ``ValueError`` unless the teacher fits the network and the data."""

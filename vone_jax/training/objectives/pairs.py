@@ -74,15 +74,15 @@ class _Pair(Objective, abc.ABC):
     ) -> jax.Array:
         """Return the perturbed images. The signature is that of attacks."""
         raised = self.raised(keys, logits_fn, images, labels)
-        noise_keys = prng.stream(keys, "noise")
+        noise_keys, norm = prng.stream(keys, "noise"), norms.of(self.norm)
 
         def value(perturbed: jax.Array, keys: jax.Array) -> jax.Array:
             return raised(logits_fn(keys, perturbed))
 
         def step(delta: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
             gradient = jax.grad(value)(images + delta, prng.fold(noise_keys, number))
-            moved = delta + self.step_size * norms.direction(gradient, self.norm)
-            moved = norms.project(moved, self.norm, self.eps)
+            moved = delta + self.step_size * norm.direction(gradient)
+            moved = norm.project(moved, self.eps)
             return jnp.clip(images + moved, 0.0, 1.0) - images, None
 
         draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))

@@ -63,8 +63,8 @@ class Fast(Objective):
         self, keys: jax.Array, logits_fn: Any, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         """Return the perturbed images. The signature is that of attacks."""
-        delta = norms.sample(
-            prng.stream(keys, "start"), images.shape[1:], "linf", self.eps, images.dtype
+        delta = norms.Linf().sample(
+            prng.stream(keys, "start"), images.shape[1:], self.eps, images.dtype
         )
         if self.clipped_start:
             delta = jnp.clip(images + delta, 0.0, 1.0) - images

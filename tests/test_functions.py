@@ -1,6 +1,7 @@
 """Functions of a user in compiled functions: none is measured with the weights of another."""
 
 import functools
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from vone_jax import attacks, evaluation, fingerprint, prng
+from vone_jax import attacks, evaluation, functions
 from vone_jax.network import Network
 
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -160,7 +161,7 @@ def slopes(function, keys, images):
 
 
 def as_compiled(compiled, function):
-    return compiled(prng.as_pytree(function, KEYS, IMAGES), KEYS, IMAGES)
+    return compiled(functions.as_pytree(function, KEYS, IMAGES), KEYS, IMAGES)
 
 
 @pytest.mark.parametrize("make", PAIRS)
@@ -199,14 +200,14 @@ def test_networks_that_differ_in_their_weights_have_other_checksums(make):
 
 def test_a_checksum_is_the_same_in_another_process():
     program = (
-        "from tests.test_fingerprint import *;"
-        "print(*[fingerprint.digest(f(IDENTITY), KEYS, IMAGES) for f in (two_deep, within_map)])"
+        "from tests.test_functions import *;"
+        "print(*[functions.digest(f(IDENTITY), KEYS, IMAGES) for f in (two_deep, within_map)])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
-    ours = [fingerprint.digest(f(IDENTITY), KEYS, IMAGES) for f in (two_deep, within_map)]
+    ours = [functions.digest(f(IDENTITY), KEYS, IMAGES) for f in (two_deep, within_map)]
     assert ran.stdout.split() == ours
 
 
@@ -264,6 +265,9 @@ def a_number():
 
 
 def a_global_that_is_loaded_when_it_is_needed():
+    global LOADED
+    LOADED = None
+
     def function(keys, images):
         global LOADED
         if LOADED is None:
@@ -314,7 +318,7 @@ def call(function, keys, images):
 
 def one_image_at_a_time():
     net = Net()
-    return prng.per_example(net), lambda: setattr(net, "scale", TWO)
+    return functions.per_example(net), lambda: setattr(net, "scale", TWO)
 
 
 def a_linen_module():
@@ -354,11 +358,18 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_weights_that_are_replaced_are_used(case):
+@pytest.mark.parametrize(
+    "renewed", [attacks.prepare, lambda function: lambda *given: function(*given)],
+    ids=["prepared", "wrapped"],
+)  # fmt: skip
+def test_a_new_object_is_measured_with_the_weights_that_its_function_holds_now(case, renewed):
     function, replace = case()
     np.testing.assert_array_equal(as_compiled(outputs, function), np.ones(IMAGES.shape))
+    first = renewed(function)
+    np.testing.assert_array_equal(as_compiled(outputs, first), np.ones(IMAGES.shape))
     replace()
-    np.testing.assert_array_equal(as_compiled(outputs, function), 2 * np.ones(IMAGES.shape))
+    found = as_compiled(outputs, renewed(function))
+    np.testing.assert_array_equal(found, 2 * np.ones(IMAGES.shape))
 
 
 def test_a_program_that_is_compiled_later_has_the_weights_of_its_call():
@@ -366,11 +377,11 @@ def test_a_program_that_is_compiled_later_has_the_weights_of_its_call():
     first, second = Net(), Net()
     as_compiled(outputs, first)
     first.scale = TWO
-    again = prng.as_pytree(second, KEYS, IMAGES)
+    again = functions.as_pytree(second, KEYS, IMAGES)
     # Another shape and another compiled function need new programs.
     assert np.all(outputs(again, KEYS[:1], IMAGES[:1]) == 1)
     assert np.all(jax.jit(outputs.__wrapped__)(again, KEYS, IMAGES) == 1)
-    assert np.all(as_compiled(outputs, first) == 2)
+    assert np.all(as_compiled(outputs, Net(TWO)) == 2)
 
 
 def test_a_constant_may_depend_on_the_number_of_images():
@@ -385,12 +396,12 @@ def test_a_constant_may_depend_on_the_number_of_images():
 
     for count in (2, 5, 1):
         keys, images = jax.random.split(jax.random.key(0), count), jnp.ones((count, 3, 3, 1))
-        found = outputs(prng.as_pytree(function, keys, images), keys, images)
+        found = outputs(functions.as_pytree(function, keys, images), keys, images)
         np.testing.assert_array_equal(found, count * np.ones((count, 4)))
-        found = outputs(prng.as_pytree(with_branches, keys, images), keys, images)
+        found = outputs(functions.as_pytree(with_branches, keys, images), keys, images)
         np.testing.assert_array_equal(found, (2 if count == 2 else 7) * np.ones((count, 4)))
         # Also for other numbers than those of the fingerprint.
-        found = outputs(prng.as_pytree(function, KEYS, IMAGES), keys, images)
+        found = outputs(functions.as_pytree(function, KEYS, IMAGES), keys, images)
         np.testing.assert_array_equal(found, count * np.ones((count, 4)))
 
 
@@ -436,15 +447,30 @@ def test_a_function_that_is_called_again_is_not_compiled_again():
         as_compiled(outputs, function)
         as_compiled(outputs, function)
     assert outputs._cache_size() == 1
-    # Lowered at each call, and compiled once.
-    assert traces == [2, 2, 2]
+    # Lowered once, and compiled once.
+    assert traces == [2, 2]
+
+
+def test_an_object_that_is_gone_leaves_nothing_behind():
+    """Another function at its address is lowered itself."""
+    for weights in (ONE, TWO, ONE):
+        found = as_compiled(outputs, Net(weights))
+        np.testing.assert_array_equal(found, weights * np.ones(IMAGES.shape))
+    before = len(functions._fingerprints._kept)
+    nets = [Net() for _ in range(5)]
+    for net in nets:
+        as_compiled(outputs, net)
+    assert len(functions._fingerprints._kept) == before + 5
+    outputs.clear_cache()
+    del nets, net
+    gc.collect()
+    assert len(functions._fingerprints._kept) <= before
 
 
 @pytest.mark.parametrize("transform", ["jit", "grad", "vmap", "scan"])
 def test_functions_that_close_over_traced_arrays_share_nothing(transform):
     """Their weights are those of the transformation, which has no text yet."""
-    functions = [within_scan, lambda weights: lambda keys, images: flat(images) @ weights[:4]]
-    for make in functions:
+    for make in (within_scan, lambda weights: lambda keys, images: flat(images) @ weights[:4]):
 
         def total(weights, make=make):
             return jnp.sum(as_compiled(outputs, make(weights)) ** 2)
@@ -465,9 +491,9 @@ def test_functions_that_close_over_traced_arrays_share_nothing(transform):
 
 def test_a_pytree_of_arrays_stays_as_it_is():
     for partial in (Partial(call, Partial(call, ONE)), Partial(jax.jit(call), ONE)):
-        assert prng.as_pytree(partial, KEYS, IMAGES) is partial
-    wrapped = prng.as_pytree(Net(), KEYS, IMAGES)
-    assert prng.as_pytree(wrapped, KEYS, IMAGES) is wrapped and jax.tree.leaves(wrapped) == []
+        assert functions.as_pytree(partial, KEYS, IMAGES) is partial
+    wrapped = functions.as_pytree(Net(), KEYS, IMAGES)
+    assert functions.as_pytree(wrapped, KEYS, IMAGES) is wrapped and jax.tree.leaves(wrapped) == []
     # With a function among its leaves, it cannot be an argument of a compiled function.
     partial = Partial(lambda activation, keys, images: activation(images), jnp.sin)
     np.testing.assert_allclose(as_compiled(outputs, partial), jnp.sin(IMAGES), rtol=1e-6)
@@ -481,5 +507,5 @@ def test_functions_of_several_outputs_and_dtypes():
 
     found = as_compiled(outputs, features)
     assert found["top"] == jnp.argmax(IMAGES)
-    digests = {fingerprint.digest(f, KEYS, IMAGES) for f in (features, functools.partial(features))}
+    digests = {functions.digest(f, KEYS, IMAGES) for f in (features, functools.partial(features))}
     assert len(digests) == 1
