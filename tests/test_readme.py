@@ -23,6 +23,7 @@ from vone_jax import (
     data,
     evaluation,
     models,
+    prng,
     report,
     results,
     training,
@@ -423,3 +424,36 @@ def test_the_code_of_the_evnets_page_runs():
     names = names_of("docs/evnets.md")
     assert names["cells"].shape == (2, 224, 224, 4)
     assert names["lesioned"].v1.in_channels == 3
+
+
+@pytest.mark.slow
+def test_the_recipes_of_attack_research_do_what_they_say():
+    """Each of the five recipes is at most fifteen lines long."""
+    names = names_of("docs/attack_research.md")
+    images, logits_fn = names["images"], names["logits_fn"]
+
+    def entropy(images):
+        return -names["entropy"](logits_fn(names["keys"], images), None).mean()
+
+    assert entropy(names["confused"]) != entropy(images)
+    step = jnp.float32(0.05)
+    finite = (names["loss"](0.5 + step) - names["loss"](0.5 - step)) / (2 * step)
+    assert np.isfinite(names["slope"]) and abs(names["slope"] - finite) < 0.5 * abs(finite) + 0.05
+    assert abs(names["universal"]).max() <= 8 / 255 + 1e-6
+
+    def margin(images):
+        draws = [logits_fn(prng.fold(names["keys"], draw), images) for draw in range(40)]
+        return np.mean([attacks.losses.margin(each, names["labels"]) for each in draws])
+
+    assert margin(jnp.clip(images + names["universal"], 0, 1)) > margin(images)
+    radii = np.asarray(names["shares"])[:, None] * np.asarray(names["sizes"])
+    lengths = np.sqrt(
+        np.sum((np.asarray(names["ladder"]) - np.asarray(images)) ** 2, axis=(2, 3, 4))
+    )
+    assert (lengths <= radii * 1.001).all() and (lengths > 0.5 * radii).all()
+    slopes = jax.tree.leaves(names["of_v1"])
+    assert all(np.isfinite(each).all() for each in slopes) and any(each.any() for each in slopes)
+    page = (ROOT / "docs/attack_research.md").read_text()
+    recipes = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1:]
+    assert len(recipes) == 5
+    assert all(sum(map(bool, each.splitlines())) <= 15 for each in recipes)
