@@ -123,9 +123,7 @@ def networks(sizes: Sizes, batch: int) -> Networks:
 
     # Without compiling an initialisation.
     shapes = jax.eval_shape(ours.init, {"params": key, "noise": key}, images)
-    plain = naive.NaiveVOneNet(
-        v1=sizes.front_end, back_end=ours.back_end, bottleneck_features=ours.bottleneck_features
-    )
+    plain = naive.NaiveVOneNet(ours.spec)
     variables = jax.tree.map(weights, shapes)
     return Networks(ours, plain, variables, key, images, jnp.zeros(batch, jnp.int32))
 

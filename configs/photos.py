@@ -14,11 +14,12 @@ Command: python train.py photos --data.source folder:DIR
 """
 
 from vone_jax.data import Augment
-from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.models import Spec
+from vone_jax.training import Cosine, DataConfig, Experiment, OptimizerConfig
 
 experiment = Experiment(
     name="photos",
-    model=ModelConfig(name="vone_resnet18", image_size=64),
+    model=Spec(name="vone_resnet18", image_size=64),
     data=DataConfig(
         source="folder:photos",
         batch_size=16,

@@ -31,6 +31,11 @@ def small(name, **arguments):
     return models.create(name, 5, width=2, **arguments)
 
 
+def changed(model, **fields):
+    """The network with other fields of its specification."""
+    return dataclasses.replace(model.spec, **fields).build(model.dtype)
+
+
 def random_variables(model, seed=0):
     """Random values for every variable; nothing is compiled."""
     rng = np.random.default_rng(seed)

@@ -289,11 +289,11 @@ def test_noise_behind_a_stem_meets_the_mean_response_that_it_assumes(sweep, labe
     with contextlib.closing(batches):
         images = jnp.asarray(next(batches)["image"])
     built: Any = model.build()
-    normal = normalise(images, built.mean, built.std)
-    stem = built.stem.clone(parent=None)
+    normal = normalise(images, built.spec.mean, built.spec.std)
+    stem = built.spec.stem(jnp.float32)
     layers, _ = jax.jit(lambda key: stem.init_with_output(key, normal, True))(jax.random.key(0))
-    assert built.stem_noise is not None
-    assert float(built.stem_gain * jnp.mean(layers["stem"])) == pytest.approx(1.0, abs=0.1)
+    assert built.spec.stem_noise is not None
+    assert float(built.spec.stem_gain * jnp.mean(layers["stem"])) == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch):
@@ -312,7 +312,7 @@ def test_a_file_anywhere_is_a_config_and_may_build_on_ours(tmp_path, monkeypatch
     ("text", "message"),
     [
         ("experiment = 3", "must define experiment"),
-        ("\nfrom vone_jax.training import ModelConfig\nModelConfig(name='x')", ":3:.*name"),
+        ("\nfrom vone_jax.models import Spec\nSpec(name='x')", ":3:.*name"),
         ("from vone_jax.training import Constant\nConstant(\n", "SyntaxError.*line 2"),
         ("def half(n):\n    return n / 0\n\nhalf(3)\n", ":2: ZeroDivisionError"),
     ],

@@ -11,7 +11,7 @@ import typing
 
 import pytest
 
-from vone_jax import attacks, corruptions, data, evaluation, training, v1
+from vone_jax import attacks, corruptions, data, evaluation, models, training, v1
 from vone_jax.arguments import Range
 from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.evaluation import Attacked, Corrupted, FourierMap, Masking, Minimal, Protocol
@@ -23,7 +23,7 @@ IN_L2 = ("APGD", "CW", "DDN", "DeepFool", "FAB", "FGSM", "FMN", "PGD", "RandomNo
 ATTACKS = [getattr(attacks, name)("l2", 0.5) for name in (*IN_L2, "Square", "AutoAttack")]
 ATTACKS.append(attacks.SPSA("linf", 0.5))
 EXPERIMENT = training.Experiment(
-    name="fields", model=training.ModelConfig("resnet18"), data=training.DataConfig("x")
+    name="fields", model=models.Spec("resnet18"), data=training.DataConfig("x")
 )
 # One valid object of each class.
 EXAMPLES = [

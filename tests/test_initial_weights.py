@@ -98,10 +98,10 @@ def test_a_file_of_the_robustness_package_brings_its_normaliser(tmp_path):
     (tmp_path / "linf.pt").write_bytes(archive({"model": wrapped, "epoch": 90}))
     source = vone_jax.open_network(tmp_path / "linf.pt")
     config = training.DataConfig("none", eval_split="test")
-    ours = training.Experiment("tuned", training.ModelConfig("resnet18", width=2), config)
+    ours = training.Experiment("tuned", models.Spec("resnet18", width=2), config)
     images = data.ArraySource(
         np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), class_names=("a", "b")
     )
     start = training.resolve(ours, images, source)
     np.testing.assert_allclose(start.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
-    assert (start.model.mean, start.model.std) == (source.model.mean, source.model.std)
+    assert (start.model.mean, start.model.std) == (source.model.spec.mean, source.model.spec.std)

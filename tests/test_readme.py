@@ -384,7 +384,7 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     assert train.main(["with_energy.py", *small]) == 0
     network: Any = vone_jax.open_network("runs/with_energy")
     assert (network.label, network.layers[:3]) == ("with_energy", ("energy", "divided", "layer1"))
-    energy = network.model.stem
+    energy = network.model.spec.front_end
     assert (type(energy).__name__, energy.cells, energy.stride) == ("Energy", 32, 2)
     keys, images = jax.random.split(jax.random.key(0), 2), jnp.full((2, 28, 28, 1), 0.3)
     layers: Any = energy.apply({"params": network.variables["params"]["stem"]}, images, False)
@@ -402,16 +402,16 @@ def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeyp
     assert evaluate.main([*few, "--suite", "clean"]) == 0
     (clean,) = results.load("runs/with_energy")[0].results
     described = clean.identity["network"]["description"]
-    assert described["model"]["stem"] == {"type": "Energy", "cells": 32, "stride": 2}
+    assert described["model"]["front_end"] == {"type": "Energy", "cells": 32, "stride": 2}
 
     # With other code in the same class, the stored results are of another network.
     changed = (tmp_path / "energy.py").read_text().replace("first**2", "2.0 * first**2")
     (tmp_path / "energy.py").write_text(changed)
     importlib.reload(sys.modules["energy"])
     capsys.readouterr()
-    with pytest.warns(UserWarning, match="front end has changed since"):
+    with pytest.warns(UserWarning, match="energy has changed since"):
         assert evaluate.main([*few, "--suite", "clean"]) == 2
-    assert "network.checksum" in capsys.readouterr().err
+    assert "network.program" in capsys.readouterr().err
     # Without the file there is no network.
     monkeypatch.delitem(sys.modules, "energy")
     (tmp_path / "energy.py").unlink()

@@ -1,4 +1,4 @@
-"""The names that all packages share: norms, step sizes, corruptions, networks and commands.
+"""The names that all packages share: norms, step sizes, corruptions and commands.
 
 This module imports only the standard library, so that reports and data frames can use it without
 JAX.
@@ -57,45 +57,6 @@ MATMUL_PRECISIONS = ("default", "high", "highest")
 
 # The data set of 20 photographs of ImageNet, see ``vone_jax.data``.
 DEMO = "demo"
-
-_NETWORKS = {
-    "resnet18": "ResNet-18",
-    "resnet50": "ResNet-50",
-    "alexnet": "AlexNet",
-    "cornet_s": "CORnet-S",
-    "cornet_z": "CORnet-Z",
-    "efficientnet_b0": "EfficientNet-B0",
-    "efficientnet_lite0": "EfficientNet-Lite0",
-    "vit_ti16": "ViT-Ti",
-    "vit_s16": "ViT-S",
-    "vit_b16": "ViT-B",
-    "deit_s16": "DeiT-S",
-    "convnext_t": "ConvNeXt-T",
-    "small_cnn": "SmallCNN",
-}
-
-
-# Networks with a simulated V1 in place of their stem, by the beginning of their names: VOneNets,
-# and EVNets, which have a subcortical stage before V1.
-PREFIXES = {"vone_": "VOne", "ev_": "EV"}
-# The names that ``models.create`` takes.
-MODELS = (*_NETWORKS, *(each + name for each in PREFIXES for name in _NETWORKS))
-
-
-def prefix(name: str) -> str:
-    """The beginning of a network's name, a key of ``PREFIXES``; empty for a base network."""
-    return next((each for each in PREFIXES if name.startswith(each)), "")
-
-
-def base_network(name: str) -> str:
-    """The name of the network behind the front end: ``vone_resnet18`` has ``resnet18``."""
-    return name.removeprefix(prefix(name))
-
-
-def network_label(name: str) -> str:
-    """The name of a network as papers write it: ``vone_resnet18`` is VOneResNet-18."""
-    base = base_network(name)
-    return PREFIXES.get(prefix(name), "") + _NETWORKS.get(base, base)
 
 
 def eps_label(norm: str, eps: float) -> str:

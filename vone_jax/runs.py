@@ -1,6 +1,7 @@
 """Trained networks in run directories. ``network`` opens them; a training does not need them."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -63,8 +64,14 @@ def load_run(
     """
     description = run.read_run(directory, code)
     experiment = description.experiment
-    if description.made_from.get(run.FRONT_END) != run.front_end_digest(experiment):
-        run.warn_of_front_end(directory)
+    made_from = description.made_from
+    for name, digest in run.code_digests(experiment).items():
+        if made_from.get(name) != digest:
+            warnings.warn(
+                f"{name.removeprefix(run.CODE)} has changed since the run in {directory} was "
+                "started; its weights belong to the code of then",
+                stacklevel=2,
+            )
     model = dataclasses.replace(experiment, precision=precision).build()
     like = dict(jax.eval_shape(Setup(experiment, model).variables))
     directory = files.as_path(directory)

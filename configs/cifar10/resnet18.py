@@ -12,11 +12,12 @@ Command: python train.py cifar10/resnet18
 """
 
 from vone_jax.data import Augment
-from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.models import Spec
+from vone_jax.training import Cosine, DataConfig, Experiment, OptimizerConfig
 
 experiment = Experiment(
     name="cifar10-resnet18",
-    model=ModelConfig(name="resnet18", image_size=32),
+    model=Spec(name="resnet18", image_size=32),
     data=DataConfig(
         source="tfds:cifar10",
         batch_size=128,

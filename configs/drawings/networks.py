@@ -16,8 +16,9 @@ from typing import Any
 
 from vone_jax import models
 from vone_jax.data import Augment
+from vone_jax.models import ConvNeXt, Spec
 from vone_jax.sweep import Member, Words
-from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training import Cosine, DataConfig, Experiment, OptimizerConfig
 
 SEEDS = (0, 1, 2)
 STYLES = ("fluent-emoji-flat", "noto", "openmoji", "twemoji")
@@ -27,7 +28,7 @@ LEFT_OUT = "openmoji"
 _base = Experiment(
     name="drawings-base",
     # The normalisation is that of V1.
-    model=ModelConfig(name="resnet18", image_size=64, width=16, mean=(0.5,) * 3, std=(0.5,) * 3),
+    model=Spec(name="resnet18", image_size=64, width=16, mean=(0.5,) * 3, std=(0.5,) * 3),
     data=DataConfig(
         source=f"folder:drawings/without-{LEFT_OUT}",
         eval_split="new_things",
@@ -56,7 +57,10 @@ _adamw = OptimizerConfig(
     decayed="kernels",
 )
 _convnext = _behind_v1(
-    "vone_convnext_t", replace(_base, optimizer=_adamw), width=24, depth=(1, 1, 3, 1)
+    "vone_convnext_t",
+    replace(_base, optimizer=_adamw),
+    width=24,
+    options=ConvNeXt(depth=(1, 1, 3, 1)),
 )
 
 

@@ -19,12 +19,13 @@ Command: python train.py imagenet/convnext_t
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as base
-from vone_jax.training import Cosine, Mixing, ModelConfig, OptimizerConfig
+from vone_jax.models import ConvNeXt, Spec
+from vone_jax.training import Cosine, Mixing, OptimizerConfig
 
 experiment = replace(
     base,
     name="imagenet-convnext_t",
-    model=ModelConfig(name="convnext_t", drop_path=0.1),
+    model=Spec("convnext_t", options=ConvNeXt(drop_path=0.1)),
     data=replace(
         base.data,
         batch_size=4096,

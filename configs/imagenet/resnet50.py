@@ -13,11 +13,12 @@ Command: python train.py imagenet/resnet50
 """
 
 from vone_jax.data import Augment
-from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, Step
+from vone_jax.models import Spec
+from vone_jax.training import DataConfig, Experiment, OptimizerConfig, Step
 
 experiment = Experiment(
     name="imagenet-resnet50",
-    model=ModelConfig(name="resnet50"),
+    model=Spec(name="resnet50"),
     data=DataConfig(
         source="tfds:imagenet2012",
         batch_size=256,

@@ -25,12 +25,13 @@ Command: python train.py imagenet/vit_s16
 from dataclasses import replace
 
 from configs.imagenet.resnet50 import experiment as base
-from vone_jax.training import Cosine, Mixing, ModelConfig, OptimizerConfig
+from vone_jax.models import Spec, ViT
+from vone_jax.training import Cosine, Mixing, OptimizerConfig
 
 experiment = replace(
     base,
     name="imagenet-vit_s16",
-    model=ModelConfig(name="vit_s16"),
+    model=Spec("vit_s16", options=ViT()),
     data=replace(
         base.data,
         batch_size=1024,

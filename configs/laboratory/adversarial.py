@@ -16,6 +16,7 @@ from dataclasses import replace
 from configs.laboratory.networks import SEEDS, SUITES
 from vone_jax import models
 from vone_jax.attacks import PGD
+from vone_jax.models import Spec
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import (
     AWP,
@@ -25,14 +26,13 @@ from vone_jax.training import (
     Experiment,
     Fast,
     GaussianImageNoise,
-    ModelConfig,
     OptimizerConfig,
 )
 
 # Batch, optimiser and schedule are those of the authors for MNIST.
 BASE = Experiment(
     name="adversarial-base",
-    model=ModelConfig("small_cnn", image_size=28, in_channels=1, mean=(0.0,), std=(1.0,)),
+    model=Spec("small_cnn", image_size=28, in_channels=1, mean=(0.0,), std=(1.0,)),
     data=DataConfig("tfds:fashion_mnist", batch_size=100),
     optimizer=OptimizerConfig("adam", 5e-3, schedule=Cyclic(0.4), weight_decay=0.0),
     epochs=1,
@@ -43,7 +43,7 @@ _V1 = replace(models.v1_config(28, 1), simple_channels=16, complex_channels=16, 
 
 def _vone(**fields) -> Experiment:
     v1 = replace(_V1, **fields)
-    model = ModelConfig("vone_small_cnn", image_size=28, in_channels=1, v1=v1)
+    model = Spec("vone_small_cnn", image_size=28, in_channels=1, v1=v1)
     return replace(BASE, name="adversarial-vone", model=model)
 
 

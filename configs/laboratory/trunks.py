@@ -16,8 +16,9 @@ Command: python sweep.py laboratory/trunks
 from dataclasses import replace
 
 from configs.laboratory.networks import NETWORKS, SEEDS, SUITES
+from vone_jax.models import ConvNeXt, Spec, Trunk, ViT
 from vone_jax.sweep import Member, Sweep
-from vone_jax.training import Cosine, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.training import Cosine, Experiment, OptimizerConfig
 
 _RESNET, _VONE = NETWORKS["base-0"], NETWORKS["vone-0"]
 # AdamW with the weight decay and the warm-up of DeiT and ConvNeXt, in the proportions of 3 epochs.
@@ -26,13 +27,14 @@ _ADAMW = OptimizerConfig(
 )
 
 
-def _trunk(name: str, **fields) -> dict[str, Experiment]:
+def _trunk(name: str, width: int, options: Trunk) -> dict[str, Experiment]:
     """The base network, its control and the VOneNet."""
-    base = ModelConfig(name, image_size=28, in_channels=1, **fields)
+    base = Spec(name, image_size=28, in_channels=1, width=width, options=options)
+    # As many parameters as the bottleneck behind the 64 cells of this V1 has.
+    control = replace(options, attachment="patches", stem_width=7)
     models = {
         "base": base,
-        # As many parameters as the bottleneck behind the 64 cells of this V1 has.
-        "control": replace(base, attachment="patches", stem_width=7),
+        "control": replace(base, options=control),
         "vone": replace(base, name=f"vone_{name}", v1=_VONE.model.v1),
     }
     return {
@@ -44,12 +46,11 @@ def _trunk(name: str, **fields) -> dict[str, Experiment]:
 _NETWORKS = {
     **{f"resnet18-{label}": each for label, each in (("base", _RESNET), ("vone", _VONE))},
     **{
-        f"vit-{label}": each
-        for label, each in _trunk("vit_s16", width=96, depth=4, heads=3).items()
+        f"vit-{label}": each for label, each in _trunk("vit_s16", 96, ViT(depth=4, heads=3)).items()
     },
     **{
         f"convnext-{label}": each
-        for label, each in _trunk("convnext_t", width=24, depth=(1, 1, 2, 1)).items()
+        for label, each in _trunk("convnext_t", 24, ConvNeXt(depth=(1, 1, 2, 1))).items()
     },
 }
 

@@ -7,11 +7,12 @@ Command: python train.py quickstart/resnet18
 """
 
 from vone_jax.data import Augment
-from vone_jax.training import Cosine, DataConfig, Experiment, ModelConfig, OptimizerConfig
+from vone_jax.models import Spec
+from vone_jax.training import Cosine, DataConfig, Experiment, OptimizerConfig
 
 experiment = Experiment(
     name="quickstart-resnet18",
-    model=ModelConfig(name="resnet18", image_size=28, in_channels=1, width=8),
+    model=Spec(name="resnet18", image_size=28, in_channels=1, width=8),
     data=DataConfig(
         source="fashion_mnist_small",
         batch_size=128,

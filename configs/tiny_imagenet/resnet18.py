@@ -13,11 +13,12 @@ Command: python train.py tiny_imagenet/resnet18
 """
 
 from vone_jax.data import Augment
-from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, Plateau
+from vone_jax.models import Spec
+from vone_jax.training import DataConfig, Experiment, OptimizerConfig, Plateau
 
 experiment = Experiment(
     name="tiny_imagenet-resnet18",
-    model=ModelConfig(name="resnet18", image_size=64),
+    model=Spec(name="resnet18", image_size=64),
     data=DataConfig(
         source="folder:tiny-imagenet-200",
         batch_size=128,

@@ -173,7 +173,7 @@ class Head(nn.Module):
 
 def network(noise):
     config = block((6, 6), size=8, k_exc=20.0, in_channels=1, noise=noise)
-    model = models.VOneNet(config, Head(), bottleneck_features=8)
+    model = models.create("vone_resnet18", 3, v1=config, back_end=Head(), width=8)
     return model, models.init(model, jax.random.key(3))
 
 

@@ -183,7 +183,7 @@ def test_images_at_the_edge_of_the_box_stay_within_box_and_ball():
 
 def test_no_attack_within_the_certified_d_prime_changes_the_answer():
     """The certificate of Gaussian noise is the ball of this norm."""
-    model = models.VOneNet(CONFIG, Head(), bottleneck_features=8)
+    model = models.create("vone_resnet18", 3, v1=CONFIG, back_end=Head(), width=8)
     variables = models.init(model, jax.random.key(3))
     classifier = certification.from_model(model, variables)
     images = jax.random.uniform(jax.random.key(5), (6, SIDE, SIDE, 1))

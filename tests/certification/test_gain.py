@@ -198,7 +198,7 @@ def test_the_radius_is_just_below_that_of_a_decoder_whose_answer_is_known(margin
 @pytest.mark.parametrize("noise", NOISES, ids=["gaussian", "stabilised", "neuronal"])
 def test_no_attack_of_a_certified_radius_changes_the_answer(pool, noise):
     config = controlled(noise, (6, 6), 8, pool=pool, semisaturation=0.2)
-    model = models.VOneNet(config, Head(), bottleneck_features=8)
+    model = models.create("vone_resnet18", 3, v1=config, back_end=Head(), width=8)
     variables = models.init(model, jax.random.key(3))
     classifier = certification.from_model(model, variables)
     images = uniform(6, 8, 8, 1, seed=5)
@@ -241,7 +241,7 @@ def test_what_has_no_proof_is_refused():
         config, image_size=28, visual_degrees=1.0,
         normalization=v1.SurroundNormalization(largest_extent=0.2),
     )  # fmt: skip
-    model = models.VOneNet(surround, Head(), bottleneck_features=8)
+    model = models.create("vone_resnet18", 3, v1=surround, back_end=Head(), width=8)
     with pytest.raises(ValueError, match="do not overlap"):
         certification.from_model(model, models.init(model, jax.random.key(0)))
     with pytest.raises(ValueError, match="normalization"):

@@ -17,6 +17,7 @@ from tests.certification.test_certificates import (
     uniform,
 )
 from tests.evaluation import tiny
+from tests.networks import changed
 from vone_jax import certification, evaluation, models, prng, results, v1
 from vone_jax.attacks import APGD
 from vone_jax.certification import measured as conditions
@@ -212,7 +213,7 @@ def test_certificates_near_images_are_attacked_where_they_alone_prove(monkeypatc
 
 def test_gain_control_has_its_own_bound_near_images():
     model, variables = network(v1.GaussianNoise(1.0))
-    model = model.clone(v1=dataclasses.replace(model.v1, normalization=v1.GainControl(0.5)))
+    model = changed(model, v1=dataclasses.replace(model.v1, normalization=v1.GainControl(0.5)))
     gained = Network.of_model("toy", model, variables)
     images, labels = jax.random.uniform(jax.random.key(5), (2, 8, 8, 1)), jnp.zeros(2, jnp.int32)
     classifier = certification.from_model(model, variables)

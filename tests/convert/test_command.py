@@ -21,7 +21,7 @@ def test_a_checkpoint_becomes_a_folder_and_a_folder_a_file(vone, file, tmp_path,
     assert main([str(file), "--out", str(folder), "--licence", "mit"]) == 0
     output = capsys.readouterr().out
     assert "vone_resnet18 (torch.save archive)" in output and "bank: 16 pairs" in output
-    assert f"{vone[0].back_end.num_classes} classes, images of 224 pixels, 3 channels" in output
+    assert f"{vone[0].spec.num_classes} classes, images of 224 pixels, 3 channels" in output
     assert equal(convert.load_folder(folder)[1], vone[1])
     assert "converted from net.pth" in (folder / "README.md").read_text()
     assert main([str(folder), "--out", str(out)]) == 0
@@ -33,11 +33,19 @@ def test_options_reach_the_reader(tmp_path, capsys):
     path = tmp_path / "net.pth"
     tensors = convert.to_torch(model, random_variables(model))
     path.write_bytes(archive({"state_dict": tensors, "flags": {"colour": "blue"}}))
-    assert main([str(path)]) == 2 and "--ignore-flag" in capsys.readouterr().err
-    options = ["--image-size", "64", "--stem-size", "64", "--ignore-flag", "colour"]
+    assert main([str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "flags that are not read: colour 'blue'" in output and "normalisation that" in output
+    options = ["--image-size", "64", "--stem-size", "64", "--mean", "0.5", "--std", "0.25"]
     assert main([str(path), "--out", str(tmp_path / "net"), *options]) == 0
     again, _ = convert.load_folder(tmp_path / "net")
-    assert again == models.create("resnet18", 3, 64, width=2)
+    assert again == models.create("resnet18", 3, 64, width=2, mean=(0.5,), std=(0.25,))
+    # What is given is not assumed.
+    assert not [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "does not say" in line and "pooling" not in line
+    ]
 
 
 def test_errors_are_short_and_complete(file, tmp_path, capsys):

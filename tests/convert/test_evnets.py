@@ -10,7 +10,7 @@ from tests.convert.conftest import equal, filled, folder_keeps
 from tests.convert.torch_writer import archive
 from tests.golden import formula_weights
 from tests.models.test_evnet import golden_images
-from tests.networks import random_variables
+from tests.networks import changed, random_variables
 from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import write_safetensors
 
@@ -41,7 +41,7 @@ def errors(read, tensors, **arguments):
 
 def published(model):
     """The model without the bank that a file gives it."""
-    return model.clone(v1=dataclasses.replace(model.v1, bank=None, allow_aliasing=False))
+    return changed(model, v1=dataclasses.replace(model.v1, bank=None, allow_aliasing=False))
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def published(model):
 def test_published_files_give_the_golden_logits(reference, name, bank, evnet_golden, tmp_path):
     """Kernels from the bank of seed 42, and the state under ``model`` as in the published files."""
     model = models.create(name)
-    model = model.clone(v1=dataclasses.replace(model.v1, distribution=bank))
+    model = changed(model, v1=dataclasses.replace(model.v1, distribution=bank))
     weights = formula_weights.evnet_state_dict(reference)
     variables = convert.from_state_dict(model, weights)
     tensors = convert.to_torch(model, variables)
@@ -97,9 +97,9 @@ def test_other_cells_must_be_given(network, tmp_path, read):
     model, variables, _ = network
     cells = dataclasses.replace(v1.P_CELLS, centre_radius=0.06)
     stage = dataclasses.replace(model.subcortical, p_cells=cells)
-    tensors = convert.to_torch(model.clone(subcortical=stage), variables)
+    tensors = convert.to_torch(changed(model, subcortical=stage), variables)
     assert "subcorticalblock.dog.multi_conv.convs.0.weight" in errors(read, tensors)
-    assert published(read(tensors, subcortical=stage).model) == model.clone(subcortical=stage)
+    assert published(read(tensors, subcortical=stage).model) == changed(model, subcortical=stage)
     without_m_cells = {name: each for name, each in tensors.items() if ".convs.1." not in name}
     assert "missing: subcorticalblock" in errors(read, without_m_cells)
 
@@ -136,7 +136,7 @@ def test_files_of_this_project_keep_other_noise(file, network, tmp_path):
         pytest.importorskip("torch")
     model, variables, _ = network
     noise = v1.FanoNoise(0.25, 1e-4)
-    other = model.clone(subcortical=dataclasses.replace(model.subcortical, noise=noise))
+    other = changed(model, subcortical=dataclasses.replace(model.subcortical, noise=noise))
     convert.save_torch(tmp_path / file, other, variables)
     assert published(convert.from_torch(tmp_path / file)[0]) == other
 

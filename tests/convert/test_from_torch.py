@@ -7,9 +7,8 @@ import pytest
 
 from tests.convert.conftest import equal, filled
 from tests.convert.torch_writer import archive, sequence
-from vone_jax import convert, models, names, v1
+from vone_jax import convert, models, v1
 from vone_jax.convert.checkpoint import write_safetensors
-from vone_jax.models.trunks import TRUNKS
 
 FLAGS = {
     "arch": "resnet18",
@@ -128,16 +127,20 @@ def test_the_normalisation_comes_from_the_flags(vone, write, name, mean, std):
     assert (config.image_mean, config.image_std) == (mean, std)
 
 
-def test_a_flag_that_may_change_the_network_is_refused_with_its_name(vone, write):
-    flags = FLAGS | {"color_mode": "opponent", "ksize": 31, "blocks": [1, 2]}
-    report = errors(write(vone[2], flags | {"antialias": False, "normalization": "imagenets"}))
-    for flag in ("'color_mode'", "'blocks'", "'antialias'", "ksize", "normalization"):
-        assert f"flag {flag} " in report
-    path = write(vone[2], FLAGS | {"color_mode": "opponent", "unset": None})
-    model, _ = convert.from_torch(path, ignored_flags=["color_mode"])
+def test_a_flag_that_may_change_the_network_is_told_with_its_name(vone, write):
+    unread = {"color_mode": "opponent", "blocks": [1, 2], "antialias": False, "unset": None}
+    wrong = {"ksize": 31, "normalization": "imagenets"}
+    report = errors(write(vone[2], FLAGS | unread | wrong))
+    assert "flag ksize " in report and "flag normalization " in report
+    path = write(vone[2], FLAGS | TRAINING | unread)
+    conversion = convert.read(path)
+    (note,) = (note for note in conversion.notes if "flags that are not read" in note)
+    assert "color_mode 'opponent', blocks '<list>', antialias 'False';" in note
+    model = conversion.model
     assert model.v1.image_mean == 0.5
     # A configuration of V1 takes the place of all flags.
-    assert convert.from_torch(path, v1=dataclasses.replace(model.v1, bank=None))[0] == model
+    again = convert.read(path, v1=dataclasses.replace(model.v1, bank=None))
+    assert again.model == model and not [n for n in again.notes if "flags that are not" in n]
 
 
 def test_without_flags_the_published_values_are_assumed_and_said(vone, write):
@@ -208,10 +211,12 @@ QUICK = ("resnet18", "alexnet", "cornet_z", "vone_cornet_s", "ev_alexnet")
     "name",
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-        for name in models.NAMES
+        for name in models.list_models()
         # Transformers of several names have the same tensors, see test_trunks.py. Nobody publishes
         # files of the small CNN.
-        if name != "vone_resnet18" and names.base_network(name) not in (*TRUNKS, "small_cnn")
+        if name != "vone_resnet18"
+        and models.base_network(name) != "small_cnn"
+        and not issubclass(models.family(name), models.Trunk)
     ],
 )
 def test_every_architecture_is_recognised(name, tmp_path):
@@ -220,7 +225,8 @@ def test_every_architecture_is_recognised(name, tmp_path):
     write_safetensors(path, tensors)
     conversion = convert.read(path)
     assert conversion.name == name
-    assert conversion.model.back_end == model.back_end
+    spec = dataclasses.replace(conversion.model.spec, v1=model.spec.v1)
+    assert spec == model.spec
     assert equal(conversion.variables, variables)
     if not name.startswith(("vone_", "ev_")):
         assert conversion.model == model
@@ -258,8 +264,8 @@ def test_checkpoints_of_robustness(resnet50, tmp_path):
     path.write_bytes(sequence({"model": wrapped, "epoch": 90, "optimizer": {}}))
     conversion = convert.read(path)
     assert conversion.name == "resnet50" and equal(conversion.variables, variables)
-    np.testing.assert_allclose(conversion.model.mean, (0.5, 0.4, 0.3), rtol=1e-7)
-    np.testing.assert_allclose(conversion.model.std, (0.2, 0.3, 0.4), rtol=1e-7)
+    np.testing.assert_allclose(conversion.model.spec.mean, (0.5, 0.4, 0.3), rtol=1e-7)
+    np.testing.assert_allclose(conversion.model.spec.std, (0.2, 0.3, 0.4), rtol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +313,7 @@ def test_layers_without_weights_that_are_assumed_are_told(resnet50, vone, write)
 
 def test_a_base_network_takes_its_normalisation_from_the_flags(resnet50, write):
     flags = {"arch": "resnet50", "normalization": "vonenet"}
-    assert convert.from_torch(write(resnet50[2], flags))[0].mean == (0.5, 0.5, 0.5)
+    assert convert.from_torch(write(resnet50[2], flags))[0].spec.mean == (0.5, 0.5, 0.5)
     report = errors(write(robustness(resnet50[2]), flags))
     assert "the flag normalization contradicts the normaliser of the file" in report
 

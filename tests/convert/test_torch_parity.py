@@ -88,6 +88,9 @@ def trunk(name):
             size, fields = 48, {"patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
             if name == "timm-vit-odd":
                 size, fields = 35, {"patch_size": 5, "embed_dim": 96, "depth": 3, "num_heads": 2}
+            if name == "timm-vit-deit3":
+                fields |= {"no_embed_class": True, "init_values": 1e-6}
+                normalisation = IMAGENET
             return make(img_size=size, num_classes=7, **fields), size, normalisation
         make = timm.models.convnext.ConvNeXt
         if name == "timm-convnext-odd":
@@ -115,7 +118,8 @@ def trunk(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("timm-vit", "timm-vit-odd", "timm-convnext", "timm-convnext-odd", "timm-convnext-small"),
+        *("timm-vit", "timm-vit-odd", "timm-vit-deit3", "timm-convnext", "timm-convnext-odd"),
+        "timm-convnext-small",
         *("torchvision-vit", "torchvision-convnext"),
     ],
 )
@@ -143,6 +147,38 @@ def test_transformers_and_convnexts(name, tmp_path):
     convert.save_torch(back, model, variables, convention=name.partition("-")[0])
     network.load_state_dict(torch.load(back, weights_only=True)["state_dict"], strict=True)
     np.testing.assert_array_equal(theirs(network, x, *normalisation), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("theirs_name", "name"),
+    [
+        ("vit_base_patch16_224", "vit_b16"),
+        ("vit_large_patch16_224", "vit_l16"),
+        ("deit3_small_patch16_224", "deit3_s16"),
+        ("convnext_small", "convnext_s"),
+        ("convnext_base", "convnext_b"),
+    ],
+)
+def test_published_sizes_have_the_logits_of_timm(theirs_name, name, tmp_path):
+    """At full size, with random weights; timm computes in float64."""
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    network = timm.create_model(theirs_name, num_classes=7)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, tensor in network.named_parameters():
+            norm = tensor.ndim == 1 and key.endswith("weight")
+            size = (tensor[0].numel() ** -0.5) if tensor.ndim > 1 else 0.1
+            tensor.normal_(0, size, generator=generator)
+            tensor.add_(1.0 if norm else 0.3 if "gamma" in key else 0.0)
+    network.eval()
+    model, variables = converted(network, tmp_path / "net.pth")
+    assert model.spec == models.create(name, 7).spec
+    x = images(224)
+    mean, std = np.array([model.spec.mean, model.spec.std])
+    expected = theirs(network.double(), x.astype(np.float64), mean, std)
+    ours = logits_of(model, variables, x)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
 def test_tables_of_odd_grids_are_resized_as_in_timm():

@@ -1,5 +1,7 @@
 """Transformers and ConvNeXts in files, under the names of timm, torchvision and Meta."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ import vone_jax
 from tests.convert.conftest import equal, folder_keeps
 from tests.networks import random_variables
 from vone_jax import convert, models, v1
-from vone_jax.convert.architecture import recognise
 from vone_jax.convert.checkpoint import read_safetensors, write_safetensors
+from vone_jax.convert.names import recognise
 from vone_jax.convert.state_dict import abstract_variables
+from vone_jax.models.small_cnn import SmallCNN
 
 FORM = {"num_classes": 5, "image_size": 16}
 VIT = {**FORM, "width": 12, "depth": 2, "heads": 1, "patch_size": 4}
@@ -105,10 +108,85 @@ def test_files_and_folders_keep_attachments(name, fields, tmp_path):
     path = tmp_path / "net.safetensors"
     convert.save_torch(path, model, variables)
     again, values = convert.from_torch(path)
-    assert again.back_end == model.back_end and equal(values, variables)
-    if not name.startswith("vone_"):
-        assert again == model
+    assert dataclasses.replace(again.spec, v1=model.spec.v1) == model.spec
+    assert equal(values, variables)
     assert folder_keeps(tmp_path / "net", model, variables)
+
+
+# Parameters of timm's networks.
+SIZES = {
+    "vit_b16": 86_567_656, "vit_l16": 304_326_632, "deit3_s16": 22_059_496,
+    "convnext_s": 50_223_688, "convnext_b": 88_591_464,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes_stand_behind_v1(name, tmp_path):
+    """V1's bottleneck and attachment replace the stem; files of it are read as they were."""
+
+    def count(name):
+        leaves = abstract_variables(models.create(name))
+        return sum(leaf.size for leaf in leaves.values())
+
+    spec = models.create(name).spec
+    width, trained = spec.width, count(name)
+    assert trained == SIZES[name]
+    if name.startswith("convnext"):
+        # A 4x4 convolution with bias and a norm; a 1x1 convolution of 512 cells, and a norm.
+        own, new = 49 * width + 2 * width, 512 * width + 2 * width
+    else:
+        # Patches of 16x16; 512 cells to 64 channels, a norm, patches of 4x4.
+        own, new = 769 * width, 512 * 64 + 2 * 64 + (16 * 64 + 1) * width
+    assert count(f"vone_{name}") == trained - own + new
+
+    model, variables = small(f"vone_{name}")
+    path = tmp_path / "net.safetensors"
+    convert.save_torch(path, model, variables)
+    again, values = convert.from_torch(path)
+    assert dataclasses.replace(again.spec, v1=model.spec.v1) == model.spec
+    assert equal(values, variables)
+
+
+def test_an_architecture_of_a_user_has_files_by_its_own_table(tmp_path, monkeypatch):
+    """Written, recognised and read by what its class says, without a line elsewhere."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine(SmallCNN):
+        SIZES = {}
+        NAMES = {"mine": {"stem/conv1": "one", "conv{n}": "conv.{n-2}", "fc{n}": "last.{n}"}}
+
+        @classmethod
+        def told(cls, file, known):
+            if "conv2.weight" not in file:
+                return None
+            return {"name": ["mine"], **file.ends("stem/conv1", "fc2")}
+
+    # Its name is gone behind the test.
+    monkeypatch.setattr(Mine, "SIZES", {"mine": SmallCNN.SIZES["small_cnn"]})
+    model = models.create("mine", 3, 28, in_channels=1, width=2)
+    variables = random_variables(model)
+    tensors = convert.to_torch(model, variables)
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if "weight" in name}
+    assert shapes == {
+        "one.weight": (2, 1, 4, 4), "conv.0.weight": (4, 2, 4, 4), "last.1.weight": (100, 196),
+        "last.2.weight": (3, 100),
+    }  # fmt: skip
+    write_safetensors(tmp_path / "net.safetensors", tensors)
+    found = convert.read(tmp_path / "net.safetensors", image_size=28)
+    assert found.model.spec == dataclasses.replace(model.spec, stem_size=224)
+    assert equal(found.variables, variables)
+
+
+def test_files_of_second_names_are_read_as_the_network_that_they_are(tmp_path):
+    """DeiT-S behind V1 is ViT-S behind V1."""
+    model, variables = small("vone_vit_s16")
+    path = tmp_path / "net.safetensors"
+    convert.save_torch(path, model, variables)
+    arrays, metadata = read_safetensors(path)
+    flags = metadata["flags"].replace("vits16", "deits16")
+    assert "deits16" in flags
+    write_safetensors(path, arrays, {"flags": flags})
+    assert convert.read(path).name == "vone_vit_s16"
 
 
 def test_heads_are_kept_in_a_flag_and_said_where_they_are_assumed(tmp_path):
@@ -120,24 +198,26 @@ def test_heads_are_kept_in_a_flag_and_said_where_they_are_assumed(tmp_path):
     assert convert.from_torch(path)[0] == model
     write_safetensors(path, convert.to_torch(model, variables))
     found = convert.read(path)
-    assert found.model.back_end.heads == 1
+    assert found.model.spec.options.heads == 1
     assert any("heads that the file does not say: 1" in note for note in found.notes)
-    assert convert.from_torch(path, heads=3)[0].back_end == model.back_end
+    assert convert.from_torch(path, heads=3)[0].spec.options == model.spec.options
 
 
 def test_published_networks_are_recognised():
     """By tensors that take no memory, under the names of timm."""
-    for name in ("vit_ti16", "vit_s16", "vit_b16", "convnext_t"):
+    family = models.list_models("vit_*") + models.list_models("convnext_*")
+    for name in (*family, "deit3_s16"):
         model = models.create(name)
         zeros = jax.tree.map(
             lambda leaf: np.broadcast_to(np.float32(0), leaf.shape),
             jax.eval_shape(lambda key, m=model: models.init(m, key), jax.random.key(0)),
         )
         tensors = convert.to_torch(model, zeros)
-        assert recognise(tensors).name == name
+        assert recognise(tensors)[0] == name
         if name == "vit_s16":
-            assert recognise(tensors, file_name="deit_small_patch16_224.pth").name == "deit_s16"
-            assert recognise(tensors, stored="deits16").name == "deit_s16"
+            for file_name in ("deit_small_patch16_224.pth", "vit_deit_small.pth"):
+                assert recognise(tensors, file_name=file_name)[0] == "deit_s16"
+            assert recognise(tensors, stored="deits16")[0] == "deit_s16"
 
 
 def test_the_normalisation_is_that_of_the_library(tmp_path):
@@ -152,7 +232,7 @@ def test_the_normalisation_is_that_of_the_library(tmp_path):
         path = tmp_path / file_name
         write_safetensors(path, convert.to_torch(model, variables, convention))
         found = convert.read(path)
-        assert found.model.mean == mean
+        assert found.model.spec.mean == mean
         assert any("normalisation that the file does not say" in note for note in found.notes)
 
 
@@ -202,9 +282,9 @@ def test_what_does_not_fit_is_listed(tmp_path):
     model, variables = small("vit_ti16")
     tensors = convert.to_torch(model, variables)
     del tensors["head.bias"]
-    tensors |= {"dist_token": np.zeros((1, 1, 12), "f"), "blocks.0.ls1.gamma": np.zeros(12, "f")}
+    tensors |= {"dist_token": np.zeros((1, 1, 12), "f"), "blocks.0.ls3.gamma": np.zeros(12, "f")}
     write_safetensors(tmp_path / "net.safetensors", tensors)
     with pytest.raises(convert.CheckpointError) as error:
         convert.read(tmp_path / "net.safetensors")
-    for problem in ("missing: head.bias", "unused: dist_token", "unused: blocks.0.ls1.gamma"):
+    for problem in ("missing: head.bias", "unused: dist_token", "unused: blocks.0.ls3.gamma"):
         assert problem in str(error.value)

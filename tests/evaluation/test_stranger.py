@@ -267,11 +267,11 @@ class Lion(training.OptimizerConfig):
 CONFIG = """
 from steady import Lion, Saw, Steady, Tilt
 
-from vone_jax import training
+from vone_jax import models, training
 
 experiment = training.Experiment(
     name="mine",
-    model=training.ModelConfig("vone_small_cnn", image_size=28, in_channels=1, width=2),
+    model=models.Spec("vone_small_cnn", image_size=28, in_channels=1, width=2),
     data=training.DataConfig("fashion_mnist_small", batch_size=16, eval_batch_size=500),
     optimizer=Lion(learning_rate=1e-3, schedule=Saw(3)),
     objectives=(training.Mixing(0.2), Tilt("linf", 0.05, power=0.5), Steady(weight=0.25)),

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.networks import MeanBackEnd
-from vone_jax import data, evaluation, mesh, runs, training, v1
-from vone_jax.models.network import VOneNet
+from vone_jax import data, evaluation, mesh, models, runs, training, v1
 from vone_jax.network import Network
 
 CONFIG = v1.VOneBlockConfig(
@@ -25,7 +24,7 @@ CONFIG = v1.VOneBlockConfig(
 # The training of a network with this V1.
 EXPERIMENT = training.Experiment(
     name="tiny",
-    model=training.ModelConfig(
+    model=models.Spec(
         name="vone_resnet18", image_size=12, in_channels=1, num_classes=10, v1=CONFIG
     ),
     data=training.DataConfig(source="fashion_mnist_small", eval_split="test"),
@@ -56,7 +55,8 @@ def run_of(experiment, model, variables):
 def tiny_network(noise=CONFIG.noise, seed=0, classes=3):
     """The network and its variables."""
     config = dataclasses.replace(CONFIG, noise=noise)
-    model = VOneNet(v1=config, back_end=MeanBackEnd(classes), bottleneck_features=4)
+    back_end = MeanBackEnd(classes)
+    model = models.create("vone_resnet18", classes, v1=config, back_end=back_end, width=4)
     keys = {"params": jax.random.key(seed), "noise": jax.random.key(1)}
     return model, model.init(keys, jnp.zeros((1, 12, 12, 1)))
 

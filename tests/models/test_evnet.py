@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.golden import formula_weights
+from tests.networks import changed
 from vone_jax import convert, models, v1
 from vone_jax.v1 import block
 
@@ -58,7 +59,7 @@ def golden_images():
 )
 def test_logits_names_and_shapes_equal_the_original(name, reference, trained, fixed, evnet_golden):
     model = models.without_noise(models.create(name))
-    model = model.clone(v1=dataclasses.replace(model.v1, distribution="evnet_published"))
+    model = changed(model, v1=dataclasses.replace(model.v1, distribution="evnet_published"))
     variables = convert.from_state_dict(model, formula_weights.evnet_state_dict(reference))
     logits = jax.jit(models.logits_fn(model, variables))(jax.random.key(0), golden_images())
     expected = evnet_golden[f"logits_{reference}"]
@@ -81,15 +82,13 @@ def test_logits_with_both_noises_equal_the_original(evnet_golden):
     def draws(seed, shape):
         return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape).astype(np.float32)
 
-    before = v1.SubcorticalBlock(model.subcortical).apply(
-        {}, golden_images()[:2], standard_normal=jnp.asarray(draws(1, (2, 224, 224, 4)))
-    )
-    responses = v1.VOneBlock(model.v1).apply(
-        {}, before, standard_normal=jnp.asarray(draws(2, (2, 56, 56, 512)))
-    )
+    before = v1.subcortical_responses(model.subcortical, golden_images()[:2])
+    before = model.subcortical.noise(before, jnp.asarray(draws(1, (2, 224, 224, 4))))
+    responses = v1.noise_free_responses(model.v1, before)
+    responses = model.v1.noise(responses, jnp.asarray(draws(2, (2, 56, 56, 512))))
     bottleneck = responses @ variables["params"]["bottleneck"]["kernel"][0, 0]
     back_end = {collection: leaves["back_end"] for collection, leaves in variables.items()}
-    layers = model.back_end.apply(back_end, bottleneck, False)
+    layers = model.spec.behind(jnp.float32).apply(back_end, bottleneck, False)
     expected = evnet_golden["logits_evresnet50_noisy"]
     np.testing.assert_allclose(layers["logits"], expected, rtol=0, atol=2e-4)
 
@@ -123,7 +122,8 @@ def test_none_turns_both_noises_off_and_other_noise_is_that_of_v1(model, images)
 @pytest.mark.parametrize("v1_noise", [v1.FanoNoise(), v1.GaussianNoise(1.0), STAGE.noise, None])
 @pytest.mark.parametrize("stage_noise", [STAGE.noise, None])
 def test_noise_that_was_turned_off_comes_back_in_both_stages(model, v1_noise, stage_noise):
-    made = model.clone(
+    made = changed(
+        model,
         v1=dataclasses.replace(BLOCK, noise=v1_noise),
         subcortical=dataclasses.replace(STAGE, noise=stage_noise),
     )
@@ -138,7 +138,7 @@ def test_noise_that_was_turned_off_comes_back_in_both_stages(model, v1_noise, st
 
 
 def test_noise_before_v1_alone_makes_a_network_stochastic(model, images):
-    alone = model.clone(v1=dataclasses.replace(BLOCK, noise=None))
+    alone = changed(model, v1=dataclasses.replace(BLOCK, noise=None))
     assert models.noise_of(alone) == STAGE.noise and models.is_stochastic(alone)
     first, second = (features(alone, images, key) for key in (0, 1))
     assert not np.allclose(first["v1"], second["v1"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.networks import MeanBackEnd, random_variables
-from vone_jax import models, names, v1
+from vone_jax import models, v1
 
 SIDE = 64
 
@@ -25,7 +25,7 @@ def prepared(name):
     "name",
     [
         pytest.param(each, marks=[] if each in ("resnet18", "vone_resnet18") else pytest.mark.slow)
-        for each in names.MODELS
+        for each in models.list_models()
     ],
 )
 def test_a_pixel_that_is_nan_reaches_the_logits(name):
@@ -40,7 +40,7 @@ def test_a_pixel_that_is_nan_reaches_the_logits(name):
 
 def test_a_pixel_that_is_nan_reaches_the_logits_through_complex_cells_alone():
     config = v1.VOneBlockConfig(0, 4, image_size=16, visual_degrees=0.5, kernel_size=5, stride=2)
-    model = models.VOneNet(config, MeanBackEnd(), bottleneck_features=2)
+    model = models.create("vone_resnet18", 3, v1=config, back_end=MeanBackEnd(), width=2)
     variables = random_variables(model)
     images = np.full((1, 16, 16, 3), 0.5, np.float32)
     images[0, 8, 8] = np.nan
@@ -51,7 +51,7 @@ def test_a_pixel_that_is_nan_reaches_the_logits_through_complex_cells_alone():
     "name",
     [
         pytest.param(each, marks=[] if each == "resnet18" else pytest.mark.slow)
-        for each in names.MODELS
+        for each in models.list_models()
         if not each.startswith(("vone_", "ev_"))
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.networks import MeanBackEnd, random_variables
-from vone_jax import models, names, prng, v1
+from vone_jax import models, prng, v1
 
 CONFIG = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size=5, stride=2)
 
@@ -16,7 +16,9 @@ CONFIG = v1.VOneBlockConfig(4, 4, image_size=16, visual_degrees=0.5, kernel_size
 @pytest.fixture(scope="module")
 def model():
     """A network whose back end compiles fast."""
-    return models.VOneNet(CONFIG, MeanBackEnd(10, norm=True), bottleneck_features=6)
+    return models.create(
+        "vone_resnet18", 10, v1=CONFIG, back_end=MeanBackEnd(10, norm=True), width=6
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +142,7 @@ def test_training_moves_batch_statistics_and_every_parameter_has_a_gradient(imag
 
 def test_bfloat16_keeps_parameters_statistics_v1_and_logits_in_float32(images):
     model = models.create("vone_resnet18", 10, v1=CONFIG, width=4)
-    mixed = model.clone(
-        dtype=jnp.bfloat16, back_end=model.back_end.clone(dtype=jnp.bfloat16, parent=None)
-    )
+    mixed = model.clone(dtype=jnp.bfloat16)
     assert mixed == models.create("vone_resnet18", 10, v1=CONFIG, width=4, dtype=jnp.bfloat16)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda x: mixed.init(key, x, noise_key=key), images)
@@ -169,8 +169,8 @@ class BackEnd(nn.Module):
 
 @pytest.fixture(scope="module")
 def noisy_base():
-    return models.BaseNetwork(
-        Stem(), BackEnd(), (0.0,) * 3, (0.1,) * 3,
+    return models.create(
+        "resnet18", 3, 16, front_end=Stem(), back_end=BackEnd(), mean=0.0, std=0.1,
         stem_noise=v1.NeuronalNoise(0.5, 0.1), stem_gain=2.5,
     )  # fmt: skip
 
@@ -219,16 +219,16 @@ def test_noise_is_taken_away_and_given(noisy_base, images, model):
 def test_stem_noise_needs_a_key_and_a_stem(noisy_base, images):
     with pytest.raises(ValueError, match="needs a key: pass rngs"):
         noisy_base.apply({}, images)
-    with pytest.raises(ValueError, match="stem_noise is for base networks"):
+    with pytest.raises(ValueError, match="stem_noise is for networks without V1"):
         models.create("vone_resnet18", 10, 32, stem_noise=v1.NeuronalNoise())
     made = models.create("resnet18", 10, 32, stem_noise=v1.GaussianNoise(1.0), stem_gain=2.0)
-    assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.stem_gain == 2.0
+    assert models.noise_of(made) == v1.GaussianNoise(1.0) and made.spec.stem_gain == 2.0
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *((name, {}) for name in names.MODELS if not name.startswith(("vone_", "ev_"))),
+        *((name, {}) for name in models.list_models() if not name.startswith(("vone_", "ev_"))),
         ("vit_ti16", {"attachment": "conv_stem"}),
     ],
 )

@@ -15,11 +15,10 @@ import jax
 import numpy as np
 
 from tests.networks import MeanBackEnd
-from vone_jax import attacks, cli, corruptions, data, mesh, prng, training, v1
+from vone_jax import attacks, cli, corruptions, data, mesh, models, prng, training, v1
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
 from vone_jax.evaluation import examples
-from vone_jax.models.network import VOneNet
 from vone_jax.training import inputs
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -32,7 +31,7 @@ V1 = v1.VOneBlockConfig(
 )  # fmt: skip
 EXPERIMENT = training.Experiment(
     name="processes",
-    model=training.ModelConfig(name="vone_resnet18", image_size=8, in_channels=1, v1=V1),
+    model=models.Spec(name="vone_resnet18", image_size=8, in_channels=1, v1=V1),
     data=training.DataConfig("tiny", eval_split="test", batch_size=8, eval_batch_size=8),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=9,
@@ -47,7 +46,7 @@ EVALUATION = [
 
 
 def network(*_):
-    return VOneNet(v1=V1, back_end=MeanBackEnd(norm=True), bottleneck_features=4)
+    return models.create("vone_resnet18", 3, v1=V1, back_end=MeanBackEnd(norm=True), width=4)
 
 
 def open_source(name, split, data_dir=None):

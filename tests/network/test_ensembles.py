@@ -9,7 +9,7 @@ import pytest
 
 import vone_jax
 from tests import networks
-from tests.networks import small
+from tests.networks import changed, small
 from vone_jax import data, models, prng
 from vone_jax.network import Network, Split, ensemble
 
@@ -61,7 +61,7 @@ def test_variants_of_v1_share_the_program_behind_it():
     members = [
         Network.of_model(f"variant-{number}", variant, models.init(variant, jax.random.key(number)))
         for number, variant in enumerate(
-            model.clone(v1=dataclasses.replace(model.v1, **change))
+            changed(model, v1=dataclasses.replace(model.v1, **change))
             for change in ({}, simple, {"noise": None, "sf_max": 4.0}, {"tuned": True})
         )
     ]
@@ -85,7 +85,7 @@ def test_variants_of_v1_share_the_program_behind_it():
     assert operations(network.logits_fn) == operations(members[0].logits_fn)
     assert operations(each) == 4 * operations(members[0].logits_fn)
     # Members with maps of another stride keep their own program.
-    coarse = model.clone(v1=dataclasses.replace(model.v1, stride=8))
+    coarse = changed(model, v1=dataclasses.replace(model.v1, stride=8))
     coarse = Network.of_model("coarse", coarse, models.init(coarse, jax.random.key(1)))
     mixed = [members[0], coarse]
     found = ensemble(mixed).logits_fn(keys, images)

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 import vone_jax
-from vone_jax import data
+from vone_jax import data, models
 from vone_jax.cli import convert, evaluate
-from vone_jax.training import DataConfig, Experiment, ModelConfig, RunDescription, run, to_json
+from vone_jax.training import DataConfig, Experiment, RunDescription, run, to_json
 
 EXPERIMENT = Experiment(
     name="test",
-    model=ModelConfig(name="resnet18", num_classes=2, width=2, image_size=32),
+    model=models.Spec(name="resnet18", num_classes=2, width=2, image_size=32),
     data=DataConfig(source="tfds:cifar10", eval_split="test"),
 )
 # Leaves a mark when it runs.
@@ -58,7 +58,7 @@ def write_run(directory, front_end=STORED, code=None, **fields):
         config[name] |= fields
     if code is not None:
         digest = hashlib.sha256(code.read_bytes()).hexdigest()[:16]
-        config["made_from"] = {run.FRONT_END: digest}
+        config["made_from"] = {f"{run.CODE}payload": digest}
     (directory / run.CONFIG).write_text(json.dumps(config))
     return directory
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from tests import networks
 from tests.evaluation.tiny import tiny_trained
-from tests.networks import random_variables, small
+from tests.networks import changed, random_variables, small
 from vone_jax import data, models, v1
 from vone_jax.network import Network, ensemble
 from vone_jax.network.network import describe
@@ -37,8 +37,8 @@ def vone():
 )
 def test_another_front_end_with_the_same_weights_has_another_description(vone, change):
     model, variables = vone
-    changed = model.clone(v1=dataclasses.replace(model.v1, **change))
-    one, other = (Network.of_model("net", each, variables) for each in (model, changed))
+    altered = changed(model, v1=dataclasses.replace(model.v1, **change))
+    one, other = (Network.of_model("net", each, variables) for each in (model, altered))
     assert one.checksum == other.checksum
     assert one.description != other.description
     assert one.description == Network.of_model("net", model, variables).description
@@ -50,18 +50,19 @@ def test_the_type_normalisation_preprocessing_and_bank_are_described(vone):
     assert network.description["model"]["v1"]["k_exc"] == model.v1.k_exc
     assert json.loads(json.dumps(network.description)) == network.description
     halves = model.clone(dtype=jnp.bfloat16)
-    assert describe(halves)["dtype"] == "bfloat16" != describe(model)["dtype"]
+    mixed = Network.of_model("net", halves, variables).description
+    assert mixed["model"]["dtype"] == "bfloat16" != network.description["model"]["dtype"]
     cropped = dataclasses.replace(network, preprocessing=data.Preprocessing(0.5))
     assert cropped.description != network.description
     bank = model.v1.gabor_parameters()
     flipped = dataclasses.replace(bank, phase=-bank.phase)
-    banks = [model.clone(v1=dataclasses.replace(model.v1, bank=b)) for b in (bank, flipped)]
+    banks = [changed(model, v1=dataclasses.replace(model.v1, bank=b)) for b in (bank, flipped)]
     assert describe(banks[0]) != describe(banks[1])
     base = models.create("resnet18", 3, width=2)
     assert describe(base) != describe(models.create("resnet18", 3, width=2, std=0.3))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.list_models())
 def test_every_network_has_a_description(name):
     model = models.create(name, 3, image_size=64, width=4)
     assert json.dumps(describe(model), allow_nan=False)
@@ -90,7 +91,7 @@ def own_back_end(activation):
     class Own(nn.Module):
         @nn.compact
         def __call__(self, x, train):
-            return {"logits": nn.Dense(3)(activation(x).mean((1, 2)))}
+            return {"logits": nn.Dense(5)(activation(x).mean((1, 2)))}
 
     return Own()
 
@@ -106,20 +107,23 @@ def own_noise(factor):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda code: small("resnet18").clone(back_end=own_back_end((jnp.tanh, nn.relu)[code])),
-        lambda code: small("vone_resnet18").clone(back_end=own_back_end((jnp.tanh, nn.relu)[code])),
+        lambda code: small("resnet18", back_end=own_back_end((jnp.tanh, nn.relu)[code])),
+        lambda code: small("vone_resnet18", back_end=own_back_end((jnp.tanh, nn.relu)[code])),
         lambda code: small("resnet18", stem_noise=own_noise((1.0, 2.0)[code])),
     ],
     ids=["base", "vone", "noise"],
 )
-def test_code_of_a_user_within_a_module_is_part_of_its_checksum(make):
+def test_code_of_a_user_within_a_module_is_part_of_what_it_is(make):
     """Of the same name, with the same fields and weights."""
     variables = random_variables(make(0))
     first, again, other = (Network.of_model("net", make(code), variables) for code in (0, 0, 1))
-    assert first.description == other.description
-    assert first.checksum == again.checksum != other.checksum
-    # Noise has a place of its own in a result.
-    assert first.with_noise(None).checksum == first.checksum
+    assert first.description == other.description and first.checksum == other.checksum
+    assert first.program == again.program and first.program["digest"] != other.program["digest"]
+    # Noise has a place of its own in a result, and weights have their checksum.
+    assert first.with_noise(None).program == first.program
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, variables)
+    assert Network.of_model("net", make(0), doubled).program == first.program
+    assert Network.of_model("net", small("resnet18"), variables).program is None
 
 
 def test_weights_that_are_replaced_in_place_have_another_checksum():
@@ -168,10 +172,10 @@ def test_what_follows_from_a_module_cannot_be_replaced(vone):
     assert not any(leaf.any() for leaf in jax.tree.leaves(zeros.logits_fn))
 
 
-def test_the_checksum_of_code_of_a_user_is_that_of_any_precision():
+def test_the_program_of_code_of_a_user_is_that_of_any_precision():
     """Another process may compute with other products, and knows the network all the same."""
     network = tiny_trained()
     with jax.default_matmul_precision("bfloat16"):
-        coarse = network.checksum
+        coarse = network.program
     with jax.default_matmul_precision("highest"):
-        assert network.checksum == coarse
+        assert network.program == coarse

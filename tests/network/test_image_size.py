@@ -22,7 +22,7 @@ def test_the_size_of_images_changes_neither_weights_nor_strides():
     network = vone_jax.Network.of_model("base", base, random_variables(base))
     small = network.with_image_size(64)
     assert (small.image_shape, small.model.image_size) == ((64, 64, 3), 64)
-    assert small.model.stem == base.stem and small.checksum == network.checksum
+    assert small.model.spec.stem_size == base.spec.stem_size and small.checksum == network.checksum
     assert small.description != network.description
     images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
     np.testing.assert_array_equal(logits(small, images), logits(network, images))

@@ -14,7 +14,7 @@ import pytest
 
 import vone_jax
 from tests import networks
-from tests.networks import random_variables, small
+from tests.networks import changed, random_variables, small
 from tests.photographs import write_photographs
 from vone_jax import cli, convert, data, functions, models, runs, training, v1
 from vone_jax.network import Network, NetworkError, Split
@@ -228,7 +228,7 @@ def test_folders_and_checkpoints_have_the_logits_of_their_source(vone, tmp_path)
 
 
 def test_a_folder_keeps_class_names_and_preprocessing(vone, tmp_path):
-    names = tuple(f"kind {i}" for i in range(vone[0].back_end.num_classes))
+    names = tuple(f"kind {i}" for i in range(vone[0].spec.num_classes))
     squash = data.Preprocessing(squash=True, interpolation="bicubic")
     folder = convert.save_folder(tmp_path / "net", *vone, class_names=names, preprocessing=squash)
     network = vone_jax.open_network(folder)
@@ -262,7 +262,7 @@ def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():
     assert (other.v1.noise, other.subcortical) == (v1.NeuronalNoise(), model.subcortical)
     # Without noise in V1, that of the stage before it is turned off and on.
     before = dataclasses.replace(model.v1, noise=None)
-    network = Network.of_model("net", model.clone(v1=before), {"params": {}})
+    network = Network.of_model("net", changed(model, v1=before), {"params": {}})
     assert network.stochastic and network.noise == model.subcortical.noise
     quiet = network.quiet()
     assert not quiet.stochastic and quiet.with_noise(network.noise).model == network.model

@@ -17,7 +17,7 @@ from vone_jax.convert.checkpoint import read_safetensors
 from vone_jax.neurophysiology import measured
 from vone_jax.perception import synthesis
 from vone_jax.perception.geometry import check_layer
-from vone_jax.training import DataConfig, Experiment, ModelConfig
+from vone_jax.training import DataConfig, Experiment
 from vone_jax.training.objectives.similarity import correlation
 from vone_jax.training.step import initial_state, make_train_step
 
@@ -102,7 +102,7 @@ def test_a_layer_of_a_transformer_has_metamers(network, images):
 def test_a_training_step_is_the_same_in_any_parts():
     """With stochastic depth, since each example drops by its own key."""
     form = {**FORM, "depth": 1, "patch_size": 8, "attachment": "patches"}
-    config = ModelConfig("vit_ti16", image_size=16, in_channels=1, drop_path=0.5, **form)
+    config = models.create("vit_ti16", image_size=16, in_channels=1, drop_path=0.5, **form).spec
     experiment = Experiment("step", config, DataConfig("tiny", batch_size=8), steps=3)
     model, mesh = experiment.build(), meshes.data_mesh(jax.devices()[:1])
     rng = np.random.default_rng(0)

@@ -11,7 +11,6 @@ from tests.evaluation import tiny
 from tests.networks import MeanBackEnd
 from tests.neurophysiology.test_textures import write_freeman_ziemba
 from vone_jax import evaluation, models, neurophysiology, prng, results, v1
-from vone_jax.models.network import VOneNet
 from vone_jax.network import Network
 from vone_jax.neurophysiology import measured
 from vone_jax.neurophysiology.measured import ExplainedVariance, FrontEnd, Physiology
@@ -39,7 +38,7 @@ def base_network(name="resnet18", image_size=28, in_channels=1):
 
 @pytest.fixture(scope="module")
 def network():
-    model = VOneNet(v1=CONFIG, back_end=MeanBackEnd(), bottleneck_features=2)
+    model = models.create("vone_resnet18", 3, v1=CONFIG, back_end=MeanBackEnd(), width=2)
     return Network.of_model("tiny-run", model, models.init(model, jax.random.key(0)))
 
 

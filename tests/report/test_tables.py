@@ -263,7 +263,7 @@ def test_the_baseline_is_the_base_network_unless_another_is_named(pair):
     assert tables.baseline(runs, "VOneResNet-18") is vone
     assert tables.baseline(runs, str(vone.path)) is vone
     own = built.network(name="energy")
-    own["description"] = {"model": {"type": "BaseNetwork"}, "program": "1234abcd"}
+    own |= {"program": {"digest": "1234abcd", "jax": "0.10.2", "device": "cpu"}}
     front_end = built.runs_of([built.accuracy(built.CLEAN, 0.5, of=own)], labels=["e"])[0]
     assert tables.baseline(Runs([front_end, vone, base])) is base
     with pytest.raises(ResultError, match="baseline must be one of .*, got nobody"):

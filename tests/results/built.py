@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from vone_jax import names, results
+from vone_jax import models, names, results
 
 NOISE = {"type": "NeuronalNoise", "scale": 0.35, "level": 0.07, "strength": 1.0}
 FRESH = {"type": "Protocol", "noise": "fresh", "draws": 10, "decision": "single", "averaged": 1}
@@ -32,10 +32,10 @@ VIEWS = {
 def network(model="resnet18", **fields):
     """The network part of an identity; a VOneNet has noise."""
     noise = NOISE if model.startswith("vone_") else None
-    inside = {"type": "VOneNet", "v1": {"k_exc": 25.0}} if noise else {"type": "BaseNetwork"}
+    inside = {"type": "Spec", "name": model, "v1": {"k_exc": 25.0} if noise else None}
     description = {"model": inside, "mean": [0.5, 0.5]}
     return {
-        "name": "run", "label": names.network_label(model), "description": description,
+        "name": "run", "label": models.label(model), "description": description,
         "checksum": f"sum-of-{model}", "image_size": 64, "trained_noise": noise,
         "test_noise": noise, "stochastic": noise is not None, "source": "",
     } | fields  # fmt: skip

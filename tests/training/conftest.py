@@ -5,7 +5,7 @@ import pytest
 from tiny import tiny_source
 
 from tests.networks import TinyNet
-from vone_jax import data, training
+from vone_jax import data, models, training
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(training.Experiment, "build", lambda self: TinyNet())
     return training.Experiment(
         name="tiny",
-        model=training.ModelConfig(name="resnet18", image_size=8),
+        model=models.Spec(name="resnet18", image_size=8),
         data=training.DataConfig(
             source="tiny",
             eval_split="test",

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vone_jax import attacks, data, models, training, v1
-from vone_jax.training import DataConfig, Experiment, ModelConfig, OptimizerConfig, config
+from vone_jax.training import DataConfig, Experiment, OptimizerConfig, config
 
 
 def run(name="test", **fields):
     return Experiment(
         name=name,
-        model=ModelConfig(
+        model=models.Spec(
             name="vone_resnet18",
             num_classes=10,
             image_size=28,
@@ -94,9 +94,9 @@ def test_differing_fields_are_named(experiment):
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: ModelConfig(name="resnet18", v1=v1.VOneBlockConfig()), "v1"),
-        (lambda: ModelConfig(name="vone_resnet18", image_size=64, v1=v1.VOneBlockConfig()), "v1"),
-        (lambda: ModelConfig(name="resnet18", subcortical=v1.SubcorticalConfig()), "subcortical"),
+        (lambda: models.Spec(name="resnet18", v1=v1.VOneBlockConfig()), "v1"),
+        (lambda: models.Spec(name="vone_resnet18", image_size=64, v1=v1.VOneBlockConfig()), "v1"),
+        (lambda: models.Spec(name="resnet18", subcortical=v1.SubcorticalConfig()), "subcortical"),
         (lambda: run(""), "name"),
         (lambda: run(freeze="conv"), "freeze"),
         (lambda: run(objectives=(attacks.PGD("linf", 0.1, targeted=True),)), "untargeted"),
@@ -131,14 +131,14 @@ def test_steps_take_precedence_over_epochs(experiment):
 
 
 def test_a_network_has_the_precision_of_its_experiment(experiment):
-    assert replace(experiment, precision="bfloat16").build().back_end.dtype == jnp.bfloat16
+    assert replace(experiment, precision="bfloat16").build().dtype == jnp.bfloat16
 
 
 def test_json_keeps_both_stages_of_an_evnet(experiment):
     stage = v1.SubcorticalConfig(28, 28 / 32, in_channels=1)
     cells = replace(v1.P_CELLS, k_exc=2.0)
     stage = replace(stage, p_cells=cells, m_cells=None, noise=None)
-    changed = ModelConfig(
+    changed = models.Spec(
         name="ev_cornet_z", num_classes=10, image_size=28, in_channels=1, subcortical=stage
     )
     assert changed.build().v1.in_channels == 1

@@ -14,7 +14,7 @@ from tests import networks
 from tests.networks import TinyNet
 from vone_jax import mesh as meshes
 from vone_jax import models, training, v1
-from vone_jax.training import DataConfig, Experiment, ModelConfig, initial
+from vone_jax.training import DataConfig, Experiment, initial
 from vone_jax.training.step import initial_state
 
 pytestmark = pytest.mark.usefixtures("cached_compilation")
@@ -27,7 +27,7 @@ V1 = v1.VOneBlockConfig(
 
 
 def experiment(name, width=2, **model):
-    config = ModelConfig(name=name, image_size=8, in_channels=1, width=width, **model)
+    config = models.Spec(name=name, image_size=8, in_channels=1, width=width, **model)
     return Experiment(
         name="start", model=config, data=DataConfig("tiny", eval_split="test", batch_size=8)
     )
@@ -243,7 +243,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
 
 def test_a_vonevit_takes_the_blocks_and_the_positions_of_a_vit():
     """The table of positions of smaller images is resized."""
-    form = {"width": 4, "depth": 2, "patch_size": 4}
+    form = {"width": 4, "options": models.ViT(depth=2, patch_size=4)}
     model = models.create("vit_ti16", 3, image_size=12, in_channels=1, **form)
     source = source_of(model, networks.random_variables(model), "vit_ti16", CLASSES)
     vone = replace(V1, kernel_size=7)

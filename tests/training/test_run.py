@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vone_jax import v1
+from vone_jax import models, v1
 from vone_jax.training import (
     DataConfig,
     Experiment,
-    ModelConfig,
     RunDescription,
     RunDirectoryError,
     from_json,
@@ -22,7 +21,7 @@ from vone_jax.training import (
 from vone_jax.training.run import CONFIG, write_run
 
 EXPERIMENT = Experiment(
-    name="test", model=ModelConfig(name="resnet18"), data=DataConfig(source="tfds:cifar10")
+    name="test", model=models.Spec(name="resnet18"), data=DataConfig(source="tfds:cifar10")
 )
 
 
@@ -36,7 +35,7 @@ def with_bank():
     parameters = v1.sample_gabor_parameters(6, sf_max=6.0)
     bank = v1.ImportedBank(*v1.gabor_kernels(parameters, 9, 28.0), parameters, 28.0)
     config = v1.VOneBlockConfig(simple_channels=3, complex_channels=3, kernel_size=9, bank=bank)
-    return replace(EXPERIMENT, model=ModelConfig(name="vone_resnet18", v1=config))
+    return replace(EXPERIMENT, model=models.Spec(name="vone_resnet18", v1=config))
 
 
 def test_a_description_comes_back(tmp_path):
@@ -76,14 +75,16 @@ def test_a_front_end_whose_code_changed_is_told(tmp_path, monkeypatch):
     file.write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     front_end = importlib.import_module("own_front_end").Mine()
-    model = ModelConfig(name="resnet18", front_end=front_end)
-    before = run.front_end_digest(replace(EXPERIMENT, model=model))
+    model = models.Spec(name="resnet18", front_end=front_end)
+    before = run.code_digests(replace(EXPERIMENT, model=model))
     file.write_text(code.replace("(3, 3)", "(5, 5)"))
-    after = run.front_end_digest(replace(EXPERIMENT, model=model))
+    after = run.code_digests(replace(EXPERIMENT, model=model))
     assert before != after
-    with pytest.warns(UserWarning, match="the file of the front end has changed"):
-        run.check_made_from(tmp_path, {run.FRONT_END: after}, {run.FRONT_END: before})
-    assert run.front_end_digest(EXPERIMENT) is None
+    with pytest.warns(UserWarning, match="own_front_end has changed"):
+        run.check_made_from(tmp_path, after, before, changed_code=True)
+    with pytest.raises(RunDirectoryError, match="code of own_front_end"):
+        run.check_made_from(tmp_path, after, before)
+    assert run.code_digests(EXPERIMENT) == {}
 
 
 def test_what_a_run_was_made_from_is_compared_by_name(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vone_jax import training
+from vone_jax import models, training
 from vone_jax.training import Similarity
 from vone_jax.training.objectives import similarity
 
@@ -52,7 +52,7 @@ def test_loss_is_the_mean_squared_difference_of_inverse_hyperbolic_tangents():
 def experiment(image_size=28, **fields):
     return training.Experiment(
         name="x",
-        model=training.ModelConfig(name="resnet18", image_size=image_size, in_channels=1, width=2),
+        model=models.Spec(name="resnet18", image_size=image_size, in_channels=1, width=2),
         data=training.DataConfig(source="fashion_mnist_small", batch_size=8),
         objectives=(Similarity(**fields),),
     )

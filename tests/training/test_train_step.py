@@ -11,12 +11,12 @@ from tiny import tiny_source
 
 from tests.networks import TinyNet
 from vone_jax import mesh as meshes
+from vone_jax import models
 from vone_jax.training import (
     Constant,
     Cosine,
     DataConfig,
     Experiment,
-    ModelConfig,
     OptimizerConfig,
 )
 from vone_jax.training.objective import cross_entropy
@@ -24,7 +24,7 @@ from vone_jax.training.step import Passes, Scene, initial_state, make_eval_step,
 
 EXPERIMENT = Experiment(
     name="step",
-    model=ModelConfig(name="resnet18", image_size=8, in_channels=1),
+    model=models.Spec(name="resnet18", image_size=8, in_channels=1),
     data=DataConfig(source="tiny", batch_size=8),
     optimizer=OptimizerConfig(
         learning_rate=0.1, schedule=Cosine(), weight_decay=1e-3, label_smoothing=0.1

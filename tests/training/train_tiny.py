@@ -11,11 +11,11 @@ from flax.traverse_util import unflatten_dict
 from tiny import source_of, tiny_source
 
 from tests.networks import TinyNet
-from vone_jax import data, training
+from vone_jax import data, models, training
 
 EXPERIMENT = training.Experiment(
     name="killed",
-    model=training.ModelConfig(name="resnet18", image_size=8, in_channels=1),
+    model=models.Spec(name="resnet18", image_size=8, in_channels=1),
     data=training.DataConfig("tiny", eval_split="test", batch_size=8, eval_batch_size=4),
     optimizer=training.OptimizerConfig(schedule=training.Plateau(patience=2)),
     steps=400,

@@ -142,5 +142,5 @@ def test_a_key_gives_the_same_parameters_where_double_precision_is_on(responses)
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="size must be odd, got 4"):
         v1.OrientedPools(4)
-    with pytest.raises(ValueError, match="learned_normalization is for VOneNets"):
+    with pytest.raises(ValueError, match="learned_normalization is for networks with V1"):
         models.create("resnet18", learned_normalization=v1.GDN())

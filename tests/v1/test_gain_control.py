@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.certification.test_bounds import block
-from vone_jax import dataclass_json, models, v1
+from tests.networks import changed
+from vone_jax import dataclass_json, models, prng, v1
 
 PLAIN = v1.VOneBlockConfig(
     16, 16, image_size=28, visual_degrees=1.0, kernel_size=21, stride=2, in_channels=1,
@@ -50,8 +51,9 @@ def test_noise_follows_gain_control():
     config = controlled(dataclasses.replace(PLAIN, noise=v1.GaussianNoise(3.0)))
     images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
     before = v1.noise_free_responses(config, images)
-    z = jax.random.normal(jax.random.key(1), before.shape)
-    noisy = v1.VOneBlock(config).apply({}, images, standard_normal=z)
+    key = jax.random.key(1)
+    noisy = v1.VOneBlock(config).apply({}, images, noise_key=key)
+    z = v1.standard_normal(prng.stream(prng.example_keys(key, 2), "v1 noise"), before.shape[1:])
     np.testing.assert_allclose(noisy, jax.nn.relu(before + 3.0 * z), rtol=1e-5, atol=1e-5)
 
 
@@ -71,7 +73,7 @@ def test_gain_control_follows_a_subcortical_stage_and_a_tuned_bank():
     fixed, _ = models.with_fixed_bank(model, variables)
     assert fixed.v1.normalization == v1.GainControl()
     ev = models.create("ev_cornet_z", num_classes=2, image_size=32, width=4)
-    ev = ev.clone(v1=controlled(ev.v1))
+    ev = changed(ev, v1=controlled(ev.v1))
     images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
     cells = models.response_fn(models.without_noise(ev), models.init(ev, jax.random.key(0)), "v1")
     energy = jnp.mean(cells(jax.random.split(jax.random.key(1)), images) ** 2, axis=(1, 2, 3))

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import ndimage
 
-from vone_jax import fast, v1
+from vone_jax import fast, prng, v1
 from vone_jax.filters import gaussian_taps
 from vone_jax.v1 import block, normalization
 from vone_jax.v1.images import normalise
@@ -233,11 +233,11 @@ def test_gradients_equal_finite_differences(images):
 @pytest.mark.slow
 def test_normalisation_comes_before_noise(images):
     noisy = dataclasses.replace(SMALL, noise=v1.NeuronalNoise())
-    z = jnp.zeros((2, 28, 28, 24))
-    without = v1.VOneBlock(noisy).apply({}, images, standard_normal=z)
-    np.testing.assert_allclose(
-        without, v1.noise_free_responses(SMALL, images), rtol=1e-5, atol=1e-6
-    )
+    key = jax.random.key(0)
+    found = v1.VOneBlock(noisy).apply({}, images, noise_key=key)
+    z = v1.standard_normal(prng.stream(prng.example_keys(key, 2), "v1 noise"), (28, 28, 24))
+    expected = noisy.noise(v1.noise_free_responses(SMALL, images), z)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -82,8 +82,9 @@ def test_small_uniform_images_of_any_level_give_no_response(number):
 
 def test_noise_equals_the_original(evnet_golden, noise_pair, respond):
     z = np.random.Generator(np.random.PCG64(1)).standard_normal((2, 224, 224, 4))
-    block = v1.SubcorticalBlock(v1.SubcorticalConfig())
-    noisy = block.apply({}, noise_pair, standard_normal=jnp.asarray(z, jnp.float32))
+    config = v1.SubcorticalConfig()
+    quiet = v1.subcortical_responses(config, noise_pair)
+    noisy = config.noise(quiet, jnp.asarray(z, jnp.float32))
     assert_golden(noisy.transpose(0, 3, 1, 2), evnet_golden, "subcortical_noisy", 2e-5)
 
 

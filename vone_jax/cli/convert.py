@@ -1,8 +1,8 @@
 """Convert networks from and to PyTorch: ``python -m vone_jax.cli.convert NETWORK [--out OUT]``.
 
 Reads checkpoints (torch.save or safetensors) of VOneNets, EVNets, ResNet-18/50, AlexNet,
-CORnet-S/Z, EfficientNet-B0/Lite0, ViTs, DeiTs and ConvNeXts; runs of train.py; and folders of this
-command. Nothing in a file is executed. Without --out it says what a file is.
+CORnet-S/Z, EfficientNet-B0/Lite0, ViTs, DeiTs, DeiT III and ConvNeXts; runs of train.py; and
+folders of this command. Nothing in a file is executed. Without --out it says what a file is.
 
 Exit status: 0 finished; 1 a file cannot be read or written; 2 wrong arguments, or a file that
 cannot be converted.
@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -40,10 +40,12 @@ class Options:
     stem_size: int | None = None
     # Heads of a transformer, if the checkpoint does not say it. Default: one for 64 channels.
     heads: int | None = None
-    # Library whose names a ViT or a ConvNeXt gets in a file for PyTorch.
-    names: Literal["timm", "torchvision", "meta"] = "timm"
-    # Flags stored in a checkpoint that do not change the network.
-    ignore_flag: tuple[str, ...] = ()
+    # Normalisation of the images of a base network, if the checkpoint does not say it. One number
+    # per channel, or one for all.
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    # Library whose names a ViT or a ConvNeXt gets in a file for PyTorch: timm, torchvision or meta.
+    names: str = "timm"
     # Licence of the weights, for the card of a folder.
     licence: str = "other"
     # Code that a run may ask for, such as its front end.
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 image_size=options.image_size,
                 stem_size=options.stem_size,
                 heads=options.heads,
-                ignored_flags=options.ignore_flag,
+                mean=options.mean or None,
+                std=options.std or None,
             )
             print(f"{options.network}: {read.name} ({read.format})")
             found = convert.Folder(read.model, read.variables, (), Preprocessing())
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             opened = network.open_network(options.network, code=options.code)
             if opened.model is None:
                 raise ValueError(f"{options.network} is a function, which has no file of weights")
-            print(f"{options.network}: {convert.describe(opened.model)['name']}")
+            print(f"{options.network}: {opened.model.spec.name}")
             names, preprocessing = tuple(opened.class_names), opened.preprocessing
             found = convert.Folder(opened.model, opened.variables, names, preprocessing)
             source, notes, step = opened.source, opened.notes, opened.checkpoint_step
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return cli.FINISHED
         if options.out.suffix in _FILES:
             convert.save_torch(options.out, found.model, found.variables, convention=options.names)
-            if options.out.suffix == ".pth" and _is_plain_vonenet(found.model):
+            if options.out.suffix == ".pth" and convert.has_torch_module(found.model):
                 module = options.out.with_name(f"{options.out.stem}_torch.py")
                 convert.save_torch_module(module, found.class_names)
                 print(f"written: {module}, which loads it in PyTorch")
@@ -110,24 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.fail(error, cli.FAILED)
 
 
-def _is_plain_vonenet(model: Any) -> bool:
-    """True for a VOneNet that ``convert.save_torch_module`` is for."""
-    from vone_jax import models
-    from vone_jax.models import alexnet, cornet, resnet
-
-    known = (
-        resnet.ResNetBackEnd,
-        alexnet.AlexNetBackEnd,
-        cornet.CORnetSBackEnd,
-        cornet.CORnetZBackEnd,
-    )
-    vonenet = isinstance(model, models.VOneNet) and model.subcortical is None
-    return vonenet and isinstance(model.back_end, known)
-
-
 def _facts(found: Any, step: int | None) -> str:
     """The classes, the images and the training step of a network, in one line."""
-    classes, size = found.model.back_end.num_classes, found.model.image_size
+    classes, size = found.model.spec.num_classes, found.model.image_size
     names = f" ({found.class_names[0]} to {found.class_names[-1]})" if found.class_names else ""
     channels = "grey" if found.model.in_channels == 1 else f"{found.model.in_channels} channels"
     facts = [f"{classes} classes{names}", f"images of {size} pixels, {channels}"]

@@ -4,7 +4,6 @@
 
 from vone_jax.convert.folder import (
     Folder,
-    describe,
     is_folder,
     load_folder,
     read_folder,
@@ -12,5 +11,5 @@ from vone_jax.convert.folder import (
 )
 from vone_jax.convert.from_file import ASSUMED_SIZE, Conversion, from_torch, read
 from vone_jax.convert.state_dict import from_state_dict, to_torch
-from vone_jax.convert.to_file import save_torch, save_torch_module
+from vone_jax.convert.to_file import has_torch_module, save_torch, save_torch_module
 from vone_jax.convert.torch_file import CheckpointError

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vone_jax import files
-from vone_jax.convert.architecture import Normalisation
 from vone_jax.convert.torch_file import CheckpointError, StoredTensor, open_torch_file
 
+# Mean and standard deviation per channel.
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 # Names under which training scripts keep the weights: the VOneNet and PyTorch examples; MadryLab's
 # robustness and EVNet; others.
 _HOLDERS = ("state_dict", "model", "model_state_dict", "net")

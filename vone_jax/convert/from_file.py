@@ -2,31 +2,28 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import arguments, models, names
-from vone_jax.convert import trunks
-from vone_jax.convert.architecture import (
-    BANKS,
-    Architecture,
-    normalisation,
-    recognise,
-    stored_heads,
-    stored_size,
-    unknown_flags,
-    v1_settings,
-)
+from vone_jax import arguments, models
 from vone_jax.convert.checkpoint import Checkpoint, read_checkpoint
+from vone_jax.convert.flags import normalisation, stored_fields, unknown_flags, v1_settings
 from vone_jax.convert.gabor_fit import read_bank
+from vone_jax.convert.names import BANKS, BOTTLENECKS, recognise
 from vone_jax.convert.state_dict import fill
-from vone_jax.convert.subcortical import LIGHT_ADAPTATION, PREFIX, read_subcortical, with_flags
+from vone_jax.convert.subcortical import (
+    LIGHT_ADAPTATION,
+    PREFIX,
+    RECEPTIVE_FIELDS,
+    read_subcortical,
+    with_flags,
+)
 from vone_jax.convert.torch_file import CheckpointError
-from vone_jax.models.trunks import default_heads
 from vone_jax.progress import printable
 from vone_jax.v1 import ImportedBank, SubcorticalConfig, VOneBlockConfig
 
@@ -40,20 +37,25 @@ class Conversion:
     """A converted network and notes on its conversion.
 
     Attributes:
-      name: name of the architecture, one of ``models.NAMES``.
+      model: the network; ``model.spec`` is what the file is.
       residual: (n,), deviation of each filter pair from its fitted Gabor relative to its peak;
         None for base networks.
       notes: what was assumed, left out or recognised, one line each.
-      assumed: fields of V1, or of a base network, that the file does not say.
+      assumed: fields of V1, or of a base network and its options, that neither the file nor the
+        caller has said.
     """
 
-    name: str
     model: models.Model
     variables: dict[str, Any]
     format: str
     residual: np.ndarray | None
     notes: tuple[str, ...]
     assumed: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the network, one of ``models.list_models``."""
+        return self.model.spec.name
 
 
 def from_torch(
@@ -80,11 +82,8 @@ def read(
     path: str | Path,
     name: str | None = None,
     v1: VOneBlockConfig | Mapping[str, Any] | None = None,
-    image_size: int | None = None,
-    ignored_flags: Collection[str] = (),
     subcortical: SubcorticalConfig | None = None,
-    stem_size: int | None = None,
-    heads: int | None = None,
+    **given: Any,
 ) -> Conversion:
     """Load a network from a PyTorch checkpoint or a safetensors file.
 
@@ -93,41 +92,35 @@ def read(
     timm, torchvision and Meta, and plain state dicts of these architectures. PyTorch is not needed,
     and nothing in the file is executed. The Gabor bank has exactly the kernels of the file.
 
+    A field of the network is the one that is given, or that the tensors or the flags tell. Any
+    other is assumed, and a note says its value.
+
     Args:
       path: a file of ``torch.save``, or ``*.safetensors``.
-      name: name of the architecture. Default: recognised by the names of the tensors.
+      name: name of the network. Default: recognised by the names of the tensors.
       v1: configuration of a VOneNet's front end, except for its bank. Default: the file's flags,
         and the published values for flags that the file lacks. A dictionary replaces only the
         fields that it names. One of simple_channels and complex_channels determines the other.
-      image_size: size in pixels of the images that the network reads. A table of positions is
-        resized for it, as in timm. Default: the size that ``save_torch`` stored, or that of the
-        table; else 224, or 32 for a base network whose first kernel is smaller than
-        7 pixels. The front end of a VOneNet keeps its pixels per degree.
-      ignored_flags: names of flags that do not change the network. A flag that is neither known
-        nor listed here is refused, unless ``v1`` replaces the flags.
       subcortical: configuration of an EVNet's subcortical stage, for images of the size and the
         field of view of V1. Its cells must have the kernels of the file. Gains and contrast
         normalisation are taken from the file. Default: the published cells.
-      stem_size: for base networks, the image size whose stem the network has, see
-        ``models.create``. No tensor shows its strides. Default: the image size that ``save_torch``
-        stored; else 224, whose strides are torchvision's at any image size, or 32 for a first
-        kernel smaller than 7 pixels. A note says what was assumed.
-      heads: for transformers, of attention, which no tensor shows. Default: those that
-        ``save_torch`` stored; else one for 64 channels. A note says what was assumed.
+      **given: other fields of ``models.Spec`` or of the options of the architecture, such as:
+        image_size, the side in pixels of the images that the network reads: a table of positions is
+        resized for it, as in timm, and V1 keeps its pixels per degree;
+        stem_size, the image size whose stem a base network has, whose strides no tensor shows;
+        heads of a transformer's attention; mean and std of a base network.
 
     Raises:
       CheckpointError: (a ValueError) listing every problem of a file that is damaged, hostile or
         does not fit.
-      ValueError: for an unknown name, an image size that is not a positive integer, or fields that
-        V1 does not have.
+      ValueError: for an unknown name or field, or an image size that is not a positive integer.
       OSError: if the file cannot be read.
     """
-    given = {"image_size": image_size, "stem_size": stem_size, "heads": heads}
-    for argument, size in given.items():
-        if size is not None:
-            arguments.count(argument, size)
+    given = {field: value for field, value in given.items() if value is not None}
+    if "image_size" in given:
+        arguments.count("image_size", given["image_size"])
     if name is not None:
-        arguments.choice("name", name, models.NAMES)
+        arguments.choice("name", name, models.list_models())
     if isinstance(v1, Mapping):
         fields = [f.name for f in dataclasses.fields(VOneBlockConfig) if f.name != "bank"]
         for field in v1:
@@ -135,153 +128,130 @@ def read(
     path = Path(path)
     try:
         checkpoint = read_checkpoint(path)
-        arch = checkpoint.flags.get("arch") or checkpoint.flags.get("model_arch")
-        stored = str(arch or "").replace("_", "").lower()
-        architecture = recognise(checkpoint.state_dict, name, stored, path.name)
+        flags = checkpoint.flags
+        stored = str(flags.get("arch") or flags.get("model_arch") or "").replace("_", "").lower()
+        recognised, tensors = recognise(checkpoint.state_dict, name, stored, path.name)
     except CheckpointError as error:
         error.args = (f"{printable(str(path))}: {error}",)
         raise
     found = _Findings([], list(checkpoint.notes), [])
+    kind, base = models.prefix(recognised), models.base_network(recognised)
     if name is None and not stored:
-        label = names.network_label(names.base_network(architecture.name))
         found.notes.append(
             "layers without weights that the file does not say: the pooling and activations of "
-            f"{label}; if the network had others, such as pools within its blocks, its logits are "
-            "wrong (name, --name)"
+            f"{models.label(base)}; if the network had others, such as pools within its blocks, "
+            "its logits are wrong (name, --name)"
         )
-    name = architecture.name
-    trunk, base = architecture.trunk, names.base_network(name)
-    possible = (base,) if trunk is None else trunk.names
-    if stored and stored not in {each.replace("_", "") for each in possible}:
-        found.problems.append(f"the flags say {stored[:40]!r}, but the tensors are those of {name}")
+    architecture = models.family(recognised)
+    every = [field.name for cls in (models.Spec, architecture) for field in dataclasses.fields(cls)]
+    for field in given:
+        arguments.choice(f"a field of {recognised}", field, every)
     if not isinstance(v1, VOneBlockConfig):
-        found.problems += unknown_flags(checkpoint.flags, ignored_flags)
+        found.notes += unknown_flags(flags)
     weights, residual = dict(checkpoint.state_dict), None
-    kind = names.prefix(name)
+    known = stored_fields(flags) | given
+    # The tensors of some networks have a size, and are resized below.
+    resized = bool((architecture.told(tensors, known) or {}).get("image_size"))
     if kind:
         bank = {key: weights.pop(key) for key in BANKS[kind] if key in weights}
+        reads = BANKS[kind][0] if kind == "vone_" else RECEPTIVE_FIELDS
+        channels = _length(checkpoint.state_dict, reads, 1) or 3
+        size = None if resized else known.pop("image_size", None)
         config, residual = _front_end(
-            # The table of positions of a trunk is resized below.
-            checkpoint, architecture, bank, v1, None if trunk else image_size, subcortical, found,
-        )  # fmt: skip
-        form: dict[str, Any] = {"v1": config, "stem_size": stem_size}
+            checkpoint, recognised, channels, bank, v1, size, subcortical, found
+        )
+        known |= {"v1": config, "in_channels": channels}
         if kind == "ev_":
             before = {key: weights.pop(key) for key in [*weights] if key.startswith(PREFIX)}
-            form["subcortical"] = _subcortical(
-                checkpoint, architecture, before, config, subcortical, found
+            known["subcortical"] = _subcortical(
+                checkpoint, channels, before, config, subcortical, found
             )
-    else:
-        if v1:
-            found.problems.append(f"v1 is for VOneNets, but the file holds a {name}")
-        form = _base_network(checkpoint, architecture, image_size, stem_size, path, found)
-    if trunk is not None:
-        form |= _trunk_options(checkpoint, trunk, form, heads, found)
-    refusal = f"{path.name} does not convert to {name}:"
+    elif v1:
+        found.problems.append(f"v1 is for VOneNets, but the file holds a {recognised}")
+    told = architecture.told(tensors, known) or {}
+    told = {field: each for field, each in told.items() if field != "name" and each is not None}
+    if not kind:
+        channels = known.get("in_channels") or told.get("in_channels") or 3
+        stated = normalisation(flags, checkpoint.normaliser, channels, found.problems)
+        # In a file of this project, the default needs no flag.
+        if stated is None and stored_fields(flags):
+            stated = (None, None)
+        known = (dict(zip(("mean", "std"), stated, strict=True)) if stated else {}) | known
+    elif width := _length(checkpoint.state_dict, BOTTLENECKS[kind], 0):
+        told.setdefault("width", width)
+    assumed = {
+        field: value
+        for field, value in architecture.assumed(tensors, base).items()
+        if field not in told
+        and field not in known
+        # V1 has its own normalisation and size.
+        and not (kind and field in ("mean", "std", "image_size", "stem_size"))
+    }
+    spec_fields: dict[str, Any] = assumed | told | known
+    if resized:
+        spec_fields |= {"image_size": told.get("image_size")}
+    if kind:
+        spec_fields.pop("image_size", None)
+    refusal = f"{path.name} does not convert to {recognised}:"
     try:
-        model = models.create(name, architecture.num_classes, width=architecture.width, **form)
-    except ValueError as error:
+        model = models.create(recognised, **spec_fields)
+    except (ValueError, TypeError) as error:
         raise CheckpointError(refusal, [*found.problems, str(error)]) from None
     # With a wrong front end, weights are still compared, to report all problems at once.
     variables, misfits = fill(model, weights)
     if found.problems or misfits:
         raise CheckpointError(refusal, [*found.problems, *misfits])
-    if trunk is not None and image_size is not None:
+    if resized and "image_size" in given:
         try:
-            model, variables = models.with_image_size(model, variables, image_size)
+            model, variables = models.with_image_size(model, variables, given["image_size"])
         except ValueError as error:
             raise CheckpointError(refusal, [str(error)]) from None
-    if not kind:
-        found.notes += _assumed_of(model, found.assumed)
+    found.assumed += assumed
+    found.notes += _assumed_of(model.spec, assumed)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    notes, assumed = (*found.notes, f"parameters: {parameters}"), tuple(found.assumed)
-    return Conversion(name, model, variables, checkpoint.format, residual, notes, assumed)
+    notes = (*found.notes, f"parameters: {parameters}")
+    return Conversion(model, variables, checkpoint.format, residual, notes, tuple(found.assumed))
 
 
-def _base_network(
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    image_size: int | None,
-    stem_size: int | None,
-    path: Path,
-    found: _Findings,
-) -> dict[str, Any]:
-    """The arguments of ``models.create`` for a base network."""
-    channels, trunk = architecture.in_channels, architecture.trunk
-    stated = normalisation(checkpoint.flags, checkpoint.normaliser, channels, found.problems)
-    stored = stored_size(checkpoint.flags, found.problems)
-    # In a file of this project, the default needs no flag.
-    if stated is None and stored is None and architecture.name != "efficientnet_lite0":
-        found.assumed += ["mean", "std"]
-        # timm's own ViTs have another normalisation than all others.
-        others = trunk is not None and (
-            trunk.convention == "torchvision" or trunks.is_deit(path.name)
-        )
-        stated = (models.IMAGENET_MEAN, models.IMAGENET_STD) if others and channels == 3 else None
-    if not (stem_size or stored) and (trunk is None or trunk.patch_size is None):
-        found.assumed.append("stem_size")
-    size = image_size or stored
-    stem_size = stem_size or stored or architecture.stem_size
-    if trunk is not None and trunk.grid is not None:
-        # The table of positions shows the size, and is resized afterwards for another one.
-        patch_size = trunk.patch_size or trunk.ratio * models.v1_config(stem_size, channels).stride
-        size = trunk.grid * patch_size
-    if size is None:
-        found.assumed.append("image_size")
-    mean, std = stated or (None, None)
-    return {
-        "image_size": size or architecture.stem_size,
-        "stem_size": stem_size,
-        "in_channels": channels,
-        "mean": mean,
-        "std": std,
-    }
+def _length(tensors: Mapping[str, np.ndarray], name: str, axis: int) -> int | None:
+    """The length of an axis of a tensor. One that is missing is reported with the others."""
+    shape = np.shape(tensors.get(name, 0))
+    return shape[axis] or None if len(shape) > axis else None
 
 
-def _trunk_options(
-    checkpoint: Checkpoint,
-    trunk: trunks.Found,
-    form: Mapping[str, Any],
-    heads: int | None,
-    found: _Findings,
-) -> dict[str, Any]:
-    """The arguments of ``models.create`` for a transformer or a ConvNeXt."""
-    options: dict[str, Any] = {
-        field: getattr(trunk, field) for field in ("depth", "attachment", "stem_width")
-    }
-    if trunk.attachment is None:
-        options["patch_size"] = trunk.patch_size
-    else:
-        before = form.get("v1") or models.v1_config(form["stem_size"], form["in_channels"])
-        options["patch_size"] = trunk.ratio * before.stride
-    if trunk.grid is not None:
-        stored = stored_heads(checkpoint.flags, found.problems)
-        options["heads"] = heads or stored or default_heads(trunk.width)
-        if not (heads or stored):
-            found.notes.append(
-                f"heads that the file does not say: {options['heads']} in {trunk.depth} blocks of "
-                f"width {trunk.width}; if the network had others, its logits are wrong (heads, "
-                "--heads)"
+def _assumed_of(spec: models.Spec, assumed: Mapping[str, Any]) -> list[str]:
+    """One note for each kind of thing that nobody has said."""
+    wrong = "if the network had others, its logits are wrong"
+    notes = []
+    for field in assumed:
+        if field == "mean":
+            both: Any = spec.mean, spec.std
+            mean, std = (", ".join(f"{value:.4g}" for value in each) for each in both)
+            notes.append(
+                f"normalisation that the file does not say: mean {mean}, standard deviation {std}"
             )
-    return options
-
-
-def _assumed_of(model: models.Model, assumed: Collection[str]) -> list[str]:
-    """One note for each kind of thing that the file of a base network does not say."""
-    assert isinstance(model, models.BaseNetwork)
-    mean, std = (", ".join(f"{value:.4g}" for value in each) for each in (model.mean, model.std))
-    pool = "" if getattr(model.stem, "pool", True) else " and no pool"
-    notes = {
-        "mean": f"normalisation that the file does not say: mean {mean}, standard deviation {std}",
-        "image_size": f"{ASSUMED_SIZE}: {model.image_size} pixels",
-        "stem_size": f"strides that the file does not say: the stem has stride {model.stem.stride}"
-        f"{pool}; if the network had others, its logits are wrong (stem_size, --stem-size)",
-    }
-    return [note for field, note in notes.items() if field in assumed]
+        elif field == "image_size":
+            notes.append(f"{ASSUMED_SIZE}: {spec.image_size} pixels")
+        elif field == "stem_size":
+            stem = spec.stem(jnp.float32)
+            stride = getattr(stem, "stride", None)
+            form = f"that of {spec.stem_size} pixels" if stride is None else f"of stride {stride}"
+            pool = "" if getattr(stem, "pool", True) else " without a pool"
+            notes.append(
+                f"strides that the file does not say: the stem is {form}{pool}; {wrong} "
+                "(stem_size, --stem-size)"
+            )
+        elif field != "std":
+            notes.append(
+                f"{field} that the file does not say: {getattr(spec.options, field)}; {wrong} "
+                f"({field}, --{field})"
+            )
+    return notes
 
 
 def _subcortical(
     checkpoint: Checkpoint,
-    architecture: Architecture,
+    channels: int,
     tensors: Mapping[str, np.ndarray],
     v1: VOneBlockConfig,
     given: SubcorticalConfig | None,
@@ -294,15 +264,17 @@ def _subcortical(
             "SubcorticalConfig(light_adaptation=False) as subcortical"
         )
     # Other numbers of channels are reported with the kernels.
-    channels = architecture.in_channels if architecture.in_channels in (1, 3) else 3
-    published = SubcorticalConfig(v1.image_size, v1.visual_degrees, channels)
+    published = SubcorticalConfig(
+        v1.image_size, v1.visual_degrees, channels if channels in (1, 3) else 3
+    )
     stage = read_subcortical(tensors, given or published, found.problems)
     return with_flags(stage, checkpoint.flags, found.problems)
 
 
 def _front_end(
     checkpoint: Checkpoint,
-    architecture: Architecture,
+    name: str,
+    channels: int,
     bank: dict[str, np.ndarray],
     config: VOneBlockConfig | Mapping[str, Any] | None,
     image_size: int | None,
@@ -314,21 +286,20 @@ def _front_end(
     If the bank cannot be read, return a configuration with as many channels and no residuals, so
     that the weights can still be compared.
     """
-    flags, kind = checkpoint.flags, names.prefix(architecture.name)
+    flags, kind = checkpoint.flags, models.prefix(name)
     in_phase, quadrature = BANKS[kind]
     n, in_channels, _, k = (*bank.get(in_phase, np.zeros(0)).shape, 0, 0, 0, 0)[:4]
     # A missing bank, or one of a wrong shape, is reported below.
-    in_channels = in_channels or (4 if kind == "ev_" else architecture.in_channels)
+    in_channels = in_channels or (4 if kind == "ev_" else channels)
     stated = normalisation(flags, checkpoint.normaliser, in_channels, found.problems)
     given: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     if isinstance(config, VOneBlockConfig):
-        fields = dict(vars(config))
-        del fields["bank"]
+        fields = _fields(config)
     else:
         start = VOneBlockConfig()
         if kind == "ev_":
-            start = models.v1_config(224, in_channels, architecture.name, subcortical)
-        fields = {f: value for f, value in vars(start).items() if f not in {"bank", *_CELLS}}
+            start = models.v1_config(224, in_channels, name, subcortical)
+        fields = {f: value for f, value in _fields(start).items() if f not in _CELLS}
         fields |= v1_settings(flags, k, found.problems)
         # Field of V1 -> flag that holds the field.
         settings = {"stride": "stride", "k_exc": "k_exc", "noise": "noise_mode"}
@@ -358,7 +329,7 @@ def _front_end(
             fields["visual_degrees"] *= image_size / fields["image_size"]
         fields["image_size"] = image_size
     fields |= {"in_channels": in_channels, "allow_aliasing": True}
-    found.problems += [f"missing: {name}" for name in BANKS[kind] if name not in bank]
+    found.problems += [f"missing: {each}" for each in BANKS[kind] if each not in bank]
     try:
         if len(bank) == 2:
             fields["kernel_size"] = k if k % 2 else 25
@@ -379,6 +350,12 @@ def _front_end(
         found.problems.append(str(error))
         filters = {"simple_channels": n or 512, "complex_channels": 0}
         return VOneBlockConfig(**filters, in_channels=in_channels), None
+
+
+def _fields(config: VOneBlockConfig) -> dict[str, Any]:
+    """The fields of a configuration, but for its bank."""
+    names = (field.name for field in dataclasses.fields(config))
+    return {name: getattr(config, name) for name in names if name != "bank"}
 
 
 def _describe(bank: ImportedBank, residual: np.ndarray, fields: dict[str, Any]) -> list[str]:

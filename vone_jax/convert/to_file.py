@@ -1,20 +1,20 @@
 """Files of weights for PyTorch, with the names of its networks."""
 
+import dataclasses
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from vone_jax import files, models
-from vone_jax.convert.architecture import flags_of, recognise
 from vone_jax.convert.checkpoint import write_safetensors
-from vone_jax.convert.folder import describe
+from vone_jax.convert.flags import flags_of
+from vone_jax.convert.names import read_names
 from vone_jax.convert.state_dict import abstract_variables, to_torch
-from vone_jax.convert.trunks import Convention
-from vone_jax.models.trunks import default_heads
-from vone_jax.models.vit import ViTBackEnd
 
 
 def save_torch(
@@ -22,7 +22,7 @@ def save_torch(
     model: models.Model,
     variables: Any,
     prefix: str = "",
-    convention: Convention = "timm",
+    convention: str = "timm",
 ) -> None:
     """Write a checkpoint as the original's training script does: ``flags`` and ``state_dict``.
 
@@ -52,18 +52,14 @@ def save_torch(
     Raises:
       ImportError: without PyTorch, for a path other than ``*.safetensors``.
       ValueError: if the variables are not those of the model, or if flags cannot express its noise
-        or normalisation, or tensors its stem.
+        or normalisation, or tensors its parts.
     """
-    path, description = Path(path), describe(model)
-    name, stem_size = description["name"], description.get("stem_size")
+    path, spec = Path(path), model.spec
     tensors = to_torch(model, variables, convention)
-    if stem_size not in (None, recognise(tensors, name).stem_size):
-        raise ValueError(
-            f"a checkpoint of PyTorch cannot say that a stem for {stem_size} pixels reads images "
-            f"of {model.image_size}; use save_folder"
-        )
-    flags = flags_of(name, model, own_stem=stem_size is None)
-    _warn_of_other_logits(model, name)
+    read = read_names(models.family(spec.name), tensors, spec.front)
+    assumed = models.family(spec.name).assumed(read, spec.base) if read else {}
+    flags = flags_of(spec, assumed)
+    _warn_of_other_logits(model, assumed)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     if path.suffix == ".safetensors":
         write_safetensors(path, tensors, {"format": "pt", "flags": json.dumps(flags)})
@@ -76,9 +72,15 @@ def save_torch(
             ".safetensors"
         ) from error
     state_dict = {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}
-    evnet = isinstance(model, models.VOneNet) and model.subcortical is not None
-    content = {"flags": flags, "model" if evnet else "state_dict": state_dict}
+    content = {"flags": flags, "model" if spec.front == "ev_" else "state_dict": state_dict}
     files.replace(path, lambda file: torch.save(content, file))
+
+
+def has_torch_module(model: models.Model) -> bool:
+    """Whether ``save_torch_module`` is for a network: a VOneNet of some back ends."""
+    spec = model.spec
+    own = spec.back_end is not None or spec.learned_normalization is not None
+    return spec.front == "vone_" and models.family(spec.name).in_torch and not own
 
 
 def save_torch_module(path: str | Path, class_names: Sequence[str] = ()) -> None:
@@ -94,30 +96,32 @@ def save_torch_module(path: str | Path, class_names: Sequence[str] = ()) -> None
     files.replace(Path(path), lambda file: file.write(text.encode()))
 
 
-def _warn_of_other_logits(model: models.Model, name: str) -> None:
+def _warn_of_other_logits(model: models.Model, assumed: Mapping[str, Any]) -> None:
     """Warn of a base network that loads into PyTorch's without an error and is another one."""
-    if isinstance(model, models.VOneNet):
+    spec = model.spec
+    if spec.front:
         return
-    back_end = model.back_end
-    if isinstance(back_end, ViTBackEnd) and back_end.heads != default_heads(back_end.width):
-        warnings.warn(
-            f"this {name} has {back_end.heads} heads. PyTorch's network of width {back_end.width} "
-            "takes its weights without an error and gives other logits; make it with as many heads",
-            stacklevel=3,
-        )
-    if models.trunk_options(model):
+    for field, value in assumed.items():
+        if (ours := getattr(spec.options, field, value)) != value:
+            warnings.warn(
+                f"this {spec.name} has {ours} {field}. PyTorch's network of width {spec.width} "
+                f"takes its weights without an error and gives other logits; make it with as many "
+                f"{field}",
+                stacklevel=3,
+            )
+    # The convolutional stem of a control has no counterpart in PyTorch.
+    if "stem_size" not in assumed or getattr(spec.options, "attachment", None) is not None:
         return
-    kept = {field: getattr(model, field) for field in ("image_size", "in_channels", "mean", "std")}
-    sizes = {field: getattr(model.back_end, field) for field in ("num_classes", "width")}
-    usual = models.create(name, **sizes, **kept, stem_size=224, dtype=model.dtype)
+    usual = dataclasses.replace(spec, stem_size=224)
     ours, theirs = (
-        {path: leaf.shape for path, leaf in abstract_variables(each).items()}
-        for each in (model, usual)
+        {path: leaf.shape for path, leaf in abstract_variables(each.build()).items()}
+        for each in (spec, usual)
     )
-    if (model.stem, model.back_end) != (usual.stem, usual.back_end) and ours == theirs:
+    parts = [(each.stem(jnp.float32), each.behind(jnp.float32)) for each in (spec, usual)]
+    if parts[0] != parts[1] and ours == theirs:
         warnings.warn(
-            f"this {name} has other strides than that for 224 pixels. PyTorch's network takes its "
-            "weights without an error and gives other logits; change its stem, such as by "
+            f"this {spec.name} has other strides than that for 224 pixels. PyTorch's network takes "
+            "its weights without an error and gives other logits; change its stem, such as by "
             "network.conv1.stride = (1, 1)",
             stacklevel=3,
         )

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import types
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vone_jax import data, files, functions
+from vone_jax import data, files, functions, results
 from vone_jax import mesh as meshes
 from vone_jax.attacks import Attack, Transfer
 from vone_jax.data.sources import class_identifier
@@ -60,6 +61,39 @@ def decisive(identity: dict[str, Any]) -> dict[str, Any]:
         field: {n: v for n, v in identity[field].items() if n not in hidden}
         for field, hidden in _NAMES.items()
     }
+
+
+def told_apart(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """What makes two identities those of different measurements, a line each.
+
+    Code of a user is told apart by its program. Where another version of JAX or another kind of
+    device wrote the other program, the code cannot be compared. If the weights are those of a
+    module, the measurement is taken for the same one, with a warning.
+    """
+    ours, theirs = (decisive(each) for each in (ours, theirs))
+    here, there = (each["network"].get("program") for each in (ours, theirs))
+    if here is None or there is None or _writer(here) == _writer(there):
+        return results.differences(ours, theirs)
+    told = (
+        f"its network has code of yours, whose program {_writer(there)} wrote; it cannot be "
+        f"compared with that of {_writer(here)}"
+    )
+    functions = "model" not in ours["network"]["description"]
+    # The checksum of functions is that of their program.
+    hidden = ("program", "checksum") if functions else ("program",)
+    ours, theirs = (
+        each | {"network": {n: x for n, x in each["network"].items() if n not in hidden}}
+        for each in (ours, theirs)
+    )
+    if functions:
+        return [told, *results.differences(ours, theirs)]
+    if not (found := results.differences(ours, theirs)):
+        warnings.warn(f"a result is taken as it is: {told}", stacklevel=2)
+    return found
+
+
+def _writer(program: dict[str, str]) -> str:
+    return f"JAX {program['jax']} on a {program['device']}"
 
 
 def _described(evaluation: Evaluation, condition: Condition) -> dict[str, Any]:
@@ -178,6 +212,7 @@ def _network(network: Network) -> dict[str, Any]:
     return {name: getattr(network, name) for name in same} | {
         "trained_noise": encode(network.trained_noise),
         "test_noise": encode(network.noise),
+        "program": network.program,
     }
 
 

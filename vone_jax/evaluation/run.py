@@ -22,7 +22,7 @@ from vone_jax import files, mesh, results
 from vone_jax.evaluation import judging
 from vone_jax.evaluation.condition import Condition, Judged, KindError, Number, Numbers, place_of
 from vone_jax.evaluation.evaluation import Evaluation
-from vone_jax.evaluation.identity import decisive, identity, is_of_user
+from vone_jax.evaluation.identity import decisive, identity, is_of_user, told_apart
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology import recording
 from vone_jax.results import Result, ResultError
@@ -168,7 +168,7 @@ class Store:
         if not results.is_complete(self.path):
             return False
         found = results.read(self.path).identity
-        if not (differing := results.differences(decisive(self.identity), decisive(found))):
+        if not (differing := told_apart(self.identity, found)):
             return True
         if _digest(found) == _digest(self.identity) and self._grows(found):
             return False

@@ -5,17 +5,21 @@ CNNs (ResNets, AlexNet, CORnets, EfficientNets, ConvNeXts) and vision transforme
 
 # ruff: noqa: F401
 
-from vone_jax.models.attachment import Attachment, ConvStem
-from vone_jax.models.create import NAMES, create, list_models
-from vone_jax.models.defaults import (
+from vone_jax.models.architecture import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    STEM_SIZES,
-    default_normalisation,
-    default_width,
-    stem_form,
-    v1_config,
+    PREFIXES,
+    Architecture,
+    base_network,
+    family,
+    label,
+    list_models,
+    prefix,
+    size_of,
 )
+from vone_jax.models.attachment import Attachment, ConvStem
+from vone_jax.models.convnext import ConvNeXt
+from vone_jax.models.defaults import stem_form, v1_config
 from vone_jax.models.network import (
     V1_MODULES,
     BaseNetwork,
@@ -32,4 +36,14 @@ from vone_jax.models.network import (
     with_noise,
     without_noise,
 )
-from vone_jax.models.trunks import trunk_options
+from vone_jax.models.spec import Spec, create
+from vone_jax.models.stored import (
+    PARTS,
+    bank_arrays,
+    bank_of,
+    classes_of_users,
+    from_json,
+    to_json,
+)
+from vone_jax.models.trunks import Trunk
+from vone_jax.models.vit import ViT

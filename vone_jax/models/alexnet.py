@@ -4,7 +4,9 @@ The VOneNet's back end differs from torchvision's: its second convolution has st
 pools are padded, so that the maps are 56, 28, 14, 7, 7 pixels wide.
 """
 
+import dataclasses
 import math
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from jaxtyping import Array
 
 from vone_jax import fast
 from vone_jax.models import layers
+from vone_jax.models.architecture import Architecture
+from vone_jax.models.defaults import FULL_SIZE, stem_form
 
 
 def _conv(
@@ -77,3 +81,78 @@ class AlexNetBackEnd(nn.Module):
             x = activations[name] = fast.relu(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc8", dtype=self.dtype)
         return activations | {"logits": last(x)}
+
+
+def _pool(spec: Any) -> dict[str, Any]:
+    """The fields of the pools of a back end."""
+    published = spec.form_size >= FULL_SIZE
+    if published and not spec.front:
+        return {"pool_padding": 0, "pool_size": 6}
+    return {"pool_padding": 1, "pool_size": 7 if published else 4}
+
+
+class _Size(NamedTuple):
+    label: str
+    width: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class AlexNet(Architecture):
+    """AlexNet, and the back end of VOneAlexNet."""
+
+    SIZES = {"alexnet": _Size("AlexNet")}
+    in_torch = True
+
+    @classmethod
+    def names(cls, name, front):
+        # Behind V1, the numbers begin at the second convolution.
+        first = 3 if front else 0
+        places = {"stem/conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
+        linear = {"fc6": 1, "fc7": 4, "fc8": 6}
+        table = {ours: f"features.{place - first}" for ours, place in places.items()}
+        return {"torchvision": table | {ours: f"classifier.{n}" for ours, n in linear.items()}}
+
+    @classmethod
+    def told(cls, file, known):
+        # The first convolution of the file, which is the second one behind V1.
+        first = "stem/conv1.weight" in file or "conv2.weight" in file
+        if not first or not file.count("fc*.weight"):
+            return None
+        return {"name": ["alexnet"], **file.ends("stem/conv1", "fc8")}
+
+    @classmethod
+    def assumed(cls, file, name):
+        size = file.stem_size("stem/conv1")
+        return super().assumed(file, name) | {"image_size": size, "stem_size": size}
+
+    def layout(self, spec, name, convention):
+        """Behind the last map, PyTorch flattens channels first."""
+        if name != "fc6.weight":
+            return None
+        side = _pool(spec)["pool_size"]
+
+        def to_ours(tensor):
+            if tensor.ndim != 2 or tensor.shape[1] % side**2:
+                return tensor  # The shape check reports the misfit.
+            maps = tensor.reshape(tensor.shape[0], -1, side, side)
+            return maps.transpose(2, 3, 1, 0).reshape(tensor.shape[1], tensor.shape[0])
+
+        def to_theirs(leaf):
+            maps = leaf.reshape(side, side, -1, leaf.shape[1])
+            return maps.transpose(3, 2, 0, 1).reshape(leaf.shape[1], leaf.shape[0])
+
+        return to_ours, to_theirs
+
+    def stem(self, spec, dtype):
+        if spec.form_size >= FULL_SIZE:
+            return AlexNetStem(spec.width, dtype=dtype)
+        form = stem_form(spec.form_size)
+        # Where ResNets have a pool, this stem has a stride of 2 more.
+        stride = 2 if form.pool else form.stride
+        return AlexNetStem(spec.width, kernel=5, stride=stride, pool_padding=1, dtype=dtype)
+
+    def back_end(self, spec, dtype):
+        stride = 2 if spec.front else 1
+        return AlexNetBackEnd(
+            spec.num_classes, stride, width=spec.width, dtype=dtype, **_pool(spec)
+        )

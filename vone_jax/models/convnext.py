@@ -3,15 +3,20 @@
 The network is cut behind its stem, which V1 and an attachment replace.
 """
 
+import dataclasses
+import itertools
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
+from vone_jax import arguments
 from vone_jax.models import layers
+from vone_jax.models.architecture import known
 from vone_jax.models.attachment import Attachment
-
-# Factor of the residual branches before training.
-_LAYER_SCALE = 1e-6
+from vone_jax.models.trunks import ATTACHED, Trunk
 
 
 def _conv(
@@ -53,7 +58,7 @@ class ConvNeXtBlock(nn.Module):
         y = layers.gelu(layers.dense(4 * features, name="fc1", dtype=self.dtype)(y))
         y = layers.dense(features, name="fc2", dtype=self.dtype)(y)
         gamma = self.param(
-            "gamma", nn.initializers.constant(_LAYER_SCALE), (features,), jnp.float32
+            "gamma", nn.initializers.constant(layers.LAYER_SCALE), (features,), jnp.float32
         )
         y *= gamma.astype(self.dtype)[None, None, None]
         return x + layers.scaled(y, scales)
@@ -103,3 +108,99 @@ class ConvNeXtBackEnd(layers.DropPathBackEnd):
         x = layers.LayerNorm(self.dtype, name="norm")(x)
         last = layers.dense(self.num_classes, name="head", dtype=self.dtype)
         return activations | {"logits": last(x)}
+
+
+class _Size(NamedTuple):
+    label: str
+    width: int
+    depth: tuple[int, ...]
+    patch_size: int = 4
+    small_patch_size: int = 2
+
+
+# The modules of a block in timm, torchvision and Meta.
+_BLOCK = {
+    "depthwise": ("conv_dw", "block.0", "dwconv"),
+    "norm": ("norm", "block.2", "norm"),
+    "fc1": ("mlp.fc1", "block.3", "pwconv1"),
+    "fc2": ("mlp.fc2", "block.5", "pwconv2"),
+    "gamma": ("gamma", "layer_scale", "gamma"),
+}
+_ENDS = {
+    "stem/conv": ("stem.0", "features.0.0", "downsample_layers.0.0"),
+    "stem/norm": ("stem.1", "features.0.1", "downsample_layers.0.1"),
+    "norm": ("head.norm", "classifier.0", "norm"),
+    "head": ("head.fc", "classifier.2", "head"),
+}
+_BETWEEN = ("stages.{n-1}.downsample", "features.{2n-2}", "downsample_layers.{n-1}")
+_BLOCKS = ("stages.{n-1}.blocks.{b}", "features.{2n-1}.{b}", "stages.{n-1}.{b}")
+
+
+def _names(column: int) -> dict[str, str]:
+    """Those of one of the three conventions."""
+    return {
+        **{ours: theirs[column] for ours, theirs in _ENDS.items()},
+        "norm{n}": f"{_BETWEEN[column]}.0",
+        "downsample{n}": f"{_BETWEEN[column]}.1",
+        **{
+            f"stage{{n}}_{{b}}/{ours}": f"{_BLOCKS[column]}.{theirs[column]}"
+            for ours, theirs in _BLOCK.items()
+        },
+        **ATTACHED,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvNeXt(Trunk):
+    """ConvNeXts."""
+
+    NAMES = {"timm": _names(0), "torchvision": _names(1), "meta": _names(2)}
+
+    SIZES = {
+        "convnext_t": _Size("ConvNeXt-T", 96, (3, 3, 9, 3)),
+        "convnext_s": _Size("ConvNeXt-S", 96, (3, 3, 27, 3)),
+        "convnext_b": _Size("ConvNeXt-B", 128, (3, 3, 27, 3)),
+    }
+
+    # The number of blocks in each stage. None is that of the published network.
+    depth: tuple[int, ...] | None = None
+
+    @classmethod
+    def told(cls, file, known):
+        width = file.length("stage1_0/depthwise.weight", 0)
+        if width is None:
+            return None
+        counts = (file.count(f"stage{n}_*/depthwise.weight") for n in itertools.count(1))
+        depth = tuple(itertools.takewhile(bool, counts))
+        return cls.told_of(file, known, "stem/conv", width, depth)
+
+    @classmethod
+    def assumed(cls, file, name):
+        small = (file.length("stem/conv.weight", 3) or 4) < 4
+        return super().assumed(file, name) | ({"image_size": 32} if small else {})
+
+    def layout(self, spec, name, convention):
+        """The layer scale of torchvision has the shape (c, 1, 1)."""
+        if convention == "torchvision" and name.endswith("/gamma"):
+            return np.ravel, lambda leaf: leaf[:, None, None]
+        return None
+
+    def complete(self, spec):
+        depth = self.SIZES[spec.base].depth if self.depth is None else tuple(self.depth)
+        if len(depth) < 2:
+            raise ValueError(
+                f"depth of {spec.base} must have a number of blocks for each stage, such as "
+                f"{self.SIZES[spec.base].depth}, got {depth}"
+            )
+        for count in depth:
+            arguments.count("depth", count)
+        return dataclasses.replace(super().complete(spec), depth=depth)
+
+    def own_stem(self, spec, dtype):
+        return ConvNeXtStem(known(spec.width), known(self.patch_size), dtype)
+
+    def back_end(self, spec, dtype):
+        return ConvNeXtBackEnd(
+            spec.num_classes, spec.width, known(self.depth), self.attached(spec, False, dtype),
+            dtype, drop_path=self.drop_path,
+        )  # fmt: skip

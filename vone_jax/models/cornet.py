@@ -6,12 +6,17 @@ stages, which the VOneBlock and its bottleneck replace. Submodules carry the ori
 that checkpoints convert by rule.
 """
 
+import dataclasses
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vone_jax import fast
 from vone_jax.models import layers
+from vone_jax.models.architecture import Architecture
+from vone_jax.models.defaults import stem_form
 
 
 class CORnetSV1(layers.Stem):
@@ -147,3 +152,56 @@ class CORnetZBackEnd(nn.Module):
         xavier = nn.initializers.xavier_uniform()
         last = nn.Dense(self.num_classes, kernel_init=xavier, dtype=self.dtype, name="linear")
         return activations | {"logits": last(x)}
+
+
+class _Size(NamedTuple):
+    label: str
+    stem: type[layers.Stem]
+    back_end: type[nn.Module]
+    width: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class CORnet(Architecture):
+    """CORnet-S and CORnet-Z; for small images, with the stems of ResNets."""
+
+    SIZES = {
+        "cornet_s": _Size("CORnet-S", CORnetSV1, CORnetSBackEnd),
+        "cornet_z": _Size("CORnet-Z", CORnetZV1, CORnetZBackEnd),
+    }
+    NAMES = {
+        "cornet": {
+            "stem/conv{n}": "V1.conv{n}",
+            "stem/norm{n}": "V1.norm{n}",
+            "stem/V1/conv": "V1.conv",
+            **{
+                f"{area}/{module}": f"{area}.{module}"
+                for area in AREAS
+                for module in (
+                    "conv_input", "skip", "norm_skip", "conv{n}", "norm{n}_{t}", "conv",
+                )
+            },
+            "linear": "decoder.linear",
+        }
+    }  # fmt: skip
+    in_torch = True
+
+    @classmethod
+    def told(cls, file, known):
+        if "V2/conv_input.weight" in file:
+            return {"name": ["cornet_s"], **file.ends("stem/conv1", "linear")}
+        if "V2/conv.weight" in file:
+            return {"name": ["cornet_z"], **file.ends("stem/V1/conv", "linear")}
+        return None
+
+    @classmethod
+    def assumed(cls, file, name):
+        size = file.stem_size("stem/conv1" if name == "cornet_s" else "stem/V1/conv")
+        return super().assumed(file, name) | {"image_size": size, "stem_size": size}
+
+    def stem(self, spec, dtype):
+        form = stem_form(spec.form_size)._asdict()
+        return self.SIZES[spec.base].stem(spec.width, **form, dtype=dtype)
+
+    def back_end(self, spec, dtype):
+        return self.SIZES[spec.base].back_end(spec.num_classes, spec.width, dtype)

@@ -9,24 +9,8 @@ that it replaces.
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vone_jax import names
-from vone_jax.models.efficientnet import WIDTH as EFFICIENTNET_WIDTH
-from vone_jax.models.trunks import TRUNKS
+from vone_jax.models.architecture import family, prefix
 from vone_jax.v1 import FanoNoise, NeuronalNoise, SubcorticalConfig, VOneBlockConfig
-
-# The mean and standard deviation of ImageNet's training images, RGB, which torchvision's networks
-# expect.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# Networks with another normalisation. That of Lite0 is (x - 127) / 128 for images of 0 to 255, and
-# that of ViTs is the one of timm's published weights.
-_HALF = (0.5,) * 3
-_NORMALISATIONS = {
-    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
-    "vit_ti16": (_HALF, _HALF),
-    "vit_s16": (_HALF, _HALF),
-    "vit_b16": (_HALF, _HALF),
-}
 
 
 class StemForm(NamedTuple):
@@ -78,10 +62,6 @@ def _evnet_fields(subcortical: SubcorticalConfig | None) -> dict[str, Any]:
     return _EVNET_FIELDS if subcortical.light_adaptation else _EVNET_FIELDS | {"k_exc": 4.7}
 
 
-# One image size for each form of a stem.
-STEM_SIZES = (224, 64, 32, 28)
-
-
 def _form(image_size: int) -> tuple[StemForm, int, dict[str, Any]]:
     return next(form[1:] for form in _FORMS if image_size >= form[0])
 
@@ -94,6 +74,11 @@ def stem_form(image_size: int) -> StemForm:
     and no pool, the size for experiments on a CPU (this project's choice).
     """
     return _form(image_size)[0]
+
+
+def stem_size(image_size: int) -> int:
+    """The size that stands for all image sizes whose stems have the same form."""
+    return next(size for size in (224, 64, 32, 28) if _form(size) == _form(image_size))
 
 
 def v1_config(
@@ -110,8 +95,7 @@ def v1_config(
     choice): from 32 pixels on at 32 pixels per degree and stride 1, below at 28 pixels per degree
     and stride 2. So images of 32 and of 28 pixels span 1 degree.
 
-    An EfficientNet has a stem of stride 2. From 112 pixels on, its V1 has stride 2 and half of the
-    cells, as in EVNet (Piper et al. 2025, arXiv:2506.03089).
+    An architecture may have fields of its own, see ``Architecture.v1_fields``.
 
     The V1 of an EVNet reads ``in_channels`` kinds of cells of the subcortical stage, at 32 pixels
     per degree. From 112 pixels on it is the published block. Below, it has the kernels and the
@@ -121,12 +105,11 @@ def v1_config(
     """
     fields: dict[str, Any]
     _, resolution, fields = _form(image_size)
-    if names.prefix(name) == "ev_":
+    if prefix(name) == "ev_":
         resolution = _EVNET_RESOLUTION
         kernels = {n: fields[n] for n in ("kernel_size", "stride") if n in fields}
         fields = _evnet_fields(subcortical) | (kernels or {"kernel_size": 31})
-    if image_size >= FULL_SIZE and _is_efficientnet(name):
-        fields = {**fields, "stride": 2, "simple_channels": 128, "complex_channels": 128}
+    fields = fields | family(name).v1_fields(image_size)
     degrees = image_size / resolution
     return VOneBlockConfig(
         image_size=image_size, visual_degrees=degrees, in_channels=in_channels, **fields
@@ -172,26 +155,3 @@ def evnet_configs(
                 f"v1.{field} and subcortical.{field} must be equal, got {ours} and {before}"
             )
     return v1, subcortical
-
-
-def default_width(name: str) -> int:
-    """The published number of channels behind the stem; for ViTs, of a token."""
-    base = names.base_network(name)
-    if base in TRUNKS:
-        return TRUNKS[base].width
-    if base == "small_cnn":
-        return 16
-    return EFFICIENTNET_WIDTH if _is_efficientnet(name) else 64
-
-
-def default_normalisation(
-    name: str, in_channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and the standard deviation per channel that ``create`` gives a base network."""
-    if in_channels != 3:
-        return (0.5,) * in_channels, (0.5,) * in_channels
-    return _NORMALISATIONS.get(name, (IMAGENET_MEAN, IMAGENET_STD))
-
-
-def _is_efficientnet(name: str) -> bool:
-    return names.base_network(name).startswith("efficientnet_")

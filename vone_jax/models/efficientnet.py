@@ -9,11 +9,14 @@ the image, so the VOneBlock in its place has stride 2, as in EVNet (arXiv:2506.0
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Key
 
 from vone_jax.models import layers
+from vone_jax.models.architecture import Architecture
+from vone_jax.models.defaults import FULL_SIZE, stem_form
 
 # For each stage: expansion, channels, side of the kernel, stride of the first block, blocks.
 STAGES = (
@@ -167,3 +170,120 @@ class EfficientNetBackEnd(_Part, layers.DropPathBackEnd):
     @nn.nowrap
     def _scaled(self, channels: int) -> int:
         return max(1, channels * self.width // WIDTH)
+
+
+# The modules of a block, and their numbers in B0. In a block without expansion these are smaller by
+# one. Below, the names of the PyTorch port of Lite0.
+_B0 = {
+    "expand": (0, "0"), "expand_norm": (0, "1"), "depthwise": (1, "0"), "depthwise_norm": (1, "1"),
+    "squeeze": (2, "fc1"), "excite": (2, "fc2"), "project": (3, "0"), "project_norm": (3, "1"),
+}  # fmt: skip
+_LITE0 = {
+    "expand": "_expand_conv", "expand_norm": "_bn0", "depthwise": "_depthwise_conv",
+    "depthwise_norm": "_bn1", "project": "_project_conv", "project_norm": "_bn2",
+}  # fmt: skip
+# Stages and blocks in the order in which Lite0 numbers them.
+_PLACES = [(stage, i) for stage, each in enumerate(STAGES, start=1) for i in range(each[-1])]
+
+
+def _names_of_b0(first: int) -> dict[str, str]:
+    """Those of torchvision, in which the first stage has a number."""
+    last = first + len(STAGES)
+    names = {"stem/conv": "features.0.0", "stem/conv_norm": "features.0.1"} if first else {}
+    for stage, (expansion, *_) in enumerate(STAGES, start=1):
+        for module, (number, inner) in _B0.items():
+            theirs = f"block.{number - (expansion == 1)}.{inner}"
+            if expansion > 1 or number:
+                names[f"stage{stage}_{{b}}/{module}"] = (
+                    f"features.{first + stage - 1}.{{b}}.{theirs}"
+                )
+    return names | {
+        "head": f"features.{last}.0", "head_norm": f"features.{last}.1", "fc": "classifier.1",
+    }  # fmt: skip
+
+
+class _Size(NamedTuple):
+    label: str
+    lite: bool
+    width: int = WIDTH
+
+
+@dataclasses.dataclass(frozen=True)
+class EfficientNet(Architecture):
+    """EfficientNets. Their stems have stride 2, and so has V1 in their place, with half the cells.
+
+    That V1 is the one of EVNet (Piper et al. 2025, arXiv:2506.03089), from 112 pixels on.
+    """
+
+    SIZES = {
+        "efficientnet_b0": _Size("EfficientNet-B0", lite=False),
+        "efficientnet_lite0": _Size("EfficientNet-Lite0", lite=True),
+    }
+    _ALONE, _BEHIND_V1 = ({"torchvision": _names_of_b0(first)} for first in (1, 0))
+    NAMES = {
+        "port": {
+            "stem/conv": "_conv_stem",
+            "stem/conv_norm": "_bn0",
+            **{
+                f"stage{stage}_{i}/{ours}": f"_blocks.{number}.{theirs}"
+                for number, (stage, i) in enumerate(_PLACES)
+                for ours, theirs in _LITE0.items()
+            },
+            "head": "_conv_head",
+            "head_norm": "_bn1",
+            "fc": "_fc",
+        }
+    }
+
+    @classmethod
+    def names(cls, name, front):
+        if cls.SIZES[name].lite:
+            return cls.NAMES
+        return cls._BEHIND_V1 if front else cls._ALONE
+
+    @classmethod
+    def told(cls, file, known):
+        blocks = file.count("stage*_*/depthwise.weight")
+        if not blocks:
+            return None
+        if blocks != BLOCKS:
+            raise ValueError(
+                f"the state dict is of an EfficientNet with {blocks} blocks; known are B0 and "
+                f"Lite0, with {BLOCKS}"
+            )
+        lite = not file.count("stage*_*/squeeze.weight")
+        names = [name for name, size in cls.SIZES.items() if size.lite == lite]
+        return {"name": names, **file.ends("stem/conv", "fc")}
+
+    @classmethod
+    def assumed(cls, file, name):
+        found = super().assumed(file, name)
+        if not cls.SIZES[name].lite:
+            return found
+        # All files of Lite0 are of the one publication.
+        return {field: found[field] for field in ("image_size", "stem_size")}
+
+    @classmethod
+    def normalisation(cls, name):
+        """That of Lite0 is (x - 127) / 128 for images of 0 to 255."""
+        if cls.SIZES[name].lite:
+            return (127 / 255,) * 3, (128 / 255,) * 3
+        return super().normalisation(name)
+
+    @classmethod
+    def v1_fields(cls, image_size):
+        fields = {"stride": 2, "simple_channels": 128, "complex_channels": 128}
+        return fields if image_size >= FULL_SIZE else {}
+
+    def stem(self, spec, dtype):
+        form = stem_form(spec.form_size)
+        # Where ResNets have a pool, this stem has a stride of 2 more.
+        stride = 2 if form.pool else form.stride
+        lite = self.SIZES[spec.base].lite
+        return EfficientNetStem(lite, dtype, features=spec.width, stride=stride)
+
+    def back_end(self, spec, dtype):
+        lite = self.SIZES[spec.base].lite
+        return EfficientNetBackEnd(
+            lite=lite, dtype=dtype, num_classes=spec.num_classes, width=spec.width
+        )

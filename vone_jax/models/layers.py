@@ -89,6 +89,10 @@ class LayerNorm(nn.Module):
         return y.astype(self.dtype)
 
 
+# Factors of residual branches with a layer scale before training.
+LAYER_SCALE = 1e-6
+
+
 def dense(features: int, *, name: str, dtype: Dtype = jnp.float32) -> nn.Dense:
     """A linear layer of a transformer or a ConvNeXt."""
     return nn.Dense(features, kernel_init=normal_002, dtype=dtype, name=name)

@@ -6,6 +6,7 @@ Networks normalise images themselves.
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 
 from vone_jax import arguments, fast, prng
 from vone_jax.models import layers
+from vone_jax.models.architecture import known
 from vone_jax.models.layers import Activations, Dtype, Images, Maps, NoiseKey
 from vone_jax.models.vit import resize_positions
 from vone_jax.v1 import (
@@ -28,7 +30,6 @@ from vone_jax.v1 import (
     subcortical_responses,
 )
 from vone_jax.v1.block import learnable_gabor
-from vone_jax.v1.divisive import Rule
 from vone_jax.v1.images import HIGHEST, check_images, normalise
 from vone_jax.v1.noise import Noise, add_noise
 
@@ -39,46 +40,33 @@ V1_MODULES = ("block", "normalization")
 class BaseNetwork(nn.Module):
     """A standard network: normalisation, stem, back end.
 
+    The stem, or the front end of a user, is a module ``(x, train) -> {name: array}``. Its last
+    entry is the input of the back end; an array alone is that input. ``signed = True`` in its class
+    says that this input may be negative. The back end is such a module with an entry ``logits``, or
+    returns the logits alone. Its layers have other names than those of the stem.
+
     Attributes:
-      stem: module ``(x, train) -> {name: array}``. Its last entry is the input of the back end. Its
-        names differ from those of the back end. ``signed = True`` in its class says that this input
-        may be negative.
-      back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
-      mean: per channel, subtracted from images in [0, 1].
-      std: per channel, divides images after the subtraction.
+      spec: what the network is. Its ``stem_noise`` is drawn behind the stem. It is the paper's
+        control for stochasticity: the noise of a VOneNet at the same place, but without its V1.
       dtype: type in which the layers compute.
-      stem_noise: noise behind the stem, or None. It is the paper's control for stochasticity: the
-        noise of a VOneNet at the same place, but without its V1. A signed stem takes ``FanoNoise``,
-        since the others rectify.
-      stem_gain: multiplies the stem's output before the noise, like the gain of V1.
-      image_size: image size in pixels for which the network was made. Others are accepted, too.
-      architecture: the name that ``create`` was given; empty for other networks.
     """
 
-    stem: nn.Module
-    back_end: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    spec: Any
     dtype: Dtype = jnp.float32
-    stem_noise: Noise = None
-    stem_gain: float = 1.0
-    image_size: int = 224
-    architecture: str = ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        noise = self.stem_noise
-        if noise is not None and not noise.signed and getattr(self.stem, "signed", False):
-            raise ValueError(
-                f"the stem {type(self.stem).__name__} has responses of either sign, of which "
-                f"stem_noise {noise} would set the negative ones to 0; take v1.FanoNoise, whose "
-                "variance follows the magnitude"
-            )
+    @property
+    def image_size(self) -> int:
+        """The side of the images in pixels for which the network was made; it accepts others."""
+        return self.spec.image_size
 
     @property
     def in_channels(self) -> int:
         """The number of image channels."""
-        return len(self.mean)
+        return known(self.spec.in_channels)
+
+    def setup(self) -> None:
+        self.stem = self.spec.stem(self.dtype)
+        self.back_end = self.spec.behind(self.dtype)
 
     def features(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -88,20 +76,21 @@ class BaseNetwork(nn.Module):
         A network without noise ignores ``noise_key``. With noise, the stem's layer is the output
         before the noise, and ``stem.noise`` is the input of the back end.
         """
-        check_images(images, len(self.mean))
-        x = normalise(images, self.mean, self.std).astype(self.dtype)
-        activations = self.stem(x, train)
-        if self.stem_noise is not None or self.stem_gain != 1.0:
+        spec = self.spec
+        check_images(images, self.in_channels)
+        x = normalise(images, known(spec.mean), known(spec.std)).astype(self.dtype)
+        activations = _named("stem", self.stem(x, train))
+        if spec.stem_noise is not None or spec.stem_gain != 1.0:
             last = list(activations.values())[-1]
             activations["stem.noise"] = self._with_noise(last, noise_key)
-        behind = _behind(self.back_end, list(activations.values())[-1], train, noise_key)
+        behind = _behind(self, list(activations.values())[-1], train, noise_key)
         if both := sorted(activations.keys() & behind.keys()):
             raise ValueError(f"layers of the stem must have other names than {', '.join(both)}")
-        return activations | behind | {"logits": behind["logits"].astype(jnp.float32)}
+        return activations | behind
 
     def _with_noise(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
-        responses = (self.stem_gain * responses).astype(jnp.float32)
-        noisy = add_noise(self, self.stem_noise, "stem noise", responses, noise_key)
+        responses = (self.spec.stem_gain * responses).astype(jnp.float32)
+        noisy = add_noise(self, self.spec.stem_noise, "stem noise", responses, noise_key)
         return noisy.astype(self.dtype)
 
     def __call__(
@@ -148,49 +137,51 @@ class VOneNet(nn.Module):
     own noise. The bottleneck is initialised as in PyTorch.
 
     Attributes:
-      v1: configuration of the VOneBlock.
-      back_end: module ``(x, train) -> {name: array}`` with an entry ``logits``.
-      bottleneck_features: output channels of the bottleneck.
+      spec: what the network is. Its ``learned_normalization`` stands between the noise of V1 and
+        the bottleneck.
       dtype: type in which the bottleneck and the back end compute. V1 is always float32. Its
         products have the "highest" precision in a float32 network, whatever JAX's setting is. In a
         bfloat16 network, which reads them with 8 bits, they have that of JAX's setting.
-      subcortical: configuration of the subcortical stage of an EVNet; None for a VOneNet.
-      learned_normalization: rule of a normalisation of V1 that is trained with the network, between
-        the noise and the bottleneck, or None.
-      architecture: the name that ``create`` was given; empty for other networks.
       silenced: the noises of V1 and of the subcortical stage that ``with_noise`` has turned off,
         which it gives back; else None.
     """
 
-    v1: VOneBlockConfig
-    back_end: nn.Module
-    bottleneck_features: int = 64
+    spec: Any
     dtype: Dtype = jnp.float32
-    subcortical: SubcorticalConfig | None = None
-    learned_normalization: Rule | None = None
-    architecture: str = ""
     silenced: tuple[Noise, Noise] | None = None
+
+    @property
+    def v1(self) -> VOneBlockConfig:
+        """The configuration of the VOneBlock."""
+        return known(self.spec.v1)
+
+    @property
+    def subcortical(self) -> SubcorticalConfig | None:
+        """The configuration of the subcortical stage of an EVNet; None for a VOneNet."""
+        return self.spec.subcortical
 
     @property
     def image_size(self) -> int:
         """The image size in pixels for which V1 has its field of view."""
-        return self.v1.image_size
+        return self.spec.image_size
 
     @property
     def in_channels(self) -> int:
         """The number of image channels."""
-        return (self.subcortical or self.v1).in_channels
+        return known(self.spec.in_channels)
 
     def setup(self) -> None:
         precision = HIGHEST if self.dtype == jnp.float32 else None
         self.block = VOneBlock(self.v1, precision, self.subcortical)
         if self.subcortical is not None:
             self.stage = SubcorticalBlock(self.subcortical)
-        if self.learned_normalization is not None:
-            self.normalization = LearnedNormalization(self.learned_normalization)
+        rule = self.spec.learned_normalization
+        if rule is not None:
+            self.normalization = LearnedNormalization(rule)
         initial = layers.he_normal_fan_out if self.subcortical is None else layers.torch_uniform
-        ends = () if self.learned_normalization is not None else self.block.ends
-        self.bottleneck = Bottleneck(self.bottleneck_features, ends, self.dtype, initial)
+        ends = () if rule is not None else self.block.ends
+        self.bottleneck = Bottleneck(self.spec.bottleneck, ends, self.dtype, initial)
+        self.back_end = self.spec.behind(self.dtype)
 
     def front_end(self, images: Images, noise_key: NoiseKey | None = None) -> Activations:
         """The named activations up to ``v1``, see ``features``."""
@@ -232,11 +223,10 @@ class VOneNet(nn.Module):
     ) -> Activations:
         """The named activations behind ``v1``, from its responses."""
         activations = {}
-        if self.learned_normalization is not None:
+        if self.spec.learned_normalization is not None:
             responses = activations["v1.normalized"] = self.normalization(responses)
         activations["bottleneck"] = self.bottleneck(responses)
-        activations |= _behind(self.back_end, activations["bottleneck"], train, noise_key)
-        return activations | {"logits": activations["logits"].astype(jnp.float32)}
+        return activations | _behind(self, activations["bottleneck"], train, noise_key)
 
     def __call__(
         self, images: Images, train: bool = False, noise_key: NoiseKey | None = None
@@ -248,19 +238,28 @@ class VOneNet(nn.Module):
 Model = BaseNetwork | VOneNet
 
 
-def _behind(
-    back_end: nn.Module, x: Maps, train: bool, noise_key: NoiseKey | None
-) -> dict[str, Array]:
-    """Call a back end. Stochastic depth draws from the keys of the examples, in training."""
-    call: Any = back_end
-    if not isinstance(back_end, layers.DropPathBackEnd):
-        return call(x, train)
-    keys = None
-    if train and back_end.drop_path:
-        if noise_key is None:
-            raise ValueError("noise_key must be given in training with drop_path, got None")
-        keys = prng.stream(prng.example_keys(noise_key, len(x)), "stochastic depth")
-    return call(x, train, keys)
+def _named(layer: str, output: Any) -> Activations:
+    """The layers that a part returns, or its only array by a name."""
+    return dict(output) if isinstance(output, Mapping) else {layer: output}
+
+
+def _behind(model: Any, x: Maps, train: bool, noise_key: NoiseKey | None) -> Activations:
+    """Call the back end. Stochastic depth draws from the keys of the examples, in training."""
+    back_end, keys = model.back_end, ()
+    if isinstance(back_end, layers.DropPathBackEnd):
+        keys = (None,)
+        if train and back_end.drop_path:
+            if noise_key is None:
+                raise ValueError("noise_key must be given in training with drop_path, got None")
+            keys = (prng.stream(prng.example_keys(noise_key, len(x)), "stochastic depth"),)
+    activations = _named("logits", back_end(x, train, *keys))
+    logits = activations["logits"].astype(jnp.float32)
+    if logits.shape[-1] != model.spec.num_classes:
+        raise ValueError(
+            f"num_classes is {model.spec.num_classes}, but the back end has {logits.shape[-1]} "
+            "logits"
+        )
+    return activations | {"logits": logits}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,7 +337,7 @@ def features_fn(model: Model, variables: Any) -> Partial:
 def noise_of(model: Model) -> Noise:
     """The noise of a network's V1 or stem; if V1 has none, the noise of the subcortical stage."""
     if not isinstance(model, VOneNet):
-        return model.stem_noise
+        return model.spec.stem_noise
     before = None if model.subcortical is None else model.subcortical.noise
     return before if model.v1.noise is None else model.v1.noise
 
@@ -357,9 +356,9 @@ def with_noise(model: Model, noise: Noise) -> Model:
     ``with_noise(without_noise(model), noise_of(model))`` is the model.
     """
     if not isinstance(model, VOneNet):
-        return model.clone(stem_noise=noise)
+        return _changed(model, stem_noise=noise)
     if model.subcortical is None:
-        return model.clone(v1=dataclasses.replace(model.v1, noise=noise))
+        return _changed(model, v1=dataclasses.replace(model.v1, noise=noise))
     own = (model.v1.noise, model.subcortical.noise)
     if own == (None, None):
         own = model.silenced or own
@@ -367,11 +366,17 @@ def with_noise(model: Model, noise: Noise) -> Model:
         now, silenced = (None, None), own if any(own) else None
     else:
         now, silenced = own if noise == (own[0] or own[1]) else (noise, own[1]), None
-    return model.clone(
+    changed = _changed(
+        model,
         v1=dataclasses.replace(model.v1, noise=now[0]),
         subcortical=dataclasses.replace(model.subcortical, noise=now[1]),
-        silenced=silenced,
     )
+    return changed.clone(silenced=silenced)
+
+
+def _changed(model: Any, **fields: Any) -> Any:
+    """The network with other fields of its specification."""
+    return model.clone(spec=dataclasses.replace(model.spec, **fields))
 
 
 def with_image_size(model: Model, variables: Any, image_size: int) -> tuple[Model, Any]:
@@ -385,25 +390,27 @@ def with_image_size(model: Model, variables: Any, image_size: int) -> tuple[Mode
     """
     if "tokens" in (params := variables["params"].get("back_end", {})):
         tokens = params["tokens"]
-        side = math.isqrt(tokens["position"].shape[1] - 1)
+        placed = tokens["position"].shape[1] - 1 == math.isqrt(tokens["position"].shape[1] - 1) ** 2
+        side = math.isqrt(tokens["position"].shape[1] - placed)
         rows, rest = divmod(side * image_size, model.image_size)
         if rest:
             patch_size = model.image_size // side
             raise ValueError(
                 f"image_size must be a multiple of {patch_size} pixels, a patch, got {image_size}"
             )
-        position = resize_positions(jnp.asarray(tokens["position"]), rows, rows)
+        position = resize_positions(jnp.asarray(tokens["position"]), rows, rows, placed)
         params = {**params, "tokens": {**tokens, "position": position}}
         variables = {**variables, "params": {**variables["params"], "back_end": params}}
-    if not isinstance(model, VOneNet):
-        return model.clone(image_size=image_size), variables
 
     def resized(stage: Any) -> Any:
+        if stage is None:
+            return None
         degrees = image_size * (stage.visual_degrees / stage.image_size)
         return dataclasses.replace(stage, image_size=image_size, visual_degrees=degrees)
 
-    before = None if model.subcortical is None else resized(model.subcortical)
-    return model.clone(v1=resized(model.v1), subcortical=before), variables
+    spec = model.spec
+    stages = {"v1": resized(spec.v1), "subcortical": resized(spec.subcortical)}
+    return _changed(model, image_size=image_size, **stages), variables
 
 
 def with_fixed_bank(model: Model, variables: Any) -> tuple[Model, Any]:
@@ -416,7 +423,7 @@ def with_fixed_bank(model: Model, variables: Any) -> tuple[Model, Any]:
         return model, variables
     params = dict(variables["params"])
     bank = learnable_gabor(model.v1).learned(params.pop("block")["gabor"])
-    fixed = model.clone(v1=dataclasses.replace(model.v1, bank=bank, tuned=False))
+    fixed = _changed(model, v1=dataclasses.replace(model.v1, bank=bank, tuned=False))
     return fixed, {**variables, "params": params}
 
 

@@ -4,7 +4,9 @@ The network is cut behind its stem, which the VOneBlock and its bottleneck repla
 Submodules carry PyTorch's names, so that checkpoints convert by rule.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ from jaxtyping import Array, Float
 
 from vone_jax import fast
 from vone_jax.models import layers
+from vone_jax.models.architecture import Architecture, known
+from vone_jax.models.defaults import stem_form
 
 
 class ResNetStem(layers.Stem):
@@ -84,3 +88,60 @@ class ResNetBackEnd(nn.Module):
         x = activations["avgpool"] = layers.global_average_pool(x)
         last = layers.linear(self.num_classes, x.shape[-1], name="fc", dtype=self.dtype)
         return activations | {"logits": last(x)}
+
+
+class _Size(NamedTuple):
+    label: str
+    bottleneck: bool
+    blocks: tuple[int, ...]
+    width: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet(Architecture):
+    """ResNets; for small images, their stems divide the image by less."""
+
+    SIZES = {
+        "resnet18": _Size("ResNet-18", False, (2, 2, 2, 2)),
+        "resnet50": _Size("ResNet-50", True, (3, 4, 6, 3)),
+    }
+    NAMES = {
+        "torchvision": {
+            "stem/conv1": "conv1",
+            "stem/bn1": "bn1",
+            "layer{s}_{b}/conv{n}": "layer{s}.{b}.conv{n}",
+            "layer{s}_{b}/bn{n}": "layer{s}.{b}.bn{n}",
+            "layer{s}_{b}/downsample_{n}": "layer{s}.{b}.downsample.{n}",
+            "fc": "fc",
+        }
+    }
+    in_torch = True
+
+    @classmethod
+    def told(cls, file, known):
+        if "layer1_0/conv1.weight" not in file:
+            return None
+        blocks = tuple(file.count(f"layer{stage}_*/conv1.weight") for stage in range(1, 5))
+        form = ("layer1_0/conv3.weight" in file, blocks)
+        names = [n for n, size in cls.SIZES.items() if (size.bottleneck, size.blocks) == form]
+        if not names:
+            known_sizes = " and ".join(size.label for size in cls.SIZES.values())
+            raise ValueError(
+                f"the state dict is of a ResNet with {blocks} "
+                f"{'bottleneck' if form[0] else 'basic'} blocks; known are {known_sizes}"
+            )
+        return {"name": names, **file.ends("stem/conv1", "fc")}
+
+    @classmethod
+    def assumed(cls, file, name):
+        size = file.stem_size("stem/conv1")
+        return super().assumed(file, name) | {"image_size": size, "stem_size": size}
+
+    def stem(self, spec, dtype):
+        return ResNetStem(spec.width, **stem_form(spec.form_size)._asdict(), dtype=dtype)
+
+    def back_end(self, spec, dtype):
+        size = self.SIZES[spec.base]
+        return ResNetBackEnd(
+            size.bottleneck, size.blocks, known(spec.num_classes), known(spec.width), dtype
+        )

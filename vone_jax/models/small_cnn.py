@@ -4,7 +4,9 @@ It has 166,406 parameters for grey images of 28 pixels. It is the MNIST network 
 Kolter (2020), arXiv:2001.03994, which Wong and Kolter (2018), arXiv:1711.00851, introduced.
 """
 
+import dataclasses
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from jaxtyping import Array, Float
 
 from vone_jax import fast
 from vone_jax.models import layers
+from vone_jax.models.architecture import Architecture
 
 
 def _conv(
@@ -55,3 +58,24 @@ class SmallCNNBackEnd(nn.Module):
         hidden = fast.relu(layers.linear(100, flat.shape[-1], name="fc1", dtype=self.dtype)(flat))
         last = layers.linear(self.num_classes, 100, name="fc2", dtype=self.dtype)
         return {"conv2": conv2, "fc1": hidden, "logits": last(hidden)}
+
+
+class _Size(NamedTuple):
+    label: str
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallCNN(Architecture):
+    """The small network, the same for all image sizes."""
+
+    SIZES = {"small_cnn": _Size("SmallCNN", 16)}
+    NAMES = {
+        "vone_jax": {"stem/conv1": "conv1", "conv2": "conv2", "fc1": "fc1", "fc2": "fc2"},
+    }
+
+    def stem(self, spec, dtype):
+        return SmallCNNStem(spec.width, dtype)
+
+    def back_end(self, spec, dtype):
+        return SmallCNNBackEnd(spec.num_classes, spec.width, dtype)

@@ -1,233 +1,176 @@
-"""Transformers and ConvNeXts by name: their sizes, and how they meet the image, V1 or a stem.
+"""``Trunk``: what transformers and ConvNeXts have in common.
 
 A trunk has a grid of positions, one for each patch of the image. Its own stem reads the patches.
 The map of any other front end is brought to the grid by an ``Attachment``.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import flax.linen as nn
 
-from vone_jax import arguments, names
+from vone_jax import arguments
+from vone_jax.arguments import Range
+from vone_jax.models.architecture import Architecture, Tensors, known
 from vone_jax.models.attachment import Attachment, ConvStem, Form
-from vone_jax.models.convnext import ConvNeXtBackEnd, ConvNeXtStem
+from vone_jax.models.defaults import FULL_SIZE, v1_config
 from vone_jax.models.layers import Dtype
-from vone_jax.models.network import Model, VOneNet
-from vone_jax.models.vit import PatchStem, ViTBackEnd
-from vone_jax.v1 import VOneBlockConfig
 
-
-class Size(NamedTuple):
-    """The published width and depth, and the sides of patches in pixels of large and small images.
-
-    Patches of small images leave a transformer 49 to 256 tokens, and a ConvNeXt of 28 pixels a
-    position in its last stage.
-    """
-
-    width: int
-    depth: tuple[int, ...]
-    patch_size: int
-    small_patch_size: int
-
-
-TRUNKS = {
-    "vit_ti16": Size(192, (12,), 16, 4),
-    "vit_s16": Size(384, (12,), 16, 4),
-    "vit_b16": Size(768, (12,), 16, 4),
-    "deit_s16": Size(384, (12,), 16, 4),
-    "convnext_t": Size(96, (3, 3, 9, 3), 4, 2),
-}
 # Channels of the bottleneck in front of an attachment, as in other VOneNets.
 _BOTTLENECK = 64
-# The width of published transformers whose heads do not have 64 channels, and their heads.
-_HEADS = {1280: 16}
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The arguments of ``models.create`` that only trunks have; None is the default of the name."""
+# The names of attachments and of the control's stem, which have no original.
+ATTACHED = {
+    "stem/conv{n}": "conv_stem.conv{n}",
+    "stem/norm{n}": "conv_stem.norm{n}",
+    **{
+        f"attachment/{each}": f"attachment.{each}"
+        for each in ("conv{n}", "norm{n}", "norm", "proj")
+    },
+}
 
-    depth: int | tuple[int, ...] | None = None
-    heads: int | None = None
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trunk(Architecture):
+    """The options of every trunk; None follows from the size of the network.
+
+    The lines of the tables of sizes also have ``depth``, ``patch_size`` and ``small_patch_size``,
+    sides of patches in pixels for large and small images. Patches of small images leave a
+    transformer 49 to 256 tokens, and a ConvNeXt of 28 pixels a position in its last stage.
+    """
+
+    # Side of the patches in pixels. None is that of the published network, and for small images 4
+    # in transformers, 2 in ConvNeXts.
     patch_size: int | None = None
+    # How the map of V1 is brought to patches, see ``Attachment``. A base network with an attachment
+    # is the control without V1: a convolutional stem stands in place of V1 and the bottleneck. None
+    # is "patches" behind V1, and no attachment in base networks.
     attachment: Form | None = None
-    drop_path: float = 0.0
+    # Rate of stochastic depth, below 1, see ``DropPathBackEnd``.
+    drop_path: Annotated[float, Range(0.0, 1.0, below=True)] = 0.0
+    # For the control, channels of the first convolution of its stem. None gives the stem as many
+    # parameters as the bottleneck behind the default V1 has.
     stem_width: int | None = None
 
-
-def back_end_of(name: str) -> type[nn.Module] | None:
-    """The class of a trunk's back end; None for a network that is no trunk."""
-    size = TRUNKS.get(names.base_network(name))
-    if size is None:
-        return None
-    return ViTBackEnd if len(size.depth) == 1 else ConvNeXtBackEnd
-
-
-def default_heads(width: int) -> int:
-    """The heads of the published transformer of a width: one for 64 channels, but 16 in ViT-H.
-
-    Of other widths, the divisor that is nearest to 64 channels in a head.
-    """
-    divisors = [heads for heads in range(1, width + 1) if width % heads == 0]
-    return _HEADS.get(width) or min(divisors, key=lambda heads: abs(width / heads - 64))
-
-
-@dataclasses.dataclass(frozen=True)
-class Trunk:
-    """The makers of a trunk's parts, for images of one size.
-
-    Attributes:
-      name: one of ``TRUNKS``.
-      options: as they were given.
-      image_size: in pixels.
-      width: channels of a token, or of the first stage.
-      small: whether the network has the form for small images.
-      dtype: type in which the layers compute.
-    """
-
-    name: str
-    options: Options
-    image_size: int
-    width: int
-    small: bool
-    dtype: Dtype
-
     def __post_init__(self):
-        options = self.options
-        if options.attachment is not None:
-            arguments.choice("attachment", options.attachment, get_args(Form))
-        arguments.count("patch_size", self.patch_size)
-        if options.stem_width is not None:
-            arguments.count("stem_width", options.stem_width)
-        arguments.number("drop_path", options.drop_path, arguments.Range(0.0, 1.0, below=True))
-        for count in self.depth:
-            arguments.count("depth", count)
-        if self.is_vit:
-            if len(self.depth) != 1:
-                raise ValueError(f"depth of {self.name} must be one integer, got {options.depth}")
-            if self.image_size % self.patch_size:
-                raise ValueError(
-                    f"image_size must be a multiple of patch_size, {self.patch_size}, got "
-                    f"{self.image_size}"
-                )
-            arguments.count("heads", self.heads)
-            if self.width % self.heads:
-                raise ValueError(f"heads must divide width, {self.width}, got {self.heads}")
-        elif len(self.depth) < 2:
-            raise ValueError(
-                f"depth of {self.name} must have a number of blocks for each stage, such as "
-                f"{TRUNKS[self.name].depth}, got {options.depth}"
-            )
-        elif options.heads is not None:
-            raise ValueError(f"heads is for transformers, but name is {self.name!r}")
+        arguments.fields(self)
 
-    @property
-    def is_vit(self) -> bool:
-        """True for a transformer."""
-        return back_end_of(self.name) is ViTBackEnd
+    @classmethod
+    def told_of(
+        cls, file: Tensors, known: Mapping[str, Any], stem: str, width: int, depth: Any
+    ) -> dict[str, Any]:
+        """What ``told`` says of any trunk whose own stem begins with a convolution ``stem``.
 
-    @property
-    def depth(self) -> tuple[int, ...]:
-        """The number of blocks, for each stage."""
-        depth = self.options.depth
-        if depth is None:
-            return TRUNKS[self.name].depth
-        return tuple(depth) if isinstance(depth, tuple | list) else (depth,)
-
-    @property
-    def heads(self) -> int:
-        """The heads of a transformer."""
-        heads = self.options.heads
-        return default_heads(self.width) if heads is None else heads
-
-    @property
-    def patch_size(self) -> int:
-        """The side of a patch in pixels."""
-        if self.options.patch_size is not None:
-            return self.options.patch_size
-        size = TRUNKS[self.name]
-        return size.small_patch_size if self.small else size.patch_size
-
-    def stem(self) -> nn.Module:
-        """The trunk's own stem."""
-        make = PatchStem if self.is_vit else ConvNeXtStem
-        return make(self.width, self.patch_size, self.dtype)
-
-    def control(self, stride: int, cells: int, in_channels: int) -> nn.Module:
-        """The convolutional stem with ``stem_width``, or as many parameters as V1's bottleneck.
-
-        Args:
-          stride: of V1.
-          cells: channels of V1.
-          in_channels: channels of images.
+        Of a network of any width and depth, the likely name is that of the same width, and of these
+        that of the same depth.
         """
-        wide, first = self.bottleneck_features(stride), self.options.stem_width
-        if first is None:
-            # Convolutions and biases of both stages and the first layer norm; a bottleneck has
-            # cells * wide. Both end in a layer norm; the bias of the second stage is left over.
-            first = max(1, round((cells - 1) * wide / (9 * (in_channels + wide) + 3)))
-        return ConvStem((first, wide), stride, self.dtype)
+        sizes = sorted(
+            cls.SIZES.items(), key=lambda each: (each[1].width != width, each[1].depth != depth)
+        )
+        convolutions = file.count("attachment/conv*.weight")
+        control = "stem/conv1.weight" in file
+        first = "stem/conv1.weight" if control else f"{stem}.weight"
+        channels, form = file.length(first, 1), None
+        patch_size = file.length(first, 3)
+        if control or any(name.startswith("attachment/") for name in file.shapes):
+            form = "conv_stem" if convolutions else "patches"
+            ratio = 2**convolutions if convolutions else file.length("attachment/proj.weight", 3)
+            size = known.get("stem_size") or 224
+            before = known.get("v1") or v1_config(size, channels or 3)
+            patch_size = before.stride * (ratio or 1)
+        return {
+            "name": [name for name, _ in sizes],
+            "num_classes": file.length("head.weight", 0),
+            "width": width,
+            "depth": depth,
+            "in_channels": channels,
+            "patch_size": patch_size,
+            "attachment": form,
+            "stem_width": file.length("stem/conv1.weight", 0),
+        }
 
-    def bottleneck_features(self, stride: int) -> int:
-        """The channels of the bottleneck behind a V1 of a stride."""
-        return self.width if self._ratio(stride) == 1 else min(_BOTTLENECK, self.width)
+    @classmethod
+    def assumed(cls, file, name):
+        found = super().assumed(file, name)
+        # The kernel of its own stem shows the stride.
+        if "stem/conv1.weight" not in file:
+            del found["stem_size"]
+        return found
 
-    def back_end(self, num_classes: int, attachment: Attachment | None) -> nn.Module:
-        """The back end."""
-        fields: dict[str, Any] = {
-            "num_classes": num_classes, "width": self.width, "attachment": attachment,
-            "drop_path": self.options.drop_path, "dtype": self.dtype,
-        }  # fmt: skip
-        if self.is_vit:
-            return ViTBackEnd(depth=self.depth[0], heads=self.heads, **fields)
-        return ConvNeXtBackEnd(depth=self.depth, **fields)
-
-    def attachment(self, stride: int, normed: bool = True) -> Attachment:
-        """The attachment of a map with a stride in pixels, see ``Attachment.normed``."""
-        return self._attachment(self.options.attachment or "patches", self._ratio(stride), normed)
-
-    def attachment_of_any(self) -> Attachment:
-        """The attachment of a map of any size, each of whose positions becomes one of the trunk."""
-        if self.options.attachment or self.options.patch_size:
+    def complete(self, spec: Any) -> Any:
+        if spec.front_end is not None:
+            if self.attachment or self.patch_size:
+                raise ValueError(
+                    "attachment and patch_size must be None with front_end, whose map has the "
+                    "positions of the network"
+                )
+            return self
+        size = self.SIZES[spec.base]
+        published = size.patch_size if spec.form_size >= FULL_SIZE else size.small_patch_size
+        options = dataclasses.replace(
+            self,
+            patch_size=self.patch_size or published,
+            attachment=self.attachment or ("patches" if spec.front else None),
+        )
+        if options.attachment is not None:
+            options.ratio(spec)
+        is_control = options.attachment is not None and not spec.front
+        if self.stem_width is not None and not is_control:
             raise ValueError(
-                "attachment and patch_size must be None with front_end, whose map has the "
-                "positions of the network"
+                "stem_width is for the control, a base network with an attachment, but name is "
+                f"{spec.name!r} and attachment is {self.attachment!r}"
             )
-        return self._attachment("patches", 1, normed=True)
+        if not is_control or self.stem_width is not None:
+            return options
+        # Convolutions and biases of both stages and the first layer norm; a bottleneck has
+        # cells * wide. Both end in a layer norm; the bias of the second stage is left over.
+        v1, wide = _replaced(spec), options.bottleneck(spec)
+        cells = v1.simple_channels + v1.complex_channels
+        first = max(1, round((cells - 1) * wide / (9 * (known(spec.in_channels) + wide) + 3)))
+        return dataclasses.replace(options, stem_width=first)
 
-    def _attachment(self, form: Form, ratio: int, normed: bool) -> Attachment:
-        return Attachment(form, ratio, self.width, self.is_vit, normed, self.dtype)
-
-    def _ratio(self, stride: int) -> int:
-        ratio, rest = divmod(self.patch_size, stride)
-        if rest or (self.options.attachment == "conv_stem" and ratio.bit_count() != 1):
-            needed = "a multiple of" if rest else "a power of 2 times"
+    def ratio(self, spec: Any) -> int:
+        """The positions of the map of V1, or of the control's stem, between two patches."""
+        stride = _replaced(spec).stride
+        ratio, rest = divmod(known(self.patch_size), stride)
+        if rest or not ratio or (self.attachment == "conv_stem" and ratio.bit_count() != 1):
+            needed = "a multiple of" if rest or not ratio else "a power of 2 times"
             raise ValueError(
                 f"patch_size must be {needed} the stride of V1, {stride}, got {self.patch_size}"
             )
         return ratio
 
+    def own_stem(self, spec: Any, dtype: Dtype) -> nn.Module:
+        """The stem that reads patches."""
+        raise NotImplementedError
 
-def trunk_options(model: Model) -> dict[str, Any]:
-    """The options of ``models.create`` that a network with a trunk has; none for others."""
-    back_end = model.back_end
-    if not isinstance(back_end, ViTBackEnd | ConvNeXtBackEnd):
-        return {}
-    options: dict[str, Any] = {"depth": back_end.depth, "drop_path": back_end.drop_path}
-    if isinstance(back_end, ViTBackEnd):
-        options["heads"] = back_end.heads
-    front = model.v1 if isinstance(model, VOneNet) else model.stem
-    attachment = back_end.attachment
-    if attachment is None:
-        # The trunk's own stem.
-        if isinstance(front, PatchStem | ConvNeXtStem):
-            options["patch_size"] = front.stride
-    # A front end of a user may be a ``ConvStem``, too. Its attachment follows from it.
-    elif isinstance(front, VOneBlockConfig) or (
-        isinstance(front, ConvStem) and not attachment.normed
-    ):
-        options |= {"patch_size": front.stride * attachment.ratio, "attachment": attachment.form}
-        if isinstance(front, ConvStem):
-            options["stem_width"] = front.features[0]
-    return options
+    def stem(self, spec: Any, dtype: Dtype) -> nn.Module:
+        if self.attachment is None:
+            return self.own_stem(spec, dtype)
+        widths = known(self.stem_width), self.bottleneck(spec)
+        return ConvStem(widths, _replaced(spec).stride, dtype)
+
+    def bottleneck(self, spec: Any) -> int:
+        width = known(spec.width)
+        return width if self.ratio(spec) == 1 else min(_BOTTLENECK, width)
+
+    def attached(self, spec: Any, projected: bool, dtype: Dtype) -> Attachment | None:
+        """The attachment in front of the trunk; ``projected`` is for transformers."""
+        form, ratio = self.attachment, 1
+        if spec.front_end is not None:
+            # A map of any size, each of whose positions becomes one of the trunk.
+            form = "patches"
+        elif form is not None:
+            ratio = self.ratio(spec)
+        if form is None:
+            return None
+        # The stem of the control ends in a layer norm of its own.
+        normed = bool(spec.front) or spec.front_end is not None
+        return Attachment(form, ratio, known(spec.width), projected, normed, dtype)
+
+
+def _replaced(spec: Any) -> Any:
+    """The V1 of a network, or that in whose place the stem of the control stands."""
+    return spec.v1 or v1_config(spec.form_size, known(spec.in_channels), f"vone_{spec.base}")

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import Partial
 
-from vone_jax import prng
+from vone_jax import files, prng
 from vone_jax.models import VOneNet
-from vone_jax.network.network import Network
+from vone_jax.network.network import Network, written_here
 
 
 def _mean_of_each(members: tuple[Partial, ...], keys: jax.Array, images: jax.Array) -> jax.Array:
@@ -53,8 +53,35 @@ def _behind_v1(member: Network) -> Any:
     if not isinstance(model, VOneNet):
         return member
     # The maps of V1 have its stride, and its cells are the inputs of the bottleneck.
-    shared = {field: getattr(model, field) for field in ("back_end", "learned_normalization")}
+    parts = ("name", "num_classes", "width", "back_end", "options", "learned_normalization")
+    shared = [getattr(model.spec, field) for field in parts]
     return shared, model.dtype, model.v1.stride, jax.tree.map(jnp.shape, member.variables)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ensemble(Network):
+    """A network whose functions call other networks, its ``members``."""
+
+    members: tuple[Network, ...] = ()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        described = [member.description for member in self.members]
+        return {**super().description, "members": described}
+
+    @property
+    def checksum(self) -> str:
+        return files.json_digest([member.checksum for member in self.members])[:8]
+
+    @property
+    def program(self) -> dict[str, str] | None:
+        found = [member.program for member in self.members]
+        digests = [each and each["digest"] for each in found]
+        return written_here(files.json_digest(digests)) if any(found) else None
+
+    @property
+    def parameters(self) -> int:
+        return sum(member.parameters for member in self.members)
 
 
 def ensemble(members: Sequence[Network]) -> Network:
@@ -88,7 +115,7 @@ def ensemble(members: Sequence[Network]) -> Network:
     else:
         logits_fn = Partial(_mean_of_each, tuple(member.logits_fn for member in members))
     names = [member.name for member in members]
-    return Network(
+    return _Ensemble(
         "+".join(names),
         logits_fn,
         first.image_shape,

@@ -1,10 +1,10 @@
-"""``Network``: a trained network of any origin, a module with variables or functions."""
+"""``Network``: a trained network of any origin. It is made of functions, or of a module."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from vone_jax import arguments, convert, data, fast, files, functions, models, names, v1
+from vone_jax import arguments, convert, data, fast, files, functions, models
 from vone_jax.data import Preprocessing
-from vone_jax.models import VOneNet
-from vone_jax.v1 import Noise
+from vone_jax.v1 import Noise, VOneBlockConfig
 
 Function = Callable[[jax.Array, jax.Array], Any]
 
@@ -63,7 +62,7 @@ class Network:
       preprocessing: the method that brings images of a data set to the network's size.
       visual_degrees: the field of view of the images in degrees, for physiology; None for that of
         its V1, or of a VOneNet for images of its size.
-      architecture: one of ``models.NAMES``; empty for other networks.
+      architecture: one of ``models.list_models()``; empty for other networks.
       source: its origin in words; empty for a run.
       origin: its origin as JSON values, part of ``description``.
       validation: the images on which a run was validated.
@@ -71,7 +70,6 @@ class Network:
       members: the networks of an ensemble.
       model: its module; None for functions.
       variables: of the module, ``{"params": ..., "batch_stats": ...}``.
-      trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
       checkpoint_step: the training step of a run's checkpoint.
       run_dir: the directory of a run.
     """
@@ -89,12 +87,19 @@ class Network:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     validation: Split | None = None
     notes: tuple[str, ...] = ()
-    members: tuple["Network", ...] = ()
-    model: models.Model | None = dataclasses.field(default=None, init=False, repr=False)
-    variables: Any = dataclasses.field(default=None, init=False, repr=False)
-    trained: models.Model | None = dataclasses.field(default=None, init=False, repr=False)
-    checkpoint_step: int | None = dataclasses.field(default=None, init=False)
-    run_dir: Path | None = dataclasses.field(default=None, init=False)
+    members: ClassVar[tuple["Network", ...]] = ()
+    model: ClassVar[models.Model | None] = None
+    variables: ClassVar[Any] = None
+    checkpoint_step: ClassVar[int | None] = None
+    run_dir: ClassVar[Path | None] = None
+    # The type in which it computes, apart from V1.
+    dtype: ClassVar[str] = "float32"
+    # The configuration of its V1; None for a network without one.
+    v1: ClassVar[VOneBlockConfig | None] = None
+    # The noise of its V1, or behind its stem, now and in training; None for none or where it is not
+    # known.
+    noise: ClassVar[Noise] = None
+    trained_noise: ClassVar[Noise] = None
 
     def __post_init__(self):
         arguments.directory_name("name", self.name)
@@ -130,12 +135,7 @@ class Network:
     @property
     def label(self) -> str:
         """Its name in tables: that of its architecture, else its own."""
-        return names.network_label(self.architecture) if self.architecture else self.name
-
-    @property
-    def dtype(self) -> str:
-        """The type in which a module computes, apart from V1; float32 for functions."""
-        return "float32" if self.model is None else jnp.dtype(self.model.dtype).name
+        return models.label(self.architecture) if self.architecture else self.name
 
     @property
     def image_size(self) -> int:
@@ -146,21 +146,6 @@ class Network:
     def in_channels(self) -> int:
         """The number of channels of its images."""
         return self.image_shape[2]
-
-    @property
-    def v1(self) -> v1.VOneBlockConfig | None:
-        """The configuration of its V1; None for a network without one."""
-        return self.model.v1 if isinstance(self.model, VOneNet) else None
-
-    @property
-    def noise(self) -> Noise:
-        """The noise of its V1, or behind its stem; None for none or where it is not known."""
-        return None if self.model is None else models.noise_of(self.model)
-
-    @property
-    def trained_noise(self) -> Noise:
-        """The noise it was trained with, see ``noise``."""
-        return self.noise if self.trained is None else models.noise_of(self.trained)
 
     @functools.cached_property
     def num_classes(self) -> int:
@@ -183,31 +168,30 @@ class Network:
         A module is described with its front end, type and normalisation. Functions are told apart
         by their ``checksum``.
         """
-        what: dict[str, Any] = {}
-        if self.members:
-            what["members"] = [member.description for member in self.members]
-        elif self.model is not None:
-            what["model"] = describe(self.model)
+        what: dict[str, Any] = {**self.origin}
         if self.visual_degrees is not None:
             what["visual_degrees"] = self.visual_degrees
-        return {**self.origin, **what, "preprocessing": dataclasses.asdict(self.preprocessing)}
+        return {**what, "preprocessing": dataclasses.asdict(self.preprocessing)}
 
     @property
     def checksum(self) -> str:
-        """A checksum of its weights; of functions, and with code of a user, the fingerprint.
+        """A checksum of its weights; of functions, that of their ``program``."""
+        return self._digest()[:8]
 
-        It is that of the network as it was trained, whatever ``with_noise`` has changed.
-        The fingerprint is that of what the functions compute with their weights, see
-        ``functions.digest``: another version of JAX or kind of device may change it. It does not
-        show what Python computes behind ``jax.pure_callback``. It is computed at each call, since
-        the arrays of a function may be replaced in between.
+    @property
+    def program(self) -> dict[str, str] | None:
+        """What code of a user computes: a digest, and the JAX and kind of device that wrote it.
+
+        None for networks of this package. The digest is that of the network as it was trained,
+        whatever ``with_noise`` has changed, without the weights of a module. Another version of JAX
+        or kind of device may write the same program in another way, see ``functions.digest``, so
+        that their digests cannot be compared. What Python computes behind ``jax.pure_callback`` is
+        not in it. It is computed at each call, since the arrays of a function may be replaced in
+        between.
         """
-        if self.members:
-            return files.json_digest([member.checksum for member in self.members])[:8]
-        if self.trained is not None:
-            return self.with_noise(self.trained_noise).checksum
-        if not self._is_foreign:
-            return files.weights_checksum(jax.tree.leaves(self.variables))
+        return written_here(self._digest())
+
+    def _digest(self) -> str:
         made = [self.logits_fn] if self.features is None else [self.logits_fn, self.features]
         # The leaves of a Partial become constants of the program.
         # Whatever precision this process computes with.
@@ -215,7 +199,7 @@ class Network:
             found = [
                 functions.digest(lambda *inputs, f=f: f(*inputs), *self.inputs()) for f in made
             ]
-        return files.json_digest(found)[:8]
+        return files.json_digest(found)
 
     @property
     def parameters(self) -> int:
@@ -223,10 +207,6 @@ class Network:
 
         Those within custom derivatives, and of an artefact, are not counted.
         """
-        if self.members:
-            return sum(member.parameters for member in self.members)
-        if self.model is not None:
-            return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
         traced = jax.jit(lambda *inputs: self.logits_fn(*inputs)).trace(*self.inputs())
         arrays = fast.constants(traced)
         return sum(array.size for array in arrays if jnp.issubdtype(array.dtype, jnp.floating))
@@ -241,22 +221,14 @@ class Network:
         Raises:
           ValueError: for a network whose noise is not known.
         """
-        if self.model is None:
-            raise ValueError(
-                f"the noise of {self.name} cannot be changed, since only its functions are known; "
-                "leave test_noise and attack_noise out, or make a network with other noise"
-            )
-        trained = self.model if self.trained is None else self.trained
-        as_trained = noise == models.noise_of(trained)
-        changed = trained if as_trained else models.with_noise(trained, noise)
-        if changed == self.model:
-            return self
-        trained = None if trained == changed else trained
-        return dataclasses.replace(self, model=changed, trained=trained)
+        raise ValueError(
+            f"the noise of {self.name} cannot be changed, since only its functions are known; "
+            "leave test_noise and attack_noise out, or make a network with other noise"
+        )
 
     def quiet(self) -> "Network":
         """The network without noise, or the network itself if its noise is not known."""
-        return self if self.model is None else self.with_noise(None)
+        return self
 
     def with_image_size(self, image_size: int) -> "Network":
         """The network for images of another size in pixels.
@@ -268,38 +240,18 @@ class Network:
           ValueError: for a network of functions, or a size that is out of range.
         """
         arguments.count("image_size", image_size, least=8)
-        # What is given is not assumed.
-        notes = tuple(note for note in self.notes if not note.startswith(convert.ASSUMED_SIZE))
-        if image_size == self.image_size:
-            return self if notes == self.notes else dataclasses.replace(self, notes=notes)
-        if self.model is None:
+        if image_size != self.image_size:
             raise ValueError(
                 f"image_size must be left out for {self.name}: its functions are for images of "
                 f"{self.image_size} pixels"
             )
-        shape = (image_size, image_size, self.in_channels)
-        model, variables = models.with_image_size(self.model, self.variables, image_size)
-        trained = self.trained
-        if trained is not None:
-            trained, _ = models.with_image_size(trained, self.variables, image_size)
-        degrees = self.visual_degrees
-        return dataclasses.replace(
-            self,
-            model=model,
-            variables=variables,
-            trained=trained,
-            image_shape=shape,
-            notes=notes,
-            visual_degrees=None if degrees is None else degrees * image_size / self.image_size,
-        )
+        return self
 
     def placed(self, place: Callable[[Any], Any]) -> "Network":
         """The network with its weights moved by ``place``, a function of a pytree.
 
         The arrays that a function closes over stay where they are.
         """
-        if self.model is not None:
-            return dataclasses.replace(self, variables=place(self.variables))
 
         def placed(function: Any) -> Any:
             return place(function) if functions.is_pytree(function) else function
@@ -323,10 +275,10 @@ class Network:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         return keys, jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
 
-    @property
-    def _is_foreign(self) -> bool:
-        """True if code of a user computes the logits: functions, or a part of the module."""
-        return not self.members and (self.model is None or not _is_ours(self.model))
+
+def written_here(digest: str) -> dict[str, str]:
+    """A digest of a program with what wrote it."""
+    return {"digest": digest[:16], "jax": jax.__version__, "device": jax.default_backend()}
 
 
 def _is_ours(value: Any) -> bool:
@@ -344,24 +296,105 @@ def _is_ours(value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ModelNetwork(Network):
-    """A network of a module and its variables, from which its functions follow."""
+    """A network of a module and its variables, from which its functions follow.
+
+    Attributes:
+      trained: the module as it was trained, if ``with_noise`` has changed its noise; else None.
+    """
 
     logits_fn: Function = dataclasses.field(init=False, repr=False)
     stochastic: bool = dataclasses.field(init=False)
     features: Function | None = dataclasses.field(init=False, repr=False)
-    model: models.Model | None = dataclasses.field(default=None, repr=False)
-    variables: Any = dataclasses.field(default=None, repr=False)
+    # Each network has a module and variables.
+    model: Any = dataclasses.field(default=None, repr=False)  # pyright: ignore
+    variables: Any = dataclasses.field(default=None, repr=False)  # pyright: ignore
     trained: models.Model | None = dataclasses.field(default=None, repr=False)
-    checkpoint_step: int | None = None
-    run_dir: Path | None = None
+    checkpoint_step: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    run_dir: Path | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self):
         super().__post_init__()
-        assert self.model is not None
         set_field = functools.partial(object.__setattr__, self)
         set_field("logits_fn", models.logits_fn(self.model, self.variables))
         set_field("features", models.features_fn(self.model, self.variables))
         set_field("stochastic", models.is_stochastic(self.model))
+
+    @property
+    def dtype(self) -> str:
+        return jnp.dtype(self.model.dtype).name
+
+    @property
+    def v1(self) -> VOneBlockConfig | None:
+        return self.model.spec.v1
+
+    @property
+    def noise(self) -> Noise:
+        return models.noise_of(self.model)
+
+    @property
+    def trained_noise(self) -> Noise:
+        return models.noise_of(self.trained or self.model)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        described = describe(self.model.spec) | {"dtype": self.dtype}
+        return {**super().description, "model": described}
+
+    @property
+    def checksum(self) -> str:
+        return files.weights_checksum(jax.tree.leaves(self.variables))
+
+    @property
+    def program(self) -> dict[str, str] | None:
+        trained = self.trained or self.model
+        if _is_ours(trained):
+            return None
+        with jax.default_matmul_precision("highest"):
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.variables
+            )
+            features = models.features_fn(trained, shapes).func
+            return written_here(functions.digest(features, shapes, *self.inputs()))
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    def with_noise(self, noise: Noise) -> Network:
+        trained = self.trained or self.model
+        as_trained = noise == models.noise_of(trained)
+        changed = trained if as_trained else models.with_noise(trained, noise)
+        if changed == self.model:
+            return self
+        return dataclasses.replace(
+            self, model=changed, trained=None if trained == changed else trained
+        )
+
+    def quiet(self) -> Network:
+        return self.with_noise(None)
+
+    def with_image_size(self, image_size: int) -> Network:
+        arguments.count("image_size", image_size, least=8)
+        # What is given is not assumed.
+        notes = tuple(note for note in self.notes if not note.startswith(convert.ASSUMED_SIZE))
+        if image_size == self.image_size:
+            return self if notes == self.notes else dataclasses.replace(self, notes=notes)
+        model, variables = models.with_image_size(self.model, self.variables, image_size)
+        trained, degrees = self.trained, self.visual_degrees
+        if trained is not None:
+            trained, _ = models.with_image_size(trained, self.variables, image_size)
+        return dataclasses.replace(
+            self,
+            model=model,
+            variables=variables,
+            trained=trained,
+            image_shape=(image_size, image_size, self.in_channels),
+            notes=notes,
+            visual_degrees=None if degrees is None else degrees * image_size / self.image_size,
+        )
+
+    def placed(self, place: Callable[[Any], Any]) -> Network:
+        return dataclasses.replace(self, variables=place(self.variables))
 
 
 def describe(value: Any) -> Any:

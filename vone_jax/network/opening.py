@@ -127,7 +127,7 @@ def _open(
     if path.is_dir():
         # A folder of ``convert`` that has lost a file is no run.
         folder = convert.is_folder(path) or (path / "model.safetensors").exists()
-        return _open_folder(path) if folder else _open_run(path, step, dtype, code)
+        return _open_folder(path, code) if folder else _open_run(path, step, dtype, code)
     if path.suffix in _CHECKPOINTS and path.exists():
         return _open_checkpoint(path)
     if path.suffix == ".py" and path.exists():
@@ -173,7 +173,7 @@ def _open_run(
         model.image_size,
         class_names=run.description.class_names,
         preprocessing=Preprocessing(trained_on.center_crop),
-        architecture="" if model.front_end else model.name,
+        architecture="" if model.code else model.name,
         checkpoint_step=run.step,
         # Results beside a bucket are local ones.
         run_dir=None if files.in_bucket(path) else path,
@@ -186,8 +186,8 @@ def _open_run(
     )
 
 
-def _open_folder(path: Path) -> Network:
-    name, folder = _name(path.resolve().name), convert.read_folder(path)
+def _open_folder(path: Path, code: Sequence[str]) -> Network:
+    name, folder = _name(path.resolve().name), convert.read_folder(path, code)
     network = _converted(name, folder.model, folder.variables, f"folder {name}")
     if folder.class_names:
         network = dataclasses.replace(network, class_names=folder.class_names, notes=())
@@ -209,9 +209,8 @@ def _converted(
     name: str, model: models.Model, variables: Any, source: str, notes: Sequence[str] = ()
 ) -> Network:
     """Make a network of converted weights. 1000 classes are assumed to be those of ImageNet."""
-    description = convert.describe(model)
     class_names: tuple[str, ...] = ()
-    if description["num_classes"] == _IMAGENET_CLASSES:
+    if model.spec.num_classes == _IMAGENET_CLASSES:
         class_names = imagenet_class_names()
         notes = [*notes, f"its {_IMAGENET_CLASSES} classes are assumed to be those of ImageNet"]
     return Network.of_model(
@@ -219,7 +218,7 @@ def _converted(
         model,
         jax.tree.map(jnp.asarray, variables),
         class_names=class_names,
-        architecture=description["name"],
+        architecture="" if model.spec.code else model.spec.name,
         source=source,
         notes=tuple(notes),
     )

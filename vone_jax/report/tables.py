@@ -285,6 +285,5 @@ def baseline(runs: Runs, chosen: str | None = None) -> Run:
 
 def _has_v1(run: Run) -> bool:
     """True for a VOneNet or an EVNet, and for networks with code of a user."""
-    description = run.results[0].identity["network"]["description"]
-    model = description.get("model", {})
-    return "v1" in model or not model or "program" in description
+    network = run.results[0].identity["network"]
+    return bool(network["description"].get("model", {}).get("v1") or network.get("program"))

@@ -5,7 +5,6 @@
 from vone_jax.training.config import (
     DataConfig,
     Experiment,
-    ModelConfig,
     config_names,
     from_json,
     load_config,

@@ -8,10 +8,7 @@ Durations are in epochs unless a name says otherwise. One epoch has ``steps_per_
 A config is a Python module that defines ``experiment`` or ``sweep``. A sweep names several
 experiments; ``"sweep:label"`` is one of them.
 
-In JSON, see ``dataclass_json``, an imported Gabor bank is replaced by its digest, because it has a
-million numbers. A run directory stores these numbers as arrays, see ``run.py``. A front end, an
-objective, an attack, a schedule or an optimiser of a user has the name of the module that defines
-it, which is imported only with permission, see ``modules.of_file``.
+For its JSON form see ``models.to_json``.
 """
 
 import dataclasses
@@ -22,97 +19,23 @@ import re
 import runpy
 import sys
 import traceback
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vone_jax import arguments, data, dataclass_json, files, models, modules
-from vone_jax.arguments import FromZero, Positive, Range, Seed, Share, nearest
+from vone_jax import arguments, data, files, models
+from vone_jax.arguments import FromZero, Positive, Range, Seed, nearest
 from vone_jax.attacks import Attack
-from vone_jax.models.attachment import Form
 from vone_jax.names import command
 from vone_jax.training import objective
 from vone_jax.training.objective import Objective
 from vone_jax.training.optimizer import OptimizerConfig, Schedule
-from vone_jax.v1 import ImportedBank, Noise, SubcorticalConfig, VOneBlockConfig
-from vone_jax.v1.divisive import Rule
+from vone_jax.v1 import ImportedBank
 
 MatmulPrecision = Literal["default", "high", "highest"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The network, see ``models.create``."""
-
-    # resnet18, resnet50, alexnet, cornet_s, cornet_z, efficientnet_b0, efficientnet_lite0,
-    # vit_ti16, vit_s16, vit_b16, deit_s16, convnext_t or small_cnn. With vone_ in front of its
-    # name it is a VOneNet, with ev_ an EVNet.
-    name: str
-    # Number of logits. None is the number of classes of the data.
-    num_classes: int | None = None
-    # Side of the images in pixels, at most 4096: a batch of larger ones does not fit into memory.
-    image_size: Annotated[int, Range(8, 4096)] = 224
-    # 3 for RGB, 1 for grey. None is that of the data.
-    in_channels: int | None = None
-    # Channels after the stem. None is the width of the published network, models.default_width.
-    width: Annotated[int | None, Range(1, 2**16)] = None
-    # The V1 of a VOneNet or EVNet. None is that of the initial weights, if they have one, else
-    # models.v1_config for the image size.
-    v1: VOneBlockConfig | None = None
-    # The image size whose form the stem of a base network has. None is that of the initial weights,
-    # such as 224 for files of torchvision, else image_size.
-    stem_size: Annotated[int | None, Range(8, 4096)] = None
-    # Noise after the stem of a base network: a control with noise but without V1.
-    stem_noise: Noise = None
-    # Factor on the output of the stem before stem_noise.
-    stem_gain: Positive = 1.0
-    # Normalisation of images in a base network, one number per channel or one for all. None is that
-    # of the initial weights, or the default of models.create. VOneNets have v1.image_mean.
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    # The stage before V1 of an EVNet. None is as for v1, see models.create.
-    subcortical: SubcorticalConfig | None = None
-    # Normalisation of V1 that is trained with the network, in front of the bottleneck.
-    learned_normalization: Rule | None = None
-    # A Flax module of your own in place of the stem of a base network, see docs/front_ends.md.
-    front_end: nn.Module | None = None
-    # Blocks of a transformer, or of each stage of a ConvNeXt. None is as published.
-    depth: int | tuple[int, ...] | None = None
-    # Heads of a transformer. None is one for 64 channels.
-    heads: int | None = None
-    # Side of the patches of a transformer or a ConvNeXt in pixels. None is as published, and for
-    # small images 4 in transformers, 2 in ConvNeXts.
-    patch_size: int | None = None
-    # Layers between V1 and a transformer or a ConvNeXt. A base network with an attachment is the
-    # control: a convolutional stem in place of V1. None is "patches" behind V1, none in base
-    # networks.
-    attachment: Form | None = None
-    # Rate of stochastic depth of a transformer or a ConvNeXt.
-    drop_path: Share = 0.0
-    # Channels of the first convolution in the stem of the control. None gives it as many parameters
-    # as the bottleneck behind the default V1 has.
-    stem_width: int | None = None
-
-    def __post_init__(self):
-        arguments.choice("name", self.name, models.NAMES)
-        arguments.fields(self)
-        # Building the network is cheap. It checks the width and the front end.
-        self.build(num_classes=1)
-
-    @property
-    def code(self) -> tuple[str, ...]:
-        """The words by which a command may import the front end of a user: --code MODULE."""
-        return () if self.front_end is None else ("--code", type(self.front_end).__module__)
-
-    def build(self, **options: Any) -> models.Model:
-        """Build the network, see ``models.create``. ``options`` replace fields or add ``dtype``."""
-        return models.create(**vars(self) | options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +74,7 @@ class Experiment:
     # Name of the experiment, and by default of its run directory.
     name: str
     # The network.
-    model: ModelConfig
+    model: models.Spec
     # The images.
     data: DataConfig
     # The optimiser.
@@ -225,8 +148,8 @@ class Experiment:
     @property
     def code(self) -> tuple[str, ...]:
         """The words by which a command may import the classes of a user: --code MODULE ..."""
-        own = {_code_of(cls): None for cls in classes_of_users(self)}
-        return (*self.model.code, *(word for code in own for word in ("--code", code)))
+        own = {_code_of(cls): None for cls in models.classes_of_users(self)}
+        return tuple(word for code in own for word in ("--code", code))
 
     @property
     def replays(self) -> int:
@@ -244,7 +167,7 @@ class Experiment:
                 "model.num_classes must be an integer >= 1 to build the network, got None; give "
                 "it, or resolve the experiment"
             )
-        return self.model.build(dtype=getattr(jnp, self.precision))
+        return self.model.build(getattr(jnp, self.precision))
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of optimiser steps of the whole run, at least 1."""
@@ -333,7 +256,7 @@ def load(name: str, configs: Path, variable: str, cls: type | None = None) -> An
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as a tree of JSON values, which ``from_json`` turns back."""
-    return dataclass_json.encode(experiment, _forms(experiment))
+    return models.to_json(experiment)
 
 
 def _code_of(cls: type) -> str:
@@ -344,86 +267,8 @@ def _code_of(cls: type) -> str:
     return os.path.relpath(file) if Path(file).is_relative_to(Path().absolute()) else file
 
 
-def classes_of_users(value: Any) -> Iterator[type]:
-    """Yield the classes of a user in an experiment, other than Flax modules."""
-    if isinstance(value, tuple):
-        for item in value:
-            yield from classes_of_users(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
-        if not type(value).__module__.startswith("vone_jax."):
-            yield type(value)
-        for field in dataclasses.fields(value):
-            yield from classes_of_users(getattr(value, field.name))
-
-
-def _describe_object(value: Any) -> dict[str, Any]:
-    """An object of a user in JSON: the module of its class, and its fields."""
-    cls = type(value)
-    if cls.__module__ not in sys.modules:
-        raise ValueError(
-            f"{cls.__name__}: there is no module {cls.__module__!r}; define the class in a file of "
-            "its own, which lies beside the config and which the config imports"
-        )
-    _class_of(sys.modules[cls.__module__], cls.__name__)
-    # Flax adds two fields.
-    added = ("parent", "name") if isinstance(value, nn.Module) else ()
-    names = [f.name for f in dataclass_json.stored_fields(cls) if f.name not in added]
-    fields = {name: _describe_field(getattr(value, name), name) for name in names}
-    # A file that was loaded by its path stands for the module of its name.
-    return {"module": cls.__module__.removeprefix("file_"), **fields}
-
-
-def _describe_field(value: Any, name: str) -> Any:
-    """A field of an object in JSON. Most modules of Flax have one that is a type of numbers."""
-    if isinstance(value, np.dtype | type) and hasattr(value, "dtype"):
-        return {"dtype": jnp.dtype(value).name}
-    return dataclass_json.encode(value, _forms(value), path=name)
-
-
-def _forms(value: Any) -> dataclass_json.Forms:
-    forms: dict[type, Callable[[Any], dict[str, Any]]] = {
-        ImportedBank: lambda bank: {"sha256": bank.digest},
-        nn.Module: _describe_object,
-    }
-    return forms | dict.fromkeys(classes_of_users(value), _describe_object)
-
-
 # What a user may write, and a file may ask for.
-_OF_USERS = (nn.Module, Objective, Attack, Schedule, OptimizerConfig)
-
-
-def _class_of(module: types.ModuleType, name: Any) -> Any:
-    """The class of a name that a module of Python has itself defined or imported."""
-    # Not getattr, by which a package may import its parts.
-    cls = vars(module).get(name)
-    if not (isinstance(cls, type) and issubclass(cls, _OF_USERS)):
-        kinds = ", ".join(each.__name__ for each in _OF_USERS)
-        raise ValueError(f"{module.__name__} has no class {name!r:.80} that is one of {kinds}")
-    return cls
-
-
-def _with_objects(content: Any, code: Sequence[str], opened: Path | None) -> Any:
-    """Replace objects of users in a tree of JSON values by what they describe."""
-    if isinstance(content, list):
-        return [_with_objects(item, code, opened) for item in content]
-    if not isinstance(content, dict):
-        return content
-    fields = {name: _with_objects(item, code, opened) for name, item in content.items()}
-    if not dataclass_json.is_of_user(content):
-        return fields
-    name = fields[dataclass_json.TYPE]
-    try:
-        cls = _class_of(modules.of_file(fields.pop("module"), code, opened), name)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{name!r:.80}: {error}") from error
-    dtypes = {
-        name: getattr(jnp, value["dtype"])
-        for name, value in fields.items()
-        if isinstance(value, dict) and value.keys() == {"dtype"}
-    }
-    others = {name: value for name, value in fields.items() if name not in dtypes}
-    made = dataclass_json.decode(cls, others, str(name))
-    return made.clone(**dtypes) if dtypes else made
+_OF_USERS = (*models.PARTS, Objective, Attack, Schedule, OptimizerConfig)
 
 
 def from_json(
@@ -432,33 +277,8 @@ def from_json(
     code: Sequence[str] = (),
     opened: Path | None = None,
 ) -> Experiment:
-    """Return the experiment that ``to_json`` turned into ``content``.
-
-    The function ``read_bank`` returns the imported bank with a given digest. ``code`` are the
-    modules that may be imported for classes of a user, see ``modules.of_file``; ``opened`` is the
-    directory of the content, in which none may lie.
-
-    Raises:
-      ValueError: for an unknown or missing field, or one of another type; and then for a module
-        that may not be imported.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"experiment must be a JSON object, got {content!r:.80}")
-    content = _with_banks(content, read_bank)
-    # All other fields are looked at before a module is imported.
-    dataclass_json.decode(Experiment, content, "experiment", make=False)
-    return dataclass_json.decode(Experiment, _with_objects(content, code, opened), "experiment")
-
-
-def _with_banks(content: Any, read_bank: Callable[[str], ImportedBank] | None) -> Any:
-    """Replace digests in a tree of JSON values by their banks."""
-    if not isinstance(content, dict):
-        return content
-    if content.get(dataclass_json.TYPE) == ImportedBank.__name__ and "sha256" in content:
-        if read_bank is None:
-            raise ValueError(f"the arrays of the bank {content['sha256']} must be given")
-        return read_bank(content["sha256"])
-    return {name: _with_banks(value, read_bank) for name, value in content.items()}
+    """Return the experiment that ``to_json`` turned into ``content``, see ``models.from_json``."""
+    return models.from_json(Experiment, content, "experiment", read_bank, code, opened, _OF_USERS)
 
 
 _ABSENT = object()

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import data, files, models, names
+from vone_jax import data, files, models
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.progress import aligned
-from vone_jax.training.config import DataConfig, Experiment, ModelConfig
+from vone_jax.training.config import DataConfig, Experiment
 from vone_jax.training.objective import Setup
 from vone_jax.training.parts import matches
 from vone_jax.training.step import TrainState
@@ -57,9 +57,8 @@ def resolve(experiment: Experiment, source: data.Source, initial: Any = None) ->
             f"data.source {source.name!r} has one class, so there is nothing to learn; each class "
             "needs a folder of its own"
         )
-    fields = {name: value for name, value in vars(model).items() if value is not None}
-    channels = fields.setdefault("in_channels", source.image_shape[-1])
-    classes = fields.setdefault("num_classes", source.num_classes)
+    channels = model.in_channels or source.image_shape[-1]
+    classes = model.num_classes or source.num_classes
     where = f"the images of {source.name!r} {source.split!r}"
     for name, ours, theirs in (
         ("in_channels", channels, source.image_shape[-1]),
@@ -70,21 +69,14 @@ def resolve(experiment: Experiment, source: data.Source, initial: Any = None) ->
                 f"model.{name} is {ours}, but {where} have {theirs}; leave it out to take it from "
                 "the data"
             )
-    fields = _inherited_front_end(fields, initial) | fields
     try:
-        made: Any = models.create(**fields)
-        defaults: dict[str, Any] = {"width": made.back_end.width} | models.trunk_options(made)
-        if isinstance(made, models.VOneNet):
-            defaults |= {"v1": made.v1, "subcortical": made.subcortical}
-        else:
-            defaults |= {"mean": made.mean, "std": made.std}
-            if model.front_end is None:
-                defaults["stem_size"] = model.image_size
-        fields = defaults | fields
-        resolved = ModelConfig(**fields)
+        model = dataclasses.replace(model, in_channels=channels, num_classes=classes)
+        inherited = _inherited_front_end(model, initial)
+        left_out = {name: x for name, x in inherited.items() if getattr(model, name) is None}
+        model = dataclasses.replace(model, **left_out).complete()
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
-    return dataclasses.replace(experiment, data=config, model=resolved)
+    return dataclasses.replace(experiment, data=config, model=model)
 
 
 def _evaluation_split(config: DataConfig) -> str:
@@ -93,36 +85,21 @@ def _evaluation_split(config: DataConfig) -> str:
     return "validation" if split == "." else split
 
 
-def _stem_size(fields: dict[str, Any], stem: Any) -> int:
-    """Return the image size whose form a stem has: ours, if the stem is of another network."""
-
-    def form(stem: Any) -> tuple[Any, ...]:
-        return getattr(stem, "stride", None), getattr(stem, "pool", None)
-
-    size = fields["image_size"]
-    for other in (size, 224, 32):
-        made: Any = models.create(fields["name"], 1, stem_size=other, width=fields.get("width"))
-        if form(made.stem) == form(stem):
-            return other
-    return size
-
-
-def _inherited_front_end(fields: dict[str, Any], initial: Any) -> dict[str, Any]:
+def _inherited_front_end(model: models.Spec, initial: Any) -> dict[str, Any]:
     """Return the front end of initial weights as fields of the model, if it fits the model."""
-    if fields.get("front_end") is not None:
-        return {}
     source = None if initial is None else initial.model
-    kind = names.prefix(fields["name"])
-    channels, size = fields["in_channels"], fields["image_size"]
-    if not kind and isinstance(source, models.BaseNetwork) and len(source.mean) == channels:
-        return {
-            "mean": source.mean,
-            "std": source.std,
-            "stem_size": _stem_size(fields, source.stem),
-        }
+    channels, size = model.in_channels, model.image_size
+    if isinstance(source, models.BaseNetwork) and source.in_channels == channels:
+        if model.front or model.front_end is not None:
+            return {}
+        theirs = source.spec
+        fields: dict[str, Any] = {"mean": theirs.mean, "std": theirs.std}
+        if models.family(theirs.name) is models.family(model.name):
+            fields["stem_size"] = theirs.stem_size
+        return fields
     if not isinstance(source, models.VOneNet) or source.in_channels != channels:
         return {}
-    if kind != ("ev_" if source.subcortical is not None else "vone_"):
+    if model.front != source.spec.front:
         return {}
 
     def at_size(stage: Any) -> Any:
@@ -217,6 +194,11 @@ def take_weights(
         and sorted(our_classes) == sorted(their_classes)
         and len({*our_classes}) == len(our_classes)
     )
+    if reordered and experiment.model.back_end is not None:
+        raise ValueError(
+            "initial_weights: the classes of the source are ours in another order, and which "
+            "variables of your back_end belong to a class is not known; take its order of classes"
+        )
     if reordered:
         order = np.array([their_classes.index(name) for name in our_classes])
         usable |= {path: theirs[path][..., order] for path in head & theirs.keys()}
@@ -256,8 +238,9 @@ def _check_frozen(
 def _front_end(model: Any) -> dict[str, Any]:
     """Return the settings of a front end that the weights behind it depend on."""
     if isinstance(model, models.BaseNetwork):
-        stem = {f"stem.{n}": getattr(model.stem, n, None) for n in ("stride", "pool")}
-        return stem | {n: getattr(model, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
+        spec, stem = model.spec, model.spec.stem(model.dtype)
+        form = {f"stem.{n}": getattr(stem, n, None) for n in ("stride", "pool")}
+        return form | {n: getattr(spec, n) for n in ("mean", "std", "stem_noise", "stem_gain")}
     if not isinstance(model, models.VOneNet):
         return {}
     cells = ("simple_channels", "complex_channels")
@@ -278,7 +261,13 @@ def _shapes(experiment: Experiment, model: Any) -> dict[_Path, Any]:
 
 
 def _head(experiment: Experiment, model: nn.Module) -> set[_Path]:
-    """Return the paths of the variables whose shapes depend on the number of classes."""
+    """Return the paths of the variables whose shapes depend on the number of classes.
+
+    The back end of a user has its number of classes itself. There it is the variables of this size.
+    """
+    if (own := experiment.model).back_end is not None:
+        leaves = _shapes(experiment, model).items()
+        return {p for p, leaf in leaves if p[1] == "back_end" and leaf.shape[-1] == own.num_classes}
     classes = experiment.model.num_classes
     assert classes is not None
     config = dataclasses.replace(experiment.model, num_classes=classes + 1)

@@ -339,7 +339,6 @@ def _made_from(
             run.TRAIN_IMAGES: data.describe(source),
             run.VALIDATION_IMAGES: data.describe(eval_source.source),
             run.WEIGHTS: weights and weights.checksum,
-            run.FRONT_END: run.front_end_digest(experiment),
             **opened,
             **run.code_digests(experiment),
         }

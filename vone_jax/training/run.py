@@ -30,29 +30,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from vone_jax import files
+from vone_jax import files, models
 from vone_jax import mesh as meshes
-from vone_jax.training.config import (
-    Experiment,
-    classes_of_users,
-    differences,
-    from_json,
-    to_json,
-)
+from vone_jax.training.config import Experiment, differences, from_json, to_json
 from vone_jax.training.objective import variables_of
-from vone_jax.v1 import GaborParameters, ImportedBank
+from vone_jax.v1 import ImportedBank
 
 CONFIG = "config.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 # Names in ``RunDescription.made_from``.
 TRAIN_IMAGES, VALIDATION_IMAGES = "training images", "validation images"
-WEIGHTS, FRONT_END = "initial weights", "front end"
-_CODE = "code of "
+WEIGHTS = "initial weights"
+CODE = "code of "
 # Orbax looks for its files with patterns that begin with the directory.
 PATTERN_CHARACTERS = "*?[\\"
 _VARIABLES = ("params", "batch_stats")
-_BANK_PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 Record = dict[str, Any]
 _PACKAGES = ("vone-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -135,8 +128,7 @@ def write_run(directory: Path, description: RunDescription) -> None:
     if isinstance(bank, ImportedBank):
         path = directory / "banks" / f"{bank.digest}.npz"
         path.parent.mkdir(exist_ok=True)
-        arrays = {name: getattr(bank.parameters, name) for name in _BANK_PARAMETERS}
-        arrays |= {n: getattr(bank, n) for n in ("in_phase", "quadrature", "pixels_per_degree")}
+        arrays = models.bank_arrays(bank)
         # pyright takes the arrays for the option allow_pickle.
         files.replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore
     config = {name: to_json(getattr(description, name)) for name in ("experiment", "unresolved")}
@@ -164,17 +156,13 @@ def check_made_from(
 ) -> None:
     """Raise a ``RunDirectoryError`` if a run that resumes is made from something else.
 
-    A front end whose code has changed may still compute the same, so this is a warning. With
-    ``changed_code``, so is other code.
+    Other code is a difference, too, but with ``changed_code`` it is a warning.
     """
     changes = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
-    if FRONT_END in changes:
-        changes.remove(FRONT_END)
-        warn_of_front_end(directory)
-    code = {name for name in changes if name.startswith(_CODE)}
+    code = {name for name in changes if name.startswith(CODE)}
     if code and changed_code:
         changes -= code
-        edited = ", ".join(sorted(name.removeprefix(_CODE) for name in code))
+        edited = ", ".join(sorted(name.removeprefix(CODE) for name in code))
         warnings.warn(
             f"{edited} has changed since the run in {directory} was started; its steps from here "
             "on are those of the code of now",
@@ -189,30 +177,13 @@ def check_made_from(
         )
 
 
-def warn_of_front_end(directory: Path | str) -> None:
-    """Warn that the code of the front end is not that with which a run was started."""
-    warnings.warn(
-        f"the file of the front end has changed since the run in {directory} was started; its "
-        "weights belong to the code of then",
-        stacklevel=3,
-    )
-
-
-def front_end_digest(experiment: Experiment) -> str | None:
-    """Return a digest of the file that defines the front end of a user; None without one."""
-    if experiment.model.front_end is None:
-        return None
-    file = inspect.getsourcefile(type(experiment.model.front_end))
-    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-
-
 def code_digests(experiment: Experiment) -> dict[str, str]:
-    """Return a digest of each file that defines a class of a user, but a front end, by its name."""
+    """Return a digest of each file that defines a class of a user, by its name."""
     found = {}
-    for cls in classes_of_users(experiment):
+    for cls in models.classes_of_users(experiment):
         if file := inspect.getsourcefile(cls):
             digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-            found[f"{_CODE}{cls.__module__.removeprefix('file_')}"] = digest
+            found[f"{CODE}{cls.__module__.removeprefix('file_')}"] = digest
     return found
 
 
@@ -223,13 +194,7 @@ def saved_steps(directory: Path | str) -> list[int]:
 
 
 def _read_bank(directory: Path, digest: str) -> ImportedBank:
-    arrays = files.read_npz(directory / "banks" / f"{digest}.npz")
-    return ImportedBank(
-        arrays["in_phase"],
-        arrays["quadrature"],
-        GaborParameters(**{name: arrays[name] for name in _BANK_PARAMETERS}),
-        float(arrays["pixels_per_degree"]),
-    )
+    return models.bank_of(files.read_npz(directory / "banks" / f"{digest}.npz"), digest)
 
 
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):

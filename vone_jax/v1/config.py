@@ -1,6 +1,7 @@
 """The configuration of a VOneBlock."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -160,6 +161,10 @@ class VOneBlockConfig:
 
     def gabor_parameters(self) -> GaborParameters:
         """Return the parameters of ``bank``, or of a bank sampled from ``gabor_seed``."""
+        return self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> GaborParameters:
         if isinstance(self.bank, ImportedBank):
             return self.bank.parameters
         if self.bank is not None:
@@ -178,6 +183,10 @@ class VOneBlockConfig:
 
     def gabor_kernels(self) -> GaborKernels:
         """Return the kernels that the block applies, imported or computed from parameters."""
+        return self._kernels
+
+    @functools.cached_property
+    def _kernels(self) -> GaborKernels:
         if isinstance(self.bank, ImportedBank):
             return self.bank.kernels
         return gabor_kernels(

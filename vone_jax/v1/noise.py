@@ -1,7 +1,7 @@
 """Neuronal stochasticity, reparameterised as a pure function of responses and standard normals.
 
 Gradients flow through the mean and the standard deviation of the noise. To freeze the noise, use
-the same key, or the same array of standard normals, again.
+the same key again, or call the noise with the same array of standard normals.
 
 Reference: Dapello, Marques et al., NeurIPS 2020, section 3 (stochasticity generator).
 """
@@ -170,7 +170,6 @@ def add_noise(
     stream: str,
     responses: Batch,
     key: Key[Array, "*keys"] | None = None,
-    draws: Batch | None = None,
     ends: tuple[int, ...] = (),
 ) -> Batch:
     """Add noise to the responses of a module, one row for each example.
@@ -181,22 +180,14 @@ def add_noise(
       stream: name of the stream of keys. Modules of other streams draw independent noise.
       responses: without noise.
       key: one typed key per example, or a single one, which numbers the examples by position.
-      draws: standard normals to use in place of a key, of the shape of the responses.
       ends: of groups of channels that were computed apart, see ``fast.by_groups``.
 
     Raises:
       TypeError: if a key is not a typed key.
-      ValueError: if a shape is wrong, or if there is neither a key nor draws.
+      ValueError: if a shape is wrong, or if there is no key.
     """
     if noise is None:
         return responses
-    if draws is not None:
-        if draws.shape != responses.shape:
-            raise ValueError(
-                f"standard_normal must have the shape of the responses, {responses.shape}, got "
-                f"{draws.shape}"
-            )
-        return noise(responses, draws)
     # A separate stream, so that the caller's keys are not consumed. Noise is frozen by passing the
     # same keys again.
     keys = prng.stream(
@@ -260,7 +251,6 @@ class NoisyBlock(nn.Module):
         self,
         images: Images,
         noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
     ) -> Responses:
         """Return the responses to images, with noise.
 
@@ -271,20 +261,17 @@ class NoisyBlock(nn.Module):
           images: in [0, 1], with ``config.in_channels`` channels.
           noise_key: one typed key per example, or a single one, from which each example gets a key
             by its position. Default: the key given as ``rngs={"noise": key}``.
-          standard_normal: draws to use in place of a key, of the shape of the responses.
 
         Raises:
           TypeError: if images are not floating point, or a key is not a typed key.
-          ValueError: if a shape is wrong, or if the noise has neither a key nor draws.
+          ValueError: if a shape is wrong, or if the noise has no key.
         """
-        return self.add_noise(self.noise_free(images), noise_key, standard_normal)
+        return self.add_noise(self.noise_free(images), noise_key)
 
     def add_noise(
         self,
         responses: Responses,
         noise_key: Key[Array, "*keys"] | None = None,
-        standard_normal: Responses | None = None,
     ) -> Responses:
         """Add the noise of the block to noise-free responses, as ``__call__`` does."""
-        noise, key, draws = self.config.noise, noise_key, standard_normal
-        return add_noise(self, noise, self.stream, responses, key, draws, self.ends)
+        return add_noise(self, self.config.noise, self.stream, responses, noise_key, self.ends)
