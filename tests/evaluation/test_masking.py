@@ -394,5 +394,7 @@ def test_the_checks_of_a_run_are_written_and_continue(tmp_path):
             assert row.get("value") == (None if value is None else pytest.approx(float(value)))
     failed = [name for name, verdict in told(result) if verdict == "fail"]
     assert bool(failed) == any("fails" in warning for warning in result.warnings)
+    # Passing is no proof, which the page says.
+    assert bool(failed) != any("only that no sign" in warning for warning in result.warnings)
     again = tiny.tiny_evaluation(network, tmp_path / "other", batch_size=8, devices=4)
     assert told(evaluation.evaluate(again, condition)) == told(result)

@@ -260,11 +260,15 @@ class Masking(Condition):
             for name, value in check.numbers.items()
         ]
         failed = [check.name for check in found if check.verdict == "fail"]
-        warnings = (
-            [f"The network fails {', '.join(failed)}: its robust accuracy may be too high."]
-            if failed
-            else []
-        )
+        warnings = []
+        if failed:
+            told = f"The network fails {', '.join(failed)}: its robust accuracy may be too high."
+            warnings.append(told)
+        elif self.stochastic:
+            warnings.append(
+                "Noise can mask gradients: an attack then fails although adversarial images exist. "
+                "A pass means only that no sign of that was found."
+            )
         return Numbers(measured, warnings=warnings)
 
 
