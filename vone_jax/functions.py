@@ -130,7 +130,7 @@ class Prepared:
         return self.function(*arguments)
 
 
-def prepare(function: Callable[..., Any]) -> Prepared:
+def prepare(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function as an argument of compiled functions, which is never lowered to be known.
 
     Prepare a classifier once, before many calls with it, and again after its weights have changed:

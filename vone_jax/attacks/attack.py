@@ -84,8 +84,9 @@ class Attack:
     say ``{"leaf": False}``: one compiled function serves a whole ladder of radii. Everything else
     is static. Fields are checked when a user makes an attack, and not when JAX rebuilds it.
 
-    These fields mean the same in every attack that has them:
+    The attributes mean the same in every attack that has them.
 
+    Attributes:
       norm: the norm that bounds perturbations, "linf", "l2", "l1", "l0", or an object, see
         ``norms``.
       eps: the radius of the ball in pixel units, for instance 4/255; or an array (N,), one radius
