@@ -30,7 +30,13 @@ def frequency(problem, images, draws):
     return np.asarray(jax.jit(lambda keys: jax.lax.map(right, keys))(keys)).mean(axis=0)
 
 
-@pytest.mark.parametrize("name", answer_key.PROBLEMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "v1_templates" else [])
+        for name in answer_key.PROBLEMS
+    ],
+)
 def test_the_probability_of_images_is_the_frequency_of_right_decisions(name):
     examples = {} if name == "v1_templates" else {"examples": 40, "shape": (4, 4)}
     problem, draws = made(name, **examples), 1000

@@ -122,6 +122,7 @@ def test_sweeps_ask_the_networks_of_their_own_directory(name):
     assert asked and all(word.startswith(f"{directory}/") for word in asked)
 
 
+@pytest.mark.slow
 def test_sweeps_of_a_group_mean_the_same_network_by_the_same_label():
     found: dict[tuple[str, str], training.Experiment] = {}
     for name in SWEEPS:

@@ -28,6 +28,7 @@ def test_the_mesh_has_all_devices_on_one_auto_axis(mesh):
     assert meshes.describe(mesh) == "4 x cpu (cpu)"
 
 
+@pytest.mark.slow
 def test_auto_axes_are_enough_on_a_mesh_with_explicit_ones():
     """The page docs/clusters.md advises them for corruptions."""
     mesh = jax.make_mesh((4,), ("data",))

@@ -296,6 +296,7 @@ def test_the_code_of_the_neurophysiology_page_gives_its_table(tmp_path, monkeypa
     assert 0.1 < names["result"].score() < names["result"].score("v1-v2") < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.extras
 def test_the_code_of_the_convert_page_runs(tmp_path, monkeypatch):
     """On a small network in place of the published one and of a run."""
@@ -343,6 +344,7 @@ def test_the_code_of_the_convert_page_runs(tmp_path, monkeypatch):
     assert names["network"].init_with_output(keys, x)[0].shape == (2, 16, 16, 5)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_front_ends_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = v1.VOneBlockConfig(4, 4, image_size=32, visual_degrees=1.0, kernel_size=9, tuned=True)
@@ -375,6 +377,7 @@ def test_the_code_of_the_front_ends_page_runs(tmp_path, monkeypatch):
     assert models.response_fn(model, variables, "energy")(keys, images).shape == (2, 16, 16, 2)
 
 
+@pytest.mark.slow
 def test_a_front_end_of_a_user_is_trained_evaluated_and_scored(tmp_path, monkeypatch, capsys):
     """The commands of the page, on fewer steps and images."""
     monkeypatch.chdir(tmp_path)

@@ -163,6 +163,7 @@ def test_what_failed_first_is_named_where_no_network_has_results(root):
         run(root, make("a"), only=("train", "evaluate", "report"))
 
 
+@pytest.mark.slow
 def test_the_file_of_a_sweep_is_read_outside_a_checkout(tmp_path, monkeypatch):
     """Its suites are read by another process than its networks; both import the configs."""
     site = tmp_path / "site"

@@ -182,6 +182,7 @@ def photographs():
     return jax.random.uniform(jax.random.key(5), (8, 8, 8, 1))
 
 
+@pytest.mark.slow
 def test_no_attack_of_a_certified_radius_changes_the_answer(photographs):
     model, variables = network(v1.NeuronalNoise(level=2.0))
     classifier = certification.from_model(model, variables)

@@ -23,6 +23,7 @@ def vonenet():
     return Network.of_model("toy", *network(v1.GaussianNoise(1.0)))
 
 
+@pytest.mark.slow
 def test_the_certified_accuracy_is_a_floor_in_the_same_set(vonenet):
     images = jax.random.uniform(jax.random.key(5), (6, 8, 8, 1))
     keys = prng.stream(prng.example_keys(KEY, 6), "judge")
@@ -45,6 +46,7 @@ def test_the_certified_accuracy_is_a_floor_in_the_same_set(vonenet):
     assert "did not survive" in broken.warnings[0]
 
 
+@pytest.mark.slow
 def test_the_numbers_of_one_radius_are_stored_and_found_again(vonenet, tmp_path):
     """They were written under a name with the radius, and not found under that of the condition."""
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)

@@ -194,6 +194,7 @@ def test_the_radius_is_just_below_that_of_a_decoder_whose_answer_is_known(margin
     assert 0.85 * exact < found.l2[0] <= exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("noise", NOISES, ids=["gaussian", "stabilised", "neuronal"])
 def test_no_attack_of_a_certified_radius_changes_the_answer(pool, noise):

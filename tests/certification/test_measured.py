@@ -211,6 +211,7 @@ def test_certificates_near_images_are_attacked_where_they_alone_prove(monkeypatc
         dataclasses.replace(condition, pixel_noise=0.25)
 
 
+@pytest.mark.slow
 def test_gain_control_has_its_own_bound_near_images():
     model, variables = network(v1.GaussianNoise(1.0))
     model = changed(model, v1=dataclasses.replace(model.v1, normalization=v1.GainControl(0.5)))

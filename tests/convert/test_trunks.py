@@ -203,6 +203,7 @@ def test_heads_are_kept_in_a_flag_and_said_where_they_are_assumed(tmp_path):
     assert convert.from_torch(path, heads=3)[0].spec.options == model.spec.options
 
 
+@pytest.mark.slow
 def test_published_networks_are_recognised():
     """By tensors that take no memory, under the names of timm."""
     family = models.list_models("vit_*") + models.list_models("convnext_*")

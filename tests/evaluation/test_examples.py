@@ -111,6 +111,7 @@ def test_labels_of_a_training_without_names_are_the_classes_of_the_network():
         matched(("a", "b", "c", "d"), (), trained_on=True)
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_are_scored_as_those_of_the_network(tmp_path):
     """Labels in a result are the network's classes, and so are the names beside them."""
     known = tiny.tiny_trained(class_names=("a", "b", "c"))

@@ -592,6 +592,7 @@ PROTOCOLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [
     evaluation.FourierMap(1.0, 3),
     Confidence(),
@@ -651,6 +652,7 @@ def halfway(share):
     return evaluation.Attacked(Halfway("linf", 0.05))
 
 
+@pytest.mark.slow
 def test_the_code_of_ones_own_attack_is_part_of_the_identity(network, tmp_path):
     plan = tiny.tiny_evaluation(network, tmp_path)
     condition = halfway(4)

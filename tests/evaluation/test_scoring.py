@@ -223,6 +223,7 @@ def test_the_strongest_attack_that_fits_is_the_default(batch, noisy, monkeypatch
         assert (several[0].norm, several[0].eps) == ("l2", 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:logits_fn returns probabilities")
 def test_a_network_is_benchmarked_in_one_call(tmp_path, monkeypatch):
     """It goes on from few images to more, and says whether gradients are masked."""

@@ -46,6 +46,7 @@ def same(result, found):
         assert row == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_class_manifolds_are_those_of_the_theory_in_any_batches(network, tmp_path):
     images, labels = tiny_images(10)
     keys = prng.fold(example_keys(range(10), "judge"), 0)
@@ -62,6 +63,7 @@ def test_class_manifolds_are_those_of_the_theory_in_any_batches(network, tmp_pat
     assert not few.measured and "fewer than two manifolds" in few.warnings[0]
 
 
+@pytest.mark.slow
 def test_images_under_noise_and_in_a_ball_are_manifolds(network, tmp_path):
     # Of ten images, the first and the sixth are taken.
     images, keys = tiny_images()[0][::5], example_keys((0, 5), "judge")

@@ -18,6 +18,7 @@ def network():
     return tiny_trained()
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_synthesis_in_any_batches(network, tmp_path):
     condition = Metamers("v1", rounds=3, steps=20, images=4)
     # Four of ten images are taken.
@@ -66,6 +67,7 @@ def bright():
 """
 
 
+@pytest.mark.slow
 def test_other_networks_are_asked_beside_humans(network, tmp_path):
     (tmp_path / "bright.py").write_text(BRIGHT)
     condition = Metamers("logits", rounds=1, steps=5, images=4)

@@ -85,6 +85,7 @@ def test_a_network_of_imagenet_decides_by_the_mean_probability_of_a_category(tmp
     assert any("5 of 7 images" in warning for warning in result.warnings)
 
 
+@pytest.mark.slow
 def test_a_network_may_be_made_an_observer(tmp_path):
     """It knows the folders of stimuli, which are named by category."""
     network = in_categories(imagenet(channels=3))
@@ -197,6 +198,7 @@ def grating_network(cycles, side=32, classes=8):
     return network, data.ArraySource(pixels, labels, class_names=names, name="g", split="test")
 
 
+@pytest.mark.slow
 def test_the_channel_of_a_network_follows_the_gratings_that_it_sees(tmp_path):
     centres = {}
     for cycles in (2, 8):

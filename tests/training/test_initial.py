@@ -212,6 +212,7 @@ def test_a_part_that_is_new_cannot_be_frozen(start, weights):
     assert taken.parts["logits"]["new"] == 15
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, weights, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(start, whole, initial=weights).finished

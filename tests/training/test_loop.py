@@ -201,6 +201,7 @@ def test_a_nan_in_the_images_stops_the_run_with_the_step_named(tiny, tmp_path, p
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_a_skipped_step_changes_nothing_but_the_counters(tiny, tmp_path, poison):
     """Step 5 of 6 is skipped, also in a run that is stopped after it."""
     poison(5)

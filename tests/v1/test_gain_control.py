@@ -66,6 +66,7 @@ def test_gradients_are_finite_where_nothing_responds(pool):
     assert bool(jnp.all(jnp.isfinite(slope)))
 
 
+@pytest.mark.slow
 def test_gain_control_follows_a_subcortical_stage_and_a_tuned_bank():
     small = controlled(block((2, 2), size=28, in_channels=1, tuned=True))
     model = models.create("vone_cornet_z", num_classes=2, v1=small, width=4)

@@ -157,6 +157,7 @@ def test_two_blocks_in_a_module_draw_different_noise_and_the_first_that_of_a_blo
     np.testing.assert_array_equal(again[1], right)
 
 
+@pytest.mark.slow
 def test_rematerialised_blocks_draw_different_noise_also_in_gradients():
     images = np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32)
     rngs = {"noise": jax.random.key(3)}
@@ -182,6 +183,7 @@ def test_some_channels_have_the_same_draws_as_in_all_channels(channels):
     )
 
 
+@pytest.mark.slow
 def test_the_groups_of_cells_of_a_tpu_are_those_of_a_cpu():
     """There simple and complex cells are joined by the bottleneck alone."""
     model = models.create("vone_cornet_z", 3, v1=SMALL, width=4)
