@@ -297,7 +297,8 @@ def tasks(
     chosen = conditions(find(given.suite, SUITES, GROUPS), plan, own)
     if not chosen:
         raise ValueError(f"suite {' '.join(given.suite)} has no conditions")
-    attacked = sorted({attack.norm for each in chosen for attack in each.attacks})
+    rows = [each.row() for each in chosen if each.attacks]
+    attacked = sorted({str(row["norm"]) for row in rows if "norm" in row})
     if own.get("eps") and len(attacked) > 1:
         raise ValueError(
             "eps is for one norm, since each has its own units; the suites attack in "
