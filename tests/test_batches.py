@@ -46,9 +46,6 @@ FUNCTIONS = {
     "metamers": lambda images, labels: synthesis.metamers(
         KEY, logits_fn, images, rounds=1, steps=1
     ),
-    "differentiate": lambda images, labels: synthesis.differentiate(
-        KEY, logits_fn, logits_fn, images, steps=1
-    ),
 }
 OF_IMAGES, OF_LABELS = FUNCTIONS.keys() - {"calibration"}, list(FUNCTIONS)[:4]
 IMAGES, LABELS = jnp.full((2, 12, 12, 1), 0.5), jnp.array([0, 2])
@@ -69,9 +66,3 @@ def test_images_of_eight_bits_and_of_levels_of_grey_are_refused(name):
 def test_labels_that_are_no_class_are_refused(name, labels):
     with pytest.raises(ValueError, match=r"^labels must lie in \[0, 2\]"):
         FUNCTIONS[name](IMAGES, jnp.array(labels))
-
-
-@pytest.mark.parametrize("units", [[0, -1], [0, 3]])
-def test_units_that_a_layer_does_not_have_are_refused(units):
-    with pytest.raises(ValueError, match=r"^units must lie in \[0, 2\]"):
-        synthesis.exciting_images(KEY, logits_fn, jnp.array(units), (12, 12, 1), norm=1.0, steps=1)

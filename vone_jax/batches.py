@@ -62,18 +62,13 @@ def check_labels(labels: Any, num_images: int, num_classes: int) -> Int[Array, "
         )
     if labels.shape != (num_images,):
         raise ValueError(f"labels must have shape ({num_images},), got {labels.shape}{one_hot}")
-    check_indices("labels", labels, num_classes, "classes")
-    return labels.astype(jnp.int32)
-
-
-def check_indices(name: str, indices: Array, count: int, of: str) -> None:
-    """Raise a ValueError unless all integers of an array lie in [0, count - 1]."""
-    first, last = _extremes(indices)
-    if first < 0 or last >= count:
+    first, last = _extremes(labels)
+    if first < 0 or last >= num_classes:
         raise ValueError(
-            f"{name} must lie in [0, {count - 1}] for {count} {of}, "
+            f"labels must lie in [0, {num_classes - 1}] for {num_classes} classes, "
             f"got values from {first:.0f} to {last:.0f}"
         )
+    return labels.astype(jnp.int32)
 
 
 def _array(name: str, value: Any) -> Array:

@@ -84,6 +84,8 @@ def decode(
         return _decode_dataclass(bases, content, path, running, make)
     for option in union_members(hint):
         origin, parts = typing.get_origin(option), typing.get_args(option)
+        if origin is Callable and callable(content):
+            return content
         if option in (Any, object):
             return content
         if option is np.ndarray and isinstance(content, list):

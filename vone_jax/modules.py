@@ -56,6 +56,14 @@ def of_file(name: Any, code: Sequence[str] = (), opened: Path | None = None) -> 
     )
 
 
+def is_of_user(module: ModuleType, code: Sequence[str] = ()) -> bool:
+    """Return True for a module that the user has named, or imported from files of his own."""
+    file = getattr(module, "__file__", None)
+    installed = (sys.prefix, sys.base_prefix, str(Path(__file__).parent))
+    own = file is not None and not any(Path(file).is_relative_to(each) for each in installed)
+    return own or module.__name__ in code
+
+
 def _lies_in(code: str, directory: Path) -> bool:
     """Return True if a directory has a file that loading ``code`` might run."""
     if code.endswith(".py"):

@@ -183,6 +183,17 @@ def test_a_norm_of_ones_own_that_is_a_scaled_one_gives_its_images(make):
     np.testing.assert_allclose(own, make("linf", EPS)(*given), atol=1e-6)
 
 
+def test_apgd_in_a_norm_of_ones_own_reaches_the_corner_of_its_ball():
+    """On a linear classifier of two classes; no image is misclassified, so the highest counts."""
+    labels = problem.labels(problem.TWO_CLASSES)
+    weights = problem.TWO_CLASSES.args[0] @ jnp.array([1.0, -1.0])
+    towards = np.where(labels == 0, -1, 1)[:, None, None, None]
+    expected = IMAGES + EPS / 50 * np.sign(weights).reshape(1, *IMAGES.shape[1:]) * towards
+    attack = attacks.APGD(Weighted(), EPS / 25, steps=20, loss="margin")
+    found = attack(KEY, problem.TWO_CLASSES, IMAGES, labels)
+    np.testing.assert_allclose(found, jnp.clip(expected, 0, 1), atol=2e-5)
+
+
 @pytest.mark.untyped
 def test_an_object_without_the_methods_of_a_norm_is_refused():
     with pytest.raises(ValueError, match="^norm must be one of linf, l2, l1, l0; got <object"):
@@ -239,7 +250,7 @@ def corner(keys, images):
     return jnp.full_like(images, 0.3)
 
 
-def test_outputs_that_are_probabilities_are_warned_of_once():
+def test_outputs_that_are_probabilities_are_warned_of_once_in_each_call():
     weights = problem.WEIGHTS
     attack = attacks.FGSM("linf", EPS)
 
@@ -248,17 +259,15 @@ def test_outputs_that_are_probabilities_are_warned_of_once():
 
     for last, warned in ((jax.nn.softmax, True), (jax.nn.log_softmax, False)):
         function = network(last)
-        for call in range(2):
+        for call in range(3):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                attack(KEY, function, IMAGES, LABELS)
+                if call == 0:
+                    attack(KEY, function, IMAGES, LABELS)
+                else:
+                    evaluation.robust_accuracy(KEY, function, IMAGES, LABELS, attack=attack)
             told = ["probabilities" in str(each.message) for each in caught]
-            assert told == [True] * (warned and call == 0)
-    with (
-        pytest.warns(UserWarning, match="The outputs are probabilities"),
-        pytest.warns(UserWarning, match="logits_fn returns probabilities"),
-    ):
-        evaluation.robust_accuracy(KEY, network(jax.nn.softmax), IMAGES, LABELS, attack=attack)
+            assert told == [True] * warned
 
 
 def test_a_prepared_function_is_never_lowered_and_shares_its_programs(programs):

@@ -65,7 +65,7 @@ def test_the_numbers_of_one_radius_are_stored_and_found_again(vonenet, tmp_path)
     assert results.load([tmp_path]).to_frame()["d'"].tolist() == [0.5] * 3
 
 
-def test_a_network_without_the_v1_of_the_observer_has_no_certificate(vonenet):
+def test_a_network_without_the_v1_of_the_observer_has_no_certificate(vonenet, tmp_path):
     observer = dataclasses.replace(vonenet.model.v1, noise=v1.GaussianNoise(2.0))
     condition = Discriminable(observer, (0.5,), **SHORT)
     images, labels = jax.random.uniform(jax.random.key(5), (2, 8, 8, 1)), jnp.array([0, 1])
@@ -76,6 +76,11 @@ def test_a_network_without_the_v1_of_the_observer_has_no_certificate(vonenet):
     assert arrays["right under attack"].shape == (2, 1)
     assert not values(summary, "certified accuracy")
     assert 0 < values(summary, "median largest change of a pixel")[0] <= 1
+    # The result is whole without it.
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    source = data.ArraySource(images, np.array([0, 1]), class_names=("a", "b"), name="grey")
+    result = evaluation.evaluate(tiny.tiny_evaluation(quiet, tmp_path, source=source), condition)
+    assert [view.number for view in result.views] == ["accuracy under attack"]
 
 
 def test_an_observer_without_a_d_prime_is_refused():

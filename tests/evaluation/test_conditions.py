@@ -77,6 +77,16 @@ def test_an_image_at_its_distance_is_judged_as_it_was_found(of):
     assert list(curve(found).values()) == [1.0, 1.0] and found.warnings
 
 
+def test_a_search_by_single_draws_of_noise_is_warned_of(of):
+    wrong = np.zeros((2, 3), bool)
+    arrays = {"right": wrong, "right clean": ~wrong, "distance": np.full(2, 0.1)}
+    for draws, noisy, warned in ((1, False, 0), (1, True, 1), (10, True, 0)):
+        condition = evaluation.Minimal(FMN("l2", 1.0, eot_samples=draws), (0.25,))
+        differ = wrong | (noisy & (np.arange(3) == 0))
+        found = condition.result(arrays | {"right": differ}, of)
+        assert len(found.warnings) == warned and all("single" in each for each in found.warnings)
+
+
 def _noisy_linear(weights, keys, images):
     """A linear model that sees Gaussian noise of a standard deviation of 0.05."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)

@@ -166,52 +166,6 @@ def test_each_layer_of_the_published_networks_has_a_straight_through_estimator(n
     assert found == set(layers) - WITHOUT_RELU
 
 
-@pytest.mark.parametrize(("direction", "place"), [("raise", -1), ("lower", 0)])
-def test_differentiation_of_two_quadratic_forms_ends_at_an_eigenvector(direction, place):
-    random = np.random.default_rng(4)
-    moved, held = (np.eye(PIXELS) + 0.3 * random.normal(size=(PIXELS, PIXELS)) for _ in range(2))
-    images = references(1)
-    found = synthesis.differentiate(
-        key(), linear(moved), linear(held), images, direction=direction, steps=3000,
-        bounds=None,
-    )  # fmt: skip
-    ratios = scipy.linalg.eigh(moved.T @ moved, held.T @ held, eigvals_only=True)
-    np.testing.assert_allclose(found.held, found.target, rtol=1e-3)
-    expected = float(found.target[0] * np.sqrt(ratios[place]))
-    assert found.moved[0] == pytest.approx(expected, rel=0.03)
-
-
-def test_the_most_exciting_image_of_a_simple_cell_is_its_kernel():
-    config = v1.VOneBlockConfig(
-        simple_channels=8, complex_channels=0, image_size=24, visual_degrees=3.0, kernel_size=15,
-        stride=3, gabor_seed=0, sf_max=3.5, in_channels=1, noise=None,
-    )  # fmt: skip
-    block = v1.VOneBlock(config)
-    bank = v1.sample_gabor_parameters(num_filters=8, seed=0, sf_max=config.sf_max)
-    kernels, _ = v1.gabor_kernels(bank, kernel_size=15, pixels_per_degree=8.0)
-    # The channels of the unit in the middle of the map of 8 x 8 positions.
-    units = (4 * 8 + 4) * 8 + np.arange(8)
-    images, driven = synthesis.exciting_images(
-        key(), lambda keys, x: block.apply({}, x, keys), units, (24, 24, 1), norm=1.0
-    )
-    window = np.asarray(images)[:, 5:20, 5:20, 0] - 0.5
-    for made, kernel in zip(window, np.asarray(kernels), strict=True):
-        cosine = np.sum(made * kernel) / np.linalg.norm(kernel)
-        assert cosine > 0.99
-    assert np.all(np.asarray(driven) > 0)
-
-
-def test_a_low_pass_keeps_high_frequencies_out():
-    layer = linear(orthogonal(PIXELS))
-    images, _ = synthesis.exciting_images(
-        key(), layer, np.arange(3), SHAPE, norm=1.0, low_pass=1.5, steps=50
-    )
-    spectrum = np.abs(np.fft.fft2(np.asarray(images)[..., 0] - 0.5))
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(6, 1 / 6), np.fft.fftfreq(6, 1 / 6)))
-    assert spectrum[:, frequency > 1.5].max() < 1e-5
-    np.testing.assert_allclose(np.linalg.norm((images - 0.5).reshape(3, -1), axis=1), 1, rtol=1e-5)
-
-
 def test_responses_that_are_not_finite_are_an_error():
     def broken(keys, images):
         return images.reshape(len(images), -1) * jnp.nan

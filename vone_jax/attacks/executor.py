@@ -580,15 +580,15 @@ def _warn_of_probabilities(keys: Keys, logits_fn: LogitsFn, images: Images) -> N
     A classifier is asked once, about the first batch of its first attack.
     """
     kept = _known.of(getattr(logits_fn, "function", logits_fn))
-    if not kept:
-        kept["asked"] = True
-        if _are_probabilities(logits_fn, keys, images):
-            warnings.warn(
-                "logits_fn returns probabilities, rows that sum to one. Their gradients vanish "
-                "where a network is sure, so attacks are weak and accuracies too high; return the "
-                "logits before the softmax, or logarithms of the probabilities",
-                stacklevel=5,
-            )
+    if "probabilities" not in kept:
+        kept["probabilities"] = bool(_are_probabilities(logits_fn, keys, images))
+    if kept["probabilities"]:
+        warnings.warn(
+            "logits_fn returns probabilities, rows that sum to one. Their gradients vanish "
+            "where a network is sure, so attacks are weak and accuracies too high; return the "
+            "logits before the softmax, or logarithms of the probabilities",
+            stacklevel=5,
+        )
 
 
 @jax.jit

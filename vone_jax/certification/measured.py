@@ -299,7 +299,8 @@ class Discriminable(Condition):
             certified = arrays["certified"] & (arrays["certified d'"] > radius)
             measured.append(number("certified accuracy", of=certified, main=True, **at))
             warnings += contradictions(f"a d' of {radius:g}", self.alpha, certified, attacked)
-        shown = ("certified accuracy", "accuracy under attack")
+        certificate = ["certified accuracy"] * ("certified" in arrays)
+        shown = [*certificate, "accuracy under attack"]
         views = [Lines(name, "d'", share=True) for name in shown]
         references = [guessing(evaluation, "accuracy under attack")]
         return Numbers(measured, views, references, warnings)

@@ -18,6 +18,7 @@ from vone_jax.evaluation.attacked import (
     check_attacks,
     guessing,
     radii,
+    single_draws,
 )
 from vone_jax.evaluation.condition import Condition, Numbers, number
 from vone_jax.evaluation.evaluation import Evaluation
@@ -106,7 +107,10 @@ class Minimal(Condition):
                 right = np.where(near, arrays["right"], arrays["right clean"])
             measured.append(number("accuracy", of=right, main=True, eps=eps))
         unbroken = float(np.mean(np.isinf(distance)))
-        warnings = blind_warning(unbroken) if unbroken > BLIND else ()
+        warnings = blind_warning(unbroken) if unbroken > BLIND else []
+        if evaluation.attack_noise == "same":
+            right = arrays["right at radii"] if self.moved else arrays["right"]
+            warnings += single_draws(self.attack, right.reshape(-1, right.shape[-1]))
         lines = Lines("accuracy", "eps", "norm", "clean", share=True, about=ABOUT)
         return Numbers(measured, [lines], [guessing(evaluation)], tuple(warnings))
 

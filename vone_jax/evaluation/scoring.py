@@ -21,7 +21,7 @@ from vone_jax.evaluation.condition import Condition
 from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.evaluation.examples import find_images
 from vone_jax.evaluation.judging import Batch, Protocol
-from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict, quick_check, quick_checks
+from vone_jax.evaluation.masking_checks import VERDICTS, Check, Verdict, quick_checks
 from vone_jax.evaluation.run import Report, evaluate, measure
 from vone_jax.evaluation.suites import default_directory
 from vone_jax.network import Network, open_network
@@ -167,8 +167,10 @@ def robust_accuracy(
         attack_noise=seen_noise, batch_size=batch_size,
     )  # fmt: skip
     # A function does not state whether it has noise. Gradients of a surrogate are not checked.
-    failed = [] if surrogate is not None else quick_check(arrays, stochastic=True)[1]
-    for doubt in (*attacked.doubts(arrays, seen_noise), *failed):
+    checks = [] if surrogate is not None else quick_checks(arrays, stochastic=True)
+    # The attack itself warns of probabilities in place of logits.
+    failed = [check for check in checks if check.verdict == "fail" and check.name != "logits"]
+    for doubt in (*attacked.doubts(arrays, seen_noise), *(check.meaning for check in failed)):
         warnings.warn(doubt, stacklevel=2)
     return _accuracy(arrays, protocol, attack)
 

@@ -41,7 +41,7 @@ from vone_jax.models.stored import (
     PARTS,
     bank_arrays,
     bank_of,
-    classes_of_users,
+    code_of_users,
     from_json,
     to_json,
 )

@@ -1,10 +1,11 @@
-"""Networks in JSON: ``Spec``, and what holds one. Objects of users have the name of their module.
+"""Networks in JSON: ``Spec``, and what holds one. Code of users has the name of its module.
 
 Banks of a million numbers are replaced by their digests. Who stores the JSON stores them as arrays.
 """
 
 import dataclasses
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,18 @@ _PARAMETERS = tuple(field.name for field in dataclasses.fields(GaborParameters))
 PARTS = (nn.Module, Architecture)
 
 
-def classes_of_users(value: Any) -> Iterator[type]:
-    """Yield the classes of a user in a dataclass and its fields."""
+def code_of_users(value: Any) -> Iterator[type | types.FunctionType]:
+    """Yield the classes and functions of a user in a dataclass and its fields."""
     if isinstance(value, tuple):
         for item in value:
-            yield from classes_of_users(item)
+            yield from code_of_users(item)
+    elif isinstance(value, types.FunctionType):
+        yield value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         if not type(value).__module__.startswith(("vone_jax.", "flax.")):
             yield type(value)
         for field in _fields(type(value)):
-            yield from classes_of_users(getattr(value, field.name))
+            yield from code_of_users(getattr(value, field.name))
 
 
 def to_json(value: Any) -> Any:
@@ -134,6 +137,17 @@ def _describe(part: Any) -> dict[str, Any]:
     return {_MODULE: cls.__module__.removeprefix("file_"), **fields}
 
 
+def _describe_function(function: Any) -> dict[str, Any]:
+    """A function of a user in JSON: its module and its name."""
+    name, module = function.__name__, function.__module__
+    if vars(sys.modules.get(module, types)).get(name) is not function:
+        raise ValueError(
+            f"{function.__qualname__} cannot be stored: define it by def at the top of a file of "
+            "its own, which lies beside the config and which the config imports"
+        )
+    return {dataclass_json.TYPE: name, _MODULE: module.removeprefix("file_")}
+
+
 def _fields(cls: Any) -> list[dataclasses.Field]:
     """The fields that are stored, without the two that Flax adds."""
     hidden = ("parent", "name") if issubclass(cls, nn.Module) else ()
@@ -152,7 +166,8 @@ def _forms(value: Any) -> dataclass_json.Forms:
         ImportedBank: lambda bank: {_DIGEST: bank.digest},
         nn.Module: _describe,
     }
-    return forms | dict.fromkeys(classes_of_users(value), _describe)
+    classes = (each for each in code_of_users(value) if isinstance(each, type))
+    return forms | {types.FunctionType: _describe_function} | dict.fromkeys(classes, _describe)
 
 
 def _class_of(module: str, name: Any, defined: Any, kinds: tuple[type, ...]) -> Any:
@@ -168,7 +183,7 @@ def _class_of(module: str, name: Any, defined: Any, kinds: tuple[type, ...]) -> 
 def _made(
     content: dict[str, Any], code: Sequence[str], opened: Path | None, kinds: tuple[type, ...]
 ) -> Any:
-    """The object that ``_describe`` has described."""
+    """What ``_describe`` or ``_describe_function`` has described."""
     fields = {
         field: _replaced(value, lambda found: _made(found, code, opened, kinds), _MODULE)
         for field, value in content.items()
@@ -176,6 +191,12 @@ def _made(
     name = fields.pop(dataclass_json.TYPE)
     try:
         module = modules.of_file(fields.pop(_MODULE), code, opened)
+        function = vars(module).get(name)
+        if isinstance(function, types.FunctionType):
+            # Functions of other modules that are imported, such as os, may do anything.
+            if not modules.is_of_user(module, code):
+                raise ValueError(f"if you trust this function, add --code {module.__name__}")
+            return function
         cls = _class_of(module.__name__, name, vars(module), kinds)
     except (ImportError, ValueError) as error:
         raise ValueError(f"{name!r:.80}: {error}") from error

@@ -91,7 +91,8 @@ class Experiment:
     # their values, and their batch norms use the running values.
     freeze: tuple[str, ...] = ()
     # Changes of the batch, the loss or the gradient, applied in their order: objectives, ours or a
-    # user's, and attacks, on whose images the network then learns. See ``training.Objective``.
+    # user's, and attacks or functions (keys, logits_fn, images, labels) -> images, on whose images
+    # the network then learns. See ``training.Objective``.
     objectives: tuple[Objective | Attack, ...] = ()
     # Share of the moving means of the parameters and batch statistics that a step keeps, such as
     # 0.9999, in (0, 1). The means are validated and evaluated in place of the last values. None
@@ -130,6 +131,10 @@ class Experiment:
         arguments.directory_name("name", self.name)
         if self.initial_weights == "":
             raise ValueError("initial_weights must name a network, got ''")
+        if isinstance(self.objectives, tuple):
+            # A plain function may stand for an attack.
+            several = map(objective.of, self.objectives)
+            object.__setattr__(self, "objectives", tuple(several))
         if isinstance(self.freeze, str):
             raise ValueError(f"freeze must be a tuple of patterns, got {self.freeze!r}")
         arguments.fields(self)
@@ -148,7 +153,7 @@ class Experiment:
     @property
     def code(self) -> tuple[str, ...]:
         """The words by which a command may import the classes of a user: --code MODULE ..."""
-        own = {_code_of(cls): None for cls in models.classes_of_users(self)}
+        own = {_code_of(cls): None for cls in models.code_of_users(self)}
         return tuple(word for code in own for word in ("--code", code))
 
     @property
@@ -259,8 +264,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return models.to_json(experiment)
 
 
-def _code_of(cls: type) -> str:
-    """The file of a class, or the name of its module if that is a part of a package."""
+def _code_of(cls: Any) -> str:
+    """The file of a class or function, or the name of its module if that is in a package."""
     file = inspect.getsourcefile(cls)
     if "." in cls.__module__ or file is None:
         return cls.__module__

@@ -6,6 +6,7 @@ step and the loop know no objective by its class.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vone_jax import arguments, fast, prng
+from vone_jax import arguments, attacks, fast, prng
 from vone_jax.attacks import FGSM, PGD, Attack
 
 # The images of a step and what belongs to them, each with a row for each example: ``image``
@@ -255,12 +256,17 @@ class Applied:
         return getattr(type(self.objective), method) is not getattr(Objective, method)
 
 
+def of(value: Any) -> Any:
+    """Return an objective or an attack as it is, and a plain function as an attack."""
+    return attacks.of(value) if inspect.isfunction(value) else value
+
+
 def applied(objectives: Sequence[Any]) -> tuple[Applied, ...]:
     """Return the objectives of a tuple with their names, and the attacks in it as objectives."""
     found, names = [], []
     for each in objectives:
         objective = each if isinstance(each, Objective) else Attacked(each)
-        own = type(each).__name__
+        own = each.label if isinstance(each, attacks.Function) else type(each).__name__
         names.append((own, objective.stream or f"objective {own}"))
         # The second of a name or a stream has its number behind it.
         numbers = ([pair[i] for pair in names].count(names[-1][i]) for i in (0, 1))

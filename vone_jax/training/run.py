@@ -178,12 +178,12 @@ def check_made_from(
 
 
 def code_digests(experiment: Experiment) -> dict[str, str]:
-    """Return a digest of each file that defines a class of a user, by its name."""
+    """Return a digest of each file that defines a class or function of a user, by its name."""
     found = {}
-    for cls in models.classes_of_users(experiment):
-        if file := inspect.getsourcefile(cls):
+    for code in models.code_of_users(experiment):
+        if file := inspect.getsourcefile(code):
             digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-            found[f"{CODE}{cls.__module__.removeprefix('file_')}"] = digest
+            found[f"{CODE}{code.__module__.removeprefix('file_')}"] = digest
     return found
 
 
