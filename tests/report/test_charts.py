@@ -1,6 +1,7 @@
 """Charts of lines: their data are the results, and Vega-Lite accepts them."""
 
 import dataclasses
+import re
 
 import pytest
 import vl_convert
@@ -245,6 +246,19 @@ def test_published_corruptions_are_joined_over_their_severities():
     assert sorted(joined(spec).values()) == [
         [(s, r.value()) for s, r in zip((1, 3), made, strict=True)]
     ]
+
+
+@pytest.mark.parametrize("levels", [(0.5, 1.0), (0.1, 0.2, 0.3, 0.4, 0.5)])
+def test_points_stand_at_their_tick_however_few_there_are(levels):
+    made = [[measured(dict.fromkeys(levels, value))] for value in (0.5, 0.6)]
+    (spec,) = drawn(*made, labels=["one", "other"]).values()
+    svg = vl_convert.vegalite_to_svg(spec | {"width": 600})
+    number = r"translate\(([\d.]+),"
+    ticks = re.findall(rf"<text [^>]*{number}[^>]*rotate[^>]*>([\d.]+)</text>", svg)
+    tick_at = {float(tick): float(place) for place, tick in ticks}
+    points = re.findall(rf'<path aria-label="level: ([\d.]+);[^>]*"point"[^>]*{number}', svg)
+    beside = sorted(float(place) - tick_at[float(level)] for level, place in points)
+    assert len(beside) == 2 * len(levels) and max(map(abs, beside)) < 5
 
 
 def test_an_axis_with_one_value_has_a_row_of_points_for_each_line():

@@ -31,6 +31,8 @@ _OF_A_LINE = (*_IMAGES, "attack_draws")
 # A panel with more lines of one network is split.
 _MOST_LINES = 5
 _LEGEND: dict[str, Any] = {"labelLimit": 0, "labelExpr": _IN_ROWS}
+# Pixels between the points of two networks at one tick.
+_APART = 8
 _PERCENT = alt.Axis(format="%", tickCount=5)
 _SHARES = alt.Scale(domain=[0, 1])
 
@@ -272,7 +274,12 @@ def _joined(
     channels = networks(labels, [row["network"] for row in rows])
     base = chart_of(rows).encode(x=x, detail="line:N")
     if not view.log:
-        base = base.encode(xOffset=alt.XOffset("network:N", sort=list(labels)))
+        present = [label for label in labels if any(row["network"] == label for row in rows)]
+        # Beside each other around the tick, however wide the place between two ticks is.
+        half = f"min({_APART * (len(present) - 1) / 2}, bandwidth('x') / 2)"
+        ends = [alt.ExprRef(f"bandwidth('x') / 2 {sign} {half}") for sign in "-+"]
+        beside = alt.Scale(type="point", domain=present, range=ends, padding=0)
+        base = base.encode(xOffset=alt.XOffset("network:N", scale=beside))
     joined = base.mark_line(strokeWidth=2).encode(y=y, color=channels["color"], **dash)
     whiskers = base.mark_rule().encode(y="low:Q", y2="high:Q", color=channels["color"])
     dots = base.mark_point(filled=True, size=50, opacity=1).encode(y=y, tooltip=told, **channels)
