@@ -105,3 +105,21 @@ def test_a_bar_has_no_rate_of_the_first_unit():
         time.sleep(0.2)
         progress.advance(note="loss 0.5")
         assert "1/1000 [00:00<?, ?steps/s, loss 0.5]" in text.getvalue()
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_the_first_block_of_a_kind_is_not_in_the_rate(stream, monkeypatch):
+    """It compiles, as the first validation does. The second one takes part of the time."""
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    progress = Progress(1000, unit="units", shown=stream is Terminal, stream=stream())
+    progress.advance()
+    for seconds in (100, 80):
+        now += 1
+        progress.advance(100)
+        with progress.between("validating"):
+            now += seconds
+            assert progress.status().startswith("validating: ")
+    progress.advance(0)
+    # 82 s for 200 units.
+    assert progress.status() == "201 of 1000 units, 3 min so far, about 5 min left"

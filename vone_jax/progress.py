@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -37,6 +37,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self._terminal = getattr(self._stream, "isatty", bool)()
         self._total, self._first, self._done, self._unit = total, done, done, unit
         self._doing = ""
+        # What was done between units.
+        self._between = set[str]()
         # When the work began, and when a unit was done last.
         self._start = self._last = time.monotonic()
         # When the first units were done, for which programs are compiled. They have no rate.
@@ -59,6 +61,24 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """Say what is done now."""
         self._doing = what
         self._bar.set_description(what)
+
+    @contextlib.contextmanager
+    def between(self, what: str) -> Iterator[None]:
+        """Say what is done in a ``with`` block between two units.
+
+        Its programs are compiled in the first block of a name, which is therefore left out of the
+        rate.
+        """
+        before, began = self._doing, time.monotonic()
+        self.doing(what)
+        yield
+        self.doing(before)
+        if what not in self._between and self._compiled is not None:
+            compiling = time.monotonic() - began
+            self._compiled += compiling
+            self._last += compiling
+            self._bar.unpause()
+        self._between.add(what)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units, with a note such as ``"loss 0.5"``."""

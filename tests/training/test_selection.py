@@ -198,9 +198,14 @@ def test_patterns_that_mean_nothing_are_refused(tiny, tmp_path, freeze, rates, m
         training.train(replace(tiny, freeze=freeze, optimizer=optimizer), tmp_path)
 
 
-def test_frozen_parameters_do_not_count_as_trained(tiny, tmp_path):
-    counts = []
+def test_frozen_parameters_are_told_and_do_not_count_as_trained(tiny, tmp_path, capsys):
+    trained, told = [], []
     for name, freeze in (("whole", ()), ("partly", ("logits",))):
-        training.train(replace(tiny, freeze=freeze), tmp_path / name, stop=lambda: True)
-        counts.append(training.read_run(tmp_path / name).parameters)
-    assert counts[0] - counts[1] == 4 * 3 + 3
+        training.train(
+            replace(tiny, freeze=freeze), tmp_path / name, stop=lambda: True, progress=True
+        )
+        trained.append(training.read_run(tmp_path / name).parameters)
+        told.append(capsys.readouterr().err.splitlines()[0])
+    assert trained[0] - trained[1] == 4 * 3 + 3
+    assert f", {trained[0]} trained parameters, on" in told[0]
+    assert f", {trained[1]} trained parameters and 15 frozen, on" in told[1]

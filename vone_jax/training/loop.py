@@ -141,8 +141,9 @@ def train(
         eval_step = make_eval_step(model, experiment.seed, mesh)
         attack = _watched(experiment)
         robust_step = attack and make_eval_step(model, experiment.seed, mesh, attack)
-        trained, _ = split(shapes.params, experiment.freeze)
+        trained, frozen = split(shapes.params, experiment.freeze)
         parameters = sum(x.size for x in jax.tree.leaves((trained, shapes.own)))
+        held = sum(x.size for x in jax.tree.leaves(frozen))
         device = meshes.describe(mesh)
         # A run that resumes has its weights in a checkpoint.
         weights = None
@@ -186,7 +187,8 @@ def train(
             checkpoints.best, highest = best["step"], best["accuracy"]
         report = enter(Progress(total, step, shown=progress and jax.process_index() == 0))
         report.line(
-            f"{experiment.name}: {experiment.model.name}, {parameters:,} parameters, on "
+            f"{experiment.name}: {experiment.model.name}, {parameters:,} trained parameters"
+            f"{f' and {held:,} frozen' if held else ''}, on "
             f"{len(source):,} images of {experiment.data.source}, from "
             f"{f'step {step}' if step else 'the start'} to step {total}, {device}"
         )
@@ -205,19 +207,18 @@ def train(
                 _check_finite(experiment, state, saved)
                 means = judged if judged and judged["step"] == step else None
                 if means is None:
-                    report.doing(f"validating on {len(eval_source):,} images")
                     with (
+                        report.between(f"validating on {len(eval_source):,} images"),
                         speed.paused(),
                         contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
                     ):
                         sums = validate(eval_step, state, parts, mesh, stop)
-                    report.doing("training")
-                    if sums is not None:
-                        means = _means(experiment, sums)
-                        if robust_step:
-                            robust = _robust(robust_step, experiment, eval_source, state, mesh)
-                            means["robust_accuracy"] = robust
-                        _log_validation(log, report, step, step / steps_per_epoch, means, sums)
+                        if sums is not None:
+                            means = _means(experiment, sums)
+                            if robust_step:
+                                robust = _robust(robust_step, experiment, eval_source, state, mesh)
+                                means["robust_accuracy"] = robust
+                            _log_validation(log, report, step, step / steps_per_epoch, means, sums)
                 if means is None:
                     stopping = True
                 else:
