@@ -75,23 +75,20 @@ def load_run(
     model = dataclasses.replace(experiment, precision=precision).build()
     like = dict(jax.eval_shape(Setup(experiment, model).variables))
     directory = files.as_path(directory)
-    checkpoints = directory / run.CHECKPOINTS
-    if not checkpoints.is_dir():
+    checkpoints, steps = directory / run.CHECKPOINTS, run.saved_steps(directory)
+    if not steps:
         raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
+    if step is None and experiment.keep_best:
+        if not meshes.from_process_0(lambda: (directory / run.LOG).exists()):
+            raise run.RunDirectoryError(
+                f"{directory} has lost its {run.LOG}, which says which checkpoint is the best; "
+                f"give a step, one of {steps}"
+            )
+        best, _ = meshes.from_process_0(lambda: run.validations(directory, steps))
+        step = best and best["step"]
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise run.RunDirectoryError(f"no checkpoint {step} in {checkpoints}; there are {steps}")
     with run.Checkpoints(checkpoints, description, read_only=True) as saved:
-        steps = saved.steps()
-        if not steps:
-            raise run.RunDirectoryError(f"{directory} has no checkpoint yet")
-        if step is None and experiment.keep_best:
-            if not meshes.from_process_0(lambda: (directory / run.LOG).exists()):
-                raise run.RunDirectoryError(
-                    f"{directory} has lost its {run.LOG}, which says which checkpoint is the best; "
-                    f"give a step, one of {steps}"
-                )
-            best, _ = meshes.from_process_0(lambda: run.validations(directory, steps))
-            step = best and best["step"]
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise run.RunDirectoryError(f"no checkpoint {step} in {checkpoints}; there are {steps}")
         variables = saved.restore_variables(step, like)
     return Run(step, description, model, jax.tree.map(jnp.asarray, variables))

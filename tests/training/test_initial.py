@@ -188,7 +188,7 @@ def weights():
     """A network like ``TinyNet`` with two more classes."""
     model = TinyNet(5)
     source = source_of(model, random_variables(model), "tiny", tuple("vwxyz"))
-    source.name = "weights"
+    source.name, source.opened = "weights", lambda spec: source
     return source
 
 
@@ -215,17 +215,17 @@ def test_a_part_that_is_new_cannot_be_frozen(start, weights):
 @pytest.mark.slow
 def test_a_stopped_run_resumes_bit_for_bit_without_the_weights(start, weights, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert train(start, whole, initial=weights).finished
-    assert train(start, stopped, initial=weights, stop=StopAt(3)).step == 2
+    assert train(start, whole, open_network=weights.opened).finished
+    assert train(start, stopped, open_network=weights.opened, stop=StopAt(3)).step == 2
     assert train(start, stopped).finished
     assert_same_run(start, stopped, whole)
 
 
 def test_a_run_without_a_checkpoint_refuses_other_weights(start, weights, tmp_path):
-    assert train(start, tmp_path, initial=weights, stop=StopAt(1)).step == 0
+    assert train(start, tmp_path, open_network=weights.opened, stop=StopAt(1)).step == 0
     weights.variables = random_variables(TinyNet(5), seed=7)
     with pytest.raises(training.RunDirectoryError, match="its initial weights are .*, now they"):
-        train(start, tmp_path, initial=weights)
+        train(start, tmp_path, open_network=weights.opened)
 
 
 @pytest.mark.slow
@@ -233,12 +233,12 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_weights_again(
     start, weights, tmp_path
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train(start, whole, initial=weights).finished
-    assert train(start, killed, initial=weights, stop=StopAt(1)).step == 0
+    assert train(start, whole, open_network=weights.opened).finished
+    assert train(start, killed, open_network=weights.opened, stop=StopAt(1)).step == 0
     shutil.rmtree(killed / "checkpoints", ignore_errors=True)
-    with pytest.raises(ValueError, match="initial_weights: the network must be opened and given"):
+    with pytest.raises(ValueError, match="'weights'; give open_network=vone_jax.open_network"):
         train(start, killed)
-    assert train(start, killed, initial=weights).finished
+    assert train(start, killed, open_network=weights.opened).finished
     assert_same_run(start, killed, whole)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.networks import TinyNet
 from vone_jax import data
-from vone_jax.training.run import Checkpoints, read_log, read_run
+from vone_jax.training.run import Checkpoints, read_log, read_run, saved_steps
 from vone_jax.training.speed import RATES
 from vone_jax.training.step import initial_state
 
@@ -41,7 +41,7 @@ def final_state(experiment, run_dir, step=None, model=None):
     like = jax.eval_shape(lambda: initial_state(experiment, model))
     description = read_run(run_dir)
     with Checkpoints(run_dir / "checkpoints", description, read_only=True) as checkpoints:
-        return checkpoints.restore(step or checkpoints.steps()[-1], like)
+        return checkpoints.restore(step or saved_steps(run_dir)[-1], like)
 
 
 def log(run_dir):

@@ -42,8 +42,7 @@ def read(path):
 def main(run_dir, weights=None):
     data.load = lambda name, split, data_dir=None: tiny_source(split)
     training.Experiment.build = lambda self: TinyNet(self.model.num_classes)
-    fresh = weights is not None and not training.saved_steps(run_dir)
-    return training.train(starting_from(weights), run_dir, initial=read(weights) if fresh else None)
+    return training.train(starting_from(weights), run_dir, open_network=read)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ at once.
 import contextlib
 import dataclasses
 import functools
-import logging
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
@@ -103,20 +102,14 @@ def main(argv: Sequence[str]) -> int:
         if arguments.distributed is not None:
             mesh.join_processes(arguments.distributed)
         mesh.check_jax()
-        end_in_one_line()
         experiment = arguments.experiment
         run_dir = arguments.run_dir or f"runs/{experiment.name}"
         on_log = None if arguments.on_log is None else files.imported(arguments.on_log)
-        # A run that resumes has its weights in a checkpoint.
-        opener, initial = functools.partial(open_network, code=arguments.code), None
-        if experiment.initial_weights is not None and not training.saved_steps(run_dir):
-            initial = opener(experiment.initial_weights)
         with _stop_on_signals() as stop:
             outcome = training.train(
                 experiment,
                 run_dir,
-                initial=initial,
-                open_network=opener,
+                open_network=functools.partial(open_network, code=arguments.code),
                 stop=stop,
                 command=cli.command(PROGRAM, argv),
                 tensorboard=arguments.tensorboard,
@@ -135,23 +128,6 @@ def main(argv: Sequence[str]) -> int:
         words = shlex.join([run_dir, *experiment.code])
         print(f"evaluate it: {names.command('eval.py')} {words}")
     return cli.FINISHED
-
-
-def end_in_one_line() -> None:
-    """Leave out what libraries print beside the error of a checkpoint, with which the run ends.
-
-    Orbax's threads log each error with its traceback. TensorStore tells the end of every other
-    write to an event loop that Orbax has closed by then, and prints that this failed.
-    """
-    for library in ("absl", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    report = sys.unraisablehook
-
-    def report_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    sys.unraisablehook = report_others
 
 
 def _short_help(config: str, experiment: training.Experiment) -> str:

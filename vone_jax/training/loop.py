@@ -32,7 +32,7 @@ from vone_jax.progress import Progress
 from vone_jax.training import inputs, run
 from vone_jax.training.config import Experiment, resumed, to_json
 from vone_jax.training.initial import resolve, take_weights
-from vone_jax.training.objective import Setup
+from vone_jax.training.objective import Setup, open_no_network
 from vone_jax.training.parts import check_patterns, split
 from vone_jax.training.speed import Profile, Speed, operations
 from vone_jax.training.step import (
@@ -66,8 +66,7 @@ def train(
     experiment: Experiment,
     directory: Path | str,
     *,
-    initial: Any = None,
-    open_network: Callable[[str], Any] | None = None,
+    open_network: Callable[[str], Any] = open_no_network,
     devices: Sequence[Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
     command: str = "",
@@ -86,10 +85,9 @@ def train(
       experiment: the experiment to train. Its fields that are None are filled in, see ``resolve``.
       directory: directory of the run, see ``run.py``, also in a bucket, as text. It is made if it
         does not exist.
-      initial: network with the weights to start from, as ``vone_jax.open_network`` returns it. A
-        run with a checkpoint does not need it any more.
-      open_network: opens the networks that objectives name, such as ``vone_jax.open_network``. A
-        run needs them again when it resumes.
+      open_network: opens the networks that the experiment names, such as
+        ``vone_jax.open_network``. A run that resumes needs those of objectives again, but not that
+        of ``initial_weights``, since it has a checkpoint.
       devices: the ``jax.Device``s to train on; default: all.
       stop: polled at every step of a program of one process. Once it returns True, the run saves
         and the call returns. Several processes stop after a SIGTERM to one of them.
@@ -106,7 +104,7 @@ def train(
         initial weights fits the network, or without the package for TensorBoard files.
       RunDirectoryError: if the directory is in use or holds another experiment.
       NonFiniteError: if more steps than ``Experiment.non_finite_limit`` are not finite.
-      OSError: if the log or a checkpoint cannot be written, or the last checkpoint is damaged.
+      OSError: if the log cannot be written. What befalls a checkpoint is told by Orbax.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
     directory, unresolved = run.checked_path(directory), experiment
@@ -114,7 +112,15 @@ def train(
 
     # 1. Open the data, and fill in what follows from them.
     source = inputs.open_train_split(unresolved.data)
-    experiment = _resolved(unresolved, directory, source, initial)
+    # Of this run, if it goes on.
+    before, steps, initial = _begun(directory), run.saved_steps(directory), None
+    # A run with a checkpoint has its weights there.
+    if unresolved.initial_weights is not None and not steps:
+        initial = open_network(unresolved.initial_weights)
+    if before is None:
+        experiment = resolve(unresolved, source, initial)
+    else:
+        experiment = _continued(directory, before, unresolved, source)
     eval_source = inputs.open_eval_split(experiment, source)
     _check(experiment, mesh)
     steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
@@ -129,7 +135,7 @@ def train(
         # 2. Build the network and the compiled functions.
         model, names = experiment.build(), tuple(source.class_names)
         opened = _Opened(open_network)
-        setup = Setup(experiment, model, mesh, names, *([opened] if open_network else []))
+        setup = Setup(experiment, model, mesh, names, opened)
         shapes = jax.eval_shape(lambda: initial_state(experiment, model, setup))
         check_patterns(
             experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats
@@ -145,18 +151,11 @@ def train(
         parameters = sum(x.size for x in jax.tree.leaves((trained, shapes.own)))
         held = sum(x.size for x in jax.tree.leaves(frozen))
         device = meshes.describe(mesh)
-        # A run that resumes has its weights in a checkpoint.
-        weights = None
-        if not run.saved_steps(directory):
-            if unresolved.initial_weights is not None and initial is None:
-                raise ValueError("initial_weights: the network must be opened and given as initial")
-            weights = initial and take_weights(experiment, model, names, initial)
+        weights = initial and take_weights(experiment, model, names, initial)
         made_from = _made_from(experiment, source, eval_source, weights, opened.checksums)
-        if meshes.from_process_0(lambda: (directory / run.CONFIG).exists()):
-            before = run.read_run(directory).made_from
-            run.check_made_from(directory, made_from, before, changed_code)
-            made_from = before | made_from
-
+        if before is not None:
+            run.check_made_from(directory, made_from, before.made_from, changed_code)
+            made_from = before.made_from | made_from
         described = run.RunDescription(
             experiment, unresolved, names, parameters, device, command, made_from=made_from
         )
@@ -164,11 +163,9 @@ def train(
 
         # 3. The state: that of the last checkpoint, else initial weights, else random ones.
         checkpoints = enter(
-            run.Checkpoints(
-                directory / run.CHECKPOINTS, described, keep=experiment.keep_checkpoints
-            )
+            run.Checkpoints(directory / run.CHECKPOINTS, described, experiment.keep_checkpoints)
         )
-        if steps := checkpoints.steps():
+        if steps:
             state = meshes.replicate(mesh, checkpoints.restore(steps[-1], shapes))
         else:
             state = _random_state(experiment, model, setup)
@@ -223,8 +220,8 @@ def train(
                     stopping = True
                 else:
                     validated = step
-                    before, collapsed = collapsed, _collapse(directory, len(names))
-                    if collapsed and not before:
+                    told, collapsed = collapsed, _collapse(directory, len(names))
+                    if collapsed and not told:
                         report.line(f"warning: {collapsed}")
                     state = _after_validation(experiment, state, means["loss"], mesh)
                     if experiment.keep_best and means["accuracy"] > highest:
@@ -295,13 +292,16 @@ def validate(
     return meshes.fetch(total)
 
 
-def _resolved(
-    unresolved: Experiment, directory: Path, source: data.Source, initial: Any
+def _begun(directory: Path) -> run.RunDescription | None:
+    """Return the description of a run that was begun in a directory, if any."""
+    begun = meshes.from_process_0(lambda: (directory / run.CONFIG).exists())
+    return run.read_run(directory) if begun else None
+
+
+def _continued(
+    directory: Path, before: run.RunDescription, unresolved: Experiment, source: data.Source
 ) -> Experiment:
-    """Return the experiment with all fields filled in, as a run in the directory has them."""
-    if not meshes.from_process_0(lambda: (directory / run.CONFIG).exists()):
-        return resolve(unresolved, source, initial)
-    before = run.read_run(directory)
+    """Return the experiment of a run that was begun, with our values of what may change."""
     run.check_same(directory, unresolved, before.unresolved)
     if before.class_names != tuple(source.class_names):
         raise run.RunDirectoryError(
@@ -315,12 +315,11 @@ def _resolved(
 class _Opened:
     """Opens networks for objectives, and keeps their checksums, by what a run is made from."""
 
-    def __init__(self, open_network: Callable[[str], Any] | None):
+    def __init__(self, open_network: Callable[[str], Any]):
         self._open_network = open_network
         self.checksums: dict[str, str] = {}
 
     def __call__(self, spec: str) -> Any:
-        assert self._open_network is not None
         network = self._open_network(spec)
         self.checksums[f"weights of {spec}"] = network.checksum
         return network

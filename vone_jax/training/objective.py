@@ -24,10 +24,9 @@ from vone_jax.attacks import FGSM, PGD, Attack
 Batch = dict[str, jax.Array]
 
 
-def _not_given(spec: str) -> Any:
-    raise ValueError(
-        f"an objective opens the network {spec!r}; give open_network=vone_jax.open_network"
-    )
+def open_no_network(spec: str) -> Any:
+    """Raise a ``ValueError``, where nobody said how networks are opened."""
+    raise ValueError(f"the run needs the network {spec!r}; give open_network=vone_jax.open_network")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Setup:
     class_names: Sequence[str] = ()
     # Opens a network by its text, see ``vone_jax.open_network``. The run then depends on it: a run
     # does not resume with other weights of this network.
-    open_network: Callable[[str], Any] = _not_given
+    open_network: Callable[[str], Any] = open_no_network
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -21,9 +21,8 @@ import importlib.util
 import inspect
 import json
 import platform
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def read_run(directory: Path | str, code: Sequence[str] = ()) -> RunDescription:
                 config[name], lambda sha: _read_bank(path.parent, sha), code, opened
             )
         return RunDescription(**config | {"class_names": tuple(config["class_names"])})
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
@@ -188,9 +187,17 @@ def code_digests(experiment: Experiment) -> dict[str, str]:
 
 
 def saved_steps(directory: Path | str) -> list[int]:
-    """Return the steps of the checkpoints of a run, which need not exist, oldest first."""
-    names = (path.name for path in (files.as_path(directory) / CHECKPOINTS).glob("*"))
-    return meshes.from_process_0(lambda: sorted(int(name) for name in names if name.isdecimal()))
+    """Return the steps of the complete checkpoints of a run, which need not exist, oldest first."""
+    path = files.as_path(directory) / CHECKPOINTS
+
+    def found() -> list[int]:
+        if not path.exists():
+            return []
+        import orbax.checkpoint as ocp
+
+        return sorted(ocp.utils.checkpoint_steps(path))
+
+    return meshes.from_process_0(found)
 
 
 def _read_bank(directory: Path, digest: str) -> ImportedBank:
@@ -203,38 +210,30 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     All processes must make the same calls. The newest ``keep`` checkpoints stay, and that of the
     step ``best``, which may change between two writes. Each has the experiment and the class names
     of ``description``, and the checksum of its weights. A checkpoint of another description is not
-    read.
+    read. What cannot be written or read is told by Orbax.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        description: RunDescription,
-        keep: int = 2,
-        best: int | None = None,
-        read_only: bool = False,
+        self, directory: Path, description: RunDescription, keep: int = 2, read_only: bool = False
     ):
         # Imported here, because the import takes long: wrong arguments are reported first.
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as managers
 
-        self.best = best
+        self.best: int | None = None
         self._directory = directory
         self._spec = _spec(description)
-        # The step of the checkpoint that is being written.
-        self._written = 0
         self._args = ocp.args
         self._manager: Any = None
         if jax.process_index() != 0:
             return
-        policies = [managers.LatestN(keep), _Best(self)]
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
         # Orbax writes under a temporary name. Here process 0 does not wait for the others.
         self._manager = ocp.CheckpointManager(
             directory if files.in_bucket(directory) else directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies),
+                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), self]),
                 cleanup_tmp_directories=not read_only,
                 create=False,
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -243,32 +242,26 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             ),
         )
 
-    def steps(self) -> list[int]:
-        """Return the steps of the checkpoints that process 0 finds, oldest first."""
-        return meshes.from_process_0(lambda: sorted(self._manager.all_steps()))
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Preserve the best checkpoint: this is a policy of Orbax."""
+        return [each.step == self.best for each in checkpoints]
 
     def save(self, step: int, state: Any) -> None:
-        """Start writing a checkpoint, and return once ``state`` may be donated."""
+        """Start writing a checkpoint, and return once ``state`` may be donated.
+
+        An error of the write before this one is raised only now.
+        """
         if self._manager is not None:
             # Every process has the whole state, so nothing is gathered.
             host = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), state))
-            with self._naming_file():
-                # The write before this one may fail only now.
-                self._manager.wait_until_finished()
-                self._written = step
-                if not files.in_bucket(self._directory):
-                    # Where the disk is full, Orbax's threads print hundreds of lines.
-                    size = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
-                    if size > (free := shutil.disk_usage(self._directory).free):
-                        raise OSError(f"it takes {size:,} bytes, and {free:,} are free")
-                checksum = files.weights_checksum(jax.tree.leaves(host.variables))
-                self._manager.save(
-                    step,
-                    args=self._args.Composite(
-                        state=self._args.StandardSave(host),
-                        description=self._args.JsonSave({"spec": self._spec, "weights": checksum}),
-                    ),
-                )
+            checksum = files.weights_checksum(jax.tree.leaves(host.variables))
+            self._manager.save(
+                step,
+                args=self._args.Composite(
+                    state=self._args.StandardSave(host),
+                    description=self._args.JsonSave({"spec": self._spec, "weights": checksum}),
+                ),
+            )
 
     def restore(self, step: int, like: Any) -> Any:
         """Return the state at a step as NumPy arrays; ``like`` has its form, shapes and dtypes."""
@@ -290,65 +283,25 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     def _read(self, step: int, like: Any, variables: Callable[[Any], Any]) -> Any:
         """Return the state at a step if it has the weights that were saved, and our description."""
-        described = self._item(step, description=self._args.JsonRestore())
+        args, read = self._args, self._manager.restore
+        described = read(step, args=args.Composite(description=args.JsonRestore())).description
         if changes := differences(self._spec, described["spec"]):
             raise RunDirectoryError(
                 f"{self._directory.parent / CONFIG}, as it is read now, does not describe what its "
                 f"checkpoint {step} was trained as; undo the change. They have\n  "
                 + "\n  ".join(changes)
             )
-        state = self._item(step, state=self._args.StandardRestore(like))
+        state = read(step, args=args.Composite(state=args.StandardRestore(like))).state
         if described["weights"] != files.weights_checksum(jax.tree.leaves(variables(state))):
-            raise self._damaged(step, "its weights are not those that were saved")
+            raise RunDirectoryError(
+                f"the checkpoint {self._directory / str(step)} has other weights than were saved"
+            )
         return state
-
-    def _item(self, step: int, **item: Any) -> Any:
-        """Read one item of a checkpoint, by its name and Orbax's way to read it."""
-        try:
-            (read,) = self._manager.restore(step, args=self._args.Composite(**item)).values()
-            return read
-        # What is raised depends on the file that is damaged.
-        except Exception as error:
-            raise self._damaged(step, _reason(error)) from error
-
-    def _damaged(self, step: int, reason: str) -> OSError:
-        before = [each for each in self._manager.all_steps() if each < step]
-        cure = f"delete it to go on from step {max(before)}" if before else "there is no other"
-        place = self._directory / str(step)
-        return OSError(f"the checkpoint {place} is damaged ({reason}); {cure}")
-
-    @contextlib.contextmanager
-    def _naming_file(self) -> Iterator[None]:
-        """Make one line, with the checkpoint, of an error of Orbax."""
-        try:
-            yield
-        except Exception as error:
-            place = self._directory / str(self._written)
-            raise OSError(f"{place} cannot be written: {_reason(error)}") from error
 
     def __exit__(self, *error: Any) -> None:
         if self._manager is not None:
-            with self._naming_file():
-                self._manager.wait_until_finished()
+            self._manager.wait_until_finished()
             self._manager.close()
-
-
-def _reason(error: Exception) -> str:
-    """Return the last part of the first line, without what TensorStore adds in brackets."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    line = str(error).strip().partition("\n")[0].partition(" [")[0]
-    return line.rpartition(": ")[2][:200] or type(error).__name__
-
-
-@dataclasses.dataclass
-class _Best:
-    """The policy of Orbax that preserves the best checkpoint."""
-
-    checkpoints: Checkpoints
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        return [each.step == self.checkpoints.best for each in checkpoints]
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
