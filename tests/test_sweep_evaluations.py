@@ -13,7 +13,6 @@ from vone_jax import sweep as sweeps
 from vone_jax.cli import evaluate
 from vone_jax.evaluation.identity import identity
 from vone_jax.network import Network, Split
-from vone_jax.training.initial import resolve
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = training.config_names(CONFIGS, "sweep")
@@ -43,7 +42,7 @@ def network_of(network, variables):
     )  # fmt: skip
     chosen = dataclasses.replace(network.data, eval_split=split)
     model = dataclasses.replace(network.model, num_classes=None)
-    model = resolve(dataclasses.replace(network, data=chosen, model=model), images).build()
+    model = training.resolve(dataclasses.replace(network, data=chosen, model=model), images).build()
     if model not in variables:
         shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
         variables[model] = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

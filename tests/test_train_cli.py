@@ -16,7 +16,7 @@ import pytest
 from tests.photographs import write_photographs
 from vone_jax import data, mesh, models, training, v1
 from vone_jax.cli import train
-from vone_jax.training.parts import check_patterns
+from vone_jax.training.optimizer import check_patterns
 from vone_jax.training.step import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]

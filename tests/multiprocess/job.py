@@ -19,7 +19,7 @@ from vone_jax import attacks, cli, corruptions, data, mesh, models, prng, traini
 from vone_jax.cli import evaluate as eval_program
 from vone_jax.cli import train as train_command
 from vone_jax.evaluation import examples
-from vone_jax.training import inputs
+from vone_jax.training import loop
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "training"))
@@ -106,7 +106,7 @@ def refusals():
 
 
 def train(run_dir, cluster, fault):
-    place, batches = inputs.place, []
+    place, batches = loop.place, []
 
     def faulty_place(mesh, batch):
         if "mask" not in batch:
@@ -115,7 +115,7 @@ def train(run_dir, cluster, fault):
                 befall(fault)
         return place(mesh, batch)
 
-    inputs.place = faulty_place
+    loop.place = faulty_place
     if fault == "stale":
         hide_checkpoints()
     training.load_config = lambda name, configs: EXPERIMENT

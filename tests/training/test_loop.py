@@ -13,7 +13,7 @@ from tiny import final_state, log, tiny_source
 from tests.networks import TinyNet
 from vone_jax import data, models, runs, training
 from vone_jax.network import Network
-from vone_jax.training import inputs, loop, objective
+from vone_jax.training import loop, objective
 from vone_jax.training.run import Checkpoints, RunLog, read_log
 from vone_jax.training.step import Sums
 
@@ -172,9 +172,9 @@ def poison(tiny, monkeypatch):
     """A function that makes the images of some batches NaN, by their numbers from 1."""
     source = tiny_source("train")
     experiment = training.resolve(tiny, source)
-    batches = inputs.train_batches(experiment, source, 0)
+    batches = loop.train_batches(experiment, source, 0)
     order = [next(batches)["index"].tolist() for _ in range(6)]
-    place = inputs.place
+    place = loop.place
 
     def poisoned(*numbers):
         def placed(mesh, batch):
@@ -183,7 +183,7 @@ def poison(tiny, monkeypatch):
                 result["image"] = result["image"] * np.float32(np.nan)
             return result
 
-        monkeypatch.setattr(inputs, "place", placed)
+        monkeypatch.setattr(loop, "place", placed)
 
     return poisoned
 

@@ -25,7 +25,7 @@ from vone_jax.training import (
     GaussianImageNoise,
     OptimizerConfig,
     Similarity,
-    inputs,
+    loop,
 )
 from vone_jax.training.objective import Context, cross_entropy, divergence
 from vone_jax.training.step import initial_state, make_eval_step, make_train_step
@@ -494,7 +494,7 @@ def test_free_replays_each_batch_also_behind_a_resumption(tiny):
     source = data.load("tiny", "train")
 
     def first(number, skip, **fields):
-        batches = inputs.train_batches(dataclasses.replace(tiny, **fields), source, skip)
+        batches = loop.train_batches(dataclasses.replace(tiny, **fields), source, skip)
         with contextlib.closing(batches):
             return [next(batches)["index"] for _ in range(number)]
 

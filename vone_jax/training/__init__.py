@@ -8,9 +8,9 @@ from vone_jax.training.config import (
     config_names,
     from_json,
     load_config,
+    resolve,
     to_json,
 )
-from vone_jax.training.initial import resolve
 from vone_jax.training.loop import NonFiniteError, Outcome, train
 from vone_jax.training.objective import (
     Attacked,

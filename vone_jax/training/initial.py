@@ -1,6 +1,4 @@
-"""What a run takes from its data and from another network: fields and weights.
-
-``resolve`` fills in the fields of an experiment that are None, in this one place.
+"""The weights that a run takes from another network.
 
 A module (a convolution, a batch norm, a linear layer) is taken if the source has it with the same
 variables in the same shapes, and is new otherwise. Classes are compared by name, if both sides name
@@ -19,96 +17,18 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vone_jax import data, files, models
+from vone_jax import files, models
 from vone_jax.data.sources import are_numbers, class_identifier
 from vone_jax.progress import aligned
-from vone_jax.training.config import DataConfig, Experiment
+from vone_jax.training.config import Experiment
 from vone_jax.training.objective import Setup
-from vone_jax.training.parts import matches
+from vone_jax.training.optimizer import matches
 from vone_jax.training.step import TrainState
 
 # Names of a variable, from its collection down.
 _Path = tuple[str, ...]
 # Numbers of parameters: taken from the source; in the source, but not taken; drawn at random.
 _COUNTS = ("taken", "not taken", "new")
-
-
-def resolve(experiment: Experiment, source: data.Source, initial: Any = None) -> Experiment:
-    """Return the experiment with every field filled in that is None and follows from others.
-
-    An explicit value always stays. The number of classes and of channels are those of the images.
-    The front end (V1 and the stage before it; mean and standard deviation of a base network) is
-    that of the initial weights, if these are of a network of the same kind, at the same pixels per
-    degree; else the default of ``models.create``.
-
-    Args:
-      experiment: as it is written in a config.
-      source: the training images.
-      initial: a network with weights, such as ``vone_jax.open_network`` returns; or None.
-
-    Raises:
-      ValueError: if the experiment does not fit its data; the message names the field.
-    """
-    config, model = experiment.data, experiment.model
-    if config.eval_split is None:
-        config = dataclasses.replace(config, eval_split=_evaluation_split(config))
-    if source.num_classes == 1:
-        raise ValueError(
-            f"data.source {source.name!r} has one class, so there is nothing to learn; each class "
-            "needs a folder of its own"
-        )
-    channels = model.in_channels or source.image_shape[-1]
-    classes = model.num_classes or source.num_classes
-    where = f"the images of {source.name!r} {source.split!r}"
-    for name, ours, theirs in (
-        ("in_channels", channels, source.image_shape[-1]),
-        ("num_classes", classes, source.num_classes),
-    ):
-        if ours != theirs:
-            raise ValueError(
-                f"model.{name} is {ours}, but {where} have {theirs}; leave it out to take it from "
-                "the data"
-            )
-    try:
-        model = dataclasses.replace(model, in_channels=channels, num_classes=classes)
-        inherited = _inherited_front_end(model, initial)
-        left_out = {name: x for name, x in inherited.items() if getattr(model, name) is None}
-        model = dataclasses.replace(model, **left_out).complete()
-    except ValueError as error:
-        raise ValueError(f"model.{error}") from error
-    return dataclasses.replace(experiment, data=config, model=model)
-
-
-def _evaluation_split(config: DataConfig) -> str:
-    split = data.evaluation_split(config.source, data_dir=config.data_dir)
-    # "." is all of a folder without splits, of which training keeps a part for validation.
-    return "validation" if split == "." else split
-
-
-def _inherited_front_end(model: models.Spec, initial: Any) -> dict[str, Any]:
-    """Return the front end of initial weights as fields of the model, if it fits the model."""
-    source = None if initial is None else initial.model
-    channels, size = model.in_channels, model.image_size
-    if isinstance(source, models.BaseNetwork) and source.in_channels == channels:
-        if model.front or model.front_end is not None:
-            return {}
-        theirs = source.spec
-        fields: dict[str, Any] = {"mean": theirs.mean, "std": theirs.std}
-        if models.family(theirs.name) is models.family(model.name):
-            fields["stem_size"] = theirs.stem_size
-        return fields
-    if not isinstance(source, models.VOneNet) or source.in_channels != channels:
-        return {}
-    if model.front != source.spec.front:
-        return {}
-
-    def at_size(stage: Any) -> Any:
-        if stage is None or stage.image_size == size:
-            return stage
-        degrees = size / source.v1.pixels_per_degree
-        return dataclasses.replace(stage, image_size=size, visual_degrees=degrees)
-
-    return {"v1": at_size(source.v1), "subcortical": at_size(source.subcortical)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,7 +147,7 @@ def _check_frozen(
     """Raise a ``ValueError`` if kernels would stay as they are drawn."""
     new = [path for path in ours if path[-1] == "kernel" and path not in taken]
     for pattern in freeze:
-        if parts := {_part(path) for path in new if matches(pattern, "/".join(path[1:]))}:
+        if parts := {_part(path) for path in new if matches("/".join(path[1:]), pattern)}:
             raise ValueError(
                 f"freeze {pattern} would leave {', '.join(sorted(parts))} at random values, since "
                 "initial_weights has other classes or nothing that fits there; freeze only parts "

@@ -18,22 +18,23 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vone_jax import arguments, data, files
 from vone_jax import mesh as meshes
 from vone_jax.attacks import Attack
 from vone_jax.progress import Progress
-from vone_jax.training import inputs, run
-from vone_jax.training.config import Experiment, resumed, to_json
-from vone_jax.training.initial import resolve, take_weights
-from vone_jax.training.objective import Setup, open_no_network
-from vone_jax.training.parts import check_patterns, split
+from vone_jax.training import run
+from vone_jax.training.config import DataConfig, Experiment, resolve, resumed, to_json
+from vone_jax.training.initial import take_weights
+from vone_jax.training.objective import Batch, Setup, open_no_network
+from vone_jax.training.optimizer import check_patterns, split
 from vone_jax.training.speed import Profile, Speed, operations
 from vone_jax.training.step import (
     Sums,
@@ -107,11 +108,11 @@ def train(
       OSError: if the log cannot be written. What befalls a checkpoint is told by Orbax.
     """
     arguments.instance("experiment", experiment, Experiment, "; training.load_config reads one")
-    directory, unresolved = run.checked_path(directory), experiment
+    directory, unresolved, given = run.checked_path(directory), experiment, experiment.data
     mesh = meshes.data_mesh(devices)
 
     # 1. Open the data, and fill in what follows from them.
-    source = inputs.open_train_split(unresolved.data)
+    source = data.load(given.source, given.train_split, data_dir=given.data_dir)
     # Of this run, if it goes on.
     before, steps, initial = _begun(directory), run.saved_steps(directory), None
     # A run with a checkpoint has its weights there.
@@ -121,7 +122,7 @@ def train(
         experiment = resolve(unresolved, source, initial)
     else:
         experiment = _continued(directory, before, unresolved, source)
-    eval_source = inputs.open_eval_split(experiment, source)
+    eval_source = open_eval_split(experiment, source)
     _check(experiment, mesh)
     steps_per_epoch = data.batches_per_epoch(source, experiment.data.batch_size)
     steps_per_epoch *= experiment.replays
@@ -191,7 +192,7 @@ def train(
         )
         if weights is not None:
             report.line(weights.table())
-        batches = enter(contextlib.closing(inputs.train_batches(experiment, source, step)))
+        batches = enter(contextlib.closing(train_batches(experiment, source, step)))
         counted = functools.cache(lambda: operations(train_step, state, batch))
         speed, running, note = Speed(list(mesh.devices.flat), counted), None, ""
 
@@ -207,7 +208,7 @@ def train(
                     with (
                         report.between(f"validating on {len(eval_source):,} images"),
                         speed.paused(),
-                        contextlib.closing(inputs.eval_batches(experiment, eval_source)) as parts,
+                        contextlib.closing(eval_batches(experiment, eval_source)) as parts,
                     ):
                         sums = validate(eval_step, state, parts, mesh, stop)
                         if sums is not None:
@@ -242,7 +243,7 @@ def train(
             profiled.before_step(step, running)
             with speed.waiting():
                 loaded = next(batches)
-            batch = inputs.place(mesh, loaded)
+            batch = place(mesh, loaded)
             state, metrics = train_step(state, batch)
             step += 1
             jax.block_until_ready(running)
@@ -288,8 +289,83 @@ def validate(
             return None
         # Images that load faster than the network works must not pile up on the devices.
         jax.block_until_ready(before)
-        before, total = total, eval_step(state.variables, inputs.place(mesh, batch), total)
+        before, total = total, eval_step(state.variables, place(mesh, batch), total)
     return meshes.fetch(total)
+
+
+def open_eval_split(experiment: Experiment, train_source: data.Source) -> data.Source:
+    """Open the validation images of a resolved experiment, prepared for its network."""
+    config, split = experiment.data, experiment.data.eval_split
+    assert split is not None
+    source = data.load(config.source, split, data_dir=config.data_dir)
+    if source.class_names != train_source.class_names:
+        pairs = zip(train_source.class_names, source.class_names, strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), ("one more", "one less"))
+        raise ValueError(
+            f"the splits {train_source.split!r} and {split!r} of {source.name!r} must have the "
+            f"same classes, but one has {first[0]!r} where the other has {first[1]!r}"
+        )
+    if split.partition("[")[0] == config.train_split:
+        warnings.warn(
+            f"data.eval_split {split} validates on images of the training split "
+            f"{config.train_split}; its accuracy says nothing about new images",
+            stacklevel=2,
+        )
+    crop = data.Preprocessing(config.center_crop)
+    return data.Prepared(source, experiment.model.image_size, crop)
+
+
+def train_batches(experiment: Experiment, source: data.Source, skip: int) -> Any:
+    """Return this process's part of the training batches after ``skip`` steps, without end."""
+    config, replays = experiment.data, experiment.replays
+    batches = data.train_batches(
+        source,
+        batch_size=config.batch_size,
+        seed=experiment.seed,
+        image_size=experiment.model.image_size,
+        augment=config.augment,
+        preprocessing=data.Preprocessing(config.center_crop),
+        skip=skip // replays,
+        **_process(config),
+    )
+    return batches if replays == 1 else _replayed(batches, replays, skip % replays)
+
+
+def _replayed(batches: "data.Batches", replays: int, done: int) -> Iterator[dict[str, Any]]:
+    """Yield each batch several times, the first one only as often as is left."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield from itertools.repeat(batch, replays - done)
+            done = 0
+
+
+def eval_batches(experiment: Experiment, source: data.Source) -> "data.Batches":
+    """Return this process's part of the validation batches, padded and masked."""
+    config = experiment.data
+    size = experiment.model.image_size
+    return data.eval_batches(
+        source, batch_size=config.eval_batch_size, image_size=size, **_process(config)
+    )
+
+
+def _process(config: DataConfig) -> dict[str, Any]:
+    count, index = jax.process_count(), jax.process_index()
+    options = {"process_count": count, "process_index": index, "as_bytes": True}
+    return options | {"workers": config.workers}
+
+
+def place(mesh: meshes.Mesh, batch: dict[str, Any]) -> Batch:
+    """Put this process's part of a batch on the devices, where bytes become floats."""
+    placed = meshes.shard_batch(mesh, batch)
+    return placed | {"image": _in_unit_range(placed["image"])}
+
+
+@jax.jit
+def _in_unit_range(images: jax.Array) -> jax.Array:
+    # If XLA knows that the divisor is a constant, it multiplies by the inverse, which rounds
+    # differently from the division.
+    white = jax.lax.optimization_barrier(jnp.full(images.shape, 255, jnp.float32))
+    return images.astype(jnp.float32) / white
 
 
 def _begun(directory: Path) -> run.RunDescription | None:
@@ -430,7 +506,7 @@ def _robust(
     robust_step: Any, experiment: Experiment, source: Any, state: TrainState, mesh: meshes.Mesh
 ) -> float:
     """Return the accuracy of the first validation batch under the attack of ``_watched``."""
-    with contextlib.closing(inputs.eval_batches(experiment, source)) as batches:
+    with contextlib.closing(eval_batches(experiment, source)) as batches:
         sums = validate(robust_step, state, itertools.islice(batches, 1), mesh)
     assert sums is not None  # nothing stops it
     return sums.means()["accuracy"]

@@ -1,11 +1,18 @@
-"""The optimiser: a chain of Optax, its settings, and the schedules of its rate and its momentum.
+"""The optimiser: a chain of Optax, its settings, its schedules, and the parts that it trains.
 
 The factor of the schedule ``Plateau`` follows the validation loss, so it is part of the training
 state, see ``PlateauState``. Everything else is a function of the step.
+
+Parts of a network that are frozen, or have a rate of their own, are chosen by patterns. The path of
+a variable is its names joined by "/", such as ``back_end/layer1_0/conv1/kernel``. A pattern is a
+glob over whole paths in which ``*`` also stands for "/". It matches a variable, or a module with
+everything in it: ``back_end/layer1*`` is the first stage of a ResNet, ``stem`` the stem. The
+running values of a batch norm have paths, too: ``back_end/layer1_0/bn1/mean``.
 """
 
 import dataclasses
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,13 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
 from vone_jax import arguments
 from vone_jax.arguments import POSITIVE, FromZero, Positive, Range, Share
 from vone_jax.models import V1_MODULES
 from vone_jax.models.vit import TOKEN_PARAMETERS
-from vone_jax.training.parts import Rates, rate_factors
 
+# Rates by pattern: (pattern, factor on the learning rate).
+Rates = tuple[tuple[str, float], ...]
 _BelowOne = Annotated[float, Range(most=1.0, below=True)]
 
 
@@ -308,6 +317,60 @@ def learning_rate(
         return config.learning_rate * warmup * factor
 
     return rate
+
+
+def matches(path: str, *patterns: str) -> bool:
+    """Return True if a pattern matches the variable at a path, or a module above it."""
+    forms = (form for pattern in patterns for form in (pattern, f"{pattern}/*"))
+    return any(fnmatch.fnmatchcase(path, form) for form in forms)
+
+
+def split(params: Any, freeze: Collection[str]) -> tuple[Any, Any]:
+    """Divide a tree of parameters into those that are trained and those that are frozen."""
+    flat = flatten_dict(params, sep="/")
+    frozen = {path: leaf for path, leaf in flat.items() if matches(path, *freeze)}
+    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
+
+
+def merge(trained: Any, frozen: Any) -> Any:
+    """Put the two trees of ``split`` together again."""
+    return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
+
+
+def rate_factors(params: Any, rates: Rates) -> Any:
+    """Return the factor on the learning rate of each parameter, as a tree of floats.
+
+    The last pattern that matches a parameter counts. If none matches, the factor is 1.
+    """
+
+    def factor_at(path: tuple[Any, ...], _: Any) -> float:
+        name = "/".join(path)
+        return next((factor for pattern, factor in reversed(rates) if matches(name, pattern)), 1.0)
+
+    return path_aware_map(factor_at, params)
+
+
+def check_patterns(freeze: Collection[str], rates: Rates, params: Any, batch_stats: Any) -> None:
+    """Check that each pattern matches a variable of the network, and a parameter is trained."""
+    parameters = [*flatten_dict(params, sep="/")]
+    variables = [*parameters, *flatten_dict(batch_stats, sep="/")]
+    for pattern in freeze:
+        _check_pattern("freeze", pattern, variables)
+    for pattern, _ in rates:
+        _check_pattern("optimizer.rates", pattern, parameters)
+    if all(matches(path, *freeze) for path in parameters):
+        raise ValueError(f"freeze must leave a parameter to train, got {', '.join(freeze)}")
+
+
+def _check_pattern(field: str, pattern: str, paths: Sequence[str]) -> None:
+    if not any(matches(path, pattern) for path in paths):
+        modules = {path.rpartition("/")[0] for path in paths}
+        raise ValueError(
+            f"{field}: nothing in the network has the name {pattern!r}"
+            f"{arguments.nearest(pattern.rstrip('*/'), sorted(modules))}; there are "
+            f"{', '.join(sorted({'/'.join(path.split('/')[:2]) for path in modules}))}"
+        )
 
 
 def euclidean_norm(tree: Any) -> jax.Array:

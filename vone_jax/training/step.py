@@ -6,7 +6,7 @@ holds nothing random, and the noise of an example does not depend on the mesh.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,15 @@ from vone_jax.attacks import Attack
 from vone_jax.training import objective
 from vone_jax.training.config import Experiment
 from vone_jax.training.objective import Applied, Batch, Context, Gradient, Setup, variables_of
-from vone_jax.training.optimizer import PlateauState, euclidean_norm, learning_rate
-from vone_jax.training.parts import merge, rate_factors, split, training_apply
+from vone_jax.training.optimizer import (
+    PlateauState,
+    euclidean_norm,
+    learning_rate,
+    matches,
+    merge,
+    rate_factors,
+    split,
+)
 
 
 @flax.struct.dataclass
@@ -180,7 +187,7 @@ class Passes:
     ):
         self._model, self._experiment, self._mesh = model, experiment, mesh
         self._steps_per_epoch = steps_per_epoch
-        self._apply = training_apply(model, experiment.freeze)
+        self._apply = _training_apply(model, experiment.freeze)
         self._smoothing = experiment.optimizer.label_smoothing
         # Only then, since not all networks have a gradient of the images.
         self._of_images = any(each.overrides("gradient") for each in experiment.applied)
@@ -351,6 +358,24 @@ class Passes:
             cross_entropy=partial(objective.cross_entropy, label_smoothing=self._smoothing),
             log=log,
         )
+
+
+def _training_apply(model: nn.Module, freeze: Collection[str]) -> Callable[..., Any]:
+    """Return ``model.apply``, but batch norms with a frozen running value use and keep them."""
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        is_norm = context.method_name == "__call__" and module.has_variable("batch_stats", "mean")
+        paths = ("/".join((*module.path, name)) for name in ("mean", "var"))
+        if is_norm and any(matches(path, *freeze) for path in paths):
+            args, kwargs = args[:1], {"train": False}
+        return call(*args, **kwargs)
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(intercept):
+            return model.apply(*args, **kwargs)
+
+    return apply if freeze else model.apply
 
 
 def _form(tree: Any) -> Any:
