@@ -7,7 +7,7 @@ holds nothing random, and the noise of an example does not depend on the mesh.
 
 import dataclasses
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -392,6 +392,7 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Return the training step, which is compiled once per batch shape.
 
+    The step of the same model, experiment, epoch and mesh is the same function, already compiled.
     The objectives change the batch, its losses and its gradient, each in the order of the tuple.
     If a batch has several parts, the gradient is the mean over the parts. Batch norm uses the
     statistics of one part at a time and updates its running values after each. The dropout of a row
@@ -410,6 +411,15 @@ def make_train_step(
       (N,) and ``index`` (N,), the example's number in the data set. A step that is not finite
       changes only the counters of the state. The state passed in is donated: do not use it again.
     """
+    step = _train_step(model, experiment, steps_per_epoch, mesh)
+    return partial(step, resources=resources) if resources else step
+
+
+@lru_cache(maxsize=16)
+def _train_step(
+    model: nn.Module, experiment: Experiment, steps_per_epoch: int, mesh: meshes.Mesh
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """Return ``(state, batch, resources=None) -> (state, metrics)``, see ``make_train_step``."""
     optimizer, freeze = experiment.optimizer, experiment.freeze
     total_steps = experiment.total_steps(steps_per_epoch)
     base_rate = learning_rate(optimizer, steps_per_epoch, total_steps)
@@ -492,7 +502,7 @@ def make_train_step(
         )
         return new_state, StepMetrics(found.sums, norm, rate, finite, numbers)
 
-    return partial(train_step, resources=resources) if resources else train_step
+    return train_step
 
 
 def _accumulated(
@@ -536,6 +546,7 @@ def _accumulated(
     return Gradient(params, images, sums, *kept, numbers)
 
 
+@lru_cache(maxsize=16)
 def make_eval_step(
     model: nn.Module, seed: int, mesh: meshes.Mesh, attack: Attack | None = None
 ) -> Callable[[Any, Batch, Any], Sums]:
