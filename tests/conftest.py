@@ -68,9 +68,9 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # compiled without optimisation runs as fast, and it is there three times sooner.
 jax.config.update("jax_disable_most_optimizations", True)
 # What was compiled is kept in the virtual environment, also for commands that tests start, so that
-# the next run takes half of the time.
+# the next run takes half of the time. Small programs too: each module compiles the same ones.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(sys.prefix, "compiled-for-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update(
     "jax_persistent_cache_min_compile_time_secs",
@@ -145,15 +145,6 @@ def memory_goes_back():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_away_from_home(tmp_path_factory):
-    """Commands that tests start as processes keep no compiled programs in the home directory."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """Processes that tests of a module start compile each program once between them."""
@@ -172,17 +163,6 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
-
-
-# What was compiled is kept in the virtual environment, also for commands that tests start, so that
-# the next run takes half of the time.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(sys.prefix, "compiled-for-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs",
-    float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
-)
 
 
 @pytest.fixture

@@ -354,7 +354,6 @@ sys.exit(program.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once")
 def test_killed_at_random_moments_the_results_are_the_same(tmp_path):
     """SIGKILL, again and again, until the evaluation is through; then all files are compared."""
     arguments = [

@@ -25,7 +25,7 @@ from vone_jax import data, training
 from vone_jax.cli import evaluate as eval_program
 
 # This process computes what the others are compared with, and their programs are optimised.
-pytestmark = pytest.mark.usefixtures("optimised", "compiled_once")
+pytestmark = pytest.mark.usefixtures("optimised")
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
