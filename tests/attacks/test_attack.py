@@ -112,7 +112,6 @@ def test_a_subclass_is_a_dataclass_and_a_pytree_by_itself():
 
 # Within a radius on a network with noise. Those that take long to compile are slow.
 RUNS = [
-    attacks.PGD("linf", 0.05, steps=5, step_rule="eps/4"),
     attacks.PGD(
         "l2", 0.3, steps=4, step_rule="eps/4", random_start=True, restarts=2, eot_samples=2,
         order="box_then_ball",
@@ -121,6 +120,7 @@ RUNS = [
     *(
         pytest.param(attack, marks=pytest.mark.slow)
         for attack in (
+            attacks.PGD("linf", 0.05, steps=5, step_rule="eps/4"),
             attacks.PGD("l1", 1.0, 4, step_rule="eps/steps", momentum=1.0, eot_samples=2),
             attacks.APGD("linf", 0.05, steps=6, restarts=2, eot_samples=2),
             attacks.APGD("l1", 1.0, steps=6, eot_samples=2, large_eps_schedule=True),
@@ -199,12 +199,17 @@ def test_logits_that_are_not_finite_never_pass_in_silence(attack, lost):
     "attack",
     [
         attacks.PGD("linf", 0.1, steps=2, random_start=True, restarts=2, keep="best"),
-        attacks.APGD("linf", 0.1, steps=2, loss="dlr"),
         attacks.APGD("l1", 1.0, steps=2),
-        attacks.FAB("linf", 0.1, steps=2),
         attacks.FMN("l2", 0.5, steps=2),
-        attacks.CW("l2", 0.5, steps=2, binary_search_steps=1),
-        attacks.SPSA("linf", 0.1, steps=2, samples=2),
+        *(
+            pytest.param(attack, marks=pytest.mark.slow)
+            for attack in (
+                attacks.APGD("linf", 0.1, steps=2, loss="dlr"),
+                attacks.FAB("linf", 0.1, steps=2),
+                attacks.CW("l2", 0.5, steps=2, binary_search_steps=1),
+                attacks.SPSA("linf", 0.1, steps=2, samples=2),
+            )
+        ),
     ],
     ids=lambda attack: type(attack).__name__,
 )

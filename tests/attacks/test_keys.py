@@ -49,7 +49,7 @@ def keys_by_place(monkeypatch):
 @pytest.mark.parametrize(
     "attack",
     [
-        MEMBERS[0],
+        pytest.param(MEMBERS[0], marks=pytest.mark.slow),
         attacks.Strongest(MEMBERS, choice_draws=4),
         *(
             pytest.param(attack, marks=pytest.mark.slow)

@@ -130,7 +130,14 @@ def test_the_boundary_of_a_linear_classifier_is_met(attack, share, rest):
     assert np.all(result.distance < share * optimum + rest)
 
 
-@each_attack
+@pytest.mark.parametrize(
+    "attack",
+    [
+        a if isinstance(a, DeepFool | FMN) else pytest.param(a, marks=pytest.mark.slow)
+        for a in ATTACKS
+    ],
+    ids=lambda a: f"{type(a).__name__}-{a.norm}",
+)
 def test_zero_gradients_find_nothing_and_values_that_are_not_finite_raise(
     attack, images, weights, labels
 ):

@@ -37,11 +37,11 @@ def replaced(attack, radii):
     "attack",
     [
         attacks.PGD("linf", 0.1, steps=3, random_start=True, restarts=2),
-        attacks.PGD("l2", 0.1, steps=3, random_start=True, order="box_then_ball"),
         attacks.Strongest((FGSM, attacks.RandomNoise("linf", 0.1))),
         *(
             pytest.param(attack, marks=pytest.mark.slow)
             for attack in (
+                attacks.PGD("l2", 0.1, steps=3, random_start=True, order="box_then_ball"),
                 attacks.PGD("l1", 0.1, steps=3, random_start=True),
                 attacks.APGD("linf", 0.1, steps=5),
                 attacks.APGD("l1", 0.1, steps=5, large_eps_schedule=True),

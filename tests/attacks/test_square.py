@@ -166,7 +166,7 @@ def test_a_moved_window_has_in_each_colour_the_budget_of_the_authors(norm):
             assert np.linalg.norm(moved) == pytest.approx(eps, rel=1e-4)
 
 
-@pytest.mark.parametrize(("area", "side"), [(1, 3), (4, 3), (16, 5), (25, 5), (36, 7)])
+@pytest.mark.parametrize(("area", "side"), [(1, 3), (16, 5), (25, 5)])
 def test_windows_of_l2_have_odd_sides_of_three_or_more(area, side):
     """The authors' rule, of the proposals that a classifier sees: round, then the next odd number.
 

@@ -59,8 +59,12 @@ def test_every_pass_of_a_classifier_with_noise_is_counted(attack, evaluations, q
     found = trace(attack, NOISY)
     assert (len(found.losses), found.queries) == (evaluations, queries)
     assert np.all(np.isfinite(found.losses))
+
+
+def test_the_images_are_those_of_the_call_with_noise():
+    attack = attacks.PGD("linf", 0.1, steps=3, eot_samples=4)
     called = attack(problem.KEY, NOISY, problem.IMAGES, LABELS)
-    np.testing.assert_allclose(found.images, called, atol=1e-6)
+    np.testing.assert_allclose(trace(attack, NOISY).images, called, atol=1e-6)
 
 
 def test_without_noise_the_draws_are_one_pass():

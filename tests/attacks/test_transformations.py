@@ -26,7 +26,10 @@ def strongest(eps, logits_fn, key=KEY):
     return Strongest(members)(key, logits_fn, IMAGES, LABELS, batch_size=8)
 
 
-@pytest.mark.parametrize("attack", [pgd, fmn, strongest])
+SLOW = pytest.param(strongest, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("attack", [pgd, fmn, SLOW])
 def test_under_jit_and_scan_with_images_from_outside(attack):
     """There, arrays from outside are traced too, so that no check can read a value."""
     alone = attack(0.02, problem.LOGITS_FN)
@@ -38,7 +41,7 @@ def test_under_jit_and_scan_with_images_from_outside(attack):
     np.testing.assert_allclose(scanned[0], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("attack", [fmn, strongest])
+@pytest.mark.parametrize("attack", [fmn, SLOW])
 def test_over_networks_that_a_function_closes_over(attack):
     """Only the weights are traced, where no argument of the attack shows it."""
     weights = jnp.stack([problem.WEIGHTS, 2 * problem.WEIGHTS[:, ::-1]])
@@ -83,8 +86,8 @@ def test_an_outer_gradient_stops_at_the_images_and_not_at_the_search():
 
 
 @pytest.mark.parametrize("attack", [
-    PGD("linf", 0.02, steps=2, early_stop=True), APGD("linf", 0.02, steps=2),
-    FMN("linf", 0.02, steps=2),
+    PGD("linf", 0.02, steps=2, early_stop=True), FMN("linf", 0.02, steps=2),
+    pytest.param(APGD("linf", 0.02, steps=2), marks=pytest.mark.slow),
 ], ids=lambda attack: type(attack).__name__)  # fmt: skip
 def test_within_the_loss_of_adversarial_training(attack):
     """The adversarial images are constants for the gradient with respect to the weights."""
