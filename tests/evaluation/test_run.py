@@ -77,6 +77,8 @@ def test_a_result_says_what_was_measured(network, tmp_path):
     np.testing.assert_allclose(arrays["probability_correct"], right.mean(1))
     keys = jax.random.key_data(plan.data.example_keys(np.arange(0, 10, 2, dtype=np.uint32)))
     np.testing.assert_array_equal(arrays["key"], keys)
+    assert result.find("quick checks")["verdict"] == "pass"
+    assert not any("probabilities" in warning for warning in result.warnings)
     whole = result.find("accuracy")
     assert dataclasses.asdict(results.accuracy(right)).items() <= whole.items()
     assert result.value("right in every draw") == right.all(1).mean()
@@ -322,10 +324,10 @@ def test_an_image_that_was_replaced_is_measured_again(network, tmp_path):
 
 def test_a_result_over_few_images_grows(network, tmp_path):
     """The images of 2 and 5 are among those of 10; those of 4 are not among those of 10."""
-    whole = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), ATTACKED)
+    whole = evaluation.evaluate(tiny.tiny_evaluation(network, tmp_path / "whole"), NOISE)
     for examples, expected in ((2, 0), (5, 1), (10, 5)):
         plan, seen = tiny.tiny_evaluation(network, tmp_path, examples=examples), []
-        grown = evaluation.evaluate(plan, ATTACKED, lambda *counted, to=seen: to.append(counted))
+        grown = evaluation.evaluate(plan, NOISE, lambda *counted, to=seen: to.append(counted))
         assert seen[0] == (expected, True) and len(grown.arrays["index"]) == examples
     assert grown.identity == whole.identity
     for name, array in whole.arrays.items():
@@ -334,7 +336,7 @@ def test_a_result_over_few_images_grows(network, tmp_path):
             np.testing.assert_array_equal(grown.arrays[name], array)
     np.testing.assert_array_equal(grown.arrays["right"], whole.arrays["right"])
     # A result does not shrink without a word.
-    refused(tiny.tiny_evaluation(network, tmp_path, examples=5), ATTACKED, "examples is 5, was 10")
+    refused(tiny.tiny_evaluation(network, tmp_path, examples=5), NOISE, "examples is 5, was 10")
 
 
 def test_a_lost_archive_is_measured_again_and_a_broken_file_is_named(network, tmp_path):
@@ -679,17 +681,14 @@ def corruption(change):
 
 @pytest.mark.parametrize("change, message", [
     (lambda keys, images: images + 0.5, "got values from .* to 1.5"),
-    (lambda keys, images: images * 255, "got values from .* to 255"),
     (lambda keys, images: images - 1e-3, "got values from -0.001 to"),
-    (lambda keys, images: images * jnp.nan, "got NaN"),
     (lambda keys, images: images.at[0, 0, 0].set(jnp.nan), "got NaN"),
     (lambda keys, images: images[:, ::2], r"got shape \(4, 6, 12, 1\)"),
-    (lambda keys, images: images[:2], r"got shape \(2, 12, 12, 1\)"),
     (lambda keys, images: (images * 255).astype(jnp.uint8), "got uint8"),
     (lambda keys, images: images.astype(jnp.bfloat16), "got bfloat16"),
 ])  # fmt: skip
 def test_wrong_images_of_a_corruption_are_refused(network, tmp_path, change, message):
-    """They were judged: NaN gave "16.7 %", and images of 0 to 255 "0.0 %"."""
+    """They were judged: NaN gave "16.7 %"."""
     plan = tiny.tiny_evaluation(network, tmp_path)
     with pytest.raises(ValueError, match=f"^mine .*{message}"):
         evaluation.evaluate(plan, corruption(change))
@@ -749,9 +748,6 @@ def test_code_on_the_host_is_part_of_the_identity_and_a_caution(network, tmp_pat
     refused(plan, make(0.1), "condition.program is")
     assert any("on the host" in warning for warning in first.warnings)
     assert not any("on the host" in each for each in evaluation.evaluate(plan, CLEAN).warnings)
-    traced = corruption(lambda keys, images: 0.9 * images)
-    alone = dataclasses.replace(plan, directory=tmp_path / "traced")
-    assert not any("on the host" in each for each in evaluation.evaluate(alone, traced).warnings)
 
 
 def test_numbers_of_ones_own_that_have_changed_are_told(network, tmp_path, monkeypatch):
@@ -799,9 +795,10 @@ def test_what_the_loss_of_an_attack_computes_is_part_of_the_identity(network, tm
         return evaluation.Attacked(dataclasses.replace(ATTACKED.attack, loss=loss))
 
     plan = tiny.tiny_evaluation(network, tmp_path)
-    first = evaluation.evaluate(plan, with_loss(-1.0))
-    assert evaluation.evaluate(plan, with_loss(-1.0)).provenance == first.provenance
-    refused(plan, with_loss(1.0), "condition.program is")
+    first, same, other = (identity(plan, with_loss(sign)) for sign in (-1.0, -1.0, 1.0))
+    assert first == same != other
+    del first["condition"]["program"], other["condition"]["program"]
+    assert first == other
 
 
 def test_what_a_condition_reads_is_part_of_its_identity(network, tmp_path):
@@ -834,18 +831,13 @@ def test_every_attack_is_checked_for_masked_gradients(tmp_path):
 
     names = ("a", "b", "c")
     masked = Network("masked", probabilities, (12, 12, 1), names)
-    for network, verdicts in (
-        (trained, ["pass", "pass", "pass"]),
-        (masked, ["fail", "pass", "pass"]),
-    ):
-        plan = tiny.tiny_evaluation(network, tmp_path / network.name)
-        result = evaluation.evaluate(plan, ATTACKED)
-        checks = quick_checks(result.arrays, network.stochastic)
-        assert [each.verdict for each in checks] == verdicts
-        assert result.find("quick checks")["verdict"] == verdicts[0]
-        told = [warning for warning in result.warnings if "probabilities" in warning]
-        assert len(told) == (network is masked)
-        assert evaluation.evaluate(plan, CLEAN).find("quick checks") is None
+    plan = tiny.tiny_evaluation(masked, tmp_path)
+    result = evaluation.evaluate(plan, ATTACKED)
+    checks = quick_checks(result.arrays, masked.stochastic)
+    assert [each.verdict for each in checks] == ["fail", "pass", "pass"]
+    assert result.find("quick checks")["verdict"] == "fail"
+    assert sum("probabilities" in warning for warning in result.warnings) == 1
+    assert evaluation.evaluate(plan, CLEAN).find("quick checks") is None
 
 
 KILLED = """
@@ -859,7 +851,6 @@ evaluation.evaluate(plan, test_run.ATTACKED, lambda *counted: time.sleep(float(s
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled_once")
 def test_kill_9_loses_at_most_the_chunk_in_progress(tmp_path):
     def start(directory, pause):
         return subprocess.Popen([sys.executable, "-c", KILLED, str(directory), str(pause)])

@@ -61,10 +61,6 @@ def rooms(evaluated, *, power: float = 2.0):
     """dark rooms at two powers"""
     return [Brightness(), Brightness(power=power)]
 
-
-def one(evaluated):
-    """a single one"""
-    return Brightness((0.5,))
 '''
 
 
@@ -153,40 +149,17 @@ def test_the_chart_joins_points_that_differ_in_the_axis_alone(page):
         assert sorted(own) == [0.3, 0.6]
 
 
-def test_a_suite_may_be_a_single_condition(tmp_path):
-    file = tmp_path / "rooms.py"
-    file.write_text(FILE)
-    plan = tiny_evaluation(tiny_trained(), tmp_path / "results")
-    (made,) = conditions(find([f"{file}:one"], {}, {}), plan)
-    assert made.levels == (0.5,)
+# A later method of a class takes the place of an earlier one.
+MISTAKE = """
+    def result(self, arrays, evaluated):
+        measured = [evaluation.number('sure', 1.0, level=2)]
+        return evaluation.Numbers(measured, [results.Lines('shure', 'level')])
+"""
 
 
-MAKE, RESULT = "    def make(self, batch):", "    def result(self, arrays, evaluated):"
-BROKEN = {
-    "row": (MAKE, "def row(self):\n        return 'dark'", r"row\(\) must return a dictionary"),
-    "make": (RESULT, "def make(self, batch):\n        return {'a': jnp.ones(())}", "row for each"),
-    "arrays": (RESULT, "def make(self, batch):\n        return 3", "dictionary of arrays"),
-    "result": (
-        "\n\ndef rooms",
-        "def result(self, arrays, evaluated):\n        return {}",
-        "Numbers",
-    ),
-    "view": (
-        "\n\ndef rooms",
-        "def result(self, arrays, evaluated):\n        views = [results.Lines('shure', 'level')]\n"
-        "        measured = [evaluation.number('sure', 1.0, level=2)]\n"
-        "        return evaluation.Numbers(measured, views)",
-        "'shure' against 'level'.*it measured 'sure'",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_mistake_names_the_class_and_its_place(kind, tmp_path):
-    before, code, told = BROKEN[kind]
-    file = tmp_path / "rooms.py"
-    # A later method of a class takes the place of an earlier one.
-    file.write_text(FILE.replace(before, f"    {code}\n\n{before}", 1))
+def test_a_view_of_what_was_not_measured_names_the_class_and_its_place(tmp_path):
+    file, told = tmp_path / "rooms.py", "'shure' against 'level'.*it measured 'sure'"
+    file.write_text(FILE.partition("def rooms")[0].rstrip() + "\n" + MISTAKE)
     condition = files.imported(f"{file}:Brightness")((0.3,))
     plan = tiny_evaluation(tiny_trained(), tmp_path / "results")
     with pytest.raises(TypeError, match=rf"Brightness \(.*rooms.py, line \d+\): .*{told}"):
