@@ -75,6 +75,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
         ("fast", {"fast"}),
         ("v1", {"v1", "prng", "fast"}),
         ("models", {"models", "v1", "prng", "fast"}),
+        ("front_ends", {"front_ends", "v1", "prng", "fast"}),
         ("convert", {"convert", "data", "models", "v1"}),
         (
             "network",

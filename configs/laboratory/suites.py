@@ -7,11 +7,13 @@ import functools
 from dataclasses import replace
 
 from configs.laboratory.discriminability import OBSERVER
-from vone_jax.attacks import APGD, PGD, Strongest
+from vone_jax import models
+from vone_jax.attacks import APGD, PGD, Strongest, Transfer
 from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.evaluation.attacked import Attacked, white_box
 from vone_jax.evaluation.condition import Condition
 from vone_jax.evaluation.evaluation import Evaluation
+from vone_jax.front_ends import RBlur
 from vone_jax.perception.geometry import Geometry
 from vone_jax.perception.metamers import Metamers
 
@@ -114,3 +116,25 @@ def overlap(evaluation: Evaluation) -> list[Condition]:
         made += [small(layer, "fgsm", eps / 255) for eps in (4, 8, 16)]
         made.append(small(layer, "corners", 16 / 255))
     return made
+
+
+def _pgd(eps: float, draws: int) -> PGD:
+    return PGD("linf", eps, steps=20, random_start=True, eot_samples=draws)
+
+
+_FOUR = (1 / 255, 4 / 255, 8 / 255, 16 / 255)
+
+
+def expected(evaluation: Evaluation) -> list[Condition]:
+    """PGD of 20 steps at four radii, through all that the network draws, 5 times, and fixates."""
+    return [Attacked(_pgd(eps, min(evaluation.attack_draws, 5))) for eps in _FOUR]
+
+
+def through_the_centre(evaluation: Evaluation) -> list[Condition]:
+    """The same attack through one draw, of a network with R-Blur also through its centre alone."""
+    network = evaluation.network
+    seen, spec = network.logits_fn, None if network.model is None else network.model.spec
+    if spec is not None and isinstance(spec.front_end, RBlur):
+        central = spec.front_end.clone(fixations=((0.5, 0.5),))
+        seen = models.logits_fn(replace(spec, front_end=central).build(), network.variables)
+    return [Attacked(Transfer(_pgd(eps, 1), seen)) for eps in _FOUR]

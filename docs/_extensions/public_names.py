@@ -14,7 +14,8 @@ from pathlib import Path
 from sphinx.domains.python import PyObject
 
 PACKAGES = (
-    "vone_jax.v1", "vone_jax.models", "vone_jax.attacks", "vone_jax.corruptions",
+    "vone_jax.v1", "vone_jax.models", "vone_jax.front_ends", "vone_jax.attacks",
+    "vone_jax.corruptions",
     "vone_jax.neurophysiology", "vone_jax.network", "vone_jax.evaluation", "vone_jax.results",
     "vone_jax.report", "vone_jax.sweep", "vone_jax.data", "vone_jax.training", "vone_jax.convert",
     "vone_jax.certification", "vone_jax.certification.measured", "vone_jax.diagnostics",

@@ -45,6 +45,13 @@ class BaseNetwork(nn.Module):
     says that this input may be negative. The back end is such a module with an entry ``logits``, or
     returns the logits alone. Its layers have other names than those of the stem.
 
+    A front end with a field ``noise``, a ``v1.Noise``, draws: it is called with
+    ``(x, train, keys)``, one key for each image, or None where the caller gave none. With
+    ``noise=None`` its output in evaluation does not depend on the keys. ``with_noise`` and
+    ``noise_of`` are about this field. A front end may return several views of each image, as rows
+    n * views to (n + 1) * views - 1 for image n, in evaluation: the responses of a layer, and the
+    logits, are the means over the views.
+
     Attributes:
       spec: what the network is. Its ``stem_noise`` is drawn behind the stem. It is the paper's
         control for stochasticity: the noise of a VOneNet at the same place, but without its V1.
@@ -79,14 +86,27 @@ class BaseNetwork(nn.Module):
         spec = self.spec
         check_images(images, self.in_channels)
         x = normalise(images, known(spec.mean), known(spec.std)).astype(self.dtype)
-        activations = _named("stem", self.stem(x, train))
+        activations = _named("stem", self.stem(x, train, *self._keys(len(x), noise_key)))
         if spec.stem_noise is not None or spec.stem_gain != 1.0:
             last = list(activations.values())[-1]
             activations["stem.noise"] = self._with_noise(last, noise_key)
-        behind = _behind(self, list(activations.values())[-1], train, noise_key)
+        # Only in training do keys go further, and then there is one view of each image.
+        last, further = list(activations.values())[-1], noise_key if train else None
+        behind = _behind(self, last, train, further)
         if both := sorted(activations.keys() & behind.keys()):
             raise ValueError(f"layers of the stem must have other names than {', '.join(both)}")
-        return activations | behind
+        found = activations | behind
+        return {name: _mean_of_views(each, len(images)) for name, each in found.items()}
+
+    def _keys(self, images: int, noise_key: NoiseKey | None) -> tuple[Any, ...]:
+        """The last argument of a front end that draws; nothing for others."""
+        if not _draws(self.spec):
+            return ()
+        if noise_key is None and self.has_rng("noise"):
+            noise_key = self.make_rng("noise")
+        if noise_key is None:
+            return (None,)
+        return (prng.stream(prng.example_keys(noise_key, images), "front end"),)
 
     def _with_noise(self, responses: Maps, noise_key: NoiseKey | None) -> Maps:
         responses = (self.spec.stem_gain * responses).astype(jnp.float32)
@@ -243,6 +263,23 @@ def _named(layer: str, output: Any) -> Activations:
     return dict(output) if isinstance(output, Mapping) else {layer: output}
 
 
+def _draws(spec: Any) -> bool:
+    """Whether the front end has noise of its own, or could have."""
+    return hasattr(spec.front_end, "noise")
+
+
+def _mean_of_views(x: jax.Array, images: int) -> jax.Array:
+    """Means over the rows of each image; see ``BaseNetwork``."""
+    if len(x) == images:
+        return x
+    if len(x) % images:
+        raise ValueError(
+            f"the front end must return as many views of each image, got {len(x)} for {images} "
+            "images"
+        )
+    return jnp.mean(x.reshape(images, -1, *x.shape[1:]), axis=1)
+
+
 def _behind(model: Any, x: Maps, train: bool, noise_key: NoiseKey | None) -> Activations:
     """Call the back end. Stochastic depth draws from the keys of the examples, in training."""
     back_end, keys = model.back_end, ()
@@ -335,9 +372,12 @@ def features_fn(model: Model, variables: Any) -> Partial:
 
 
 def noise_of(model: Model) -> Noise:
-    """The noise of a network's V1 or stem; if V1 has none, the noise of the subcortical stage."""
+    """The noise of a network's V1 or stem; if V1 has none, the noise of the subcortical stage.
+
+    For a front end with noise of its own, it is this one.
+    """
     if not isinstance(model, VOneNet):
-        return model.spec.stem_noise
+        return model.spec.front_end.noise if _draws(model.spec) else model.spec.stem_noise
     before = None if model.subcortical is None else model.subcortical.noise
     return before if model.v1.noise is None else model.v1.noise
 
@@ -356,6 +396,8 @@ def with_noise(model: Model, noise: Noise) -> Model:
     ``with_noise(without_noise(model), noise_of(model))`` is the model.
     """
     if not isinstance(model, VOneNet):
+        if _draws(model.spec):
+            return _changed(model, front_end=model.spec.front_end.clone(noise=noise))
         return _changed(model, stem_noise=noise)
     if model.subcortical is None:
         return _changed(model, v1=dataclasses.replace(model.v1, noise=noise))

@@ -142,6 +142,11 @@ class Spec:
                 f"front_end takes the place of the stem; stem_size must be None, got "
                 f"{self.stem_size}"
             )
+        if hasattr(self.front_end, "noise") and self.stem_noise is not None:
+            raise ValueError(
+                f"{type(self.front_end).__name__} has noise of its own; stem_noise must be None, "
+                f"got {self.stem_noise}"
+            )
         if not isinstance(self.options, type(None) | family(self.name)):
             raise ValueError(
                 f"options must be {family(self.name).__name__}(...) for {self.name}, got "
