@@ -129,7 +129,6 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(batch, noisy):
     np.testing.assert_array_equal(result.per_example, clean.per_example)
 
 
-@pytest.mark.filterwarnings("ignore:logits_fn returns probabilities")
 def test_an_attack_that_cannot_work_is_warned_of(batch, noisy):
     """Probabilities in place of logits have flat losses, and one draw is one of many networks."""
     images, labels = batch
@@ -137,7 +136,7 @@ def test_an_attack_that_cannot_work_is_warned_of(batch, noisy):
     def probabilities(keys, images):
         return jax.nn.softmax(toy.linear(jnp.eye(64, 4), keys, images))
 
-    with pytest.warns(UserWarning, match="The outputs are probabilities"):
+    with pytest.warns(UserWarning, match="logits_fn returns probabilities"):
         evaluation.robust_accuracy(KEY, probabilities, images, labels, attack=FGSM("linf", 0.1))
     single = PGD("linf", 0.05, steps=3)
     with pytest.warns(UserWarning, match="a single noise draw"):
