@@ -3,7 +3,8 @@
 Each attack of this project and of the toolkits that are installed attacks the networks of
 ``vone_jax.answer_key``. A row has three accuracies: the one that the attack's toolkit reports, the
 exact one of the images that it returns, and the truth. A reported accuracy below the truth is as
-wrong as one above it. The exact one of the images is never below the truth.
+wrong as one above it. The exact one of the images is never below the truth. ``warned`` says whether
+this project's evaluation of the attack warns that the accuracy may be too high.
 
 The toolkits run on PyTorch, and see the same network, in JAX, through ``torch_module``. Rows are
 written one by one, and those that the file already has are kept. So a run may be stopped.
@@ -16,10 +17,12 @@ import functools
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +46,7 @@ NORMS = {
 }
 COLUMNS = (
     "network", "norm", "eps", "package", "version", "attack", "reported", "exact", "truth_low",
-    "truth_high", "gradients",
+    "truth_high", "gradients", "warned",
 )  # fmt: skip
 
 
@@ -163,10 +166,12 @@ class Found(NamedTuple):
     Attributes:
       images: NHWC.
       reported: the accuracy that a user of the toolkit reads.
+      warned: whether the accuracy comes with a warning that it may be too high. Ours only.
     """
 
     images: np.ndarray
     reported: float
+    warned: bool | None = None
 
 
 Entrants = dict[str, Callable[[], Found]]
@@ -175,33 +180,64 @@ Entrants = dict[str, Callable[[], Found]]
 def ours(target: Target) -> Entrants:
     """Attacks of this project, judged by ten draws that they have not seen."""
     norm, eps, problem = target.norm, target.eps, target.problem
-    few = problem.logits_fn(target.next_keys(), problem.images).shape[-1] < 3
+    classes = problem.logits_fn(target.next_keys(), problem.images).shape[-1]
+    draws = {"eot_samples": DRAWS}
     pgd = functools.partial(attacks.PGD, norm, eps, steps=STEPS)
-    apgd = functools.partial(attacks.APGD, norm, eps)
-    square = attacks.Square(norm, eps, queries=500, eot_samples=DRAWS)
-    auto = attacks.AutoAttack(norm, eps, version="rand")
+    apgd = functools.partial(attacks.APGD, norm, eps, steps=100)
+    margin = apgd(loss="margin", **draws)
     made: dict[str, attacks.Attack] = {
+        "random noise": attacks.RandomNoise(norm, eps),
         "FGSM, 1 draw": attacks.FGSM(norm, eps),
+        "FGSM, 10 draws": attacks.FGSM(norm, eps, **draws),
         "PGD, 1 draw": pgd(),
-        "PGD, 10 draws": pgd(eot_samples=DRAWS),
-        "PGD, 10 draws, random start": pgd(eot_samples=DRAWS, random_start=True),
-        "PGD, 10 draws, mean logits": pgd(eot_samples=DRAWS, estimator="mean_logits"),
-        "PGD, 10 draws, mean probability": pgd(eot_samples=DRAWS, estimator="mean_probability"),
-        "PGD, 10 draws, margin": pgd(eot_samples=DRAWS, loss="margin"),
-        "APGD, 10 draws": apgd(steps=100, eot_samples=DRAWS),
-        "Square, 500 queries, 10 draws": square,
+        "PGD, 10 draws": pgd(**draws),
+        "PGD, 10 draws, random start": pgd(random_start=True, **draws),
+        "PGD, 10 draws, mean logits": pgd(estimator="mean_logits", **draws),
+        "PGD, 10 draws, mean probability": pgd(estimator="mean_probability", **draws),
+        "PGD, 10 draws, margin": pgd(loss="margin", **draws),
+        "PGD, 10 draws, momentum": pgd(momentum=1.0, **draws),
+        "PGD, 10 draws, best iterate": pgd(keep="best", **draws),
+        "PGD, 10 draws, stopped early": pgd(early_stop=True, **draws),
+        "PGD, steps that reach half of the radius": pgd(step_size=eps / 40, **draws),
+        "APGD, 1 draw": apgd(),
+        "APGD, 10 draws": apgd(**draws),
+        "APGD, 10 draws, margin": margin,
+        "Square, 500 queries, 1 draw": attacks.Square(norm, eps, queries=500),
+        "Square, 500 queries, 10 draws": attacks.Square(norm, eps, queries=500, **draws),
+        "the strongest of two": attacks.Strongest((pgd(**draws), margin)),
         "the strongest of four (worst_case)": evaluation.worst_case(norm, eps, DRAWS),
+        "FMN, 10 draws": attacks.FMN(norm, eps, **draws),
     }
-    if not few:
-        made["AutoAttack rand"] = auto
+    if norm != "l1":
+        made["DeepFool, 10 draws"] = attacks.DeepFool(norm, eps, **draws)
+    made["FAB, 10 draws"] = attacks.FAB(norm, eps, **draws)
+    if norm == "linf":
+        made["SPSA, 10 draws"] = attacks.SPSA(norm, eps, steps=20, samples=32, **draws)
+    if norm == "l2":
+        made["CW, 10 draws"] = attacks.CW(norm, eps, **draws)
+    if classes > 2:
+        made["APGD, 10 draws, DLR"] = apgd(loss="dlr", **draws)
+        made["APGD, 10 draws, each target"] = apgd(loss="targeted_dlr", **draws)
+        made["AutoAttack rand"] = attacks.AutoAttack(norm, eps, version="rand")
+    if classes > 3:
+        made["AutoAttack standard"] = attacks.AutoAttack(norm, eps)
 
     def run(attack: attacks.Attack) -> Found:
         key, judge = jax.random.split(jax.random.key(0))
-        arrays = key, target.counted(), problem.images, problem.labels
-        images = attack(*arrays, batch_size=len(problem.images))
-        jax.effects_barrier()
-        judged = evaluation.accuracy(judge, problem.logits_fn, images, problem.labels)
-        return Found(np.asarray(images), judged.accuracy)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            best = attack.choose(
+                key, target.counted(), problem.images, problem.labels,
+                batch_size=len(problem.images),
+            )  # fmt: skip
+            jax.effects_barrier()
+            # The evaluation gets these images, whose gradients are counted.
+            with mock.patch.object(attacks.Attack, "choose", lambda *_, **__: best):
+                judged = evaluation.robust_accuracy(
+                    judge, problem.logits_fn, problem.images, problem.labels, attack=attack
+                )
+        warned = any(issubclass(each.category, UserWarning) for each in told)
+        return Found(np.asarray(best.images), judged.accuracy, warned)
 
     return {name: functools.partial(run, attack) for name, attack in made.items()}
 
@@ -368,7 +404,7 @@ def grade(
                     target.gradients = 0
                     # The toolkits print.
                     with contextlib.redirect_stdout(io.StringIO()):
-                        images, reported = run()
+                        images, reported, warned = run()
                     _check(target, images, f"{package} {attack}")
                     yield {
                         "network": name,
@@ -382,6 +418,7 @@ def grade(
                         "truth_low": f"{low.mean():.4f}",
                         "truth_high": f"{high.mean():.4f}",
                         "gradients": round(target.gradients / len(images)),
+                        "warned": "" if warned is None else "yes" if warned else "no",
                     }
 
 

@@ -175,6 +175,14 @@ class APGD(Attack):
         count = min(self.targets, classes - 1)
         return tuple(dataclasses.replace(self, target=each) for each in range(count))
 
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        if noisy and self.loss == "targeted_dlr":
+            return (
+                "The targets are weak on a network with noise, by 6 points where the truth is "
+                'known. The accuracy is an upper bound: take the loss "cross_entropy".',
+            )
+        return ()
+
     def run(
         self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels
     ) -> tuple[Images, Images]:

@@ -216,6 +216,24 @@ class Attack:
         del classes
         return (self,)
 
+    # What an attack may say.
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        """Return why accuracies under the attack may be far too high, a sentence each.
+
+        Evaluations warn with them. docs/truth.md has what attacks leave on networks whose worst
+        images are known.
+
+        Args:
+          noisy: whether the decisions of the classifier differ between noise draws.
+        """
+        if noisy and self.is_search:
+            return (
+                "The attack looks for the smallest change and stops at the boundary, where half "
+                "of the noise draws are right. The accuracy is an upper bound: take PGD or APGD.",
+            )
+        return ()
+
     # What there is to be called in them.
 
     def evaluate(

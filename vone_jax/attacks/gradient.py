@@ -25,6 +25,10 @@ from vone_jax.names import STEP_RULES
 
 StepRule = Annotated[str, (*STEP_RULES,)] | Callable[[Scalar, int], Scalar]
 Start = bool | Callable[[Keys, Images], Images]
+_WEAK_IN_L1 = (
+    "Steps along the gradient are weak in L1. The accuracy is an upper bound: take APGD, or "
+    "evaluation.worst_case."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,20 @@ class PGD(Attack):
                 f"restarts must be 1 without random_start, where all runs begin at the image "
                 f"itself, got {self.restarts}"
             )
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        weak = (_WEAK_IN_L1,) if self.norm == "l1" else ()
+        if self.random_start or not self.eps:
+            return weak
+        # Steps of eps / 45 reach all of the radius in 45 steps, whatever their rounding.
+        reach = float(f"{self.steps * self.length() / self.eps:.6g}")
+        if reach >= 1:
+            return weak
+        return (
+            f"All steps of the attack together reach {reach:.0%} of its radius. The accuracy is "
+            "an upper bound: take more steps, or longer ones.",
+            *weak,
+        )
 
     def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         norm, step_size = norms.of(self.norm, self.norm_offset), self.length()
@@ -193,6 +211,9 @@ class FGSM(Attack):
     loss: Loss = "cross_entropy"
     targeted: bool = False
     estimator: Estimator = "mean_loss"
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        return (_WEAK_IN_L1,) if self.norm == "l1" else ()
 
     def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         pgd = PGD(steps=1, step_rule="eps/steps", **vars(self))

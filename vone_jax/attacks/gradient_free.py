@@ -20,6 +20,10 @@ from vone_jax.attacks.carlini_wagner import Adam
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Values
 
 NOISES = ("uniform", "gaussian", "signs")
+WITHOUT_GRADIENTS = (
+    "The attack takes no gradients, and is weaker than attacks that do. The accuracy is an upper "
+    "bound.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,9 @@ class RandomNoise(Attack):
     eps: float
     restarts: int = 1
     noise: Annotated[str, NOISES] = "uniform"
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        return WITHOUT_GRADIENTS
 
     def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         norm, shape = norms.of(self.norm), images.shape[1:]
@@ -86,6 +93,9 @@ class SPSA(Attack):
         super().__post_init__()
         check_within_images("delta", self.delta)
         check_within_images("learning_rate", self.learning_rate)
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        return WITHOUT_GRADIENTS
 
     def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         def loss(point: Images, keys: Keys) -> Values:

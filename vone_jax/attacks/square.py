@@ -22,6 +22,7 @@ from vone_jax.arguments import Range
 from vone_jax.attacks import losses, norms
 from vone_jax.attacks.attack import Attack, Estimator, Loss, Norm
 from vone_jax.attacks.classifier import Images, Keys, Labels, LogitsFn, Mask, Scalar, Values, where
+from vone_jax.attacks.gradient_free import WITHOUT_GRADIENTS
 
 # The part of the image that a square covers is halved after each of these numbers of queries, of
 # so many.
@@ -73,6 +74,9 @@ class Square(Attack):
     loss: Loss = "margin"
     targeted: bool = False
     estimator: Estimator = "mean_loss"
+
+    def doubts(self, noisy: bool) -> tuple[str, ...]:
+        return WITHOUT_GRADIENTS
 
     def run(self, keys: Keys, logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
         radii = jnp.broadcast_to(jnp.asarray(self.eps, images.dtype), labels.shape)

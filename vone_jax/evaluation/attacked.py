@@ -1,6 +1,7 @@
 """The condition ``Attacked``: adversarial images, judged with keys that the attack has not seen."""
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -129,8 +130,10 @@ class Attacked(Judged):
 
     def doubts(self, arrays: Mapping[str, np.ndarray], attack_noise: AttackNoise) -> list[str]:
         """Warnings about an attack that was not as strong as it could be."""
-        single = single_draws(self.attack, arrays["right"]) if attack_noise == "same" else []
-        return [*_short(self.attack), *_blind(arrays, self.attack), *single]
+        same = attack_noise == "same"
+        single = single_draws(self.attack, arrays["right"]) if same else []
+        noisy = same and _differ(arrays["right"])
+        return [*_own_doubts(self.attack, noisy), *_blind(arrays, self.attack), *single]
 
 
 def _note(attack: Attack) -> dict[str, str]:
@@ -244,7 +247,7 @@ def _members(attack: Attack) -> list[Attack]:
 
 def single_draws(attack: Attack, right: np.ndarray) -> list[str]:
     """A warning if decisions (N, R) differ between draws and the attack averages over none."""
-    if _draws(attack) > 1 or not np.any(right != right[:, :1]):
+    if _draws(attack) > 1 or not _differ(right):
         return []
     return [
         "The network is stochastic, but the attack followed a single noise draw at a time. "
@@ -252,18 +255,15 @@ def single_draws(attack: Attack, right: np.ndarray) -> list[str]:
     ]
 
 
-def _short(attack: Attack) -> list[str]:
-    """A warning about PGD from the image itself whose steps together are below its radius."""
-    if not isinstance(attack, PGD) or attack.random_start or not attack.eps:
-        return []
-    # Steps of eps / 45 reach all of the radius in 45 steps, whatever their rounding.
-    reach = float(f"{attack.steps * attack.length() / attack.eps:.6g}")
-    if reach >= 1:
-        return []
-    return [
-        f"All steps of the attack together reach {reach:.0%} of its radius. The accuracy is an "
-        "upper bound: take more steps, or longer ones."
-    ]
+def _differ(right: np.ndarray) -> bool:
+    """Whether decisions (N, R) about an image differ between draws."""
+    return bool(np.any(right != right[:, :1]))
+
+
+def _own_doubts(attack: Attack, noisy: bool) -> list[str]:
+    """What an attack says against itself; of several, the strongest counts, so all must doubt."""
+    told = [each.doubts(noisy) for each in _members(attack)]
+    return list(dict.fromkeys(itertools.chain(*told))) if all(told) else []
 
 
 def _blind(arrays: Mapping[str, np.ndarray], attack: Attack) -> list[str]:
