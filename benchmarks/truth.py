@@ -387,9 +387,13 @@ def installed(chosen: Sequence[str]) -> dict[str, tuple[Callable[[Target], Entra
 
 
 def grade(
-    networks: Sequence[str], packages: Sequence[str], examples: int | None, done: set[tuple]
+    networks: Sequence[str],
+    packages: Sequence[str],
+    chosen: Sequence[str] | None,
+    examples: int | None,
+    done: set[tuple],
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each attack that is not done: network, norm, package and name."""
+    """Yield a row for each chosen attack that is not done: network, norm, package and name."""
     present = installed(packages)
     for name in networks:
         problem = answer_key.PROBLEMS[name](**({} if examples is None else {"examples": examples}))
@@ -399,7 +403,7 @@ def grade(
             low, high = problem.bounds(eps, norm)
             for package, (entrants, version) in present.items():
                 for attack, run in entrants(target).items():
-                    if (name, norm, package, attack) in done:
+                    if (name, norm, package, attack) in done or attack not in (chosen or [attack]):
                         continue
                     target.gradients = 0
                     # The toolkits print.
@@ -486,6 +490,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--figure", type=Path, help="PNG of the errors.")
     parser.add_argument("--networks", nargs="+", choices=NORMS, default=list(NORMS))
     parser.add_argument("--packages", nargs="+", choices=PACKAGES, default=list(PACKAGES))
+    parser.add_argument("--attacks", nargs="+", metavar="NAME", help="Default: all.")
     parser.add_argument("--examples", type=int, help="Images of each network.")
     options = parser.parse_args(argv)
     rows = read(options.csv)
@@ -494,7 +499,9 @@ def main(argv: Sequence[str]) -> int:
         table: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS)
         if not rows:
             table.writeheader()
-        for row in grade(options.networks, options.packages, options.examples, done):
+        for row in grade(
+            options.networks, options.packages, options.attacks, options.examples, done
+        ):
             table.writerow(row)
             file.flush()
             print(*row.values(), sep="  ", flush=True)

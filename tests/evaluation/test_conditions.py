@@ -14,7 +14,7 @@ from scipy.stats import norm
 from tests.attacks import toy
 from tests.evaluation import tiny
 from vone_jax import dataclass_json, evaluation, prng, results, v1
-from vone_jax.attacks import APGD, FAB, FMN, PGD, AutoAttack, Strongest
+from vone_jax.attacks import APGD, FAB, FGSM, FMN, PGD, SPSA, AutoAttack, Strongest
 from vone_jax.certification.measured import Certified, Discriminable
 from vone_jax.evaluation.judging import Batch
 from vone_jax.neurophysiology.measured import FrontEnd, Physiology
@@ -188,6 +188,7 @@ def stored():
 
 
 STILL = {"distance": np.zeros(4)}
+DIFFER = {"right": np.array([[True, False]] * 4)}
 FLAT, STEEP = {"flat": np.ones(4) > 0}, {"flat": np.zeros(4) > 0}
 
 
@@ -206,6 +207,14 @@ FLAT, STEEP = {"flat": np.ones(4) > 0}, {"flat": np.zeros(4) > 0}
         (evaluation.vonenet_pgd("linf", 0.05, steps=2), {}, "reach 6% of its radius"),
         (evaluation.vonenet_pgd("linf", 0.05, steps=32), {}, None),
         (random_start(step_size=0.001), {}, None),
+        # Weak by their nature; of several attacks the strongest counts.
+        (SPSA("linf", 0.1), {}, "takes no gradients"),
+        (FGSM("l1", 0.1), {}, "weak in L1"),
+        (Strongest((FGSM("l1", 0.1), PGD("l1", 0.1, 3))), {}, "weak in L1"),
+        (Strongest((FGSM("l1", 0.1), APGD("l1", 0.1))), {}, None),
+        # Draws that differ.
+        (FMN("linf", 0.1, eot_samples=2), DIFFER, "smallest change"),
+        (APGD("linf", 0.1, loss="targeted_dlr", eot_samples=2), DIFFER, "targets are weak"),
     ],
 )
 def test_attacks_that_say_little_have_a_warning(attack, changed, told, of):
