@@ -267,6 +267,7 @@ def test_the_table_of_positions_follows_the_image_size(name, tmp_path):
     found = convert.read(path, image_size=24)
     network = vone_jax.open_network(path, image_size=24)
     assert network.image_size == found.model.image_size == 24
+    assert "params/back_end/tokens/position" in " ".join(network.notes)
     assert equal(network.variables, found.variables)
     position = found.variables["params"]["back_end"]["tokens"]["position"]
     assert position.shape == (1, 37, 12)

@@ -340,3 +340,15 @@ def test_files_of_neurons_are_told_apart(tmp_path):
         Physiology("conv", references=(table,), textures=textures),
         ExplainedVariance("conv", recordings),
     ]
+
+
+def test_a_file_and_a_run_of_one_name_have_results_of_their_own(tmp_path, monkeypatch):
+    """``loud.pth`` and the run ``runs/loud``."""
+    monkeypatch.chdir(tmp_path)
+    network = dataclasses.replace(uncalled(), name="loud")
+    alone = suites.default_directory(network)
+    (tmp_path / "runs" / "loud").mkdir(parents=True)
+    (tmp_path / "runs" / "loud" / "config.json").write_text("{}")
+    run = dataclasses.replace(network, run_dir=tmp_path / "runs" / "loud")
+    beside = suites.default_directory(network).absolute()
+    assert alone.absolute() == suites.default_directory(run) != beside

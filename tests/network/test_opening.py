@@ -270,7 +270,11 @@ def test_the_noise_it_was_trained_with_restores_both_noises_of_an_evnet():
 
 @pytest.mark.parametrize(
     ("name", "function", "layers"),
-    [("my_networks", "small", 2), ("my_equinox", "network", 0), ("my_params", "network", 0)],
+    [
+        ("my_networks", "small", 2),
+        ("my_equinox", "small_equinox", 0),
+        ("my_params", "small_params", 0),
+    ],
 )
 def test_the_recipes_of_the_page_run(tmp_path, name, function, layers):
     """Each has a convolution, so an image in the wrong order of axes would fail."""

@@ -23,11 +23,15 @@ def default_directory(network: Network) -> Path:
     """The directory of the results of a network.
 
     It is RUN_DIR/results, or runs/NAME/results. Another checkpoint of a run than its last, whose
-    name has its step, has a directory beside that of the run.
+    name has its step, has a directory beside that of the run. So has a network of the name of a
+    run: runs/NAME-network/results.
     """
     run_dir = network.run_dir
     if run_dir is None:
-        return Path("runs", network.name, "results")
+        beside = Path("runs", network.name)
+        if (beside / "config.json").exists():
+            beside = Path("runs", f"{network.name}-network")
+        return beside / "results"
     chosen = network.name.rpartition("@")[2] == str(network.checkpoint_step)
     return (run_dir.with_name(network.name) if chosen else run_dir) / "results"
 

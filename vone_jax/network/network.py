@@ -234,7 +234,8 @@ class Network:
         """The network for images of another size in pixels.
 
         The weights, the strides and the pixels per degree of V1 stay as they are, so the field of
-        view grows with the images. A transformer's table of positions is resized.
+        view grows with the images. A transformer's table of positions is resized, and ``notes`` say
+        so.
 
         Raises:
           ValueError: for a network of functions, or a size that is out of range.
@@ -380,6 +381,7 @@ class _ModelNetwork(Network):
         if image_size == self.image_size:
             return self if notes == self.notes else dataclasses.replace(self, notes=notes)
         model, variables = models.with_image_size(self.model, self.variables, image_size)
+        notes += _resized(self.variables, variables)
         trained, degrees = self.trained, self.visual_degrees
         if trained is not None:
             trained, _ = models.with_image_size(trained, self.variables, image_size)
@@ -395,6 +397,17 @@ class _ModelNetwork(Network):
 
     def placed(self, place: Callable[[Any], Any]) -> Network:
         return dataclasses.replace(self, variables=place(self.variables))
+
+
+def _resized(before: Any, after: Any) -> tuple[str, ...]:
+    """A note if arrays of the same names have other shapes."""
+    old, new = (dict(jax.tree_util.tree_leaves_with_path(each)) for each in (before, after))
+    changed = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path in new
+        if np.shape(new[path]) != np.shape(old[path])
+    ]
+    return (f"resized for images of this size: {', '.join(changed)}",) if changed else ()
 
 
 def describe(value: Any) -> Any:
