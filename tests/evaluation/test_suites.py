@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,9 +347,7 @@ def test_a_file_and_a_run_of_one_name_have_results_of_their_own(tmp_path, monkey
     """``loud.pth`` and the run ``runs/loud``."""
     monkeypatch.chdir(tmp_path)
     network = dataclasses.replace(uncalled(), name="loud")
-    alone = suites.default_directory(network)
+    assert suites.default_directory(network) == Path("runs/loud/results")
     (tmp_path / "runs" / "loud").mkdir(parents=True)
     (tmp_path / "runs" / "loud" / "config.json").write_text("{}")
-    run = dataclasses.replace(network, run_dir=tmp_path / "runs" / "loud")
-    beside = suites.default_directory(network).absolute()
-    assert alone.absolute() == suites.default_directory(run) != beside
+    assert suites.default_directory(network) == Path("runs/loud-network/results")
