@@ -98,6 +98,7 @@ def test_among_many_classes_the_label_may_be_among_the_first_five(batch):
     assert evaluation.accuracy(KEY, few, images, jnp.zeros(9, jnp.int32)).top_5 is None
 
 
+@pytest.mark.filterwarnings("ignore:The attack takes no gradients")
 def test_frozen_noise_stays_with_its_image_in_every_attack(batch, noisy):
     """An ensemble leaves images out, and its members are as strong as alone, in any batch."""
     images, labels = batch
@@ -185,6 +186,7 @@ def test_logits_that_are_not_finite_raise(batch):
         evaluation.robust_accuracy(KEY, broken, images, labels, **attacked)
 
 
+@pytest.mark.filterwarnings("ignore:The attack takes no gradients")
 def test_the_same_where_64_bits_are_enabled(batch):
     """Also without the promotion of types, as in all tests."""
     weights = jax.random.normal(jax.random.key(2), (64, 4))
