@@ -57,6 +57,6 @@ sweep = Sweep(
     evaluations=[
         ("--suite", "clean"),
         ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
-        ("--suite", "corruptions", "--examples", "500", "--draws", "1"),
+        ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
     ],
 )
