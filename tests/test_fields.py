@@ -51,6 +51,7 @@ EXAMPLES = [
     training.AWP(),
     training.GaussianImageNoise(0.1),
     training.PRIME(),
+    training.Diet(),
     data.Augment(),
     data.Preprocessing(),
     v1.VOneBlockConfig(),

@@ -27,6 +27,7 @@ from vone_jax.training.objectives import (
     PRIME,
     TRADES,
     Corruptions,
+    Diet,
     Distillation,
     Fast,
     Free,

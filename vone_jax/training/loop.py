@@ -136,7 +136,7 @@ def train(
         # 2. Build the network and the compiled functions.
         model, names = experiment.build(), tuple(source.class_names)
         opened = _Opened(open_network)
-        setup = Setup(experiment, model, mesh, names, opened)
+        setup = Setup(experiment, model, mesh, names, opened, total)
         shapes = jax.eval_shape(lambda: initial_state(experiment, model, setup))
         check_patterns(
             experiment.freeze, experiment.optimizer.rates, shapes.params, shapes.batch_stats

@@ -44,6 +44,8 @@ class Setup:
     # Opens a network by its text, see ``vone_jax.open_network``. The run then depends on it: a run
     # does not resume with other weights of this network.
     open_network: Callable[[str], Any] = open_no_network
+    # Steps of the whole run; None where nothing is trained.
+    total_steps: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ Nothing outside of this package knows them; ``training`` lists their names for u
 
 # ruff: noqa: F401
 
+from vone_jax.training.objectives.diet import Diet
 from vone_jax.training.objectives.distillation import Distillation
 from vone_jax.training.objectives.images import Corruptions, GaussianImageNoise
 from vone_jax.training.objectives.mixing import Mixing
