@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -75,6 +74,8 @@ def holds_recordings(path: str | os.PathLike) -> bool:
     """Return True if a file has the form that ``load_recordings`` reads."""
     path = Path(path).expanduser()
     if path.suffix == ".csv" and path.is_file():
+        import pandas as pd
+
         return "response" in pd.read_csv(path, nrows=0).columns
     if path.suffix == ".nc" and path.is_file():
         import xarray
@@ -130,6 +131,8 @@ def load_recordings(path: str | os.PathLike) -> Recordings:
 
 def _read_csv(path: Path) -> Recordings:
     """Read recordings in a CSV file, see ``load_recordings``."""
+    import pandas as pd
+
     table = pd.read_csv(path, dtype={"image": str, "stratum": str})
     if missing := [name for name in _COLUMNS if name not in table]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(table)}")
@@ -162,6 +165,8 @@ def _read_csv(path: Path) -> Recordings:
 
 def recording_files(path: str | os.PathLike) -> list[Path]:
     """Return the files that ``load_recordings`` reads: the file, and the images that it names."""
+    import pandas as pd
+
     path = Path(path).expanduser()
     if path.suffix != ".csv":
         return [path]

@@ -30,7 +30,6 @@ from vone_jax.evaluation.judging import Batch
 from vone_jax.network import Network
 from vone_jax.neurophysiology import (
     explained_variance,
-    pictures,
     reference_tables,
     stimuli,
     textures,
@@ -163,6 +162,9 @@ class Physiology(_OfLayer):
         return scores.arrays() | {"details": np.array(json.dumps(details))}
 
     def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
+        # Here, and not above: Altair takes long to import, also for those who ask for help alone.
+        from vone_jax.neurophysiology import pictures
+
         details = json.loads(str(arrays["details"]))
         if "reason" in details:
             warnings = (f"{self.layer} was not scored: {details['reason']}.",)
@@ -244,6 +246,8 @@ class ExplainedVariance(_OfLayer):
         return {name: np.asarray(value) for name, value in vars(found).items()}
 
     def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
+        from vone_jax.neurophysiology import pictures
+
         found = explained_variance.ExplainedVariance(
             arrays["correlations"], arrays["reliabilities"], float(arrays["chance"])
         )
@@ -301,6 +305,8 @@ class FrontEnd(Condition):
         }
 
     def result(self, arrays: Mapping[str, np.ndarray], evaluation: Any) -> Numbers:
+        from vone_jax.neurophysiology import pictures
+
         stored, views = pictures.bank(arrays)
         return Numbers([number("cells", len(arrays["sf"]))], views, arrays=stored)
 
