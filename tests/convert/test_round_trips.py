@@ -220,6 +220,7 @@ def test_damaged_folders(folder):
             convert.load_folder(folder)
 
     refused("{", "config.json does not describe a network")
+    refused(good | {"schema": 2}, "it has the form 2, and this version reads 1")
     refused(good | {"network": good["network"] | {"num_classes": 6}}, "shape: params.back_end.fc")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])

@@ -50,8 +50,13 @@ def test_a_description_comes_back(tmp_path):
     [
         (None, RunDirectoryError, "holds no run: there is no config.json"),
         ("{", ValueError, "config.json cannot be read"),
-        ("{}", ValueError, "config.json cannot be read: 'experiment'"),
-        ('{"experiment": {"nam": "x"}}', ValueError, "no field 'nam'; did you mean 'name'"),
+        ("{}", ValueError, "it has the form None, and this version reads 1"),
+        ('{"schema": 2}', ValueError, "it has the form 2, and this version reads 1"),
+        (
+            '{"schema": 1, "experiment": {"nam": "x"}}',
+            ValueError,
+            "no field 'nam'; did you mean 'name'",
+        ),
     ],
 )
 def test_what_is_no_run_is_named(tmp_path, content, error, message):

@@ -1,6 +1,6 @@
 """A network as a folder in the style of the Hugging Face hub.
 
-config.json         what the network is (``models.Spec``), class names, preprocessing
+config.json         its form, what the network is (``models.Spec``), class names, preprocessing
 model.safetensors   its variables as ``params.back_end.fc.kernel``, and an imported bank
 README.md           the model card
 """
@@ -21,6 +21,8 @@ from vone_jax.data.transforms import Preprocessing
 from vone_jax.progress import printable
 from vone_jax.v1 import ImportedBank
 
+# Of the three files, see docs/promises.md.
+SCHEMA = 1
 # The numbers of an imported bank are stored beside the weights.
 _BANK = "v1.bank."
 
@@ -77,6 +79,7 @@ def save_folder(
     arrays = {".".join(path): array for path, array in checked.items()}
     config = {
         "library_name": "vone_jax",
+        "schema": SCHEMA,
         "network": models.to_json(spec),
         "class_names": list(class_names),
         "preprocessing": dataclass_json.encode(preprocessing or Preprocessing()),
@@ -129,6 +132,8 @@ def read_folder(folder: str | Path, code: Sequence[str] = ()) -> Folder:
         raise
     try:
         config = json.loads(content)
+        if (schema := config.get("schema")) != SCHEMA:
+            raise ValueError(f"it has the form {schema}, and this version reads {SCHEMA}")
         bank = {n.removeprefix(_BANK): a for n, a in arrays.items() if n.startswith(_BANK)}
         spec = models.from_json(
             models.Spec, config["network"], "network", lambda digest: models.bank_of(bank, digest),

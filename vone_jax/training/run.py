@@ -36,6 +36,8 @@ from vone_jax.training.objective import variables_of
 from vone_jax.v1 import ImportedBank
 
 CONFIG = "config.json"
+# Of the files of a run. What changes when it does is said by docs/promises.md.
+SCHEMA = 1
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 # Names in ``RunDescription.made_from``.
@@ -101,6 +103,8 @@ def read_run(directory: Path | str, code: Sequence[str] = ()) -> RunDescription:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        if (schema := config.pop("schema", None)) != SCHEMA:
+            raise ValueError(f"it has the form {schema}, and this version reads {SCHEMA}")
         opened = None if files.in_bucket(path) else path.parent
         for name in ("experiment", "unresolved"):
             config[name] = from_json(
@@ -131,7 +135,7 @@ def write_run(directory: Path, description: RunDescription) -> None:
         # pyright takes the arrays for the option allow_pickle.
         files.replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore
     config = {name: to_json(getattr(description, name)) for name in ("experiment", "unresolved")}
-    files.replace_json(directory / CONFIG, {**vars(description), **config})
+    files.replace_json(directory / CONFIG, {"schema": SCHEMA, **vars(description), **config})
 
 
 def check_same(directory: Path, ours: Experiment, theirs: Experiment) -> None:
