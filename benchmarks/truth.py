@@ -401,6 +401,8 @@ def grade(
             eps = radius(name, norm, problem.images[0].size)
             target = Target(problem, norm, eps)
             low, high = problem.bounds(eps, norm)
+            # A process can hold the programs of about two networks.
+            jax.clear_caches()
             for package, (entrants, version) in present.items():
                 for attack, run in entrants(target).items():
                     if (name, norm, package, attack) in done or attack not in (chosen or [attack]):
