@@ -214,7 +214,7 @@ FLAT, STEEP = {"flat": np.ones(4) > 0}, {"flat": np.zeros(4) > 0}
         (Strongest((FGSM("l1", 0.1), APGD("l1", 0.1))), {}, None),
         # Draws that differ.
         (FMN("linf", 0.1, eot_samples=2), DIFFER, "smallest change"),
-        (APGD("linf", 0.1, loss="targeted_dlr", eot_samples=2), DIFFER, "targets are weak"),
+        (APGD("linf", 0.1, loss="dlr", eot_samples=2), DIFFER, "is weak on a network with noise"),
     ],
 )
 def test_attacks_that_say_little_have_a_warning(attack, changed, told, of):

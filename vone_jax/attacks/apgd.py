@@ -176,10 +176,10 @@ class APGD(Attack):
         return tuple(dataclasses.replace(self, target=each) for each in range(count))
 
     def doubts(self, noisy: bool) -> tuple[str, ...]:
-        if noisy and self.loss == "targeted_dlr":
+        if noisy and self.loss in ("dlr", "targeted_dlr"):
             return (
-                "The targets are weak on a network with noise, by 6 points where the truth is "
-                'known. The accuracy is an upper bound: take the loss "cross_entropy".',
+                f'The loss "{self.loss}" is weak on a network with noise, by 5 points and more where '
+                'the truth is known. The accuracy is an upper bound: take "cross_entropy".',
             )
         return ()
 
