@@ -181,7 +181,7 @@ def ours(target: Target) -> Entrants:
     """Attacks of this project, judged by ten draws that they have not seen."""
     norm, eps, problem = target.norm, target.eps, target.problem
     classes = problem.logits_fn(target.next_keys(), problem.images).shape[-1]
-    draws = {"eot_samples": DRAWS}
+    draws: dict[str, Any] = {"eot_samples": DRAWS}
     pgd = functools.partial(attacks.PGD, norm, eps, steps=STEPS)
     apgd = functools.partial(attacks.APGD, norm, eps, steps=100)
     margin = apgd(loss="margin", **draws)

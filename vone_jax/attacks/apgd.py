@@ -178,8 +178,8 @@ class APGD(Attack):
     def doubts(self, noisy: bool) -> tuple[str, ...]:
         if noisy and self.loss in ("dlr", "targeted_dlr"):
             return (
-                f'The loss "{self.loss}" is weak on a network with noise, by 5 points and more where '
-                'the truth is known. The accuracy is an upper bound: take "cross_entropy".',
+                f'The loss "{self.loss}" is weak on a network with noise, by 5 points and more '
+                'where the truth is known. The accuracy is an upper bound: take "cross_entropy".',
             )
         return ()
 

@@ -145,9 +145,9 @@ def train(
         made = {name: resources for name, resources in made.items() if resources is not None}
         resources = meshes.replicate(mesh, made)
         train_step = make_train_step(model, experiment, steps_per_epoch, mesh, resources)
-        eval_step = make_eval_step(model, experiment.seed, mesh)
+        eval_step = make_eval_step(setup.model, experiment.seed, mesh)
         attack = _watched(experiment)
-        robust_step = attack and make_eval_step(model, experiment.seed, mesh, attack)
+        robust_step = attack and make_eval_step(setup.model, experiment.seed, mesh, attack)
         trained, frozen = split(shapes.params, experiment.freeze)
         parameters = sum(x.size for x in jax.tree.leaves((trained, shapes.own)))
         held = sum(x.size for x in jax.tree.leaves(frozen))
