@@ -16,6 +16,7 @@ from vone_jax.evaluation.evaluation import Evaluation
 from vone_jax.front_ends import RBlur
 from vone_jax.perception.geometry import Geometry
 from vone_jax.perception.metamers import Metamers
+from vone_jax.perception.psychophysics import Psychophysics
 
 # The scale of the experiment in certified.py. All of 1,000 votes prove a probability of .993, so no
 # L2 radius is above 2.46 deviations of pixel noise. The sensitivity of V1 is that of certified.py.
@@ -138,3 +139,7 @@ def through_the_centre(evaluation: Evaluation) -> list[Condition]:
         central = spec.front_end.clone(fixations=((0.5, 0.5),))
         seen = models.logits_fn(replace(spec, front_end=central).build(), network.variables)
     return [Attacked(Transfer(_pgd(eps, 1), seen)) for eps in _FOUR]
+
+
+# The accuracy with noise of the phases: how far a network needs the form, not the spectrum.
+phase_noise = Psychophysics("phase_noise")

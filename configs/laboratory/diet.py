@@ -1,0 +1,40 @@
+"""The developmental visual diet with and without V1, three seeds each.
+
+The base network and the VOneNet see the training images at an age that rises, at the same ages in
+shuffled order, or at that of an adult, which leaves grey images as they are. Evaluation is on
+unchanged images. The question is whether V1 makes the diet redundant. Critical bands and noise of
+the phases ask by which frequencies and by which form a network recognises.
+
+Paper row: none; the diet is that of Lu et al. (2025, arXiv:2507.03168).
+Expected: not measured yet.
+Hardware: 2 CPU cores. Wall time: about 6 minutes of one core for each of the 18 networks.
+Data: Fashion-MNIST at 28 pixels; docs/guide.md (Data) says how to get the images.
+Command: python sweep.py laboratory/diet
+"""
+
+from dataclasses import replace
+
+from configs.laboratory.networks import NETWORKS, SEEDS, SUITES
+from vone_jax.sweep import Member, Sweep
+from vone_jax.training import Diet
+
+members = {}
+for kind in ("base", "vone"):
+    for seed in SEEDS:
+        # Adults see grey images as they are, so this is the network without a diet.
+        members[f"{kind}-{seed}"] = Member(adult := NETWORKS[f"{kind}-{seed}"])
+        for order in ("true", "shuffled"):
+            experiment = replace(adult, objectives=(Diet(order),))
+            members[f"{kind}-diet-{order}-{seed}"] = Member(experiment)
+
+sweep = Sweep(
+    name="diet",
+    group="laboratory",
+    members=members,
+    evaluations=[
+        ("--suite", "clean"),
+        ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
+        ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
+        ("--suite", "critical_bands", f"{SUITES}:phase_noise", "--examples", "200"),
+    ],
+)
