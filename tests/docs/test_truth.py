@@ -33,6 +33,7 @@ def test_every_cell_of_the_table_is_in_the_file_and_no_images_are_below_the_trut
                 ""
                 if row is None
                 else " → ".join(f"{float(row[column]):.3f}" for column in ("reported", "exact"))
+                + "*" * (row["warned"] == "yes")
             )
             assert cell == expected, (network, name)
     for network, cell in zip(networks, truth.strip("|").split("|")[1:-1], strict=True):
