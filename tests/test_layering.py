@@ -96,7 +96,7 @@ SHARED = {"arguments", "dataclass_json", "files", "filters", "modules", "names",
         ("data", {"data", "prng"}),
         ("results", {"results"}),
         ("report", {"report", "results"}),
-        ("neurophysiology", {"neurophysiology", "prng", "fast", "functions", "results"}),
+        ("neurophysiology", {"neurophysiology", "prng", "fast", "functions", "results", "v1"}),
         (
             "training",
             {"training", "attacks", "corruptions", "data", "models", "v1", "fast", "mesh", "prng"}
