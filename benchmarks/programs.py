@@ -1,8 +1,8 @@
 """The programs that ``benchmarks.compiled`` compiles, as functions and shapes of arguments."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from vone_jax import attacks, corruptions, models, prng, training, v1
 from vone_jax import mesh as meshes
+from vone_jax.training.config import load_config
 from vone_jax.training.step import initial_state, make_train_step
 
 EPS = 4 / 255
@@ -78,11 +79,11 @@ class Setting:
 
 
 def experiment_of(config: str) -> training.Experiment:
-    """Return the experiment of a config, such as "imagenet/resnet50".
+    """Return the experiment of a config as train.py names it, such as "imagenet/resnet50".
 
     What it leaves to the data is that of ImageNet: 1000 classes and three channels.
     """
-    experiment = importlib.import_module(f"configs.{config.replace('/', '.')}").experiment
+    experiment = load_config(config, Path("configs"))
     model = experiment.model
     fields = {"num_classes": model.num_classes or 1000, "in_channels": model.in_channels or 3}
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **fields))

@@ -20,8 +20,9 @@ PACKAGE = ROOT / "vone_jax"
 
 
 def modules():
-    """The modules of the package."""
-    return sorted(PACKAGE.rglob("*.py"))
+    """The modules of the package, without the configs that an installation has in it."""
+    inside = PACKAGE.rglob("*.py")
+    return sorted(path for path in inside if path.relative_to(PACKAGE).parts[0] != "configs")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """ResNet-18 on the embedded subset of Fashion-MNIST: the base network of the quickstart.
 
 Paper row: none; a small-image control of this project.
-Expected: 87.6 % of the 2,000 test images, seed 0; see docs/start.md.
+Expected: docs/start.md has the accuracies, under attack as well.
 Hardware: 2 CPU cores. Wall time: about 40 seconds.
 Command: python train.py quickstart/resnet18
 """

@@ -4,7 +4,7 @@ Differs from quickstart/resnet18 in the front end alone: a VOneBlock and a bottl
 of the stem.
 
 Paper row: none; a small-image form of this project.
-Expected: 83.8 % of the 2,000 test images, seed 0; see docs/start.md.
+Expected: docs/start.md has the accuracies, under attack as well.
 Hardware: 2 CPU cores. Wall time: about 80 seconds.
 Command: python train.py quickstart/vone_resnet18
 """
