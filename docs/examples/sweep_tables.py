@@ -96,6 +96,11 @@ TABLES: dict[str, tuple[str, dict[str, str], dict[str, Callable]]] = {
         {"r-blur": "R-Blur"},
         {f"{eps}/255": attack(eps, "plain") for eps in (1, 4, 8, 16)},
     ),
+    "laws": (
+        "laws",
+        {"vone": "no surround", "vone-surround": "set before", "vone-laws": "learned"},
+        ALL,
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """The tables of sweeps are those of the frames beside the pages."""
 
+import csv
 import re
 import runpy
 from pathlib import Path
@@ -28,6 +29,14 @@ def test_every_row_of_a_sweep_has_its_command_its_version_and_its_network():
         # One network has one checksum, and no two networks share one.
         pairs = frame[["network", "network.checksum"]].drop_duplicates()
         assert pairs["network"].is_unique and pairs["network.checksum"].is_unique
+
+
+def test_the_table_of_learned_constants_is_that_of_its_file():
+    laws = runpy.run_path(str(DOCS / "examples" / "laws.py"))
+    with (DOCS / "results" / "fitted_laws.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 5 * 7
+    assert laws["table"](rows) in (DOCS / "laws.md").read_text()
 
 
 def test_the_numbers_of_the_quickstart_stand_on_one_page():
