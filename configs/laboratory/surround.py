@@ -1,7 +1,8 @@
 """A normalising surround against none, with and without noise, three seeds each.
 
 Paper row: none.
-Expected: docs/results/front_ends.md; 5 to 10 points more on corruptions, 1 less on clean images.
+Expected: docs/results/front_ends.md; with noise 6 to 9 points more on corruptions, 1 less
+on clean images.
 Hardware: 2 CPU cores. Wall time: 5 to 12 minutes of one core per network, training included.
 Command: python sweep.py laboratory/surround
 """

@@ -47,12 +47,8 @@ GROUPS = {
         "vone-noise-2": "twice the noise",
     },
     "front ends": {
-        "vone-surround-0": "a normalising surround",
-        "vone-surround-quiet-0": "a surround, no noise",
         "ev-0": "EVNet",
-        "ev-surround-0": "EVNet with a surround",
         "vone-gdn": "GDN behind V1",
-        "vone-neighbours": "neighbours normalise",
         "vone-tuned": "bank tuned from the published one",
         "vone-tuned-uniform": "bank tuned from the uniform one",
     },

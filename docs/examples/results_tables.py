@@ -393,7 +393,6 @@ def metamers() -> Rows:
 def masking() -> Rows:
     networks = {
         "VOneNet": ("second", "vone-0"),
-        "VOneNet with a surround": ("fourth", "vone-surround-0"),
         "EVNet": ("fourth", "ev-0"),
         "base, similar to V1": ("second", "base-similar-v1"),
     }
@@ -570,21 +569,19 @@ def reference() -> Rows:
     networks = {
         "clean": (5, "91.0", "0.0"),
         "fast": (5, "84.6", "73.8"),
-        "fast-clipped": (5, "84.7", "71.8"),
         "pgd": (3, "83.4", "74.6"),
         "trades": (3, "83.3", "73.2"),
     }
     names = {
         "clean": "clean images",
         "fast": "Fast",
-        "fast-clipped": "Fast, `clipped_start=True`",
         "pgd": "PGD",
         "trades": "TRADES, beta 6",
     }
     rows = [["training", "epochs", "clean", "in PyTorch", "PGD at 0.1", "in PyTorch"]]
     for label, (epochs, clean, robust) in networks.items():
-        network = f"adversarial/reference-{label}"
-        known = (f"reference-{label}", "validation", "accuracy") in SETS["adversarial"]
+        network = f"adversarial/{label}"
+        known = (label, "validation", "accuracy") in SETS["adversarial"]
         ours = percent(values(network, "validation")) if known else "not run"
         attacked = with_interval(network, "attack-pgd-linf-0.1-50-steps-first", 0)
         rows.append([names[label], str(epochs), ours, clean, attacked, robust])
@@ -671,23 +668,16 @@ def tables() -> dict[str, Rows]:
         "base": "fourth/base*",
         "VOneNet": "fourth/vone*",
         "VOneNet, no noise": "fourth/vone-quiet*",
-        "with the earlier surround": "fourth/vone-surround*",
-        "with the earlier surround, no noise": "fourth/vone-surround-quiet*",
         "EVNet": "fourth/ev*",
-        "EVNet with the earlier surround": "fourth/ev-surround*",
         "VOneNet with oriented pools": "fourth/vone-oriented-pools*",
         "VOneNet with GDN": "fourth/vone-gdn*",
-        "VOneNet, neighbours normalise": "fourth/vone-neighbours*",
         "VOneNet, uniform bank": "fourth/vone-uniform*",
         "bank tuned from the published one": "fourth/vone-tuned*",
         "bank tuned from the uniform one": "fourth/vone-tuned-uniform*",
     }
     # Networks with the same front end have its score, which was measured on one of them.
     scored = dict.fromkeys(front_ends, "fourth/vone-0") | {
-        "with the earlier surround": "fourth/vone-surround-0",
-        "with the earlier surround, no noise": "fourth/vone-surround-0",
         "EVNet": "fourth/ev-0",
-        "EVNet with the earlier surround": "fourth/ev-surround-0",
         "VOneNet, uniform bank": "fourth/vone-uniform",
         "bank tuned from the published one": "fourth/vone-tuned*",
         "bank tuned from the uniform one": "fourth/vone-tuned-uniform*",
