@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vone_jax import answer_key, attacks, evaluation, prng
+from vone_jax import __version__, answer_key, attacks, evaluation, prng
 from vone_jax.answer_key import RADIUS, Problem
 
 # Settings of iterated attacks: steps of 2.5 eps / steps, and noise draws in a gradient.
@@ -45,8 +45,8 @@ NORMS = {
     "v1_templates": ("linf",),
 }
 COLUMNS = (
-    "network", "norm", "eps", "package", "version", "attack", "reported", "exact", "truth_low",
-    "truth_high", "gradients", "warned",
+    "network", "norm", "eps", "package", "package_version", "attack", "reported", "exact",
+    "truth_low", "truth_high", "gradients", "warned", "schema", "version", "command", "checksum",
 )  # fmt: skip
 
 
@@ -417,7 +417,7 @@ def grade(
                         "norm": norm,
                         "eps": f"{eps:.6g}",
                         "package": package,
-                        "version": version,
+                        "package_version": version,
                         "attack": attack,
                         "reported": f"{reported:.4f}",
                         "exact": f"{problem.probability(images).mean():.4f}",
@@ -425,6 +425,10 @@ def grade(
                         "truth_high": f"{high.mean():.4f}",
                         "gradients": round(target.gradients / len(images)),
                         "warned": "" if warned is None else "yes" if warned else "no",
+                        "schema": 1,
+                        "version": __version__,
+                        "command": "python -m benchmarks truth --csv truth.csv",
+                        "checksum": "",
                     }
 
 

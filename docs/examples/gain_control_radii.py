@@ -19,7 +19,8 @@ TABLE = Path(__file__).parents[1] / "results" / "gain_control.csv"
 def read(runs: Sequence[Path]) -> pd.DataFrame:
     frames = []
     for path in [file for run in runs for file in sorted(run.glob("results/certified*.json"))]:
-        identity = json.loads(path.read_text())["identity"]
+        result = json.loads(path.read_text())
+        identity, made = result["identity"], result["provenance"]
         condition, arrays = identity["condition"], np.load(path.with_suffix(".npz"))
         attacked = dict(zip(condition["radii"], arrays["right under attack"].T, strict=True))
         columns = {
@@ -30,6 +31,10 @@ def read(runs: Sequence[Path]) -> pd.DataFrame:
             "votes": arrays["votes"],
             "radius": arrays["radius"].round(5),
             **{f"right at {radius:g}": right.astype(int) for radius, right in attacked.items()},
+            "schema": 1,
+            "version": made["versions"]["vone_jax"],
+            "command": made["command"],
+            "checksum": identity["network"]["checksum"],
         }
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames).sort_values(["network", "contrast", "image"])

@@ -10,6 +10,7 @@ import shlex
 import typing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from configs.drawings import prepare
@@ -191,3 +192,15 @@ def test_the_commands_of_configs_programs_and_tutorials_are_accepted(refusal):
     assert len(commands) > 50
     for path, command, words in commands:
         assert not (why := refusal(command, words)), f"{path}: {command} {words}: {why}"
+
+
+def test_the_commands_of_frames_are_accepted(refusal):
+    paths = sorted((ROOT / "docs" / "results").glob("*.csv"))
+    commands = {each for path in paths for each in pd.read_csv(path)["command"]}
+    # Commands that differ by the network alone are parsed once.
+    alike = {re.sub(r"runs/\S+", "runs/NETWORK", command): command for command in commands}
+    assert len(alike) > 30
+    for text in alike.values():
+        *names, rest = COMMAND.fullmatch(text).groups()
+        command, words = next(filter(None, names)), shlex.split(rest)
+        assert not (why := refusal(command, words)), f"{text}: {why}"

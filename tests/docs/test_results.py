@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vone_jax import sweep
+
 DOCS = Path(__file__).parents[2] / "docs"
+CONFIGS = DOCS.parent / "configs"
+SWEEPS = [
+    f"{path.parent.name}/{path.stem}"
+    for kind in ("laboratory", "drawings")
+    for path in sorted((CONFIGS / kind).glob("*.py"))
+    if "\nsweep = " in path.read_text()
+]
 TABLES = runpy.run_path(str(DOCS / "examples" / "results_tables.py"))
 
 
@@ -30,12 +39,15 @@ def test_what_is_certified_is_never_above_what_an_attack_leaves():
     assert compared >= 39 * 3
 
 
-def test_every_number_has_a_command_that_made_it():
-    provenance = pd.read_csv(DOCS / "results" / "provenance.csv")
-    made = set(zip(provenance["set"], provenance["network"], strict=True))
-    for name, rows in TABLES["SETS"].items():
-        # Means over seeds have the labels of all.
-        assert {(name, each) for network, _, _ in rows for each in network.split()} <= made
+def test_every_number_has_a_command_and_a_network_that_a_sweep_has():
+    known = {label for name in SWEEPS for label in sweep.load_sweep(name, CONFIGS).members}
+    for name, frame in TABLES["FRAMES"].items():
+        assert (frame["schema"] == 1).all() and "checksum" in frame, name
+        assert frame[["version", "command"]].notna().all(axis=None), name
+        if name != "truth":  # Its networks are those of the answer key.
+            # Means over seeds have the labels of all, and notes stand in brackets.
+            labels = frame["network"].str.replace(r" \(.*\)", "", regex=True)
+            assert set(" ".join(labels.unique()).split()) <= known, name
 
 
 def test_numbers_of_several_seeds_are_their_means():
