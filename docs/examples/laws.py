@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from vone_jax import fast, neurophysiology, v1
+from vone_jax import __version__, fast, neurophysiology, v1
 from vone_jax.neurophysiology import fit
 
 SEEDS, TESTED = range(5), 100
 COLUMNS = ("kind", "seed", "property", "distance", "median", "loss", "evaluations", "seconds",
-           "constants")  # fmt: skip
+           "constants", "schema", "version", "command", "checksum")  # fmt: skip
 EVALUATIONS = 1000
 
 
@@ -98,6 +98,10 @@ def rows(kind: str, seed: int, folder: Path):
             "evaluations": evaluations,
             "seconds": seconds and f"{seconds:.0f}",
             "constants": json.dumps({n: round(x, 4) for n, x in found._asdict().items()}),
+            "schema": 1,
+            "version": __version__,
+            "command": "python docs/examples/laws.py --csv docs/results/fitted_laws.csv",
+            "checksum": "",
         }
 
 

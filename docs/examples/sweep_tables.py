@@ -35,6 +35,7 @@ def store(name: str, runs: Path) -> Path:
     for label in members:
         frame = results.load(runs / label).to_frame()
         frame = frame[frame["number"].isin(NUMBERS)].reindex(columns=list(COLUMNS))
+        frame = frame.rename(columns={"network.checksum": "checksum"})
         found.append(frame.assign(network=label))
     frame = pd.concat(found)
     frame["schema"], frame["version"] = SCHEMA, __version__

@@ -201,6 +201,9 @@ def test_the_commands_of_frames_are_accepted(refusal):
     alike = {re.sub(r"runs/\S+", "runs/NETWORK", command): command for command in commands}
     assert len(alike) > 30
     for text in alike.values():
+        if text.startswith("python docs/examples/"):
+            assert (ROOT / text.split()[1]).is_file()
+            continue
         *names, rest = COMMAND.fullmatch(text).groups()
         command, words = next(filter(None, names)), shlex.split(rest)
         assert not (why := refusal(command, words)), f"{text}: {why}"

@@ -25,10 +25,10 @@ def test_every_row_of_a_sweep_has_its_command_its_version_and_its_network():
     for name in {source for source, *_ in tables["TABLES"].values()}:
         frame = pd.read_csv(DOCS / "results" / f"{name}.csv")
         assert set(frame["command"]) == {f"python sweep.py laboratory/{name}"}
-        assert frame[["schema", "version", "network.checksum", "value"]].notna().all(axis=None)
+        assert frame[["schema", "version", "checksum", "value"]].notna().all(axis=None)
         # One network has one checksum, and no two networks share one.
-        pairs = frame[["network", "network.checksum"]].drop_duplicates()
-        assert pairs["network"].is_unique and pairs["network.checksum"].is_unique
+        pairs = frame[["network", "checksum"]].drop_duplicates()
+        assert pairs["network"].is_unique and pairs["checksum"].is_unique
 
 
 def test_the_table_of_learned_constants_is_that_of_its_file():
