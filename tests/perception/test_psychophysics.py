@@ -262,6 +262,8 @@ def test_thresholds_are_the_strongest_noise_that_leaves_more_than_half_right():
         found = condition.result(stored(right), None)
         assert "value" not in found["bandwidth"].row()
         assert not any(each.name == "sensitivity" for each in found.measured)
+        # An evaluation refuses a view of numbers that were not measured.
+        assert not found.views and not found.references
         assert any(message in each for each in found.warnings)
     none = condition.result(stored([1] * 9, counted=np.zeros(3, bool)), None)
     assert not none.measured and "0 of 3 images" in none.warnings[0]

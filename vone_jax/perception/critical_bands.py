@@ -120,8 +120,8 @@ class CriticalBands(Condition):
         )
         return Numbers(
             measured,
-            [Lines("sensitivity", "frequency", log=True, about=about)],
-            reference,
+            [Lines("sensitivity", "frequency", log=True, about=about)] if channel else [],
+            reference if channel else [],
             (*warnings, *_doubts(accuracies, thresholds, steps)),
             {"channel": channel, "images": len(right)},
         )
