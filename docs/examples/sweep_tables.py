@@ -29,10 +29,12 @@ NUMBERS = ("accuracy", "bandwidth")
 
 
 def store(name: str, runs: Path) -> Path:
-    """Write the frame of a sweep of the laboratory."""
+    """Write the frame of a sweep of the laboratory, without the networks that have no results."""
     members = sweep.load_sweep(f"laboratory/{name}", DOCS.parent / "configs").members
     found = []
     for label in members:
+        if not (runs / label / "results").is_dir():
+            continue
         frame = results.load(runs / label).to_frame()
         frame = frame[frame["number"].isin(NUMBERS)].reindex(columns=list(COLUMNS))
         frame = frame.rename(columns={"network.checksum": "checksum"})
@@ -54,7 +56,7 @@ def read(name: str) -> pd.DataFrame:
 
 
 def over_seeds(frame: pd.DataFrame, percent: bool = True) -> str:
-    """The mean over conditions of each network, then the mean and deviation over networks."""
+    """The mean over conditions of each network, then the mean and deviation over three or more."""
     each = frame.groupby("network")["value"].mean() * (100 if percent else 1)
     if len(each) < 3:
         return "-"
@@ -96,6 +98,18 @@ TABLES: dict[str, tuple[str, dict[str, str], dict[str, Callable]]] = {
         "front_ends",
         {"r-blur": "R-Blur"},
         {f"{eps}/255": attack(eps, "plain") for eps in (1, 4, 8, 16)},
+    ),
+    "diet": (
+        "diet",
+        {
+            "base": "base network, adult",
+            "base-diet-true": "base network, true order",
+            "base-diet-shuffled": "base network, shuffled",
+            "vone": "VOneNet, adult",
+            "vone-diet-true": "VOneNet, true order",
+            "vone-diet-shuffled": "VOneNet, shuffled",
+        },
+        ALL | {"phase noise": of("psychophysics")},
     ),
     "laws": (
         "laws",
