@@ -25,7 +25,6 @@ DOCS = Path(__file__).parents[1]
 SCHEMA = 1
 COLUMNS = ("label", "condition", "eps", "corruption", "severity", "tag", "number", "value",
            "examples", "draws", "network.checksum")  # fmt: skip
-NUMBERS = ("accuracy", "bandwidth")
 
 
 def store(name: str, runs: Path) -> Path:
@@ -36,7 +35,7 @@ def store(name: str, runs: Path) -> Path:
         if not (runs / label / "results").is_dir():
             continue
         frame = results.load(runs / label).to_frame()
-        frame = frame[frame["number"].isin(NUMBERS)].reindex(columns=list(COLUMNS))
+        frame = frame[frame["number"] == "accuracy"].reindex(columns=list(COLUMNS))
         frame = frame.rename(columns={"network.checksum": "checksum"})
         found.append(frame.assign(network=label))
     frame = pd.concat(found)
