@@ -7,7 +7,7 @@ whether a network recognises by form. Critical bands have images of low contrast
 networks are at chance.
 
 Paper row: none; the diet is that of Lu et al. (2025, arXiv:2507.03168).
-Expected: docs/your_training.md; the diet gains 5 points at 8/255, V1 34.
+Expected: docs/your_training.md; the diet gains 5 points at 8/255, V1 34; both together no more.
 Hardware: 2 CPU cores. Wall time: about 6 minutes of one core for each of the 18 networks.
 Data: Fashion-MNIST at 28 pixels; docs/guide.md (Data) says how to get the images.
 Command: python sweep.py laboratory/diet
