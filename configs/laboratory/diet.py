@@ -15,7 +15,7 @@ Command: python sweep.py laboratory/diet
 
 from dataclasses import replace
 
-from configs.laboratory.networks import NETWORKS, SEEDS, SUITES
+from configs.laboratory.networks import NETWORKS, SEEDS, SHORT, SUITES
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import Diet
 
@@ -33,9 +33,7 @@ sweep = Sweep(
     group="laboratory",
     members=members,
     evaluations=[
-        ("--suite", "clean"),
-        ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
-        ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
+        *SHORT,
         ("--suite", f"{SUITES}:phase_noise", "--examples", "200"),
     ],
 )

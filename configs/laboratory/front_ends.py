@@ -17,7 +17,7 @@ from dataclasses import replace
 import flax.linen as nn
 import jax.numpy as jnp
 
-from configs.laboratory.networks import NETWORKS, SEEDS, SUITES
+from configs.laboratory.networks import NETWORKS, SEEDS, SHORT, SUITES
 from vone_jax.front_ends import PushPull, PushPullV1, RBlur
 from vone_jax.sweep import Member, Sweep
 from vone_jax.training import Experiment
@@ -54,9 +54,5 @@ sweep = Sweep(
     name="front_ends",
     group="laboratory",
     members=members,
-    evaluations=[
-        ("--suite", "clean"),
-        ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
-        ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
-    ],
+    evaluations=SHORT,
 )

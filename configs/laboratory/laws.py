@@ -13,8 +13,8 @@ Command: python sweep.py laboratory/laws
 
 from dataclasses import replace
 
-from configs.laboratory.networks import NETWORKS, SEEDS, SUITES
-from vone_jax.neurophysiology.fit import Constants
+from configs.laboratory.networks import NETWORKS, SEEDS, SHORT
+from vone_jax.neurophysiology.cells import Constants
 from vone_jax.sweep import Member, Sweep
 
 LEARNED = Constants(
@@ -42,9 +42,5 @@ sweep = Sweep(
     name="laws",
     group="laboratory",
     members=members,
-    evaluations=[
-        ("--suite", "clean"),
-        ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
-        ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
-    ],
+    evaluations=SHORT,
 )

@@ -144,6 +144,12 @@ EVALUATIONS = (
 )
 # The file of further suites.
 SUITES = Path(__file__).with_name("suites.py")
+# Shorter evaluations, for sweeps in which every network has three seeds.
+SHORT = (
+    ("--suite", "clean"),
+    ("--suite", f"{SUITES}:expected", "--examples", "100", "--tag", "expected"),
+    ("--suite", "corruptions", "--examples", "200", "--draws", "1"),
+)
 
 
 def members(labels: Sequence[str]) -> dict[str, Member]:

@@ -1,6 +1,6 @@
 """Learns V1's constants by gradient and by a search, and scores them on banks of other seeds.
 
-    python docs/examples/laws.py --csv docs/results/laws.csv
+    python docs/examples/laws.py --csv docs/results/fitted_laws.csv
 
 For each of five seeds: a fit by gradient, one by Nelder-Mead on the same loss, and one by gradient
 to references that are shuffled among the properties. The constants are scored by the hard measures
@@ -22,7 +22,7 @@ import numpy as np
 import scipy
 
 from vone_jax import __version__, fast, neurophysiology, v1
-from vone_jax.neurophysiology import fit
+from vone_jax.neurophysiology import cells, fit
 
 SEEDS, TESTED = range(5), 100
 COLUMNS = ("kind", "seed", "property", "distance", "median", "loss", "evaluations", "seconds",
@@ -30,24 +30,24 @@ COLUMNS = ("kind", "seed", "property", "distance", "median", "loss", "evaluation
 EVALUATIONS = 1000
 
 
-def by_gradient(cells: fit.Cells, references: dict, state: Path):
+def by_gradient(bank: cells.Cells, references: dict, state: Path):
     """Constants, loss, gradients and seconds of a fit."""
     began = time.time()
 
     def report(step: int, value: float) -> None:
         print(f"  step {step}, loss {value:.3f}, {time.time() - began:.0f} s", flush=True)
 
-    found, losses = fit.fit(cells, references, path=state, report=report)
+    found, losses = fit.fit(bank, references, path=state, report=report)
     return found, float(losses[-1]), len(losses), time.time() - began
 
 
-def by_search(cells: fit.Cells, _references: dict, _state: Path):
+def by_search(bank: cells.Cells, _references: dict, _state: Path):
     """The same by the method of Nelder and Mead, from the same start."""
-    start = np.array(fit.free(fit.Constants()))
+    start = np.array(fit.free(cells.Constants()))
 
     @jax.jit
     def value(form):
-        return fit.loss(fit.bounded(fit.Constants(*form)), cells)
+        return fit.loss(fit.bounded(cells.Constants(*form)), bank)
 
     value(jnp.asarray(start)).block_until_ready()
     began = time.time()
@@ -58,14 +58,14 @@ def by_search(cells: fit.Cells, _references: dict, _state: Path):
         method="Nelder-Mead",
         options={"maxfev": EVALUATIONS, "initial_simplex": simplex, "adaptive": True},
     )
-    constants = fit.bounded(fit.Constants(*jnp.asarray(found.x, jnp.float32)))
-    constants = fit.Constants(*(float(x) for x in constants))
+    constants = fit.bounded(cells.Constants(*jnp.asarray(found.x, jnp.float32)))
+    constants = cells.Constants(*(float(x) for x in constants))
     return constants, float(found.fun), found.nfev, time.time() - began
 
 
 def unchanged(_cells, _references, _state):
     """The constants that were set before."""
-    return fit.Constants(), "", "", ""
+    return cells.Constants(), "", "", ""
 
 
 KINDS = {
@@ -82,9 +82,9 @@ def rows(kind: str, seed: int, folder: Path):
     learn, normalised = KINDS[kind]
     references = fit.shuffled() if kind == "shuffled" else fit.REFERENCES
     found, loss, evaluations, seconds = learn(
-        fit.Cells(seed), references, folder / f"{kind}-{seed}.msgpack"
+        cells.Cells(seed), references, folder / f"{kind}-{seed}.msgpack"
     )
-    values = fit.measure(found, fit.Cells(TESTED + seed), normalised, soft=False)
+    values = cells.measure(found, cells.Cells(TESTED + seed), normalised, soft=False)
     for name, reference in fit.REFERENCES.items():
         defined = values[name][~np.isnan(values[name])]
         apart = fit.distance(name, jnp.asarray(defined), reference) if len(defined) else np.nan
@@ -130,21 +130,21 @@ def table(found: list[dict[str, str]]) -> str:
 
 def block(found: list[dict[str, str]]) -> None:
     """Print medians of the block itself beside those of the model, for the constants of seed 0."""
-    cells = fit.Cells(TESTED)
+    bank = cells.Cells(TESTED)
     for kind in ("constants set before", "gradient"):
         row = next(r for r in found if (r["kind"], r["seed"]) == (kind, "0"))
-        constants = fit.Constants(**json.loads(row["constants"]))
+        constants = cells.Constants(**json.loads(row["constants"]))
         config = v1.VOneBlockConfig(
-            simple_channels=cells.number // 2,
-            complex_channels=cells.number // 2,
-            bank=constants.bank(cells.start),
+            simple_channels=bank.number // 2,
+            complex_channels=bank.number // 2,
+            bank=constants.bank(bank.start),
             normalization=constants.surround(),
             noise=None,
         )
         site = lambda keys, images, config=config: v1.noise_free_responses(config, images)  # noqa: E731
         scores = neurophysiology.score(site)
         response = neurophysiology.contrast_response(site, jax.random.key(0), scores.site)
-        values = fit.measure(constants, cells, soft=False)
+        values = cells.measure(constants, bank, soft=False)
         measured = dict(scores.per_unit) | {"half_saturation": response.c50}
         for name in fit.REFERENCES:
             if name in measured:
@@ -155,7 +155,7 @@ def block(found: list[dict[str, str]]) -> None:
 def main() -> None:
     """Fit, write the rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--csv", type=Path, default=Path("laws.csv"))
+    parser.add_argument("--csv", type=Path, default=Path("fitted_laws.csv"))
     parser.add_argument("--states", type=Path, default=Path("runs/laws"), help="Unfinished fits.")
     parser.add_argument("--block", action="store_true", help="Compare the model with the block.")
     options = parser.parse_args()

@@ -9,17 +9,18 @@ import pytest
 import scipy
 
 from vone_jax import v1
+from vone_jax.neurophysiology import cells as model
 from vone_jax.neurophysiology import fit
 
 
 @pytest.fixture(scope="module")
-def cells() -> fit.Cells:
-    return fit.Cells(100)
+def cells() -> model.Cells:
+    return model.Cells(100)
 
 
 @pytest.fixture(scope="module")
 def hard(cells):
-    return {on: fit.measure(fit.Constants(), cells, on, soft=False) for on in (False, True)}
+    return {on: model.measure(model.Constants(), cells, on, soft=False) for on in (False, True)}
 
 
 def test_orientation_tuning_is_that_of_the_sampled_kernels(cells):
@@ -32,9 +33,8 @@ def test_orientation_tuning_is_that_of_the_sampled_kernels(cells):
         **{f.name: getattr(bank, f.name)[few] for f in dataclasses.fields(bank)},
     )
     kernels = v1.gabor_kernels(chosen, 385, pixels)
-    found = fit.curves(fit.Constants(), cells, normalised=False)
-    frequency = found["spatial_frequency"]
-    peak = np.exp2(np.asarray(fit._soft_peak(frequency, np.log2(fit.SPATIAL_FREQUENCIES))))[few]
+    found = model.curves(model.Constants(), cells, normalised=False)
+    peak = np.asarray(model.measure(model.Constants(), cells, normalised=False)["peak_sf"])[few]
     offset = (np.arange(385) - 192) / pixels
     for n in range(len(few)):
         expected = []
@@ -72,7 +72,7 @@ GAPS = {
 
 
 def test_soft_measures_are_close_to_hard_ones(cells, hard):
-    soft = fit.measure(fit.Constants(), cells)
+    soft = model.measure(model.Constants(), cells)
     for name, gap in GAPS.items():
         apart = np.abs(np.asarray(soft[name]) - hard[True][name])
         assert np.nanmedian(apart) <= gap, (name, np.nanmedian(apart))
@@ -93,14 +93,14 @@ def test_a_distance_is_the_wasserstein_distance():
 
 @pytest.mark.slow
 def test_the_slope_of_the_loss_is_that_of_finite_differences():
-    few = fit.Cells(3, 32)
+    few = model.Cells(3, 32)
 
     @jax.jit
     def value(form):
         return fit.loss(fit.bounded(form), few)
 
     # Away from the start, where a distance of medians has a corner.
-    form = jax.tree.map(lambda x: x + 0.05, fit.free(fit.Constants()))
+    form = jax.tree.map(lambda x: x + 0.05, fit.free(model.Constants()))
     slope = jax.grad(value)(form)
     for name in ("frequency", "size_y", "c50", "own", "extent", "growth", "scatter"):
         up, down = (
@@ -111,13 +111,13 @@ def test_the_slope_of_the_loss_is_that_of_finite_differences():
 
 
 def test_a_form_and_its_constants_are_inverse():
-    constants = fit.Constants(c50=0.2, own=0.31, local=0.1, growth=0.4)
+    constants = model.Constants(c50=0.2, own=0.31, local=0.1, growth=0.4)
     np.testing.assert_allclose(fit.bounded(fit.free(constants)), constants, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_fit_lowers_the_loss_and_goes_on_bit_for_bit(tmp_path):
-    few, path = fit.Cells(0, 16), tmp_path / "fit.msgpack"
+    few, path = model.Cells(0, 16), tmp_path / "fit.msgpack"
 
     def stop(step: int, value: float) -> None:
         raise KeyboardInterrupt
@@ -127,13 +127,15 @@ def test_a_fit_lowers_the_loss_and_goes_on_bit_for_bit(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             fit.fit(few, steps=40, path=path, report=stop)
         again, rest = fit.fit(few, steps=40, path=path)
+    with pytest.raises(ValueError, match="other arguments"):
+        fit.fit(model.Cells(1, 16), steps=40, path=path)
     assert losses[-1] < 0.8 * losses[0]
     assert again == whole and np.array_equal(rest, losses)
 
 
 def test_learned_constants_are_those_of_a_block():
-    few = fit.Cells(0, 16)
-    constants = fit.Constants(frequency=1.1, size_y=0.8, c50=0.2, own=0.49, local=0.019)
+    few = model.Cells(0, 16)
+    constants = model.Constants(frequency=1.1, size_y=0.8, c50=0.2, own=0.49, local=0.019)
     config = v1.VOneBlockConfig(
         simple_channels=8, complex_channels=8, bank=constants.bank(few.start), noise=None,
         normalization=constants.surround(largest_extent=0.5),
@@ -146,7 +148,7 @@ def test_learned_constants_are_those_of_a_block():
 def test_a_property_that_the_references_lack_is_named():
     references = {n: r for n, r in fit.REFERENCES.items() if n != "peak_sf"}
     with pytest.raises(ValueError, match="'peak_sf'"):
-        fit.loss(fit.Constants(), fit.Cells(0, 8), references)
+        fit.loss(model.Constants(), model.Cells(0, 8), references)
 
 
 def test_a_shuffled_reference_has_the_sample_of_another_property_in_its_own_range():
