@@ -1,4 +1,4 @@
-"""Writes the tables of docs/results.md and docs/results/*.md from the frames beside them.
+"""Writes the tables of docs/*.md and docs/results/*.md from the frames in docs/results.
 
     python docs/examples/results_tables.py
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 DOCS = Path(__file__).parents[1]
-PAGES = [DOCS / "results.md", *sorted((DOCS / "results").glob("*.md"))]
+PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "results").glob("*.md"))]
 
 FRAMES = {path.stem: pd.read_csv(path) for path in sorted((DOCS / "results").glob("*.csv"))}
 # The sets of runs: set -> (network, result, number) -> its row.
@@ -44,6 +44,14 @@ FURTHER = ["speckle_noise", "gaussian_blur", "spatter", "saturate"]
 CORRUPTIONS = CATEGORIES | {"mean of the 15": ALL} | {name: [name] for name in ALL + FURTHER}
 CORRUPTED = [*CATEGORIES, "mean of the 15"]
 EVERYTHING = ["clean", *ATTACKS, *CORRUPTED]
+
+# The measures of sweeps whose frames are those of store_sweep.py.
+SHORT_RADII = ("1/255", "4/255", "8/255", "16/255")
+OF_SWEEPS = {
+    "clean": ("condition", "clean"),
+    **{r: ("label", f"PGD L∞ {r}, 20 steps, random start, expected") for r in SHORT_RADII},
+    "corruptions": ("condition", "corruption"),
+}
 
 Rows = list[list[str]]
 Form = Callable[[Any, Any], str]
@@ -146,6 +154,19 @@ def strongest(network: str, column: str) -> str:
     return percent(values(network, column))
 
 
+def over_seeds(network: tuple[str, str], measure: tuple[str, str]) -> str:
+    """The accuracy of a network in the frame of a sweep, with the deviation between its seeds.
+
+    A network is (frame, label without seed), a measure (column, its value), whose mean counts.
+    """
+    (name, label), (column, value) = network, measure
+    frame = FRAMES[name]
+    mine = frame[
+        frame["network"].str.fullmatch(re.escape(label) + r"-\d") & (frame[column] == value)
+    ]
+    return percent(mine.groupby("network")["value"].mean().tolist(), spread=True)
+
+
 def paired(network: str, number: str) -> str:
     """A network less its base network, in points with a 95 % interval; or "not run"."""
     name, label = network.split("/")
@@ -244,6 +265,11 @@ def in_d_prime(network: str, column: str) -> str:
 
 
 # Rows of several tables.
+
+
+def of_sweep(name: str, networks: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Networks of the frame of a sweep."""
+    return {called: (name, label) for called, label in networks.items()}
 
 
 def within(name: str, labels: Mapping[str, str]) -> dict[str, str]:
@@ -756,6 +782,54 @@ def tables() -> dict[str, Rows]:
                 "certified at d' 2": "certified accuracy",
             },
             in_d_prime,
+        ),
+        "push-pull and R-Blur": table(
+            "network",
+            of_sweep(
+                "front_ends",
+                {
+                    "base network": "base",
+                    "VOneNet": "vone",
+                    "push-pull, trained": "push-pull",
+                    "push-pull over V1's bank": "push-pull-v1",
+                    "the same bank, no pull": "no-pull-v1",
+                    "R-Blur": "r-blur",
+                },
+            ),
+            OF_SWEEPS,
+            over_seeds,
+        ),
+        "R-Blur, plain attack": table(
+            "network",
+            of_sweep("front_ends", {"R-Blur": "r-blur"}),
+            {r: ("label", f"transferred PGD L∞ {r}, 20 steps, plain") for r in SHORT_RADII},
+            over_seeds,
+        ),
+        "diet": table(
+            "network",
+            of_sweep(
+                "diet",
+                {
+                    f"{network}, {name}": f"{label}{order}"
+                    for network, label in {"base network": "base", "VOneNet": "vone"}.items()
+                    for name, order in {
+                        "adult": "",
+                        "true order": "-diet-true",
+                        "shuffled": "-diet-shuffled",
+                    }.items()
+                },
+            ),
+            OF_SWEEPS | {"phase noise": ("condition", "psychophysics")},
+            over_seeds,
+        ),
+        "laws": table(
+            "constants",
+            of_sweep(
+                "laws",
+                {"no surround": "vone", "set before": "vone-surround", "learned": "vone-laws"},
+            ),
+            OF_SWEEPS,
+            over_seeds,
         ),
         "drawings": drawings(),
         "drawings, styles": drawings_styles(),

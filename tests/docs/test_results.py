@@ -1,5 +1,6 @@
 """The pages of results have the numbers of the frames beside them, and each has a command."""
 
+import csv
 import json
 import re
 import runpy
@@ -98,3 +99,33 @@ def names_of_tutorial(name):
     names: dict = {}
     exec(compile("\n".join(code[1:]), name, "exec"), names)
     return names
+
+
+@pytest.mark.parametrize("name", ["front_ends", "diet", "laws"])
+def test_the_frame_of_a_sweep_has_every_network_with_a_checksum_of_its_own(name):
+    frame = TABLES["FRAMES"][name]
+    assert set(frame["command"]) == {f"python sweep.py laboratory/{name}"}
+    assert set(frame["network"]) == {*sweep.load_sweep(f"laboratory/{name}", CONFIGS).members}
+    pairs = frame[["network", "checksum"]].drop_duplicates()
+    assert pairs["network"].is_unique and pairs["checksum"].is_unique
+
+
+def test_the_table_of_learned_constants_is_that_of_its_file():
+    laws = runpy.run_path(str(DOCS / "examples" / "laws.py"))
+    with (DOCS / "results" / "fitted_laws.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 5 * 7
+    assert laws["table"](rows) in (DOCS / "laws.md").read_text()
+
+
+def test_the_numbers_of_the_quickstart_stand_on_one_page():
+    """The README quotes the table of docs/start.md, and nobody else has numbers of it."""
+    page = (DOCS / "start.md").read_text()
+    base, vone = (
+        re.search(rf"^\| {name} \| (\d+) .*\| (\d+) \([^|]*\) \| \d+ \|$", page, re.M).groups()
+        for name in ("ResNet-18", "VOneResNet-18")
+    )
+    claim = f"{vone[1]} % against {base[1]} %; clean {vone[0]} % and {base[0]} %"
+    assert claim in (DOCS.parent / "README.md").read_text()
+    for path in (DOCS.parent / "configs" / "quickstart").glob("*.py"):
+        assert not re.search(r"\d %", path.read_text()), path
