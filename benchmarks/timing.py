@@ -31,7 +31,7 @@ OURS = "vone_jax"
 _SETTLING = 0.5
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "torchattacks", "foolbox",
-    "pyautoattack", "imagecorruptions-imaug",
+    "pyautoattack",
 )  # fmt: skip
 _COLUMNS = (
     "case", "program", "ms per image, median", "best", "time over vone_jax",

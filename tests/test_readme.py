@@ -56,25 +56,6 @@ def files_of(document, directory):
         sys.modules.pop(Path(name).stem, None)
 
 
-def test_the_quickstart_has_one_accuracy_in_all_places():
-    """The README and the configs say what the page says that shows it."""
-    page = (ROOT / "docs/start.md").read_text()
-    table = {
-        line.split(" | ")[0].strip("| "): re.findall(r"\| (\d+)", line)
-        for line in re.findall(r"^\| \w*ResNet-18 .*", page, re.MULTILINE)
-    }
-    (row,) = re.findall(
-        r"^.*`sh quickstart\.sh`, \[what it shows.*", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    vone, base, *clean = re.findall(r"([\d.]+) %", row)
-    networks = table["VOneResNet-18"], table["ResNet-18"]
-    assert [vone, base] == [of[4] for of in networks]
-    assert clean == [of[0] for of in networks]
-    for config in (ROOT / "configs/quickstart").glob("*.py"):
-        stated = re.findall(r"([\d.]+) %", config.read_text())
-        assert all(f"{each} %" in page for each in stated), (config.name, stated)
-
-
 @pytest.mark.slow
 def test_the_code_runs():
     names = names_of("README.md")
@@ -141,7 +122,6 @@ def test_the_code_of_the_attacks_page_runs():
     ].protocol.draws == 10
     assert names["voted"].protocol.averaged > 1 and names["frozen"].protocol.draws == 1
     assert names["worst"].winner.shape == (4,) and names["sevens"].shape == (4, 28, 28, 1)
-    assert (names["distance"](names["delta"]) > names["distance"](names["start"])).all()
 
 
 @pytest.mark.slow

@@ -573,20 +573,6 @@ def tables() -> dict[str, Rows]:
             headline,
         ),
         "by corruption": by_corruption(),
-        "gain": table(
-            "gain (mean response)",
-            within(
-                "second",
-                {
-                    "5 (0.4)": "vone-gain-5",
-                    "15 (1), as above": "vone-0",
-                    "45 (3)": "vone-gain-45",
-                    "base network": "base-0",
-                },
-            ),
-            ["clean", "16/255", "blur", "contrast"],
-            accuracy(),
-        ),
         "benchmark": table(
             "network | step",
             {

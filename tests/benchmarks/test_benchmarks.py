@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import attacks, corruptions, naive, network, timing, torch_baseline, truth
+from benchmarks import attacks, naive, network, timing, torch_baseline, truth
 from benchmarks.__main__ import CASES, main
 from vone_jax import answer_key, v1
 
@@ -38,15 +38,6 @@ def test_quick_form_of_all_cases(tmp_path, capsys):
             assert 0 <= m["resisting"] <= m["images"]
             assert f"{m['resisting']} of {m['images']}" in row
     assert sum(m["contender"] == timing.OURS for m in measurements) == len(CASES)
-
-
-@pytest.mark.slow
-def test_quick_form_of_the_corruptions(tmp_path, capsys):
-    path = tmp_path / "results.json"
-    names = ["contrast", "frost_procedural"]
-    assert corruptions.main(["--quick", "--json", str(path), "--names", *names]) == 0
-    assert [m["case"] for m in json.loads(path.read_text())["measurements"]][0] == "contrast"
-    assert "| contrast | vone_jax |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
