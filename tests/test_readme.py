@@ -107,15 +107,14 @@ def test_the_code_of_the_page_on_ones_own_training_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:All steps of the attack together reach 75%")
 def test_the_code_of_the_attacks_page_runs():
     names = names_of("docs/attacks.md")
     for found in ("adversarial", "transferred"):
         change = abs(names[found] - names["images"]).max()
         assert 0 < float(change) <= 4 / 255 + 1e-6
     assert names["result"].protocol.draws == 20 and names["closest"].found.shape == (4,)
-    # Three steps of a quarter of each radius.
-    way = 3 / 4 * np.array([1, 2, 4]) / 255
+    # Four steps of a quarter of each radius.
+    way = np.array([1, 2, 4]) / 255
     assert abs(names["ladder"] - way[:, None]).max() < 2**-22
     assert (names["control"].distance <= 4 / 255 + 1e-6).all() and names[
         "control"
