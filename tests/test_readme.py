@@ -50,7 +50,7 @@ def names_of(document, **names):
 def files_of(document, directory):
     """Write the programs of a document that begin with the name of their file."""
     for name, code in re.findall(
-        r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / document).read_text(), re.DOTALL
+        r"```python\n# (\w+\.py)(?:: .*?)?\n(.*?)```", (ROOT / document).read_text(), re.DOTALL
     ):
         (directory / name).write_text(code)
         sys.modules.pop(Path(name).stem, None)
