@@ -94,7 +94,8 @@ def shortened(command, words):
             place = words.index(option)
             del words[place : place + 2]
     if command == "train" and "--help-all" not in words:
-        return [*words, *SMALL]
+        narrow = ["--model.width", "8"] if words[0].startswith("photos") else []
+        return [*words, *SMALL, *narrow]
     if command == "eval" and not {"help", "--help", "--predict"} & {*words}:
         return [*words, "--examples", "2"]
     return words
